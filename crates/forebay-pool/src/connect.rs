@@ -1,0 +1,85 @@
+//! What a protocol brings to the engine: how to open a connection, whether it still lives,
+//! and how to make it fit for the next owner. The engine knows no more about it.
+
+use std::error::Error;
+use std::fmt;
+use std::future::Future;
+use std::hash::Hash;
+use std::sync::Arc;
+
+/// A protocol's side of a pool.
+///
+/// # Cancel safety
+/// The engine runs `connect`, `probe` and `reset` in tasks of its own: the caller who asked
+/// may vanish, they go on. Each is dropped at its deadline (settings), which must do no
+/// harm beyond losing that connection.
+pub trait Connector: Send + Sync + 'static {
+    /// On whose behalf a connection is opened; it belongs to that identity for life.
+    type Identity: Clone + Eq + Hash + fmt::Display + Send + Sync + 'static;
+    /// A live connection.
+    type Connection: Send + 'static;
+
+    /// Opens a connection of `identity`, authenticated and ready.
+    fn connect(
+        &self,
+        identity: &Self::Identity,
+    ) -> impl Future<Output = Result<Self::Connection, ConnectFailure>> + Send;
+
+    /// A look at a connection that rested in the pool: has the other side closed it? Runs
+    /// under the pool's lock, so it never waits and makes no system call unless data came.
+    fn is_open(&self, connection: &mut Self::Connection) -> bool;
+
+    /// Asks the other side whether it still answers. `None`: it does not, or not well.
+    fn probe(
+        &self,
+        connection: Self::Connection,
+    ) -> impl Future<Output = Option<Self::Connection>> + Send;
+
+    /// Brings a connection in unknown state back to the state of a fresh one. `None`: that
+    /// could not be proved, and it was closed.
+    fn reset(
+        &self,
+        connection: Self::Connection,
+    ) -> impl Future<Output = Option<Self::Connection>> + Send;
+}
+
+/// Why a connection could not be opened, in the terms that decide what happens next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureKind {
+    /// Nobody answers there: refused, unreachable, timed out, broken protocol. The
+    /// destination is down; opening backs off.
+    Unreachable,
+    /// It answers, and has no place for us now. The destination is busy, not down.
+    Busy,
+    /// It answers, and will not have this identity: wrong password, no such database. Others
+    /// are not affected.
+    Denied,
+}
+
+/// A failed attempt to connect: how it counts, and what the other side said.
+#[derive(Debug, Clone)]
+pub struct ConnectFailure {
+    /// How it counts.
+    pub kind: FailureKind,
+    /// What happened, in the protocol's own type (the gateway finds it by `downcast_ref`).
+    pub source: Arc<dyn Error + Send + Sync>,
+}
+
+impl ConnectFailure {
+    /// A failure that counts as `kind`, caused by `source`.
+    pub fn new(kind: FailureKind, source: impl Error + Send + Sync + 'static) -> Self {
+        Self { kind, source: Arc::new(source) }
+    }
+}
+
+impl fmt::Display for ConnectFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.source, f)
+    }
+}
+
+impl Error for ConnectFailure {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.source()
+    }
+}

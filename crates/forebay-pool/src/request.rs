@@ -1,0 +1,112 @@
+//! The AI request: the unit that leases, calls and overlaps belong to.
+//!
+//! Known by tenant *and* trace id, because a trace id is written by the client and can be
+//! forged: two tenants with the same trace id are two requests.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// The trace id of a W3C `traceparent`: 16 bytes, not all zero.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TraceId([u8; 16]);
+
+impl TraceId {
+    /// Reads the trace id out of a `traceparent` (W3C Trace Context 3.2.2):
+    /// `version-traceid-parentid-flags`, all lower-case hex. Versions after 00 may carry
+    /// more fields behind the flags; version `ff` is invalid, as is an id of zeros.
+    pub fn from_traceparent(traceparent: &str) -> Option<Self> {
+        let mut fields = traceparent.trim().split('-');
+        let (version, trace) = (fields.next()?, fields.next()?);
+        let (parent, flags) = (fields.next()?, fields.next()?);
+        let is_hex = |text: &str, len: usize| {
+            text.len() == len && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        };
+        let well_formed = is_hex(version, 2)
+            && version != "ff"
+            && is_hex(trace, 32)
+            && is_hex(parent, 16)
+            && parent.bytes().any(|b| b != b'0')
+            && is_hex(flags, 2)
+            && (version != "00" || fields.next().is_none());
+        if !well_formed {
+            return None;
+        }
+        let mut id = [0; 16];
+        for (byte, pair) in id.iter_mut().zip(trace.as_bytes().chunks_exact(2)) {
+            *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+        }
+        (id != [0; 16]).then_some(Self(id))
+    }
+}
+
+impl fmt::Display for TraceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for TraceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// One AI request: whatever it takes from any destination is a lease of this request.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Request {
+    tenant: Arc<str>,
+    trace: TraceId,
+}
+
+impl Request {
+    /// The request `trace` of `tenant`.
+    pub fn new(tenant: Arc<str>, trace: TraceId) -> Self {
+        Self { tenant, trace }
+    }
+
+    /// On whose account it runs.
+    pub fn tenant(&self) -> &str {
+        &self.tenant
+    }
+
+    /// Its trace id.
+    pub fn trace(&self) -> TraceId {
+        self.trace
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-03";
+
+    #[test]
+    fn trace_id_is_read_whatever_the_flags() {
+        let id = TraceId::from_traceparent(GOOD).unwrap();
+        assert_eq!(id.to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
+    }
+
+    #[test]
+    fn later_versions_may_carry_more_fields_but_version_00_may_not() {
+        assert!(TraceId::from_traceparent(&GOOD.replacen("00", "cc", 1)).is_some());
+        assert!(TraceId::from_traceparent(&format!("{}-x", GOOD.replacen("00", "cc", 1))).is_some());
+        assert!(TraceId::from_traceparent(&format!("{GOOD}-x")).is_none());
+    }
+
+    #[test]
+    fn malformed_trace_parents_name_no_request() {
+        for bad in [
+            "",
+            "00",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e473é-00f067aa0ba902b7-01",
+        ] {
+            assert_eq!(TraceId::from_traceparent(bad), None, "{bad}");
+        }
+    }
+}

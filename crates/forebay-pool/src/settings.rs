@@ -1,0 +1,80 @@
+//! What an operator sets for one pool, with the defaults of the field.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::class::{ClassName, ClassSettings};
+
+/// How many connections a destination may have from us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Budget {
+    /// So many.
+    Fixed(u32),
+    /// Percent of the destination's own capacity, once that is known; `until_known` before.
+    OfCapacity {
+        /// Percent of the capacity.
+        percent: u8,
+        /// The budget until the first connection has read the capacity.
+        until_known: u32,
+    },
+}
+
+/// Everything that can be set for one pool.
+#[derive(Debug, Clone)]
+pub struct PoolSettings {
+    /// The destination's name: in metrics, logs and errors.
+    pub name: Arc<str>,
+    /// Connections we may hold there.
+    pub budget: Budget,
+    /// Percent of the destination's real capacity that all AI classes may have together.
+    pub ai_share: u8,
+    /// The workload classes. Never empty.
+    pub classes: Vec<(ClassName, ClassSettings)>,
+    /// A connection idle for longer is closed, down to the warm ones. Default 45 s.
+    pub idle_ttl: Duration,
+    /// A connection older than this is replaced when it is idle. Default 30 min.
+    pub lifetime: Duration,
+    /// Percent by which each connection's lifetime is varied, drawn once at its birth.
+    /// Default 10.
+    pub lifetime_jitter: u8,
+    /// Percent of the budget that is opened at start and kept. Default 25.
+    pub warm_up: u8,
+    /// How often an idle connection is asked whether it still answers. Default 10 s.
+    pub probe_interval: Duration,
+    /// How long one attempt to connect may take. Default 5 s.
+    pub connect_timeout: Duration,
+    /// How long resetting a connection of unknown state may take before it is closed.
+    /// Default 1 s.
+    pub reset_timeout: Duration,
+    /// Requests that may wait, as a multiple of the seats a class can get. Default 2.
+    pub queue_factor: u32,
+    /// New connections a second at the most. Default: half the budget, at least 4.
+    pub opens_per_second: Option<u32>,
+    /// Connects in flight at the most. Default: an eighth of the budget, 1 to 8.
+    pub concurrent_opens: Option<u32>,
+    /// Seed of the jitter; the same seed replays the same decisions.
+    pub seed: u64,
+}
+
+impl PoolSettings {
+    /// The defaults for a destination called `name`, with the three standard classes.
+    pub fn new(name: &str, budget: Budget) -> Self {
+        Self {
+            name: name.into(),
+            budget,
+            ai_share: 35,
+            classes: ClassSettings::defaults(),
+            idle_ttl: Duration::from_secs(45),
+            lifetime: Duration::from_secs(30 * 60),
+            lifetime_jitter: 10,
+            warm_up: 25,
+            probe_interval: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(5),
+            reset_timeout: Duration::from_secs(1),
+            queue_factor: 2,
+            opens_per_second: None,
+            concurrent_opens: None,
+            seed: forebay_seam::random::seed(),
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! Tasks that the engine owns. A [`Spawner`] is taken where a runtime is at hand and
+//! kept, because `Drop` runs anywhere.
+
+use std::future::Future;
+
+/// Starts tasks on the runtime in which it was made.
+#[derive(Debug, Clone)]
+pub struct Spawner {
+    #[cfg(not(forebay_model))]
+    handle: tokio::runtime::Handle,
+}
+
+impl Spawner {
+    /// The spawner of the current runtime.
+    ///
+    /// # Panics
+    /// Outside a runtime: a pool without one could open nothing.
+    #[cfg(not(forebay_model))]
+    pub fn current() -> Self {
+        Self { handle: tokio::runtime::Handle::current() }
+    }
+
+    /// Runs `future` to its end, whoever asked for it.
+    #[cfg(not(forebay_model))]
+    pub fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+        drop(self.handle.spawn(future));
+    }
+
+    /// The model checker's scheduler.
+    #[cfg(forebay_model)]
+    pub fn current() -> Self {
+        Self {}
+    }
+
+    /// Runs `future` as a task of the model.
+    #[cfg(forebay_model)]
+    pub fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+        drop(shuttle::future::spawn(future));
+    }
+}
