@@ -2,12 +2,16 @@
 pub mod class;
 mod connect;
 pub mod overlap;
+mod lease;
+mod pool;
 mod request;
 mod settings;
 pub mod stats;
 
 pub use class::{ClassId, ClassName, ClassSettings, Kind, Share};
 pub use connect::{ConnectFailure, Connector, FailureKind};
+pub use lease::{Condition, Lease};
+pub use pool::{Ask, CheckoutError, Pool};
 pub use request::{Request, TraceId};
 pub use settings::{Budget, PoolSettings};
 pub use stats::Snapshot;
