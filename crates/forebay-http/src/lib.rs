@@ -1,1 +1,2 @@
 //! forebay-http
+pub mod settings;

@@ -241,7 +241,9 @@ pub(crate) fn resolve(settings: &[ClassSettings], budget: u32, ai_ceiling: u32) 
 #[non_exhaustive]
 pub enum ClassError {
     /// More is promised than there is.
-    #[error("the guarantees sum to {sum}, but the budget is {budget}: lower a `guarantee` or raise `budget`")]
+    #[error(
+        "the guarantees sum to {sum}, but the budget is {budget}: lower a `guarantee` or raise `budget`"
+    )]
     GuaranteesExceedBudget {
         /// Seats promised.
         sum: u32,
@@ -285,7 +287,11 @@ pub fn check(
         if let Some(ceiling) = settings.ceiling.map(|c| c.seats(budget, ai))
             && guarantee > ceiling
         {
-            return Err(ClassError::GuaranteeAboveCeiling { class: class.clone(), guarantee, ceiling });
+            return Err(ClassError::GuaranteeAboveCeiling {
+                class: class.clone(),
+                guarantee,
+                ceiling,
+            });
         }
         sum = sum.saturating_add(guarantee);
     }
@@ -332,7 +338,8 @@ mod tests {
 
     #[test]
     fn promises_that_cannot_be_kept_are_errors() {
-        let class = |guarantee, ceiling| ClassSettings { guarantee, ceiling, ..ClassSettings::default() };
+        let class =
+            |guarantee, ceiling| ClassSettings { guarantee, ceiling, ..ClassSettings::default() };
         let too_much = [
             (ClassName::new("a"), class(Share::Seats(6), None)),
             (ClassName::new("b"), class(Share::Seats(5), None)),

@@ -20,17 +20,29 @@ pub enum Condition {
 
 /// A connection on lease; it comes home when dropped, at any await point.
 #[must_use = "a lease dropped at once was a checkout for nothing"]
-pub struct Lease<K: Connector> { _k: PhantomData<K> }
+pub struct Lease<K: Connector> {
+    _k: PhantomData<K>,
+}
 
 impl<K: Connector> Lease<K> {
     /// The connection.
-    pub fn connection(&mut self) -> &mut K::Connection { todo!() }
+    pub fn connection(&mut self) -> &mut K::Connection {
+        todo!()
+    }
     /// Its class.
-    pub fn class(&self) -> ClassId { todo!() }
+    pub fn class(&self) -> ClassId {
+        todo!()
+    }
     /// Since when it is on lease.
-    pub fn since(&self) -> Instant { todo!() }
+    pub fn since(&self) -> Instant {
+        todo!()
+    }
     /// Binds the lease to `request`, learnt after the checkout.
-    pub fn attach(&mut self, _request: Request) { todo!() }
+    pub fn attach(&mut self, _request: Request) {
+        todo!()
+    }
     /// Gives it back in `condition`. Dropping gives it back as [`Condition::Unknown`].
-    pub fn give_back(self, _condition: Condition) { todo!() }
+    pub fn give_back(self, _condition: Condition) {
+        todo!()
+    }
 }

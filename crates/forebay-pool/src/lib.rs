@@ -1,8 +1,8 @@
 //! Forebay's engine: connections to one destination, shared by workload classes.
 pub mod class;
 mod connect;
-pub mod overlap;
 mod lease;
+pub mod overlap;
 mod pool;
 mod request;
 mod settings;

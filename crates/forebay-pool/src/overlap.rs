@@ -340,7 +340,10 @@ mod tests {
         drop(calling);
         drop(idling);
         let seen = events.try_recv().unwrap();
-        assert_eq!((seen.duration, seen.held_before), (Duration::from_secs(2), Duration::from_secs(1)));
+        assert_eq!(
+            (seen.duration, seen.held_before),
+            (Duration::from_secs(2), Duration::from_secs(1))
+        );
         assert_eq!(&*seen.destination, "llm");
         assert!(events.try_recv().is_err(), "it is told once");
         let [count] = &overlaps.counts()[..] else { panic!("one family") };
@@ -370,7 +373,10 @@ mod tests {
         let overlaps = Arc::new(Overlaps::default());
         for _ in 0..100 {
             let idling = overlaps.transaction_idles(&request("a"), idle(HoldKind::Deferred));
-            let calls = [overlaps.call_begins(&request("a"), call()), overlaps.call_begins(&request("a"), call())];
+            let calls = [
+                overlaps.call_begins(&request("a"), call()),
+                overlaps.call_begins(&request("a"), call()),
+            ];
             drop(idling);
             drop(calls);
         }

@@ -19,7 +19,8 @@ impl TraceId {
         let (version, trace) = (fields.next()?, fields.next()?);
         let (parent, flags) = (fields.next()?, fields.next()?);
         let is_hex = |text: &str, len: usize| {
-            text.len() == len && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+            text.len() == len
+                && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
         };
         let well_formed = is_hex(version, 2)
             && version != "ff"
@@ -90,7 +91,9 @@ mod tests {
     #[test]
     fn later_versions_may_carry_more_fields_but_version_00_may_not() {
         assert!(TraceId::from_traceparent(&GOOD.replacen("00", "cc", 1)).is_some());
-        assert!(TraceId::from_traceparent(&format!("{}-x", GOOD.replacen("00", "cc", 1))).is_some());
+        assert!(
+            TraceId::from_traceparent(&format!("{}-x", GOOD.replacen("00", "cc", 1))).is_some()
+        );
         assert!(TraceId::from_traceparent(&format!("{GOOD}-x")).is_none());
     }
 

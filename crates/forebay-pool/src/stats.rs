@@ -34,7 +34,8 @@ impl Default for Spread {
 impl Spread {
     /// Counts one `duration`; above an hour it counts as an hour.
     pub fn record(&mut self, duration: Duration) {
-        self.micros.saturating_record(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX).max(1));
+        self.micros
+            .saturating_record(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX).max(1));
         self.total += duration;
     }
 
@@ -45,7 +46,8 @@ impl Spread {
         reason = "bounds are constants between 100 µs and a minute"
     )]
     pub fn snapshot(&self, bounds: &[f64]) -> SpreadSnapshot {
-        let quantile = |q: f64| Duration::from_micros(self.micros.value_at_quantile(q)).as_secs_f64();
+        let quantile =
+            |q: f64| Duration::from_micros(self.micros.value_at_quantile(q)).as_secs_f64();
         let empty = self.micros.is_empty();
         let at = |q: f64| if empty { 0.0 } else { quantile(q) };
         let mut below = 0;

@@ -1,1 +1,2 @@
 //! forebay-postgres
+pub mod settings;

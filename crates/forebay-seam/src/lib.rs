@@ -7,6 +7,7 @@
 
 pub mod net;
 pub mod random;
+pub mod secret;
 pub mod sync;
 pub mod task;
 pub mod time;

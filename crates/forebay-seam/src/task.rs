@@ -38,3 +38,39 @@ impl Spawner {
         drop(shuttle::future::spawn(future));
     }
 }
+
+/// Tells everything that runs that it should come to an end. Dropping it tells too.
+#[derive(Debug)]
+pub struct Stopper(tokio::sync::watch::Sender<()>);
+
+/// Hears a [`Stopper`].
+#[derive(Debug, Clone)]
+pub struct Stop(tokio::sync::watch::Receiver<()>);
+
+impl Stopper {
+    /// A signal and its first hearer.
+    pub fn new() -> (Self, Stop) {
+        let (sender, receiver) = tokio::sync::watch::channel(());
+        (Self(sender), Stop(receiver))
+    }
+
+    /// Tells all hearers, now and later.
+    pub fn stop(self) {
+        drop(self);
+    }
+}
+
+impl Stop {
+    /// Waits until the stop is told.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when dropped.
+    pub async fn told(&mut self) {
+        while self.0.changed().await.is_ok() {}
+    }
+
+    /// Was it told?
+    pub fn is_told(&self) -> bool {
+        self.0.has_changed().is_err()
+    }
+}

@@ -1,0 +1,155 @@
+//! What an operator sets for the HTTP egress gateway.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use forebay_pool::{ClassName, ClassSettings};
+use forebay_seam::secret::SecretRef;
+use serde::Deserialize;
+
+/// `[http]`: where agents send their calls, and which services are behind.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HttpSettings {
+    /// Where agents send their calls. Default 127.0.0.1:6480.
+    pub listen: SocketAddr,
+    /// Connections from agents, at the most. Default 10000.
+    pub max_clients: u32,
+    /// Who may call, by tenant. Empty: everybody who reaches the port, as tenant `default`.
+    pub tenants: BTreeMap<String, TenantSettings>,
+    /// The services, by the name that stands first in the path: `/NAME/…`.
+    pub destinations: BTreeMap<String, DestinationSettings>,
+}
+
+impl Default for HttpSettings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 6480)),
+            max_clients: 10_000,
+            tenants: BTreeMap::new(),
+            destinations: BTreeMap::new(),
+        }
+    }
+}
+
+/// `[http.tenants.NAME]`: agents prove that they are this tenant's by its key, as
+/// `Authorization: Bearer KEY` or `x-forebay-key: KEY`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TenantSettings {
+    /// The key.
+    pub key: SecretRef,
+}
+
+/// `[http.destinations.NAME]`: one service, one budget.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DestinationSettings {
+    /// Where it is: `https://host[:port][/base]`.
+    pub url: String,
+    /// Certificates that may sign the service's, PEM. Default: the system's.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+    /// What the service's documentation allows us to open. The budget is 70 % of it.
+    #[serde(default)]
+    pub documented_limit: Option<u32>,
+    /// Connections we may open there. Default: 70 % of `documented_limit`, or 50.
+    #[serde(default)]
+    pub budget: Option<u32>,
+    /// Percent of the budget opened at start and kept. Default 25; only for credentials that
+    /// are the same for every tenant.
+    #[serde(default = "warm_up")]
+    pub warm_up: u8,
+    /// Idle connections are closed after this. Default 45s.
+    #[serde(default = "idle_ttl", with = "humantime_serde")]
+    pub idle_ttl: Duration,
+    /// Connections are replaced at this age, varied by 10 %. Default 30min.
+    #[serde(default = "lifetime", with = "humantime_serde")]
+    pub lifetime: Duration,
+    /// How long connecting and the TLS handshake may take. Default 5s.
+    #[serde(default = "connect_timeout", with = "humantime_serde")]
+    pub connect_timeout: Duration,
+    /// How long a call may wait for a connection. Default 5s.
+    #[serde(default = "checkout_timeout", with = "humantime_serde")]
+    pub checkout_timeout: Duration,
+    /// How long the service may take until its answer begins. Default 5min: models think.
+    #[serde(default = "first_byte_timeout", with = "humantime_serde")]
+    pub first_byte_timeout: Duration,
+    /// How long the service may pause within an answer. Default 5min.
+    #[serde(default = "chunk_timeout", with = "humantime_serde")]
+    pub chunk_timeout: Duration,
+    /// Let tenants use each other's connections. Only for stateless bearer credentials.
+    /// Default false.
+    #[serde(default)]
+    pub share_connections: bool,
+    /// The credentials that we add, the same for every tenant. Default: none, and the
+    /// agent's own pass through.
+    #[serde(default)]
+    pub auth: Option<CredentialSettings>,
+    /// Credentials of single tenants, before `auth`.
+    #[serde(default)]
+    pub tenants: BTreeMap<String, CredentialSettings>,
+    /// Workload classes. Default: one, with the whole budget.
+    #[serde(default)]
+    pub classes: BTreeMap<ClassName, ClassSettings>,
+}
+
+fn warm_up() -> u8 {
+    25
+}
+fn idle_ttl() -> Duration {
+    Duration::from_secs(45)
+}
+fn lifetime() -> Duration {
+    Duration::from_secs(30 * 60)
+}
+fn connect_timeout() -> Duration {
+    Duration::from_secs(5)
+}
+fn checkout_timeout() -> Duration {
+    Duration::from_secs(5)
+}
+fn first_byte_timeout() -> Duration {
+    Duration::from_secs(300)
+}
+fn chunk_timeout() -> Duration {
+    Duration::from_secs(300)
+}
+
+/// A credential that Forebay holds so that agents need none.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum CredentialSettings {
+    /// `Authorization: Bearer SECRET`.
+    Bearer {
+        /// The key.
+        secret: SecretRef,
+    },
+    /// A header of the service's own, such as `x-api-key`.
+    Header {
+        /// The header's name.
+        name: String,
+        /// Its value.
+        secret: SecretRef,
+    },
+    /// OAuth 2.0 client credentials (RFC 6749, section 4.4).
+    Oauth2ClientCredentials {
+        /// Where tokens are exchanged: `https://…`.
+        token_url: String,
+        /// The client.
+        client_id: String,
+        /// Its secret.
+        client_secret: SecretRef,
+        /// Scopes to ask for.
+        #[serde(default)]
+        scopes: Vec<String>,
+        /// The audience to ask for, where the issuer wants one.
+        #[serde(default)]
+        audience: Option<String>,
+        /// Certificates that may sign the issuer's, PEM. Default: the system's.
+        #[serde(default)]
+        ca_file: Option<PathBuf>,
+    },
+}

@@ -1,0 +1,213 @@
+//! What an operator sets for the PostgreSQL gateway.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use forebay_pool::{ClassName, ClassSettings};
+use forebay_seam::secret::SecretRef;
+use serde::Deserialize;
+
+/// `[postgres]`: where applications connect, who they are, and which servers are behind.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PostgresSettings {
+    /// Where applications connect. Default 127.0.0.1:6432.
+    pub listen: SocketAddr,
+    /// How applications prove who they are. Default `scram-sha-256`.
+    pub auth: ClientAuth,
+    /// When a server connection goes back to the pool. Default `transaction`.
+    pub pool_mode: PoolMode,
+    /// TLS towards applications. Default: none.
+    pub tls: Option<ClientTls>,
+    /// Connections from applications, at the most. Default 10000.
+    pub max_clients: u32,
+    /// How long an application may take to log in. Default 15s.
+    #[serde(with = "humantime_serde")]
+    pub login_timeout: Duration,
+    /// Distinct prepared statements kept on each server connection. Default 500.
+    pub max_prepared_statements: usize,
+    /// The longest message that is held in memory whole, bytes. Longer rows, COPY data and
+    /// simple queries stream through; a longer Parse is refused. Default 16777216 (16 MiB).
+    pub max_message: usize,
+    /// The PostgreSQL servers, by a name of your choice.
+    pub servers: BTreeMap<String, ServerSettings>,
+    /// Database names that applications may ask for. Empty: every name, on the only server.
+    pub databases: BTreeMap<String, DatabaseSettings>,
+    /// Who may log in.
+    pub users: BTreeMap<String, UserSettings>,
+    /// Which work belongs to which class; the first rule that matches decides. Work that no
+    /// rule and no tag names is `core`.
+    pub rules: Vec<Rule>,
+}
+
+impl Default for PostgresSettings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 6432)),
+            auth: ClientAuth::default(),
+            pool_mode: PoolMode::default(),
+            tls: None,
+            max_clients: 10_000,
+            login_timeout: Duration::from_secs(15),
+            max_prepared_statements: 500,
+            max_message: 16 << 20,
+            servers: BTreeMap::new(),
+            databases: BTreeMap::new(),
+            users: BTreeMap::new(),
+            rules: Vec::new(),
+        }
+    }
+}
+
+/// How applications prove who they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClientAuth {
+    /// By password, which never crosses the wire (RFC 5802, RFC 7677).
+    #[default]
+    #[serde(rename = "scram-sha-256")]
+    ScramSha256,
+    /// Not at all: whoever reaches the port is who they say.
+    Trust,
+}
+
+/// When a server connection goes back to the pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PoolMode {
+    /// After each transaction.
+    #[default]
+    Transaction,
+    /// When the application disconnects.
+    Session,
+}
+
+/// `[postgres.tls]`: TLS towards applications.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClientTls {
+    /// Certificate chain, PEM.
+    pub cert: PathBuf,
+    /// Private key, PEM.
+    pub key: PathBuf,
+    /// Refuse applications that do not use TLS. Default false.
+    #[serde(default)]
+    pub required: bool,
+}
+
+/// `[postgres.servers.NAME]`: one physical server, one budget.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerSettings {
+    /// `host`, `host:port` or `[v6]:port`; the port defaults to 5432.
+    pub address: String,
+    /// TLS towards the server, as in libpq. Default `prefer`.
+    #[serde(default)]
+    pub sslmode: SslMode,
+    /// Certificates that may sign the server's, PEM. Default: the system's.
+    #[serde(default)]
+    pub sslrootcert: Option<PathBuf>,
+    /// Connections we may open there. Default: 70 % of what its `max_connections` leaves
+    /// after the reserved ones; 10 until that could be read.
+    #[serde(default)]
+    pub budget: Option<u32>,
+    /// Percent of the server's capacity for all AI classes together. Default 35.
+    #[serde(default = "ai_share")]
+    pub ai_share: u8,
+    /// Percent of the budget opened at start and kept. Default 25.
+    #[serde(default = "warm_up")]
+    pub warm_up: u8,
+    /// Idle connections are closed after this. Default 45s.
+    #[serde(default = "idle_ttl", with = "humantime_serde")]
+    pub idle_ttl: Duration,
+    /// Connections are replaced at this age, varied by 10 %. Default 30min.
+    #[serde(default = "lifetime", with = "humantime_serde")]
+    pub lifetime: Duration,
+    /// How long one attempt to connect and log in may take. Default 5s.
+    #[serde(default = "connect_timeout", with = "humantime_serde")]
+    pub connect_timeout: Duration,
+    /// Workload classes. Default: `core`, `ai-read` and `ai-write` of the design.
+    #[serde(default)]
+    pub classes: BTreeMap<ClassName, ClassSettings>,
+}
+
+fn ai_share() -> u8 {
+    35
+}
+fn warm_up() -> u8 {
+    25
+}
+fn idle_ttl() -> Duration {
+    Duration::from_secs(45)
+}
+fn lifetime() -> Duration {
+    Duration::from_secs(30 * 60)
+}
+fn connect_timeout() -> Duration {
+    Duration::from_secs(5)
+}
+
+/// TLS towards a server: the names and meanings of libpq's `sslmode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SslMode {
+    /// Never.
+    Disable,
+    /// Only if the server refuses plaintext.
+    Allow,
+    /// If the server can; without looking at its certificate.
+    #[default]
+    Prefer,
+    /// Always; without looking at its certificate, unless `sslrootcert` is set.
+    Require,
+    /// Always, and the certificate must be signed by a trusted authority.
+    VerifyCa,
+    /// Always, and the certificate must also be made out for the server's host name.
+    VerifyFull,
+}
+
+/// `[postgres.databases.NAME]`: a database name that applications may ask for.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DatabaseSettings {
+    /// Which server has it. Default: the only one.
+    pub server: Option<String>,
+    /// Its name there. Default: the same.
+    pub database: Option<String>,
+    /// When a server connection goes back to the pool. Default: as for the gateway.
+    pub pool_mode: Option<PoolMode>,
+}
+
+/// `[postgres.users.NAME]`: a user that may log in.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct UserSettings {
+    /// The password, or a verifier as `pg_authid` stores it (`SCRAM-SHA-256$…`).
+    pub password: Option<SecretRef>,
+    /// As whom to log in to the server. Default: the same user.
+    pub server_user: Option<String>,
+    /// The password there. Default: `password`, where that is no verifier.
+    pub server_password: Option<SecretRef>,
+    /// The tenant whose HTTP calls belong to the same requests. Default: the tenant
+    /// `default` while no tenants are configured, else none.
+    pub tenant: Option<String>,
+}
+
+/// `[[postgres.rules]]`: work that matches all conditions belongs to `class`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// The user, `*` for any run of characters.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// The database the application asked for, `*` as above.
+    #[serde(default)]
+    pub database: Option<String>,
+    /// The application_name, `*` as above.
+    #[serde(default)]
+    pub application_name: Option<String>,
+    /// The class.
+    pub class: ClassName,
+}
