@@ -89,6 +89,7 @@ pub(crate) struct Stream {
 
 /// What an exchange holds until its end, dropped in this order.
 pub(crate) struct Exchange {
+    pub(crate) destination: Arc<str>,
     pub(crate) held: Held,
     pub(crate) calling: Option<Calling>,
     pub(crate) journey: Journey,
@@ -133,7 +134,7 @@ impl Answer {
 impl Stream {
     /// The last frame is through.
     fn end(&mut self) {
-        if let Some(Exchange { held, calling, mut journey }) = self.exchange.take() {
+        if let Some(Exchange { held, calling, mut journey, .. }) = self.exchange.take() {
             held.over(&self.upload);
             drop(calling);
             journey.ends(Outcome::Answered);
@@ -143,7 +144,8 @@ impl Stream {
     fn break_off(&mut self, error: CutShort) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
         if let Some(mut exchange) = self.exchange.take() {
             exchange.journey.ends(Outcome::CutShort);
-            tracing::warn!(%error, "an answer was cut short");
+            let destination = &*exchange.destination;
+            tracing::warn!(destination, %error, "an answer was cut short");
         }
         Poll::Ready(Some(Err(error)))
     }

@@ -210,7 +210,7 @@ fn deliver(begun: Begun, destination: &Destination) -> Response<Answer> {
 /// Reads an answer that nobody will see to its end, if that is near, so that its connection
 /// can serve again.
 async fn discard(begun: Begun) -> Journey {
-    let Begun { response, upload, exchange: Exchange { held, calling, journey } } = begun;
+    let Begun { response, upload, exchange: Exchange { held, calling, journey, .. } } = begun;
     let rest = Limited::new(response.into_body(), DISCARD).collect();
     if let Ok(Ok(_)) = time::timeout(DISCARD_TIME, rest).await {
         held.over(&upload);

@@ -66,7 +66,9 @@ impl Errand<'_> {
     ) -> Result<Begun, Unanswered> {
         match self.send(call, &journey).await {
             Ok((response, upload, held, calling)) => {
-                Ok(Begun { response, upload, exchange: Exchange { held, calling, journey } })
+                let destination = Arc::clone(&self.destination.name);
+                let exchange = Exchange { destination, held, calling, journey };
+                Ok(Begun { response, upload, exchange })
             }
             Err(problem) => Err(Unanswered { problem, journey }),
         }

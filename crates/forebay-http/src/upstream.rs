@@ -188,3 +188,33 @@ impl Connector for Opener {
         Some(connection)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_call_on_a_connection_that_was_just_closed_comes_back_untouched() {
+        let (ours, theirs) = tokio::io::duplex(1024);
+        let mut connection =
+            speak::<Upload, _>(ours, "api.test", &Spawner::current()).await.unwrap();
+        connection.sender().ready().await.unwrap();
+        drop(theirs);
+        let sending = connection.sender().try_send_request(http::Request::new(Upload::empty()));
+        assert!(sending.await.unwrap_err().take_message().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_closed_connection_closes_its_socket_and_takes_no_call() {
+        let (ours, mut theirs) = tokio::io::duplex(1024);
+        let mut connection =
+            speak::<Upload, _>(ours, "api.test", &Spawner::current()).await.unwrap();
+        connection.sender().ready().await.unwrap();
+        assert!(connection.is_ready());
+        connection.close();
+        assert!(!connection.is_ready());
+        let mut heard = Vec::new();
+        tokio::io::AsyncReadExt::read_to_end(&mut theirs, &mut heard).await.unwrap();
+        assert!(heard.is_empty() && connection.is_closed());
+    }
+}

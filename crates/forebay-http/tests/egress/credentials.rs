@@ -350,3 +350,65 @@ fn secrets_show_in_no_debug_output() {
     let shown = format!("{:?}", settings(origin_free));
     assert!(!shown.contains("planted"), "{shown}");
 }
+
+/// Keeps what is logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn secrets_show_in_no_log_answer_or_snapshot() {
+    let log = Log::default();
+    let (writer, level) = (log.clone(), tracing::Level::TRACE);
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    let _logging = tracing::subscriber::set_default(subscriber);
+    let origin = Origin::start(|_| async { reply(401, "") });
+    let issuer = Origin::start(|call| async move {
+        if call.uri().path() == "/bad" {
+            return reply(400, r#"{"error":"planted-code\u001b","error_description":"planted"}"#);
+        }
+        reply(200, r#"{"access_token":"planted-token","token_type":"Bearer"}"#)
+    });
+    let good = auth(&issuer).replace("s3cret", "planted-secret");
+    let text = format!(
+        "[tenants.acme]\nkey = \"planted-key\"\n{}\n{}\n{}",
+        tool(&origin, &good),
+        tool(&origin, &good.replace("/oauth/token", "/bad")).replace("tool", "bad"),
+        tool(&origin, "auth = { type = \"bearer\", secret = \"planted-bearer\" }")
+            .replace("tool", "plain"),
+    );
+    let forebay = Forebay::start(&text);
+    let mut shown = String::new();
+    for (path, key) in [
+        ("/tool/", "planted-key"),
+        ("/bad/", "planted-key"),
+        ("/plain/", "planted-key"),
+        ("/tool/", "planted-wrong"),
+        ("/tool/..", "planted-key"),
+    ] {
+        let call = Request::get(path).header("x-forebay-key", key);
+        let got = forebay.call(call.header("cookie", "planted-cookie")).await;
+        shown += &format!("{got:?}");
+    }
+    shown += &serde_json::to_string(&forebay.snapshot()).unwrap();
+    shown += &String::from_utf8(log.0.lock().clone()).unwrap();
+    let logged = shown.matches("refused").count();
+    assert!(logged >= 3, "{shown}");
+    // The issuer's error code is shown, since it says what to do; it is not ours.
+    assert!(!shown.replace("planted-code", "").contains("planted"), "{shown}");
+    assert!(!shown.contains('\u{1b}'), "{shown}");
+}

@@ -1,9 +1,12 @@
 //! Hostile and clumsy peers: they get an answer or a close, and nobody else is harmed.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_seam::net::{self, TcpStream};
+use forebay_seam::sync::Mutex;
 use forebay_seam::time;
 use http::Request;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -224,4 +227,58 @@ async fn endless_headers_of_a_service_are_bounded() {
     let text = format!("[destinations.tool]\nwarm_up = 0\nurl = \"http://{address}\"\n");
     let forebay = Forebay::start(&text);
     assert_eq!(forebay.get("/tool/").await.status, 502);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_that_hangs_up_as_it_is_called_gets_no_call_twice() {
+    let listener = net::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let address = listener.local_addr().unwrap();
+    let carried_out = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&carried_out);
+    tokio::spawn(async move {
+        let mut number = 0_u64;
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let kept = Arc::clone(&kept);
+            number += 1;
+            // Closes without a word, a different while after its last answer.
+            let rest = Duration::from_micros(number % 10 * 50);
+            tokio::spawn(async move {
+                for _ in 0..8 {
+                    let mut head = [0; 4096];
+                    let read = stream.read(&mut head).await.unwrap_or(0);
+                    let text = String::from_utf8_lossy(&head[..read]).into_owned();
+                    let Some(line) = text.lines().next() else { return };
+                    kept.lock().push(line.to_owned());
+                    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+                    stream.write_all(answer).await.unwrap();
+                }
+                time::sleep(rest).await;
+            });
+        }
+    });
+    let text = format!("[destinations.tool]\nbudget = 4\nurl = \"http://{address}\"\n");
+    let forebay = Arc::new(Forebay::start(&text));
+    let agents: Vec<_> = (0..4)
+        .map(|agent| {
+            let forebay = Arc::clone(&forebay);
+            tokio::spawn(async move {
+                let (mut agents, mut good) = (forebay.agent().await, 0);
+                for n in 0..50 {
+                    let call = Request::post(format!("/tool/{agent}-{n}"));
+                    let got = agents.call(call, "").await;
+                    assert!(got.status == 200 || got.status == 502, "{got:?}");
+                    good += usize::from(got.status == 200);
+                }
+                good
+            })
+        })
+        .collect();
+    let mut good = 0;
+    for agent in agents {
+        good += agent.await.unwrap();
+    }
+    let carried_out = carried_out.lock();
+    let different: BTreeSet<_> = carried_out.iter().collect();
+    assert_eq!(different.len(), carried_out.len(), "a call was carried out twice");
+    assert!(carried_out.len() >= good);
 }
