@@ -2,7 +2,7 @@
 //! the service no longer takes it.
 //!
 //! One [`TokenSource`] for each (issuer, client, secret, scopes, audience). Always true: at
-//! most one exchange is on its way, and it goes on when those who wait for it leave; a
+//! most one exchange is waited for, and it goes on when those who wait for it leave; a
 //! failure is told to all who wait and to all who come within its rest, so that a broken
 //! issuer is not hammered.
 
