@@ -1,9 +1,11 @@
 //! Bytes on their way, and what happens when one side stops.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use forebay_seam::random::Dice;
 use forebay_seam::sync::Mutex;
 use forebay_seam::time;
 use http::{Request, Response};
@@ -265,4 +267,81 @@ async fn a_large_body_is_asked_for_only_when_there_is_a_connection_to_take_it() 
     socket.write_all(b"abc").await.unwrap();
     let read = socket.read(&mut heard).await.unwrap();
     assert!(heard[..read].starts_with(b"HTTP/1.1 200 OK\r\n"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_leave_at_any_moment_leave_nothing_behind() {
+    let origin = Origin::start(|call| async move {
+        let (piece, pieces) = mpsc::channel(1);
+        let body = call.into_body().collect().await;
+        tokio::spawn(async move {
+            for n in 0..5_u64 {
+                time::sleep(Duration::from_micros(n * 300)).await;
+                if piece.send(Bytes::from_static(b"piece")).await.is_err() {
+                    return;
+                }
+            }
+            drop(body);
+        });
+        Response::new(frames(pieces))
+    });
+    let forebay = Arc::new(tool(&origin, "budget = 4\nclasses.ai-read = {}\n"));
+    let mut dice = Dice::new(7);
+    for _ in 0..20 {
+        let leave = Vec::from_iter((0..10).map(|_| dice.between(0.0..0.03)));
+        let agents: Vec<_> = leave
+            .into_iter()
+            .map(|leave| {
+                let forebay = Arc::clone(&forebay);
+                tokio::spawn(async move {
+                    let mut agent = forebay.agent().await;
+                    let call = agent.call(Request::post("/tool/"), "body");
+                    drop(time::timeout(Duration::from_secs_f64(leave), call).await);
+                })
+            })
+            .collect();
+        for agent in agents {
+            agent.await.unwrap();
+        }
+    }
+    soon("nothing is left", || {
+        let (snapshot, pool) = (forebay.snapshot(), &forebay.snapshot().pools[0]);
+        let left = pool.leased + pool.cleaning + pool.classes[0].waiting;
+        left == 0 && snapshot.clients == 0 && snapshot.destinations[0].in_flight == 0
+    })
+    .await;
+    let calls = &forebay.snapshot().destinations[0];
+    let refused: u64 = calls.refusals.iter().map(|r| r.count).sum();
+    assert!(calls.abandoned > 0 && calls.answers.success > 0, "{calls:?}");
+    assert!(calls.abandoned + calls.answers.success + refused >= calls.duration.count);
+    assert_eq!(forebay.get("/tool/").await.body, "piece".repeat(5));
+}
+
+#[tokio::test]
+async fn an_agent_that_does_not_read_slows_the_service_down_and_fills_no_memory() {
+    const CHUNK: usize = 64 * 1024;
+    let sent = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&sent);
+    let origin = Origin::start(move |_| {
+        let (piece, pieces) = mpsc::channel(1);
+        let count = Arc::clone(&count);
+        tokio::spawn(async move {
+            while piece.send(Bytes::from_static(&[0; CHUNK])).await.is_ok() {
+                count.fetch_add(CHUNK, Ordering::SeqCst);
+            }
+        });
+        async move { Response::new(frames(pieces)) }
+    });
+    let forebay = tool(&origin, "");
+    let mut socket = forebay.socket().await;
+    socket.write_all(b"GET /tool/ HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    let mut before = usize::MAX;
+    while before != sent.load(Ordering::SeqCst) || before == 0 {
+        before = sent.load(Ordering::SeqCst);
+        time::sleep(Duration::from_millis(200)).await;
+    }
+    // What is out is in the kernel's buffers of four sockets.
+    assert!(before < 32 * 1024 * 1024, "{before} bytes were taken from the service");
+    drop(socket);
+    soon("the service sees the close", || origin.open() == 0).await;
 }
