@@ -1,1 +1,3 @@
-//! forebay
+//! Forebay, the program: configuration, wiring and views around the two gateways.
+
+pub mod config;
