@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::summary::Summary;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, reference};
 use crate::run::{self, EXIT_USAGE};
 
 /// The connection gateway for AI agents.
@@ -33,6 +33,19 @@ enum Command {
         #[arg(env = "FOREBAY_CONFIG")]
         file: PathBuf,
     },
+    /// Print what can be configured.
+    Config {
+        #[command(subcommand)]
+        what: ConfigCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// The reference of all settings, Markdown.
+    Reference,
+    /// The JSON schema, for editors.
+    Schema,
 }
 
 impl Cli {
@@ -58,6 +71,10 @@ impl Cli {
                     ExitCode::from(EXIT_USAGE)
                 }
             },
+            Command::Config { what: ConfigCommand::Reference } => print(&reference::markdown()),
+            Command::Config { what: ConfigCommand::Schema } => {
+                print(&format!("{:#}\n", reference::schema()))
+            }
         }
     }
 }

@@ -62,10 +62,15 @@ pub enum RunError {
 }
 
 fn hint(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => "; stop the program that has it, or choose another port",
-        io::ErrorKind::AddrNotAvailable => "; the address is none of this machine's",
-        _ => "",
+    let kind = error.kind();
+    if kind == io::ErrorKind::AddrInUse {
+        "; stop the program that has it, or choose another port"
+    } else if kind == io::ErrorKind::AddrNotAvailable {
+        "; the address is none of this machine's"
+    } else if kind == io::ErrorKind::PermissionDenied {
+        "; ports below 1024 need a privilege, choose a higher one"
+    } else {
+        ""
     }
 }
 

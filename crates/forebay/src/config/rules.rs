@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use forebay_pool::ClassName;
-use forebay_pool::class::{self, ClassSettings, Share};
+use forebay_pool::class::{self, ClassError, ClassSettings, Share};
 use forebay_seam::secret::SecretRef;
 use tracing_subscriber::EnvFilter;
 
@@ -139,11 +139,10 @@ impl Findings {
             None => classes.iter().map(|(name, c)| (name.clone(), in_percent(c))).collect(),
         };
         if let Err(error) = class::check(&known, budget.unwrap_or(100), ai_share) {
-            let at = match &error {
-                class::ClassError::GuaranteeAboveCeiling { class, .. } => {
-                    format!("{at}.classes.{class}.guarantee")
-                }
-                _ => format!("{at}.classes"),
+            let at = if let ClassError::GuaranteeAboveCeiling { class, .. } = &error {
+                format!("{at}.classes.{class}.guarantee")
+            } else {
+                format!("{at}.classes")
             };
             self.add(at, error.to_string());
         }
