@@ -38,6 +38,9 @@ pub(super) fn check(config: &Config) -> Vec<Problem> {
     }
     if let Some(settings) = &config.http {
         http::check(settings, &mut found);
+        if let Err(error) = forebay_http::Gateway::check(settings) {
+            found.also(error.at, error.reason);
+        }
     }
     for (number, host) in config.admin.hosts.iter().enumerate() {
         if host.is_empty() || host.contains([':', '/', '*']) {
@@ -83,6 +86,13 @@ struct Findings(Vec<Problem>);
 impl Findings {
     fn add(&mut self, at: impl Into<String>, reason: impl Into<String>) {
         self.0.push(Problem::new(at, reason));
+    }
+
+    /// What a room itself says, unless the same was found already.
+    fn also(&mut self, at: String, reason: String) {
+        if self.0.iter().all(|problem| problem.at != at) {
+            self.add(at, reason);
+        }
     }
 
     fn percent(&mut self, at: String, percent: u8) {

@@ -77,7 +77,6 @@ fn check_destination(
     for (tenant, credential) in &destination.tenants {
         let at = format!("{at}.tenants.{tenant}");
         let known = settings.tenants.keys().map(String::as_str);
-        let known = known.chain(settings.tenants.is_empty().then_some("default"));
         found.known(at.clone(), "tenant in `[http.tenants]`", tenant, known);
         check_credential(&at, credential, found);
     }
@@ -95,7 +94,8 @@ fn check_credential(at: &str, credential: &CredentialSettings, found: &mut Findi
         CredentialSettings::Oauth2ClientCredentials {
             token_url, client_secret, ca_file, ..
         } => {
-            if let Err(reason) = check_url(token_url) {
+            let (bare, _) = token_url.split_once('?').unwrap_or((token_url, ""));
+            if let Err(reason) = check_url(bare) {
                 found.add(format!("{at}.token_url"), reason);
             }
             if let Some(file) = ca_file {
