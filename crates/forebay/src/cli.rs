@@ -4,8 +4,11 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
+use forebay_sizing::Workload;
+use humantime_serde::re::humantime::parse_duration;
 
 use crate::config::summary::Summary;
 use crate::config::{Config, ConfigError, reference};
@@ -38,6 +41,44 @@ enum Command {
         #[command(subcommand)]
         what: ConfigCommand,
     },
+    /// Say how many connections a workload needs, and show the arithmetic.
+    Size(SizeArgs),
+}
+
+/// What is known of a workload.
+#[derive(Debug, Args)]
+struct SizeArgs {
+    /// Requests a second.
+    #[arg(long)]
+    arrivals: f64,
+    /// How long one request has connections on lease, all of its queries together: `200ms`.
+    #[arg(long, value_parser = parse_duration)]
+    hold: Duration,
+    /// Queries of one request that run at the same time.
+    #[arg(long, default_value_t = 1)]
+    fan_out: u32,
+    /// Queries that arrive at once, at the worst.
+    #[arg(long)]
+    burst: Option<u32>,
+    /// The server's `max_connections`.
+    #[arg(long)]
+    max_connections: Option<u32>,
+    /// How long a query may wait for a connection.
+    #[arg(long, default_value = "500ms", value_parser = parse_duration)]
+    checkout_timeout: Duration,
+}
+
+impl SizeArgs {
+    fn workload(&self) -> Workload {
+        Workload {
+            arrivals: self.arrivals,
+            hold: self.hold,
+            fan_out: self.fan_out,
+            burst: self.burst,
+            max_connections: self.max_connections,
+            checkout_timeout: self.checkout_timeout,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -68,6 +109,13 @@ impl Cli {
                         let errors = if count == 1 { "error" } else { "errors" };
                         complain(&format!("{}: {count} {errors}", file.display()));
                     }
+                    ExitCode::from(EXIT_USAGE)
+                }
+            },
+            Command::Size(args) => match args.workload().advice() {
+                Ok(advice) => print(&advice.to_string()),
+                Err(error) => {
+                    complain(&error.to_string());
                     ExitCode::from(EXIT_USAGE)
                 }
             },

@@ -79,3 +79,13 @@ fn the_smallest_configuration_of_the_reference_is_good() {
     let output = forebay().env("APP_PASSWORD", "pw").arg("check").arg(&file.path).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
+
+#[test]
+fn a_workload_is_sized_with_its_arithmetic() {
+    let args = ["size", "--arrivals", "10", "--hold", "200ms", "--fan-out", "5", "--burst", "100"];
+    let output = forebay().args(args).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("answer               8 connections"), "{said}");
+    let wrong = forebay().args(["size", "--arrivals", "0", "--hold", "1s"]).output().unwrap();
+    assert_eq!(wrong.status.code(), Some(2));
+}
