@@ -1,1 +1,2 @@
 //! forebay
+pub mod demo;
