@@ -243,3 +243,39 @@ impl Signals {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        demo: DemoArgs,
+    }
+
+    #[test]
+    fn an_unknown_scenario_is_an_error_that_lists_the_known_ones() {
+        let error = Line::try_parse_from(["demo", "--scenario", "strom"]).unwrap_err();
+        assert_eq!(error.exit_code(), i32::from(USAGE));
+        for word in ["strom", "storm", "neighbour"] {
+            assert!(error.to_string().contains(word), "{error}");
+        }
+    }
+
+    #[test]
+    fn without_a_word_everything_is_run_and_printed_for_people() {
+        let line = Line::try_parse_from(["demo"]).unwrap().demo;
+        assert_eq!((line.scenario, line.format, line.keep), (None, Format::Table, false));
+    }
+
+    #[test]
+    fn no_postgres_is_wrong_usage_and_a_failed_run_is_not() {
+        let exit = |error: DatabaseError| format!("{:?}", DemoError::from(error).exit_code());
+        let usage = format!("{:?}", ExitCode::from(USAGE));
+        assert_eq!(exit(postgres_binaries::NotFound.into()), usage);
+        assert_ne!(exit(cluster::ClusterError::Stop.into()), usage);
+    }
+}
