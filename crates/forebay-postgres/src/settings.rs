@@ -128,6 +128,10 @@ pub struct ServerSettings {
     /// How long one attempt to connect and log in may take. Default 5s.
     #[serde(default = "connect_timeout", with = "humantime_serde")]
     pub connect_timeout: Duration,
+    /// Requests of an AI class that may wait, as a multiple of the connections the class can
+    /// get; further ones are told at once. Default 2.
+    #[serde(default = "queue_factor")]
+    pub queue_factor: u32,
     /// Workload classes. Default: `core`, `ai-read` and `ai-write` of the design.
     #[serde(default)]
     pub classes: BTreeMap<ClassName, ClassSettings>,
@@ -147,6 +151,10 @@ fn lifetime() -> Duration {
 }
 fn connect_timeout() -> Duration {
     Duration::from_secs(5)
+}
+
+fn queue_factor() -> u32 {
+    2
 }
 
 /// TLS towards a server: the names and meanings of libpq's `sslmode`.
