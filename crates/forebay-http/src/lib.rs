@@ -1,15 +1,16 @@
 //! The HTTP egress gateway.
 use std::sync::Arc;
 
-use forebay_pool::Snapshot;
 use forebay_pool::overlap::Overlaps;
 use forebay_seam::net::TcpListener;
 use forebay_seam::task::Stop;
 use forebay_seam::time::Instant;
-use serde::Serialize;
 
 pub mod settings;
+pub mod stats;
+
 pub use settings::HttpSettings;
+pub use stats::HttpSnapshot;
 
 /// Forwards the calls of agents to the services behind.
 #[derive(Clone)]
@@ -24,15 +25,6 @@ pub struct SettingsError {
     pub at: String,
     /// What is wrong and what would be right.
     pub reason: String,
-}
-
-/// The gateway at one moment.
-#[derive(Debug, Clone, Serialize)]
-pub struct HttpSnapshot {
-    /// Connections from agents.
-    pub clients: u32,
-    /// Pools, one for each destination.
-    pub pools: Vec<Snapshot>,
 }
 
 impl Gateway {

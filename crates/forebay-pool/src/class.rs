@@ -88,7 +88,7 @@ pub(crate) fn percent_of(whole: u32, percent: u8) -> u32 {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a number of connections, \"50%\" or \"50% of ai_share\"")]
 enum ShareText {
     Seats(u32),
     Text(String),
@@ -114,6 +114,16 @@ impl FromStr for Share {
     }
 }
 
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Seats(seats) => write!(f, "{seats}"),
+            Self::OfBudget(percent) => write!(f, "{percent}%"),
+            Self::OfAiShare(percent) => write!(f, "{percent}% of ai_share"),
+        }
+    }
+}
+
 impl TryFrom<ShareText> for Share {
     type Error = ShareError;
 
@@ -129,8 +139,7 @@ impl From<Share> for ShareText {
     fn from(share: Share) -> Self {
         match share {
             Share::Seats(seats) => Self::Seats(seats),
-            Share::OfBudget(percent) => Self::Text(format!("{percent}%")),
-            Share::OfAiShare(percent) => Self::Text(format!("{percent}% of ai_share")),
+            Share::OfBudget(_) | Share::OfAiShare(_) => Self::Text(share.to_string()),
         }
     }
 }
@@ -196,22 +205,25 @@ impl ClassSettings {
 
 /// One class's limits in seats, for the budget of the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Limits {
-    pub(crate) kind: Kind,
-    pub(crate) guarantee: u32,
-    pub(crate) ceiling: u32,
+pub struct Limits {
+    /// Whose work.
+    pub kind: Kind,
+    /// Seats no other class can take.
+    pub guarantee: u32,
+    /// Seats it never exceeds.
+    pub ceiling: u32,
 }
 
 /// What all AI classes together may have: `percent` of what the server can really take
 /// (`capacity`), never more than the budget, and at least one seat where there is one.
-pub(crate) fn ai_ceiling(budget: u32, capacity: u32, percent: u8) -> u32 {
+pub fn ai_ceiling(budget: u32, capacity: u32, percent: u8) -> u32 {
     percent_of(capacity, percent).max(1).min(budget)
 }
 
 /// Seats for each class under `budget`. Where the guarantees exceed the budget (it shrank
 /// after the settings were checked) they are cut in the order of the classes, core first
 /// served; where AI guarantees exceed the AI share they are cut alike.
-pub(crate) fn resolve(settings: &[ClassSettings], budget: u32, ai_ceiling: u32) -> Vec<Limits> {
+pub fn resolve(settings: &[ClassSettings], budget: u32, ai_ceiling: u32) -> Vec<Limits> {
     let (mut left, mut left_ai) = (budget, ai_ceiling);
     settings
         .iter()

@@ -5,7 +5,7 @@
 //! process. Always true: whatever ends the demo (its end, an error, Ctrl-C, SIGTERM),
 //! nothing of it is left.
 
-use std::io;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
@@ -115,7 +115,7 @@ pub fn run(args: DemoArgs) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("forebay demo: {error}");
+            progress::tell(&error.to_string());
             error.exit_code()
         }
     }
@@ -174,11 +174,13 @@ async fn scenarios(stage: &Stage<'_>, only: Option<Scenario>) -> Result<Report, 
 }
 
 fn print(report: &Report, format: Format) {
-    match format {
-        Format::Table => println!("{report}"),
+    let text = match format {
+        Format::Table => report.to_string(),
         // Maps with text keys and finite numbers can always be written.
-        Format::Json => println!("{:#}", serde_json::json!(report)),
-    }
+        Format::Json => format!("{:#}\n", serde_json::json!(report)),
+    };
+    // A reader that has gone (`| head`) is no reason to leave without cleaning up.
+    io::stdout().write_all(text.as_bytes()).ok();
 }
 
 /// Leaves a fresh scene running until a signal.
@@ -188,10 +190,11 @@ async fn keep(stage: &Stage<'_>, format: Format, signals: &mut Signals) -> Resul
         () = signals.told() => return Err(DemoError::Interrupted),
     };
     let text = addresses(&scene);
+    let text = text.as_bytes();
     match format {
-        Format::Table => println!("{text}"),
-        Format::Json => eprintln!("{text}"),
-    }
+        Format::Table => io::stdout().write_all(text).ok(),
+        Format::Json => io::stderr().write_all(text).ok(),
+    };
     signals.told().await;
     scene.end().await;
     Ok(())
@@ -212,7 +215,8 @@ Try:
   psql '{dsn}' -c 'SELECT count(*) FROM accounts'
   curl -H 'x-forebay-key: key-of-acme' -H 'x-demo-tenant: acme' -d '{{}}' http://{http}/crm/v1/run
   curl -N -H 'x-forebay-key: key-of-acme' -d '{{}}' http://{http}/llm/v1/chat/completions
-  curl http://{admin}/metrics",
+  curl http://{admin}/metrics
+",
         dsn = forebay.dsn(),
         direct = scene.database.address(),
         file = forebay.file().display(),

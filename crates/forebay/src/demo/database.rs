@@ -15,6 +15,7 @@ use tokio_postgres::{Client, Config, NoTls};
 use super::cluster::{Cluster, ClusterError, ClusterSettings};
 use super::issuer::hex;
 use super::postgres_binaries::{self, NotFound};
+use super::progress::tell;
 
 /// Counts of sessions came with PostgreSQL 14.
 const OLDEST: i32 = 140_000;
@@ -174,7 +175,7 @@ impl Server {
             let drop = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
             let dropped = async { connect(&self.config).await?.batch_execute(&drop).await };
             if let Err(error) = dropped.await {
-                eprintln!("forebay demo: could not drop database {name}: {}", told(&error));
+                tell(&format!("could not drop database {name}: {}", told(&error)));
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Tells on stderr what the demo is doing: a bar for people, a few lines for logs.
 
-use std::io::{IsTerminal, stderr};
+use std::io::{IsTerminal, Write, stderr};
 use std::time::Duration;
 
 use forebay_seam::time;
@@ -34,7 +34,7 @@ impl Progress {
     fn show(self, what: &str, parts: Option<u64>) -> Step {
         let bar = match (self, parts) {
             (Self::Lines, _) => {
-                eprintln!("forebay demo: {what}");
+                tell(what);
                 ProgressBar::hidden()
             }
             (Self::Terminal, Some(parts)) => {
@@ -53,6 +53,11 @@ impl Progress {
         bar.enable_steady_tick(Duration::from_millis(100));
         Step(bar)
     }
+}
+
+/// Says something on stderr. Where nobody reads it, there is nobody to tell.
+pub(super) fn tell(what: &str) {
+    writeln!(stderr(), "forebay demo: {what}").ok();
 }
 
 fn style(look: &str) -> ProgressStyle {
