@@ -19,7 +19,7 @@ use super::workload::Tries;
 /// Agents at work.
 pub(crate) const AGENTS: usize = 100;
 /// Tasks of each agent.
-pub(crate) const TASKS: usize = 6;
+pub(crate) const TASKS: usize = 8;
 /// Calls of a task, all at once and each to another service.
 pub(crate) const CALLS: std::ops::RangeInclusive<usize> = 3..=5;
 /// The agents begin within this time.

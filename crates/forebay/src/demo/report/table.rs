@@ -8,6 +8,8 @@ use super::{Figures, Report, Sides, words};
 const LABEL: usize = 44;
 /// Width of the others.
 const COLUMN: usize = 18;
+/// Width of text.
+const TEXT: usize = LABEL + 2 * COLUMN;
 
 impl Display for Report {
     /// How each side was set up, the table, and what it shows.
@@ -41,9 +43,9 @@ impl Display for Report {
             let held = more.map(|m| m.transactions_held);
             counts(f, "transactions held open beside a call", held)?;
         }
-        writeln!(f)?;
-        for sentence in words::of(self) {
-            writeln!(f, "{sentence}")?;
+        for paragraph in words::of(self) {
+            writeln!(f)?;
+            wrapped(f, ["", ""], &paragraph)?;
         }
         Ok(())
     }
@@ -56,14 +58,40 @@ impl<M> Sides<M> {
     }
 }
 
+/// What both sides have in common, and then what is particular to each.
 fn setup<M>(f: &mut fmt::Formatter<'_>, name: &str, sides: &Sides<M>) -> fmt::Result {
-    for (side, figures) in [("without", &sides.without), ("with", &sides.with)] {
-        writeln!(f, "{name}, {side} Forebay:")?;
-        for line in &figures.configuration {
-            writeln!(f, "  - {line}")?;
+    let (without, with) = (&sides.without.configuration, &sides.with.configuration);
+    let (both, only_without): (Vec<_>, Vec<_>) =
+        without.iter().partition(|line| with.contains(line));
+    let only_with = with.iter().filter(|line| !without.contains(line)).collect();
+    for (side, lines) in
+        [("both sides", both), ("without Forebay", only_without), ("with Forebay", only_with)]
+    {
+        writeln!(f, "{name}, {side}:")?;
+        for line in lines {
+            wrapped(f, ["  - ", "    "], line)?;
         }
     }
     writeln!(f)
+}
+
+/// `text` in lines that fit; the first begins with one indent, the others with the second.
+fn wrapped(f: &mut fmt::Formatter<'_>, [first, others]: [&str; 2], text: &str) -> fmt::Result {
+    let mut line = first.to_owned();
+    let mut empty = true;
+    for word in text.split_whitespace() {
+        if !empty && line.chars().count() + 1 + word.chars().count() > TEXT {
+            writeln!(f, "{line}")?;
+            line = others.to_owned();
+            empty = true;
+        }
+        if !empty {
+            line.push(' ');
+        }
+        line.push_str(word);
+        empty = false;
+    }
+    writeln!(f, "{line}")
 }
 
 /// The rows that every scenario has.
@@ -74,13 +102,13 @@ fn common<M>(f: &mut fmt::Formatter<'_>, sides: &Sides<M>) -> fmt::Result {
     counts(f, "errors", sides.map(|side| side.errors))?;
     counts(f, "connections opened", sides.map(|side| side.connections_opened))?;
     counts(f, "token exchanges", sides.map(|side| side.token_exchanges))?;
-    let tasks = sides.map(|side| format!("{:.0}", side.tasks_a_minute));
+    let tasks = sides.map(|side| rate(side.tasks_a_minute));
     row(f, "tasks a minute", &tasks)?;
     counts(f, "holds found", sides.map(|side| side.holds_found))
 }
 
 fn section(f: &mut fmt::Formatter<'_>, name: &str) -> fmt::Result {
-    writeln!(f, "{}", "-".repeat(LABEL + 2 * COLUMN))?;
+    writeln!(f, "{}", "-".repeat(TEXT))?;
     writeln!(f, "{name}")
 }
 
@@ -101,6 +129,11 @@ fn row(f: &mut fmt::Formatter<'_>, label: &str, values: &[String; 2]) -> fmt::Re
 pub(super) fn milliseconds(value: f64) -> String {
     let whole = format!("{value:.0}");
     if value < 10.0 { format!("{value:.1} ms") } else { format!("{} ms", grouped(&whole)) }
+}
+
+/// To the whole number.
+pub(super) fn rate(value: f64) -> String {
+    grouped(&format!("{value:.0}"))
 }
 
 pub(super) fn thousands(count: u64) -> String {

@@ -47,6 +47,10 @@ fn neighbour_side(p99_ms: f64, alone: f64, tasks_a_minute: f64) -> Figures<Neigh
     }
 }
 
+fn in_one_line(report: Report) -> String {
+    report.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 #[test]
 fn rates_are_for_a_minute_and_nothing_is_no_division() {
     assert_eq!(a_minute(150, Duration::from_secs(30)), 300.0);
@@ -91,7 +95,7 @@ fn the_table_says_what_got_better() {
         without: neighbour_side(4_000.0, 4.0, 500.0),
         with: neighbour_side(8.0, 4.0, 500.0),
     };
-    let text = Report { storm: Some(storm), neighbour: Some(neighbour) }.to_string();
+    let text = in_one_line(Report { storm: Some(storm), neighbour: Some(neighbour) });
     for words in [
         "8,000 connections to the services without Forebay and 80 with it (100.0 times fewer)",
         "once for each of the 20 pairs",
@@ -108,7 +112,7 @@ fn the_table_says_what_got_worse() {
     let storm = Sides { without: storm_side(90.0, 80, 20, 0), with: storm_side(900.0, 80, 21, 3) };
     let neighbour =
         Sides { without: neighbour_side(4.0, 4.0, 500.0), with: neighbour_side(40.0, 4.0, 350.0) };
-    let text = Report { storm: Some(storm), neighbour: Some(neighbour) }.to_string();
+    let text = in_one_line(Report { storm: Some(storm), neighbour: Some(neighbour) });
     for words in [
         "80 with it (about as many)",
         "with Forebay for 20 pairs",
@@ -119,4 +123,14 @@ fn the_table_says_what_got_worse() {
     ] {
         assert!(text.contains(words), "{words}\n{text}");
     }
+}
+
+#[test]
+fn what_both_sides_share_is_said_once_and_lines_fit() {
+    let mut storm =
+        Sides { without: storm_side(900.0, 80, 20, 0), with: storm_side(90.0, 80, 20, 0) };
+    storm.with.configuration.push("Forebay is configured in many words, ".repeat(9));
+    let text = Report { storm: Some(storm), neighbour: None }.to_string();
+    assert_eq!(text.matches("as it is").count(), 1);
+    assert!(text.lines().all(|line| line.len() <= 80), "{text}");
 }

@@ -1,6 +1,6 @@
 //! What the table shows, said in sentences that hold whichever side was better.
 
-use super::table::{milliseconds, thousands};
+use super::table::{milliseconds, rate, thousands};
 use super::{NeighbourMore, Report, Sides, StormMore, float, ratio};
 
 /// How much worse than alone the product's own queries may become.
@@ -23,13 +23,16 @@ fn storm(sides: &Sides<StormMore>) -> String {
     format!(
         "Connection storm. The agents' calls opened {} connections to the services without \
          Forebay and {} with it ({}); tokens were exchanged {} and {} times, with Forebay {}. \
-         The p99 of a call went from {} to {} ({}); {}. {}",
+         The median of a call went from {} to {} ({}), its p99 from {} to {} ({}); {}. {}",
         thousands(connections[0]),
         thousands(connections[1]),
         change(connections.map(float)),
         thousands(exchanges[0]),
         thousands(exchanges[1]),
         once(with.token_exchanges, with.more.token_keys),
+        milliseconds(without.times.p50_ms),
+        milliseconds(with.times.p50_ms),
+        slower([without.times.p50_ms, with.times.p50_ms]),
         milliseconds(without.times.p99_ms),
         milliseconds(with.times.p99_ms),
         slower([without.times.p99_ms, with.times.p99_ms]),
@@ -91,7 +94,7 @@ fn once(exchanges: u64, keys: u64) -> String {
 
 fn tasks([without, with]: [f64; 2]) -> String {
     let what = change([without, with]);
-    format!("tasks a minute went from {without:.0} to {with:.0} ({what})")
+    format!("tasks a minute went from {} to {} ({what})", rate(without), rate(with))
 }
 
 fn failures(errors: [u64; 2]) -> String {
