@@ -130,7 +130,10 @@ impl Server {
             let wanted = "name a host reached by TCP, postgres://user:password@host:5432/postgres";
             return Err(DatabaseError::Dsn(wanted.to_owned()));
         }
-        Self::of(Origin::Existing, config).await
+        Self::of(Origin::Existing, config).await.map_err(|error| match error {
+            DatabaseError::Postgres(error) => DatabaseError::Dsn(told(&error)),
+            other => other,
+        })
     }
 
     async fn of(origin: Origin, config: Config) -> Result<Self, DatabaseError> {
