@@ -132,7 +132,7 @@ impl Server {
         }
         Self::of(Origin::Existing, config).await.map_err(|error| match error {
             DatabaseError::Postgres(error) => DatabaseError::Dsn(told(&error)),
-            other => other,
+            DatabaseError::NotFound(_) | DatabaseError::Cluster(_) | DatabaseError::Dsn(_) => error,
         })
     }
 
