@@ -133,6 +133,10 @@ pub struct ServerSettings {
     #[serde(default = "connect_timeout", with = "humantime_serde")]
     #[schemars(with = "String", extend("format" = "humantime"))]
     pub connect_timeout: Duration,
+    /// Requests of an AI class that may wait, as a multiple of the connections the class can
+    /// get; further ones are told at once. Default 2.
+    #[serde(default = "queue_factor")]
+    pub queue_factor: u32,
     /// Workload classes; `core`, with `kind = "core"`, must be among them. Default: `core`
     /// (guarantee 50 %, waits 5s), `ai-read` (10 %, 500ms) and `ai-write` (10 %, ceiling half
     /// the AI share, 2s).
@@ -154,6 +158,10 @@ fn lifetime() -> Duration {
 }
 fn connect_timeout() -> Duration {
     Duration::from_secs(5)
+}
+
+fn queue_factor() -> u32 {
+    2
 }
 
 /// TLS towards a server: the names and meanings of libpq's `sslmode`.

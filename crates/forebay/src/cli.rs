@@ -4,15 +4,14 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
-use forebay_sizing::Workload;
-use humantime_serde::re::humantime::parse_duration;
+use clap::{Parser, Subcommand};
 
 use crate::config::summary::Summary;
 use crate::config::{Config, ConfigError, reference};
+use crate::demo::{self, DemoArgs};
 use crate::run::{self, EXIT_USAGE};
+use crate::size::SizeArgs;
 
 /// The connection gateway for AI agents.
 #[derive(Debug, Parser)]
@@ -41,44 +40,10 @@ enum Command {
         #[command(subcommand)]
         what: ConfigCommand,
     },
+    /// Show on this machine what Forebay changes: an agent workload without and with it.
+    Demo(DemoArgs),
     /// Say how many connections a workload needs, and show the arithmetic.
     Size(SizeArgs),
-}
-
-/// What is known of a workload.
-#[derive(Debug, Args)]
-struct SizeArgs {
-    /// Requests a second.
-    #[arg(long)]
-    arrivals: f64,
-    /// How long one request has connections on lease, all of its queries together: `200ms`.
-    #[arg(long, value_parser = parse_duration)]
-    hold: Duration,
-    /// Queries of one request that run at the same time.
-    #[arg(long, default_value_t = 1)]
-    fan_out: u32,
-    /// Queries that arrive at once, at the worst.
-    #[arg(long)]
-    burst: Option<u32>,
-    /// The server's `max_connections`.
-    #[arg(long)]
-    max_connections: Option<u32>,
-    /// How long a query may wait for a connection.
-    #[arg(long, default_value = "500ms", value_parser = parse_duration)]
-    checkout_timeout: Duration,
-}
-
-impl SizeArgs {
-    fn workload(&self) -> Workload {
-        Workload {
-            arrivals: self.arrivals,
-            hold: self.hold,
-            fan_out: self.fan_out,
-            burst: self.burst,
-            max_connections: self.max_connections,
-            checkout_timeout: self.checkout_timeout,
-        }
-    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -100,6 +65,7 @@ impl Cli {
                     error.exit_code()
                 }
             },
+            Command::Demo(args) => demo::run(args),
             Command::Check { file } => match Config::load(&file) {
                 Ok(config) => print(&format!("{}: ok\n{}", file.display(), Summary(&config))),
                 Err(error) => {
@@ -112,8 +78,8 @@ impl Cli {
                     ExitCode::from(EXIT_USAGE)
                 }
             },
-            Command::Size(args) => match args.workload().advice() {
-                Ok(advice) => print(&advice.to_string()),
+            Command::Size(args) => match args.advice() {
+                Ok(advice) => print(&advice),
                 Err(error) => {
                     complain(&error.to_string());
                     ExitCode::from(EXIT_USAGE)

@@ -7,8 +7,10 @@
 pub mod admin;
 pub mod cli;
 pub mod config;
+pub mod demo;
 pub mod logging;
 pub mod metrics;
 pub mod overlap_log;
 pub mod run;
+pub mod size;
 pub mod view;
