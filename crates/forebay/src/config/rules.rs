@@ -7,10 +7,11 @@
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use forebay_pool::ClassName;
 use forebay_pool::class::{self, ClassError, ClassSettings, Share};
-use forebay_seam::secret::SecretRef;
+use forebay_seam::secret::{SecretRef, SecretString};
 use tracing_subscriber::EnvFilter;
 
 use super::{Config, Problem, wording};
@@ -114,10 +115,22 @@ impl Findings {
         }
     }
 
-    fn secret(&mut self, at: String, secret: &SecretRef) {
-        if let Err(error) = secret.read() {
-            let cause = std::error::Error::source(&error).map(|e| format!(": {e}"));
-            self.add(at, format!("{error}{}", cause.unwrap_or_default()));
+    /// A secret that must be readable; gives it, where it is.
+    fn secret(&mut self, at: String, secret: &SecretRef) -> Option<SecretString> {
+        match secret.read() {
+            Ok(secret) => Some(secret),
+            Err(error) => {
+                let cause = std::error::Error::source(&error).map(|e| format!(": {e}"));
+                self.add(at, format!("{error}{}", cause.unwrap_or_default()));
+                None
+            }
+        }
+    }
+
+    /// A time that may not be zero: nothing could ever happen within it.
+    fn some_time(&mut self, at: String, duration: Duration) {
+        if duration.is_zero() {
+            self.add(at, "expected more than 0s");
         }
     }
 

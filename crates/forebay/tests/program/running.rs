@@ -57,8 +57,13 @@ impl Drop for Running {
 impl Running {
     /// Runs an egress gateway towards `service`, with `more` at the end of its configuration.
     pub(crate) fn towards(service: SocketAddr, more: &str) -> Self {
+        Self::with("", service, more)
+    }
+
+    /// The same, with `first` at the beginning.
+    pub(crate) fn with(first: &str, service: SocketAddr, more: &str) -> Self {
         let file = file(&format!(
-            "[admin]\nlisten = \"127.0.0.1:0\"\nhosts = [\"forebay.internal\"]\n\
+            "{first}[admin]\nlisten = \"127.0.0.1:0\"\nhosts = [\"forebay.internal\"]\n\
              [http]\nlisten = \"127.0.0.1:0\"\n\
              [http.destinations.llm]\nurl = \"http://{service}\"\n{more}\n"
         ));

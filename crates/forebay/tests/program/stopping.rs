@@ -26,7 +26,27 @@ fn sigterm_lets_a_running_call_finish() {
     assert_eq!(call.join().unwrap().body, "done");
     let stopped = program.logged("Forebay has stopped");
     assert_eq!(stopped["outcome"], "all work had finished");
+    assert_eq!(
+        (stopped["leases"].as_u64(), stopped["leases_cut_off"].as_u64()),
+        (Some(1), Some(0))
+    );
     assert_eq!(program.wait().code(), Some(0));
+}
+
+#[test]
+fn the_deadline_cuts_off_what_still_runs() {
+    let service = slow_service();
+    let mut program = Running::with("stop_timeout = \"200ms\"\n", service.address, "");
+    let http = program.http;
+    let call = std::thread::spawn(move || std::panic::catch_unwind(|| ask(http, "/llm/slow", "")));
+    service.arrived.recv_timeout(LONG).unwrap();
+
+    program.signal(Signal::SIGTERM);
+    let stopped = program.logged("Forebay has stopped");
+    assert_eq!(stopped["outcome"], "the deadline cut off what still ran");
+    assert_eq!(stopped["leases_cut_off"].as_u64(), Some(1));
+    assert_eq!(program.wait().code(), Some(0));
+    assert!(call.join().unwrap().is_err(), "the call was cut off");
 }
 
 #[test]

@@ -38,8 +38,7 @@ fn tenants(settings: &HttpSettings, found: &mut Findings) {
     let mut owners: HashMap<String, &str> = HashMap::new();
     for (name, tenant) in &settings.tenants {
         let at = format!("http.tenants.{name}.key");
-        found.secret(at.clone(), &tenant.key);
-        let Ok(key) = tenant.key.read() else { continue };
+        let Some(key) = found.secret(at.clone(), &tenant.key) else { continue };
         if let Some(owner) = owners.insert(key.expose_secret().to_owned(), name) {
             found.add(at, format!("it is also the key of `{owner}`: each tenant needs its own"));
         }
@@ -84,7 +83,9 @@ fn check_destination(
 
 fn check_credential(at: &str, credential: &CredentialSettings, found: &mut Findings) {
     match credential {
-        CredentialSettings::Bearer { secret } => found.secret(format!("{at}.secret"), secret),
+        CredentialSettings::Bearer { secret } => {
+            found.secret(format!("{at}.secret"), secret);
+        }
         CredentialSettings::Header { name, secret } => {
             if HeaderName::from_bytes(name.as_bytes()).is_err() {
                 found.add(format!("{at}.name"), "expected the name of an HTTP header");
