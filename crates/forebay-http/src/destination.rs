@@ -109,7 +109,9 @@ impl Destination {
             classes,
             default_class,
         };
-        destination.pool.warm_up(destination.known_identities(everybody));
+        if settings.warm_up > 0 {
+            destination.pool.warm_up(destination.known_identities(everybody));
+        }
         Ok(destination)
     }
 
@@ -182,6 +184,10 @@ fn pool_settings(name: &str, settings: &DestinationSettings) -> PoolSettings {
         lifetime: settings.lifetime,
         warm_up: settings.warm_up,
         connect_timeout: settings.connect_timeout,
+        // Services take connections more easily than databases, which start a process for
+        // each: the engine's pace would leave half a budget closed in a storm's first second.
+        opens_per_second: Some(budget.max(10)),
+        concurrent_opens: Some((budget / 4).clamp(2, 16)),
         ..PoolSettings::new(name, Budget::Fixed(budget))
     }
 }

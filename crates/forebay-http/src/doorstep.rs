@@ -16,7 +16,8 @@ use std::time::Duration;
 
 use forebay_seam::net::TcpStream;
 use forebay_seam::time::{self, Sleep};
-use http::StatusCode;
+use http::header::CONNECTION;
+use http::{HeaderValue, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::problem::{Problem, Reason};
@@ -94,7 +95,8 @@ fn problem(words: &[u8]) -> Problem {
 
 /// A problem as the last bytes of a connection.
 pub(crate) fn on_the_wire(problem: Problem) -> Vec<u8> {
-    let response = problem.into_response();
+    let mut response = problem.into_response();
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     let (status, body) = (response.status(), response.body());
     let reason = status.canonical_reason().unwrap_or("Refused");
     let mut bytes = format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).into_bytes();
@@ -104,7 +106,7 @@ pub(crate) fn on_the_wire(problem: Problem) -> Vec<u8> {
         bytes.extend_from_slice(value.as_bytes());
         bytes.extend_from_slice(b"\r\n");
     }
-    let end = format!("content-length: {}\r\nconnection: close\r\n\r\n", body.len());
+    let end = format!("content-length: {}\r\n\r\n", body.len());
     bytes.extend_from_slice(end.as_bytes());
     bytes.extend_from_slice(body);
     bytes

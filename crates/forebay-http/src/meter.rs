@@ -162,8 +162,7 @@ impl Meter {
     /// One picture of `destination`'s calls.
     pub(crate) fn snapshot(&self, destination: Arc<str>) -> DestinationSnapshot {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        let [success, redirect, client_error, server_error] =
-            self.answers.each_ref().map(|count| read(count));
+        let [success, redirect, client_error, server_error] = self.answers.each_ref().map(read);
         let times = self.times.lock();
         let mut features: Vec<_> = times
             .features

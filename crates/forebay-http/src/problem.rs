@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use forebay_pool::CheckoutError;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 
 /// Milliseconds to wait before trying again; the OpenAI and Anthropic SDKs obey it.
@@ -127,6 +127,10 @@ impl Problem {
         if self.reason == Reason::Unauthorized {
             let scheme = HeaderValue::from_static("Bearer realm=\"forebay\"");
             headers.insert(WWW_AUTHENTICATE, scheme);
+        }
+        if self.reason == Reason::Malformed {
+            // Where one call ends and the next begins is in doubt from here on.
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         match self.retry {
             Retry::Never => {

@@ -130,6 +130,7 @@ fn is_dot_segment(segment: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn joined(url: &str, rest: &str, query: Option<&str>) -> String {
         Target::parse(url).unwrap().join(rest, query).unwrap().to_string()
@@ -155,6 +156,21 @@ mod tests {
             assert_eq!(target.join(bad, None).unwrap_err(), PathError::DotSegment, "{bad}");
         }
         assert!(target.join("/..a/b..", None).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_path_an_agent_thinks_up_stays_below_the_base_path(
+            rest in "(/[a-z.%2eE5fFcC\\\\]{0,6}){0,5}", query in proptest::option::of("[ -~]{0,9}"),
+        ) {
+            let target = Target::parse("https://api.test/v1").unwrap();
+            if let Ok(joined) = target.join(&rest, query.as_deref()) {
+                prop_assert!(joined.path().starts_with("/v1"));
+                prop_assert!(joined.authority().is_none() && joined.scheme().is_none());
+                let plain = joined.path().to_lowercase().replace("%2e", ".");
+                prop_assert!(!plain.split('/').any(|s| s == "." || s == ".."), "{}", joined);
+            }
+        }
     }
 
     #[test]
