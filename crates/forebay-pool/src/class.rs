@@ -9,10 +9,13 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The name of a class, as an operator writes it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(transparent)]
 pub struct ClassName(Arc<str>);
 
@@ -48,7 +51,7 @@ impl ClassId {
 }
 
 /// Whose work a class does. All AI classes together stay below the AI share.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// The product itself: login, dashboards, transactions that people wait for.
@@ -60,7 +63,7 @@ pub enum Kind {
 
 /// A number of seats, absolute or as a part of something: `10`, `"50%"` of the budget, or
 /// `"50% of ai_share"`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "ShareText", into = "ShareText")]
 pub enum Share {
     /// So many connections.
@@ -87,7 +90,7 @@ pub(crate) fn percent_of(whole: u32, percent: u8) -> u32 {
     u32::try_from(u64::from(whole) * u64::from(percent) / 100).unwrap_or(u32::MAX)
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "expected a number of connections, \"50%\" or \"50% of ai_share\"")]
 enum ShareText {
     Seats(u32),
@@ -145,7 +148,7 @@ impl From<Share> for ShareText {
 }
 
 /// What an operator sets for one class.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ClassSettings {
     /// Whose work it is: `core` or `ai`. Default `ai`.
@@ -157,6 +160,7 @@ pub struct ClassSettings {
     pub ceiling: Option<Share>,
     /// How long a caller may wait for a connection. Default 2s.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
     pub checkout_timeout: Duration,
 }
 

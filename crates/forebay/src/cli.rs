@@ -8,9 +8,10 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::summary::Summary;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, reference};
 use crate::demo::{self, DemoArgs};
 use crate::run::{self, EXIT_USAGE};
+use crate::size::SizeArgs;
 
 /// The connection gateway for AI agents.
 #[derive(Debug, Parser)]
@@ -34,8 +35,23 @@ enum Command {
         #[arg(env = "FOREBAY_CONFIG")]
         file: PathBuf,
     },
+    /// Print what can be configured.
+    Config {
+        #[command(subcommand)]
+        what: ConfigCommand,
+    },
     /// Show on this machine what Forebay changes: an agent workload without and with it.
     Demo(DemoArgs),
+    /// Say how many connections a workload needs, and show the arithmetic.
+    Size(SizeArgs),
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// The reference of all settings, Markdown.
+    Reference,
+    /// The JSON schema, for editors.
+    Schema,
 }
 
 impl Cli {
@@ -62,6 +78,17 @@ impl Cli {
                     ExitCode::from(EXIT_USAGE)
                 }
             },
+            Command::Size(args) => match args.advice() {
+                Ok(advice) => print(&advice),
+                Err(error) => {
+                    complain(&error.to_string());
+                    ExitCode::from(EXIT_USAGE)
+                }
+            },
+            Command::Config { what: ConfigCommand::Reference } => print(&reference::markdown()),
+            Command::Config { what: ConfigCommand::Schema } => {
+                print(&format!("{:#}\n", reference::schema()))
+            }
         }
     }
 }

@@ -11,10 +11,12 @@ use std::{fs, io};
 
 use forebay_http::HttpSettings;
 use forebay_postgres::PostgresSettings;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 mod document;
 mod problem;
+pub mod reference;
 mod rules;
 pub mod summary;
 mod wording;
@@ -36,12 +38,13 @@ use document::Document;
 ///
 /// `${NAME}` in any text stands for an environment variable (`$${` for the two characters
 /// themselves).
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// How long running work may take to finish after SIGTERM or SIGINT, before it is cut
     /// off; a second signal cuts it off at once. Default 25s: Kubernetes kills at 30.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
     pub stop_timeout: Duration,
     /// Threads that move bytes. Default: one for each core.
     pub worker_threads: Option<usize>,
@@ -69,7 +72,7 @@ impl Default for Config {
 }
 
 /// `[admin]`: metrics, health and state, by HTTP.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdminSettings {
     /// Where `/metrics`, `/healthz`, `/readyz` and `/api/v1/snapshot` are. It asks nobody who
@@ -88,7 +91,7 @@ impl Default for AdminSettings {
 }
 
 /// `[log]`: what the program writes to stderr.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogSettings {
     /// How much: `error`, `warn`, `info`, `debug`, `trace`, or by room, as in
@@ -106,7 +109,7 @@ impl Default for LogSettings {
 }
 
 /// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// `text` on a terminal, `json` elsewhere.

@@ -12,4 +12,5 @@ pub mod logging;
 pub mod metrics;
 pub mod overlap_log;
 pub mod run;
+pub mod size;
 pub mod view;

@@ -112,7 +112,90 @@ fn log(overlap: &Overlap) {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::sync::Arc;
+
+    use forebay_pool::overlap::{IdleTransaction, OutboundCall, Overlaps};
+    use forebay_pool::{ClassName, Request, TraceId};
+    use forebay_seam::sync::Mutex;
+    use serde_json::Value;
+
     use super::*;
+
+    /// Keeps what is logged.
+    #[derive(Clone, Default)]
+    struct Kept(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Kept {
+        fn lines(&self) -> Vec<Value> {
+            let text = String::from_utf8(self.0.lock().clone()).unwrap();
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_overlap_is_logged_with_all_that_finds_it_in_the_code() {
+        let kept = Kept::default();
+        let writer = kept.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .json()
+            .flatten_event(true)
+            .with_writer(move || writer.clone())
+            .finish();
+        let _guard = tracing::subscriber::set_default(subscriber);
+        let overlaps = Arc::new(Overlaps::default());
+        let events = overlaps.events();
+        let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let request = Request::new("default".into(), TraceId::from_traceparent(trace).unwrap());
+        for _ in 0..12 {
+            let idling = overlaps.transaction_idles(
+                &request,
+                IdleTransaction {
+                    kind: HoldKind::Held,
+                    class: ClassName::new("ai-read"),
+                    feature: "answer".into(),
+                    statement: "SELECT ?".into(),
+                    database: "app".into(),
+                    user: "agent".into(),
+                    since: time::now(),
+                },
+            );
+            let call = OutboundCall { destination: "llm".into(), operation: "POST /chat".into() };
+            let calling = overlaps.call_begins(&request, call);
+            time::sleep(Duration::from_secs(2)).await;
+            drop((calling, idling));
+        }
+        drop(overlaps);
+        run(events).await;
+
+        let lines = kept.lines();
+        let [first, .., last] = &lines[..] else { panic!("several lines") };
+        for (field, value) in [
+            ("feature", "answer"),
+            ("class", "ai-read"),
+            ("statement", "SELECT ?"),
+            ("destination", "llm"),
+            ("operation", "POST /chat"),
+            ("trace", "4bf92f3577b34da6a3ce929d0e0e4736"),
+            ("level", "WARN"),
+        ] {
+            assert_eq!(first[field], value, "{field}");
+        }
+        assert_eq!(first["seconds"], 2.0);
+        assert_eq!(lines.len(), 11, "ten, and one for the rest");
+        assert_eq!((&last["overlaps"], &last["seconds"]), (&Value::from(2), &Value::from(4.0)));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn ten_lines_a_second_and_the_rest_is_summed_up() {

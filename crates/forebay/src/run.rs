@@ -6,6 +6,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +26,8 @@ use crate::view::{VERSION, Viewer};
 
 /// The exit code of wrong usage or a wrong configuration.
 pub const EXIT_USAGE: u8 = 2;
+/// How long before the deadline what still runs is counted as cut off.
+const LAST_LOOK: Duration = Duration::from_millis(50);
 /// How long tasks that were cut off may take to notice.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -62,10 +65,15 @@ pub enum RunError {
 }
 
 fn hint(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => "; stop the program that has it, or choose another port",
-        io::ErrorKind::AddrNotAvailable => "; the address is none of this machine's",
-        _ => "",
+    let kind = error.kind();
+    if kind == io::ErrorKind::AddrInUse {
+        "; stop the program that has it, or choose another port"
+    } else if kind == io::ErrorKind::AddrNotAvailable {
+        "; the address is none of this machine's"
+    } else if kind == io::ErrorKind::PermissionDenied {
+        "; ports below 1024 need a privilege, choose a higher one"
+    } else {
+        ""
     }
 }
 
@@ -208,19 +216,32 @@ impl Program {
                 },
             )
         };
-        let outcome = tokio::select! {
-            ((), ()) = drained => match time::now() >= deadline {
-                true => "the deadline cut off what still ran",
-                false => "all work had finished",
-            },
-            _ = self.signals.stop() => "a second signal cut off what still ran",
+        // What the deadline cuts off is closed by the time the drain ends.
+        let last_look = deadline.checked_sub(LAST_LOOK).unwrap_or(deadline);
+        let mut cut_off = None;
+        let mut drained = pin!(drained);
+        let outcome = loop {
+            tokio::select! {
+                ((), ()) = &mut drained => break match cut_off {
+                    Some(_) => "the deadline cut off what still ran",
+                    None => "all work had finished",
+                },
+                () = time::sleep_until(last_look), if cut_off.is_none() => {
+                    cut_off = Some(Running::of(&self.viewer));
+                }
+                _ = self.signals.stop() => {
+                    cut_off = Some(Running::of(&self.viewer));
+                    break "a second signal cut off what still ran";
+                }
+            }
         };
-        let after = Running::of(&self.viewer);
+        let cut_off = cut_off.unwrap_or_default();
         tracing::info!(
             outcome,
-            clients_left = before.clients.saturating_sub(after.clients),
-            leases_returned = before.leases.saturating_sub(after.leases),
-            clients_cut_off = after.clients,
+            clients = before.clients.saturating_sub(cut_off.clients),
+            leases = before.leases.saturating_sub(cut_off.leases),
+            clients_cut_off = cut_off.clients,
+            leases_cut_off = cut_off.leases,
             "Forebay has stopped"
         );
     }
@@ -231,6 +252,7 @@ fn bind(at: &'static str, address: SocketAddr) -> Result<TcpListener, RunError> 
 }
 
 /// What would be cut off if the program ended now.
+#[derive(Default)]
 struct Running {
     clients: u32,
     leases: u32,

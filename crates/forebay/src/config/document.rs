@@ -305,14 +305,16 @@ fn walk_value<'t>(value: &mut Value<'t>, path: &mut Vec<Step>, visit: Visit<'_, 
 
 fn hide_secrets(root: &mut DeTable<'_>, hidden: &mut Vec<Range<usize>>) {
     walk(root, &mut Vec::new(), &mut |path, value| {
-        let secret = path
+        let keys: Vec<_> = path
             .iter()
-            .rev()
-            .find_map(|step| match step {
-                Step::Key(key) => Some(SECRET_KEYS.contains(&key.as_str())),
+            .filter_map(|step| match step {
+                Step::Key(key) => Some(key.as_str()),
                 Step::Index(_) => None,
             })
-            .unwrap_or(false);
+            .collect();
+        // `tls.key` is the name of a file.
+        let secret = !keys.ends_with(&["tls", "key"])
+            && keys.last().is_some_and(|key| SECRET_KEYS.contains(key));
         let reference = matches!(value.get_ref(), DeValue::String(text)
             if text.starts_with("env:") || text.starts_with("file:") || is_variable(text));
         if secret && !reference {

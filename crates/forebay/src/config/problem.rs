@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn what_is_hidden_is_not_shown() {
-        let shown = report("b = \"hünter2\"\n", 0..1, &[4..14]);
+        let shown = report("b = \"hünter2\"\n", 0..1, &[Range { start: 4, end: 14 }]);
         assert!(shown.contains("b = ..........\n"), "{shown}");
     }
 

@@ -7,10 +7,11 @@
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use forebay_pool::ClassName;
-use forebay_pool::class::{self, ClassSettings, Share};
-use forebay_seam::secret::SecretRef;
+use forebay_pool::class::{self, ClassError, ClassSettings, Share};
+use forebay_seam::secret::{SecretRef, SecretString};
 use tracing_subscriber::EnvFilter;
 
 use super::{Config, Problem, wording};
@@ -38,6 +39,9 @@ pub(super) fn check(config: &Config) -> Vec<Problem> {
     }
     if let Some(settings) = &config.http {
         http::check(settings, &mut found);
+        if let Err(error) = forebay_http::Gateway::check(settings) {
+            found.also(error.at, error.reason);
+        }
     }
     for (number, host) in config.admin.hosts.iter().enumerate() {
         if host.is_empty() || host.contains([':', '/', '*']) {
@@ -85,6 +89,13 @@ impl Findings {
         self.0.push(Problem::new(at, reason));
     }
 
+    /// What a room itself says, unless the same was found already.
+    fn also(&mut self, at: String, reason: String) {
+        if self.0.iter().all(|problem| problem.at != at) {
+            self.add(at, reason);
+        }
+    }
+
     fn percent(&mut self, at: String, percent: u8) {
         if percent > 100 {
             self.add(at, "expected a percentage from 0 to 100");
@@ -104,10 +115,22 @@ impl Findings {
         }
     }
 
-    fn secret(&mut self, at: String, secret: &SecretRef) {
-        if let Err(error) = secret.read() {
-            let cause = std::error::Error::source(&error).map(|e| format!(": {e}"));
-            self.add(at, format!("{error}{}", cause.unwrap_or_default()));
+    /// A secret that must be readable; gives it, where it is.
+    fn secret(&mut self, at: String, secret: &SecretRef) -> Option<SecretString> {
+        match secret.read() {
+            Ok(secret) => Some(secret),
+            Err(error) => {
+                let cause = std::error::Error::source(&error).map(|e| format!(": {e}"));
+                self.add(at, format!("{error}{}", cause.unwrap_or_default()));
+                None
+            }
+        }
+    }
+
+    /// A time that may not be zero: nothing could ever happen within it.
+    fn some_time(&mut self, at: String, duration: Duration) {
+        if duration.is_zero() {
+            self.add(at, "expected more than 0s");
         }
     }
 
@@ -139,11 +162,10 @@ impl Findings {
             None => classes.iter().map(|(name, c)| (name.clone(), in_percent(c))).collect(),
         };
         if let Err(error) = class::check(&known, budget.unwrap_or(100), ai_share) {
-            let at = match &error {
-                class::ClassError::GuaranteeAboveCeiling { class, .. } => {
-                    format!("{at}.classes.{class}.guarantee")
-                }
-                _ => format!("{at}.classes"),
+            let at = if let ClassError::GuaranteeAboveCeiling { class, .. } = &error {
+                format!("{at}.classes.{class}.guarantee")
+            } else {
+                format!("{at}.classes")
             };
             self.add(at, error.to_string());
         }

@@ -38,8 +38,7 @@ fn tenants(settings: &HttpSettings, found: &mut Findings) {
     let mut owners: HashMap<String, &str> = HashMap::new();
     for (name, tenant) in &settings.tenants {
         let at = format!("http.tenants.{name}.key");
-        found.secret(at.clone(), &tenant.key);
-        let Ok(key) = tenant.key.read() else { continue };
+        let Some(key) = found.secret(at.clone(), &tenant.key) else { continue };
         if let Some(owner) = owners.insert(key.expose_secret().to_owned(), name) {
             found.add(at, format!("it is also the key of `{owner}`: each tenant needs its own"));
         }
@@ -77,7 +76,6 @@ fn check_destination(
     for (tenant, credential) in &destination.tenants {
         let at = format!("{at}.tenants.{tenant}");
         let known = settings.tenants.keys().map(String::as_str);
-        let known = known.chain(settings.tenants.is_empty().then_some("default"));
         found.known(at.clone(), "tenant in `[http.tenants]`", tenant, known);
         check_credential(&at, credential, found);
     }
@@ -85,7 +83,9 @@ fn check_destination(
 
 fn check_credential(at: &str, credential: &CredentialSettings, found: &mut Findings) {
     match credential {
-        CredentialSettings::Bearer { secret } => found.secret(format!("{at}.secret"), secret),
+        CredentialSettings::Bearer { secret } => {
+            found.secret(format!("{at}.secret"), secret);
+        }
         CredentialSettings::Header { name, secret } => {
             if HeaderName::from_bytes(name.as_bytes()).is_err() {
                 found.add(format!("{at}.name"), "expected the name of an HTTP header");
@@ -95,7 +95,8 @@ fn check_credential(at: &str, credential: &CredentialSettings, found: &mut Findi
         CredentialSettings::Oauth2ClientCredentials {
             token_url, client_secret, ca_file, ..
         } => {
-            if let Err(reason) = check_url(token_url) {
+            let (bare, _) = token_url.split_once('?').unwrap_or((token_url, ""));
+            if let Err(reason) = check_url(bare) {
                 found.add(format!("{at}.token_url"), reason);
             }
             if let Some(file) = ca_file {

@@ -34,6 +34,7 @@ pub(super) fn check(
         );
     }
     found.at_least_one("postgres.max_clients".to_owned(), Some(settings.max_clients));
+    found.some_time("postgres.login_timeout".to_owned(), settings.login_timeout);
     if settings.max_message < 1024 {
         found.add("postgres.max_message", "expected at least 1024 bytes");
     }
@@ -57,6 +58,8 @@ fn check_server(at: &str, server: &ServerSettings, found: &mut Findings) {
         found.file(format!("{at}.sslrootcert"), file);
     }
     found.at_least_one(format!("{at}.budget"), server.budget);
+    found.some_time(format!("{at}.connect_timeout"), server.connect_timeout);
+    found.some_time(format!("{at}.lifetime"), server.lifetime);
     found.percent(format!("{at}.ai_share"), server.ai_share);
     found.percent(format!("{at}.warm_up"), server.warm_up);
     let core = ClassName::new(ClassName::CORE);
@@ -136,7 +139,9 @@ fn users(settings: &PostgresSettings, http: Option<&HttpSettings>, found: &mut F
     for (name, user) in &settings.users {
         let at = format!("postgres.users.{name}");
         match &user.password {
-            Some(password) => found.secret(format!("{at}.password"), password),
+            Some(password) => {
+                found.secret(format!("{at}.password"), password);
+            }
             None if settings.auth == ClientAuth::ScramSha256 => {
                 found.add(at.clone(), "without a `password` this user cannot log in");
             }
