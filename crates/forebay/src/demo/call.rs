@@ -7,9 +7,10 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use forebay_seam::net;
+use forebay_seam::{net, time};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST};
@@ -40,6 +41,9 @@ pub(crate) enum Way {
 /// What stands before a tenant's name in its key: keys of a demo are no secret.
 pub(crate) const KEY_PREFIX: &str = "key-of-";
 
+/// How long a client waits for the whole of an answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CallError {
@@ -49,6 +53,9 @@ pub(crate) enum CallError {
     /// The connection failed under way.
     #[error("the call broke off: {0}")]
     Http(#[from] hyper::Error),
+    /// No answer in time.
+    #[error("no answer within {}s", PATIENCE.as_secs())]
+    Timeout,
     /// The request could not be written down.
     #[error("no valid request: {0}")]
     Request(#[from] hyper::http::Error),
@@ -184,6 +191,7 @@ async fn ask<S: AsyncRead + AsyncWrite + Unpin>(
         biased;
         answer = &mut exchange => answer?,
         ended = &mut connection => { ended?; exchange.await? }
+        () = time::sleep(PATIENCE) => return Err(CallError::Timeout),
     };
     if status.is_success() {
         return Ok(answer);

@@ -64,6 +64,7 @@ pub(crate) fn told(error: &tokio_postgres::Error) -> String {
 pub(crate) struct Server {
     origin: Origin,
     config: Config,
+    version: String,
     made: Mutex<Vec<String>>,
 }
 
@@ -137,14 +138,15 @@ impl Server {
     }
 
     async fn of(origin: Origin, config: Config) -> Result<Self, DatabaseError> {
-        let server = Self { origin, config, made: Mutex::default() };
-        let version = connect(&server.config).await?;
-        let version = version.query_one("SHOW server_version_num", &[]).await?;
-        let version: &str = version.get(0);
-        if version.parse().unwrap_or(0) < OLDEST {
+        let session = connect(&config).await?;
+        let setting = async |name| -> Result<String, tokio_postgres::Error> {
+            Ok(session.query_one(&format!("SHOW {name}"), &[]).await?.get(0))
+        };
+        if setting("server_version_num").await?.parse().unwrap_or(0) < OLDEST {
             return Err(DatabaseError::Dsn("the demo needs PostgreSQL 14 or later".to_owned()));
         }
-        Ok(server)
+        let version = setting("server_version").await?;
+        Ok(Self { origin, config, version, made: Mutex::default() })
     }
 
     /// A new database with the workload's tables.
@@ -186,10 +188,10 @@ impl Server {
 
 impl fmt::Display for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (host, port) = tcp(&self.config).unwrap_or_default();
+        write!(f, "PostgreSQL {}", self.version)?;
         match self.origin {
-            Origin::Private { .. } => write!(f, "private PostgreSQL at {host}:{port}"),
-            Origin::Existing => write!(f, "PostgreSQL at {host}:{port}"),
+            Origin::Private { .. } => f.write_str(" in a private cluster, fsync off"),
+            Origin::Existing => f.write_str(" of --dsn"),
         }
     }
 }

@@ -100,7 +100,7 @@ impl Stage<'_> {
         let seen = storm::run(&way, step).await;
         let counts = scene.counts(None).await?;
         scene.end().await;
-        Ok(Figures::of_storm(&seen, &counts, storm_setup(side)))
+        Ok(Figures::of_storm(&seen, &counts, storm_setup(side, self.server)))
     }
 
     /// The noisy neighbour.
@@ -111,7 +111,12 @@ impl Stage<'_> {
         drop(roads);
         let counts = scene.counts(Some(self.server)).await?;
         scene.end().await;
-        Ok(Figures::of_neighbour(&seen, &counts, neighbour::BESIDE, neighbour_setup(side)))
+        Ok(Figures::of_neighbour(
+            &seen,
+            &counts,
+            neighbour::BESIDE,
+            neighbour_setup(side, self.server),
+        ))
     }
 }
 
@@ -164,7 +169,7 @@ impl Scene {
     }
 }
 
-fn storm_setup(side: Side) -> Vec<String> {
+fn storm_setup(side: Side, server: &Server) -> Vec<String> {
     let mut lines = vec![
         format!(
             "{} agents of {} tenants, {} tasks each, {}-{} calls at once a task, {} services; \
@@ -179,6 +184,7 @@ fn storm_setup(side: Side) -> Vec<String> {
             storm::PAUSE,
         ),
         outside_setup(),
+        machine_setup(server),
     ];
     lines.push(match side {
         Side::Without => "each call opens a TLS connection to the issuer for a token and one to \
@@ -194,7 +200,7 @@ fn storm_setup(side: Side) -> Vec<String> {
     lines
 }
 
-fn neighbour_setup(side: Side) -> Vec<String> {
+fn neighbour_setup(side: Side, server: &Server) -> Vec<String> {
     let mut lines = vec![
         format!(
             "{} logins a second (2 ms, open loop, timed from when they were due) for {:?} alone \
@@ -210,6 +216,7 @@ fn neighbour_setup(side: Side) -> Vec<String> {
             neighbour::REST,
         ),
         outside_setup(),
+        machine_setup(server),
     ];
     lines.push(match side {
         Side::Without => format!(
@@ -243,4 +250,9 @@ fn outside_setup() -> String {
         "services: {DISTANCE:?} from accept to the TLS handshake (stands for the round trips), \
          token exchange {EXCHANGE:?}, work {WORK:?} a call"
     )
+}
+
+fn machine_setup(server: &Server) -> String {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    format!("{server}; Forebay {}; all on this machine, {cpus} CPUs", crate::view::VERSION)
 }
