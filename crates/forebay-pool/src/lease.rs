@@ -1,11 +1,13 @@
 //! A connection on lease.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::class::ClassId;
 use crate::connect::Connector;
+use crate::pool::Shared;
 use crate::request::Request;
-use std::marker::PhantomData;
+use crate::slot::ConnId;
 
 /// What its user knows of a connection when it comes home.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,31 +20,66 @@ pub enum Condition {
     Broken,
 }
 
-/// A connection on lease; it comes home when dropped, at any await point.
+/// A connection on lease.
+///
+/// # Cancel safety
+/// Dropped at any await point, it sends its connection home in [`Condition::Unknown`]: the
+/// engine resets or closes it in a task of its own. `drop` neither waits nor fails.
 #[must_use = "a lease dropped at once was a checkout for nothing"]
 pub struct Lease<K: Connector> {
-    _k: PhantomData<K>,
+    pool: Arc<Shared<K>>,
+    id: ConnId,
+    class: ClassId,
+    since: Instant,
+    /// `None` only while `drop` or `give_back` sends it home.
+    connection: Option<K::Connection>,
 }
 
 impl<K: Connector> Lease<K> {
+    pub(crate) fn new(
+        pool: Arc<Shared<K>>,
+        id: ConnId,
+        class: ClassId,
+        since: Instant,
+        connection: K::Connection,
+    ) -> Self {
+        Self { pool, id, class, since, connection: Some(connection) }
+    }
+
     /// The connection.
     pub fn connection(&mut self) -> &mut K::Connection {
-        todo!()
+        self.connection.as_mut().expect("a lease has its connection until it is dropped")
     }
-    /// Its class.
+
+    /// As which class it was taken.
     pub fn class(&self) -> ClassId {
-        todo!()
+        self.class
     }
+
     /// Since when it is on lease.
     pub fn since(&self) -> Instant {
-        todo!()
+        self.since
     }
-    /// Binds the lease to `request`, learnt after the checkout.
-    pub fn attach(&mut self, _request: Request) {
-        todo!()
+
+    /// Binds the lease to `request`, which was learnt after the checkout.
+    pub fn attach(&mut self, request: Request) {
+        self.pool.attach(self.id, request);
     }
-    /// Gives it back in `condition`. Dropping gives it back as [`Condition::Unknown`].
-    pub fn give_back(self, _condition: Condition) {
-        todo!()
+
+    /// Gives it back in `condition`.
+    pub fn give_back(mut self, condition: Condition) {
+        self.send_home(condition);
+    }
+
+    fn send_home(&mut self, condition: Condition) {
+        if let Some(connection) = self.connection.take() {
+            self.pool.give_back(self.id, connection, condition);
+        }
+    }
+}
+
+impl<K: Connector> Drop for Lease<K> {
+    fn drop(&mut self) {
+        self.send_home(Condition::Unknown);
     }
 }

@@ -121,6 +121,16 @@ struct Sides {
     calls: Vec<DefaultKey>,
 }
 
+/// Feature, destination, kind.
+type Family = (Arc<str>, Arc<str>, HoldKind);
+
+#[derive(Default)]
+struct Count {
+    begun: u64,
+    ended: u64,
+    spent: Duration,
+}
+
 #[derive(Default)]
 struct State {
     requests: HashMap<Request, Sides>,
@@ -128,7 +138,7 @@ struct State {
     calls: SlotMap<DefaultKey, (Request, OutboundCall)>,
     /// Since when an idle transaction and a call have been beside each other.
     running: HashMap<(DefaultKey, DefaultKey), Instant>,
-    counts: HashMap<(Arc<str>, Arc<str>, HoldKind), (u64, u64, Duration)>,
+    counts: HashMap<Family, Count>,
 }
 
 /// Finds overlaps. One per process, shared by the gateways.
@@ -213,13 +223,13 @@ impl Overlaps {
         let mut counts: Vec<_> = state
             .counts
             .iter()
-            .map(|((feature, destination, kind), (begun, ended, spent))| OverlapCount {
+            .map(|((feature, destination, kind), count)| OverlapCount {
                 feature: Arc::clone(feature),
                 destination: Arc::clone(destination),
                 kind: *kind,
-                begun: *begun,
-                ended: *ended,
-                seconds: spent.as_secs_f64(),
+                begun: count.begun,
+                ended: count.ended,
+                seconds: count.spent.as_secs_f64(),
             })
             .collect();
         counts.sort_by(|a, b| (&a.feature, &a.destination).cmp(&(&b.feature, &b.destination)));
@@ -239,11 +249,11 @@ impl Overlaps {
 impl State {
     fn begin(&mut self, idle: DefaultKey, call: DefaultKey, now: Instant) {
         let key = self.family(idle, call);
-        self.counts.entry(key).or_default().0 += 1;
+        self.counts.entry(key).or_default().begun += 1;
         self.running.insert((idle, call), now);
     }
 
-    fn family(&self, idle: DefaultKey, call: DefaultKey) -> (Arc<str>, Arc<str>, HoldKind) {
+    fn family(&self, idle: DefaultKey, call: DefaultKey) -> Family {
         let (what, called) = (&self.idle[idle].1, &self.calls[call].1);
         let key = (Arc::clone(&what.feature), Arc::clone(&called.destination), what.kind);
         if self.counts.len() < FAMILIES || self.counts.contains_key(&key) {
@@ -268,8 +278,8 @@ impl State {
             let family = self.family(idle, call);
             let duration = now.saturating_duration_since(since);
             let count = self.counts.entry(family).or_default();
-            count.1 += 1;
-            count.2 += duration;
+            count.ended += 1;
+            count.spent += duration;
             let ((request, what), (_, called)) = (&self.idle[idle], &self.calls[call]);
             ended.push(Overlap {
                 tenant: request.tenant().to_owned(),

@@ -1,13 +1,33 @@
-//! The shell around the ledger.
-use std::sync::Arc;
+//! The shell around the ledger: it holds the connections, carries the ledger's actions out,
+//! and wakes those who wait.
+//!
+//! One lock for each pool, held for a decision and never across an await; sockets are
+//! opened, reset, probed and closed after it was released, in tasks of the pool's own. A
+//! grant sets the connection aside inside the lock, so a waiter that is dropped between
+//! grant and poll loses nothing: its connection goes to the next in the same step.
+
+use std::collections::HashMap;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use forebay_seam::sync::Mutex;
+use forebay_seam::task::Spawner;
+use forebay_seam::time;
+use slotmap::SecondaryMap;
+use tokio::sync::Notify;
+
 use crate::class::{ClassId, ClassName};
-use crate::connect::{ConnectFailure, Connector};
-use crate::lease::Lease;
+use crate::connect::{ConnectFailure, Connector, FailureKind};
+use crate::lease::{Condition, Lease};
+use crate::ledger::{Action, Actions, Asked, Fitness, Ledger};
+use crate::queue::{Fate, Rejection};
 use crate::request::Request;
 use crate::settings::PoolSettings;
-use crate::stats::Snapshot;
+use crate::slot::{ConnId, IdentityId, WaiterId};
+use crate::stats::{IdentitySnapshot, Snapshot};
 
 /// What a caller asks for.
 #[derive(Debug, Clone)]
@@ -27,105 +47,610 @@ pub struct Ask<I> {
 #[non_exhaustive]
 pub enum CheckoutError {
     /// Told at once, nobody waited: the destination is saturated. SQLSTATE 53300, HTTP 429.
-    #[error("queue of class `{class}` for `{destination}` is full: {limit} requests wait")]
+    #[error("the queue of class `{class}` for `{destination}` is full: {limit} requests wait")]
     QueueFull {
-        /// destination
+        /// The destination.
         destination: Arc<str>,
-        /// class
+        /// The class.
         class: ClassName,
-        /// bound
+        /// Requests that may wait.
         limit: u32,
-        /// When to try again.
+        /// When a place is likely.
         retry_after: Duration,
     },
     /// All seats of the class stayed taken until the deadline. SQLSTATE 53300, HTTP 503.
-    #[error("waited {} ms for a connection of class `{class}` to `{destination}`", waited.as_millis())]
+    #[error(
+        "waited {} ms for a connection of class `{class}` to `{destination}`: all were in use",
+        waited.as_millis()
+    )]
     TimedOut {
-        /// destination
+        /// The destination.
         destination: Arc<str>,
-        /// class
+        /// The class.
         class: ClassName,
-        /// how long
+        /// How long the caller waited.
         waited: Duration,
-        /// When to try again.
+        /// When a place is likely.
         retry_after: Duration,
     },
     /// Nobody answers at the destination. SQLSTATE 08001 at login, 57P03 later; HTTP 502.
     #[error("`{destination}` cannot be reached: {failure}")]
     Unreachable {
-        /// destination
+        /// The destination.
         destination: Arc<str>,
-        /// last failure
+        /// What the last attempt said.
+        #[source]
         failure: ConnectFailure,
-        /// When to try again.
+        /// When the next attempt is due.
         retry_after: Duration,
     },
-    /// It answers, and refuses this identity.
-    #[error("`{destination}` refuses: {failure}")]
+    /// The destination answers, and refuses this identity.
+    #[error("`{destination}` refuses the login: {failure}")]
     Denied {
-        /// destination
+        /// The destination.
         destination: Arc<str>,
-        /// what it said
+        /// What it said.
+        #[source]
         failure: ConnectFailure,
     },
     /// The pool is draining. SQLSTATE 57P01, HTTP 503.
     #[error("the pool of `{destination}` is closing")]
     Closed {
-        /// destination
+        /// The destination.
         destination: Arc<str>,
     },
 }
 
-/// Connections to one destination. Cheap to clone.
+/// Connections to one destination, shared by classes and identities. Cheap to clone.
 pub struct Pool<K: Connector> {
-    _k: Arc<K>,
+    shared: Arc<Shared<K>>,
 }
 
 impl<K: Connector> Clone for Pool<K> {
     fn clone(&self) -> Self {
-        Self { _k: Arc::clone(&self._k) }
+        Self { shared: Arc::clone(&self.shared) }
     }
 }
 
+pub(crate) struct Shared<K: Connector> {
+    connector: K,
+    spawner: Spawner,
+    /// Fixed for the pool's life, so readable without the lock.
+    names: Vec<ClassName>,
+    destination: Arc<str>,
+    timings: Timings,
+    state: Mutex<State<K>>,
+    alarm: Notify,
+    emptied: Notify,
+}
+
+#[derive(Clone, Copy)]
+struct Timings {
+    connect: Duration,
+    reset: Duration,
+}
+
+struct State<K: Connector> {
+    ledger: Ledger,
+    /// Connections at rest and those set aside for a waiter; leased ones are their owners'.
+    connections: SecondaryMap<ConnId, K::Connection>,
+    wakers: SecondaryMap<WaiterId, Waker>,
+    identities: HashMap<K::Identity, IdentityId>,
+    identity_names: SecondaryMap<IdentityId, K::Identity>,
+    next_alarm: Option<Instant>,
+}
+
+/// What is left to do once the lock is released.
+enum Chore<K: Connector> {
+    Wake(Waker),
+    Open(ConnId, K::Identity),
+    Close(K::Connection),
+    Reset(ConnId, K::Connection),
+    Probe(ConnId, K::Connection),
+    Alarm,
+    Emptied,
+}
+
+type Chores<K> = smallvec::SmallVec<[Chore<K>; 2]>;
+
 impl<K: Connector> Pool<K> {
-    /// A pool; opens nothing until asked or told to warm up. Inside a runtime.
-    pub fn new(_connector: K, _settings: PoolSettings) -> Self {
-        todo!()
+    /// A pool; it opens nothing until it is asked or told to warm up.
+    ///
+    /// # Panics
+    /// Outside a runtime, or without a class in `settings`.
+    pub fn new(connector: K, settings: PoolSettings) -> Self {
+        assert!(!settings.classes.is_empty(), "a pool has at least one class");
+        let shared = Arc::new(Shared {
+            connector,
+            spawner: Spawner::current(),
+            names: settings.classes.iter().map(|(name, _)| name.clone()).collect(),
+            destination: Arc::clone(&settings.name),
+            timings: Timings { connect: settings.connect_timeout, reset: settings.reset_timeout },
+            state: Mutex::new(State {
+                ledger: Ledger::new(settings, time::now()),
+                connections: SecondaryMap::new(),
+                wakers: SecondaryMap::new(),
+                identities: HashMap::new(),
+                identity_names: SecondaryMap::new(),
+                next_alarm: None,
+            }),
+            alarm: Notify::new(),
+            emptied: Notify::new(),
+        });
+        shared.spawner.spawn(look_around(Arc::downgrade(&shared)));
+        Self { shared }
     }
+
     /// The protocol's side.
     pub fn connector(&self) -> &K {
-        todo!()
+        &self.shared.connector
     }
+
     /// The class called `name`.
-    pub fn class(&self, _name: &str) -> Option<ClassId> {
-        todo!()
+    pub fn class(&self, name: &str) -> Option<ClassId> {
+        let place = self.shared.names.iter().position(|class| class.as_str() == name)?;
+        u8::try_from(place).ok().map(ClassId)
     }
-    /// Its name.
-    pub fn class_name(&self, _class: ClassId) -> &ClassName {
-        todo!()
+
+    /// What a class is called.
+    pub fn class_name(&self, class: ClassId) -> &ClassName {
+        &self.shared.names[class.index()]
     }
-    /// Opens 25 % of the budget for `identities` (in turn), paced, and keeps them warm.
-    pub fn warm_up(&self, _identities: Vec<K::Identity>) {
-        todo!()
+
+    /// Opens the warm share of the budget for `identities` (in turn), paced, and keeps it.
+    pub fn warm_up(&self, identities: impl IntoIterator<Item = K::Identity>) {
+        let now = time::now();
+        for identity in identities {
+            self.shared.act(|state, actions| {
+                let id = state.identity(&identity);
+                state.ledger.warm_up(id, now, actions);
+            });
+        }
     }
-    /// The destination says what it can take in all (its `max_connections`).
-    pub fn set_capacity(&self, _capacity: u32) {
-        todo!()
+
+    /// The destination says what it can take in all (its `max_connections`): the budget and
+    /// the AI share follow.
+    pub fn set_capacity(&self, capacity: u32) {
+        let now = time::now();
+        self.shared.act(|state, actions| state.ledger.resize(capacity, now, actions));
     }
-    /// Waits for a connection.
-    pub async fn checkout(&self, _ask: Ask<K::Identity>) -> Result<Lease<K>, CheckoutError> {
-        todo!()
+
+    /// Waits for a connection, at most until the class's checkout timeout.
+    ///
+    /// # Errors
+    /// Why there is none, and when to try again.
+    ///
+    /// # Cancel safety
+    /// Dropped at any await point, its place in the queue is free at once, and a connection
+    /// that was already set aside goes to the next in line.
+    pub async fn checkout(&self, ask: Ask<K::Identity>) -> Result<Lease<K>, CheckoutError> {
+        let since = time::now();
+        loop {
+            let ticket = match self.shared.ask(&ask, since)? {
+                Answer::Lease(lease) => return Ok(lease),
+                Answer::Wait(ticket) => ticket,
+            };
+            if let Some(lease) = ticket.wait(ask.class, since).await? {
+                return Ok(lease);
+            }
+        }
     }
+
     /// One picture of the pool.
     pub fn snapshot(&self) -> Snapshot {
-        todo!()
+        let state = self.shared.state.lock();
+        let mut snapshot = state.ledger.snapshot();
+        snapshot.identities = state
+            .ledger
+            .count_identities()
+            .into_iter()
+            .filter_map(|(id, count)| {
+                Some(IdentitySnapshot {
+                    identity: state.identity_names.get(id)?.to_string(),
+                    leased: count.leased,
+                    idle: count.idle,
+                    opening: count.opening,
+                })
+            })
+            .collect();
+        drop(state);
+        snapshot.identities.sort_by(|a, b| a.identity.cmp(&b.identity));
+        snapshot
     }
-    /// No new leases; idle connections are closed, leased ones as they return.
+
+    /// No new leases from now on; idle connections are closed, leased ones when they return.
     pub fn close(&self) {
-        todo!()
+        let now = time::now();
+        self.shared.act(|state, actions| state.ledger.close(now, actions));
     }
-    /// `close`, then waits until the last connection is closed, at most until `deadline`.
-    pub async fn drain(&self, _deadline: Instant) {
-        todo!()
+
+    /// [`Pool::close`], then waits until the last connection is closed, at most until
+    /// `deadline`.
+    ///
+    /// # Cancel safety
+    /// The pool stays closed; nothing else is lost.
+    pub async fn drain(&self, deadline: Instant) {
+        self.close();
+        let mut timer = pin!(time::sleep_until(deadline));
+        loop {
+            let mut emptied = pin!(self.shared.emptied.notified());
+            emptied.as_mut().enable();
+            if self.shared.state.lock().ledger.is_empty() {
+                return;
+            }
+            tokio::select! {
+                () = emptied => {}
+                () = &mut timer => return,
+            }
+        }
+    }
+}
+
+/// The pool's own clock: ticks until the pool is gone.
+async fn look_around<K: Connector>(pool: Weak<Shared<K>>) {
+    loop {
+        let Some(shared) = pool.upgrade() else { return };
+        let at = shared.act(|state, actions| state.look_around(time::now(), actions));
+        let mut timer = pin!(time::sleep_until(at));
+        // Held for one round at the most, so a pool that nobody has any more ends with it.
+        let notified = shared.alarm.notified();
+        tokio::select! {
+            () = notified => {}
+            () = &mut timer => {}
+        }
+    }
+}
+
+enum Answer<K: Connector> {
+    Lease(Lease<K>),
+    Wait(Ticket<K>),
+}
+
+impl<K: Connector> Shared<K> {
+    /// Lets the ledger decide under the lock, then carries out what it decided.
+    fn act<R>(self: &Arc<Self>, decide: impl FnOnce(&mut State<K>, &mut Actions) -> R) -> R {
+        let mut actions = Actions::new();
+        let (result, chores) = {
+            let mut state = self.state.lock();
+            let result = decide(&mut state, &mut actions);
+            (result, state.prepare(&actions))
+        };
+        for chore in chores {
+            self.carry_out(chore);
+        }
+        result
+    }
+
+    fn carry_out(self: &Arc<Self>, chore: Chore<K>) {
+        match chore {
+            Chore::Wake(waker) => waker.wake(),
+            Chore::Close(connection) => drop(connection),
+            Chore::Alarm => self.alarm.notify_one(),
+            Chore::Emptied => self.emptied.notify_waiters(),
+            Chore::Open(id, identity) => {
+                self.spawner.spawn(Arc::clone(self).open(id, identity));
+            }
+            Chore::Reset(id, connection) => {
+                self.spawner.spawn(Arc::clone(self).reset(id, connection));
+            }
+            Chore::Probe(id, connection) => {
+                self.spawner.spawn(Arc::clone(self).probe(id, connection));
+            }
+        }
+    }
+
+    async fn open(self: Arc<Self>, id: ConnId, identity: K::Identity) {
+        let attempt = time::timeout(self.timings.connect, self.connector.connect(&identity)).await;
+        let outcome = attempt.unwrap_or_else(|_| {
+            let error = ConnectTimeout(self.timings.connect);
+            Err(ConnectFailure::new(FailureKind::Unreachable, error))
+        });
+        let now = time::now();
+        self.act(|state, actions| match outcome {
+            Ok(connection) => {
+                state.connections.insert(id, connection);
+                state.ledger.opened(id, now, actions);
+            }
+            Err(failure) => {
+                tracing::warn!(destination = %self.destination, %identity, error = %failure, "connect failed");
+                state.ledger.open_failed(id, failure, now, actions);
+            }
+        });
+    }
+
+    async fn reset(self: Arc<Self>, id: ConnId, connection: K::Connection) {
+        let reset = time::timeout(self.timings.reset, self.connector.reset(connection)).await;
+        let connection = reset.ok().flatten();
+        let now = time::now();
+        self.act(|state, actions| {
+            let fitness = state.put_back(id, connection, Fitness::Unclean);
+            state.ledger.cleaned(id, fitness, now, actions);
+        });
+    }
+
+    async fn probe(self: Arc<Self>, id: ConnId, connection: K::Connection) {
+        let probe = time::timeout(self.timings.connect, self.connector.probe(connection)).await;
+        let connection = probe.ok().flatten();
+        let now = time::now();
+        self.act(|state, actions| {
+            let fitness = state.put_back(id, connection, Fitness::Dead);
+            state.ledger.probed(id, fitness, now, actions);
+        });
+    }
+
+    fn ask(
+        self: &Arc<Self>,
+        ask: &Ask<K::Identity>,
+        since: Instant,
+    ) -> Result<Answer<K>, CheckoutError> {
+        loop {
+            let now = time::now();
+            let asked = self.act(|state, actions| {
+                let identity = state.identity(&ask.identity);
+                let asked =
+                    state.ledger.ask(identity, ask.class, ask.request.clone(), since, now, actions);
+                match asked {
+                    Asked::Granted(id) => Ok(state
+                        .hand_out(id, Rested::InPool, &self.connector, now, actions)
+                        .map(|c| (id, c))),
+                    Asked::Waiting(id) => Err(Ok((id, state.ledger.deadline(ask.class, since)))),
+                    Asked::Rejected(why) => {
+                        Err(Err(state.explain(self, ask.class, why, since, now)))
+                    }
+                }
+            });
+            match asked {
+                Ok(Some((id, connection))) => {
+                    return Ok(Answer::Lease(self.lease(id, ask.class, now, connection)));
+                }
+                // It had died at rest: ask again, in the same place.
+                Ok(None) => {}
+                Err(Ok((waiter, latest))) => {
+                    let deadline = ask.deadline.map_or(latest, |own| own.min(latest));
+                    return Ok(Answer::Wait(Ticket { pool: Arc::clone(self), waiter, deadline }));
+                }
+                Err(Err(error)) => return Err(error),
+            }
+        }
+    }
+
+    fn lease(
+        self: &Arc<Self>,
+        id: ConnId,
+        class: ClassId,
+        since: Instant,
+        connection: K::Connection,
+    ) -> Lease<K> {
+        Lease::new(Arc::clone(self), id, class, since, connection)
+    }
+
+    pub(crate) fn attach(self: &Arc<Self>, id: ConnId, request: Request) {
+        let now = time::now();
+        self.act(|state, _| state.ledger.attach(id, request, now));
+    }
+
+    pub(crate) fn give_back(
+        self: &Arc<Self>,
+        id: ConnId,
+        connection: K::Connection,
+        condition: Condition,
+    ) {
+        let now = time::now();
+        self.act(|state, actions| {
+            state.connections.insert(id, connection);
+            state.ledger.give_back(id, condition, now, actions);
+        });
+    }
+}
+
+/// Where a connection was before it was handed out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rested {
+    /// Idle for some time: it may have died there.
+    InPool,
+    /// Its last owner gave it back this moment.
+    JustReturned,
+}
+
+impl<K: Connector> State<K> {
+    /// Ticks the ledger; returns when to do so again. Alarms that it sets while ticking are
+    /// part of that answer: ringing them would wake the one who is awake.
+    fn look_around(&mut self, now: Instant, actions: &mut Actions) -> Instant {
+        let mut at = self.ledger.tick(now, actions);
+        actions.retain(|action| match action {
+            Action::Alarm(earlier) => {
+                at = at.min(*earlier);
+                false
+            }
+            Action::Wake(_) | Action::Open(..) | Action::Close(_) => true,
+            Action::Reset(_) | Action::Probe(_) => true,
+        });
+        self.next_alarm = Some(at);
+        for id in self.ledger.retire_identities() {
+            if let Some(name) = self.identity_names.remove(id) {
+                self.identities.remove(&name);
+            }
+        }
+        at
+    }
+
+    fn identity(&mut self, identity: &K::Identity) -> IdentityId {
+        if let Some(id) = self.identities.get(identity) {
+            return *id;
+        }
+        let id = self.ledger.introduce();
+        self.identities.insert(identity.clone(), id);
+        self.identity_names.insert(id, identity.clone());
+        id
+    }
+
+    /// Takes a lent connection out of the pool's hands; `None` if it had died meanwhile.
+    fn hand_out(
+        &mut self,
+        id: ConnId,
+        rested: Rested,
+        connector: &K,
+        now: Instant,
+        actions: &mut Actions,
+    ) -> Option<K::Connection> {
+        let mut connection = self.connections.remove(id)?;
+        if rested == Rested::InPool && !connector.is_open(&mut connection) {
+            self.ledger.was_dead(id, now, actions);
+            return None;
+        }
+        Some(connection)
+    }
+
+    fn put_back(
+        &mut self,
+        id: ConnId,
+        connection: Option<K::Connection>,
+        otherwise: Fitness,
+    ) -> Fitness {
+        match connection {
+            Some(connection) => {
+                self.connections.insert(id, connection);
+                Fitness::Fit
+            }
+            None => otherwise,
+        }
+    }
+
+    /// Turns actions into chores that need no lock.
+    fn prepare(&mut self, actions: &Actions) -> Chores<K> {
+        let mut chores = Chores::new();
+        for action in actions {
+            let chore = match *action {
+                Action::Wake(waiter) => self.wakers.remove(waiter).map(Chore::Wake),
+                Action::Open(id, identity) => {
+                    self.identity_names.get(identity).map(|name| Chore::Open(id, name.clone()))
+                }
+                Action::Close(id) => self.connections.remove(id).map(Chore::Close),
+                Action::Reset(id) => self.connections.remove(id).map(|c| Chore::Reset(id, c)),
+                Action::Probe(id) => self.connections.remove(id).map(|c| Chore::Probe(id, c)),
+                Action::Alarm(at) if self.next_alarm.is_none_or(|next| at < next) => {
+                    self.next_alarm = Some(at);
+                    Some(Chore::Alarm)
+                }
+                Action::Alarm(_) => None,
+            };
+            chores.extend(chore);
+        }
+        if self.ledger.is_empty() && self.ledger.is_closing() {
+            chores.push(Chore::Emptied);
+        }
+        chores
+    }
+
+    fn explain(
+        &mut self,
+        shared: &Shared<K>,
+        class: ClassId,
+        why: Rejection,
+        since: Instant,
+        now: Instant,
+    ) -> CheckoutError {
+        let destination = Arc::clone(&shared.destination);
+        let name = || shared.names[class.index()].clone();
+        match why {
+            Rejection::QueueFull { limit } => CheckoutError::QueueFull {
+                destination,
+                class: name(),
+                limit,
+                retry_after: self.ledger.retry_after(class),
+            },
+            Rejection::TimedOut => CheckoutError::TimedOut {
+                destination,
+                class: name(),
+                waited: now.saturating_duration_since(since),
+                retry_after: self.ledger.retry_after(class),
+            },
+            Rejection::Unreachable(failure) => CheckoutError::Unreachable {
+                destination,
+                failure,
+                retry_after: self.ledger.next_attempt(now),
+            },
+            Rejection::Denied(failure) => CheckoutError::Denied { destination, failure },
+            Rejection::Closed => CheckoutError::Closed { destination },
+        }
+    }
+}
+
+/// An attempt to connect that took too long.
+#[derive(Debug, thiserror::Error)]
+#[error("no connection within {0:?}")]
+struct ConnectTimeout(Duration);
+
+/// A place in the queue; dropped, it is free.
+struct Ticket<K: Connector> {
+    pool: Arc<Shared<K>>,
+    waiter: WaiterId,
+    deadline: Instant,
+}
+
+impl<K: Connector> Ticket<K> {
+    /// `None`: the connection it was given had died; ask again.
+    async fn wait(self, class: ClassId, since: Instant) -> Result<Option<Lease<K>>, CheckoutError> {
+        // Armed only when the first poll has to wait.
+        let mut timer = pin!(time::sleep_until(self.deadline));
+        poll_fn(|cx| {
+            if let Poll::Ready(result) = self.poll(class, since, cx) {
+                return Poll::Ready(result);
+            }
+            if timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            let now = time::now();
+            self.pool.act(|state, _| state.ledger.expire(self.waiter, now));
+            self.poll(class, since, cx)
+        })
+        .await
+    }
+
+    fn poll(
+        &self,
+        class: ClassId,
+        since: Instant,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Lease<K>>, CheckoutError>> {
+        let now = time::now();
+        let fate = self.pool.act(|state, actions| match state.ledger.fate(self.waiter) {
+            Fate::Waiting { .. } => {
+                match state.wakers.get_mut(self.waiter) {
+                    Some(waker) => waker.clone_from(cx.waker()),
+                    None => drop(state.wakers.insert(self.waiter, cx.waker().clone())),
+                }
+                Poll::Pending
+            }
+            Fate::Granted { conn } => {
+                let conn = *conn;
+                let lent = state.ledger.lent_since(conn).map_or(now, |(_, at)| at);
+                state.ledger.take_grant(self.waiter);
+                let rested = match state.connections.get(conn) {
+                    Some(_) if lent < now => Rested::InPool,
+                    _ => Rested::JustReturned,
+                };
+                let connection = state.hand_out(conn, rested, &self.pool.connector, now, actions);
+                Poll::Ready(Ok(connection.map(|c| (conn, lent, c))))
+            }
+            Fate::Taken => Poll::Ready(Ok(None)),
+            Fate::Rejected(why) => {
+                let why = why.clone();
+                Poll::Ready(Err(state.explain(&self.pool, class, why, since, now)))
+            }
+        });
+        fate.map_ok(|granted| {
+            granted.map(|(id, since, connection)| self.pool.lease(id, class, since, connection))
+        })
+    }
+}
+
+impl<K: Connector> Drop for Ticket<K> {
+    fn drop(&mut self) {
+        let now = time::now();
+        self.pool.act(|state, actions| {
+            state.wakers.remove(self.waiter);
+            state.ledger.abandon(self.waiter, now, actions);
+        });
     }
 }

@@ -2,7 +2,28 @@
 #![allow(clippy::disallowed_types, reason = "this module is the door")]
 
 #[cfg(not(forebay_model))]
-pub use parking_lot::{Mutex, MutexGuard};
+pub use fast::{Mutex, MutexGuard};
+
+#[cfg(not(forebay_model))]
+mod fast {
+    pub use parking_lot::MutexGuard;
+
+    /// Mutual exclusion. Hold it for a decision, never across an await.
+    #[derive(Debug, Default)]
+    pub struct Mutex<T>(parking_lot::Mutex<T>);
+
+    impl<T> Mutex<T> {
+        /// A lock around `value`.
+        pub const fn new(value: T) -> Self {
+            Self(parking_lot::Mutex::new(value))
+        }
+
+        /// Waits for the lock.
+        pub fn lock(&self) -> MutexGuard<'_, T> {
+            self.0.lock()
+        }
+    }
+}
 
 #[cfg(forebay_model)]
 pub use model::{Mutex, MutexGuard};

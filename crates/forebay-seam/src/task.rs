@@ -41,7 +41,9 @@ impl Spawner {
 
 /// Tells everything that runs that it should come to an end. Dropping it tells too.
 #[derive(Debug)]
-pub struct Stopper(tokio::sync::watch::Sender<()>);
+pub struct Stopper {
+    _tells_when_dropped: tokio::sync::watch::Sender<()>,
+}
 
 /// Hears a [`Stopper`].
 #[derive(Debug, Clone)]
@@ -51,7 +53,7 @@ impl Stopper {
     /// A signal and its first hearer.
     pub fn new() -> (Self, Stop) {
         let (sender, receiver) = tokio::sync::watch::channel(());
-        (Self(sender), Stop(receiver))
+        (Self { _tells_when_dropped: sender }, Stop(receiver))
     }
 
     /// Tells all hearers, now and later.

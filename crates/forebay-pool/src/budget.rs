@@ -1,0 +1,128 @@
+//! Seats: what each class may take of one budget right now.
+//!
+//! Nothing is stored but what is taken; every answer is derived at the moment of the
+//! question, so there are no permits to lose. Always true after a grant: the seats left
+//! still cover every guarantee that is not used. An unused guarantee is never lent.
+
+use std::time::Instant;
+
+use crate::class::{self, ClassId, ClassSettings, Kind, Limits};
+use crate::settings::{Budget, PoolSettings};
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ClassSeats {
+    pub(crate) limits: Limits,
+    pub(crate) taken: u32,
+}
+
+#[derive(Debug)]
+pub(crate) struct Seats {
+    pub(crate) budget: u32,
+    pub(crate) capacity: Option<u32>,
+    pub(crate) ai_ceiling: u32,
+    pub(crate) taken: u32,
+    taken_ai: u32,
+    settings: Vec<ClassSettings>,
+    pub(crate) classes: Vec<ClassSeats>,
+}
+
+impl Seats {
+    pub(crate) fn new(settings: &PoolSettings) -> Self {
+        let class_settings: Vec<_> = settings.classes.iter().map(|(_, s)| s.clone()).collect();
+        let zero = Limits { kind: Kind::Ai, guarantee: 0, ceiling: 0 };
+        let mut seats = Self {
+            budget: 0,
+            capacity: None,
+            ai_ceiling: 0,
+            taken: 0,
+            taken_ai: 0,
+            classes: vec![ClassSeats { limits: zero, taken: 0 }; class_settings.len()],
+            settings: class_settings,
+        };
+        seats.resize(settings, None);
+        seats
+    }
+
+    /// New limits for a destination that can take `capacity` in all, if that is known.
+    pub(crate) fn resize(&mut self, settings: &PoolSettings, capacity: Option<u32>) {
+        self.capacity = capacity;
+        self.budget = match (settings.budget, capacity) {
+            (Budget::Fixed(budget), _) => budget,
+            (Budget::OfCapacity { percent, .. }, Some(capacity)) => {
+                class::percent_of(capacity, percent)
+            }
+            (Budget::OfCapacity { until_known, .. }, None) => until_known,
+        }
+        .max(1);
+        let capacity = capacity.unwrap_or(self.budget);
+        self.ai_ceiling = class::ai_ceiling(self.budget, capacity, settings.ai_share);
+        let limits = class::resolve(&self.settings, self.budget, self.ai_ceiling);
+        for (class, limits) in self.classes.iter_mut().zip(limits) {
+            class.limits = limits;
+        }
+    }
+
+    /// Guarantees of the other classes that are not in use.
+    fn unmet_beside(&self, class: ClassId) -> u32 {
+        let all: u32 = self.classes.iter().map(unmet).sum();
+        all - unmet(&self.classes[class.index()])
+    }
+
+    /// How many more connections `class` could be given now, if they were there.
+    pub(crate) fn headroom(&self, class: ClassId) -> u32 {
+        let ClassSeats { limits, taken } = self.classes[class.index()];
+        let own = limits.ceiling.saturating_sub(taken);
+        let ai = match limits.kind {
+            Kind::Core => u32::MAX,
+            Kind::Ai => self.ai_ceiling.saturating_sub(self.taken_ai),
+        };
+        let free = self.budget.saturating_sub(self.taken).saturating_sub(self.unmet_beside(class));
+        own.min(ai).min(free)
+    }
+
+    pub(crate) fn may_take(&self, class: ClassId) -> bool {
+        self.headroom(class) > 0
+    }
+
+    pub(crate) fn is_below_guarantee(&self, class: ClassId) -> bool {
+        unmet(&self.classes[class.index()]) > 0
+    }
+
+    /// The seats `class` could have at the most while the others use their guarantees.
+    pub(crate) fn reach(&self, class: ClassId) -> u32 {
+        let others: u32 = self.classes.iter().map(|c| c.limits.guarantee).sum::<u32>()
+            - self.classes[class.index()].limits.guarantee;
+        self.classes[class.index()].limits.ceiling.min(self.budget.saturating_sub(others)).max(1)
+    }
+
+    pub(crate) fn take(&mut self, class: ClassId) {
+        let seats = &mut self.classes[class.index()];
+        seats.taken += 1;
+        self.taken += 1;
+        if seats.limits.kind == Kind::Ai {
+            self.taken_ai += 1;
+        }
+    }
+
+    pub(crate) fn free(&mut self, class: ClassId) {
+        let seats = &mut self.classes[class.index()];
+        seats.taken -= 1;
+        self.taken -= 1;
+        if seats.limits.kind == Kind::Ai {
+            self.taken_ai -= 1;
+        }
+    }
+
+    /// When a waiter of `class` that came at `since` is to be told to give up.
+    pub(crate) fn deadline(&self, class: ClassId, since: Instant) -> Instant {
+        since + self.settings[class.index()].checkout_timeout
+    }
+
+    pub(crate) fn kind(&self, class: ClassId) -> Kind {
+        self.classes[class.index()].limits.kind
+    }
+}
+
+fn unmet(class: &ClassSeats) -> u32 {
+    class.limits.guarantee.saturating_sub(class.taken)
+}

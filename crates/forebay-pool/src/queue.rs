@@ -1,0 +1,176 @@
+//! Callers waiting for a connection: holders first, then admitted requests, then new ones.
+//!
+//! Each identity has a lane for each class and level; within a lane the oldest is first.
+//! Lanes are linked through the waiters themselves, so waiting allocates nothing once the
+//! slots exist. Knows no clock and no capacity. Always true: a waiter is in exactly the lane
+//! that it says, or in none when it was granted or rejected.
+
+use std::time::Instant;
+
+use slotmap::SlotMap;
+
+use crate::class::ClassId;
+use crate::connect::ConnectFailure;
+use crate::request::Request;
+use crate::slot::{ConnId, IdentityId, WaiterId};
+
+/// Whose turn comes first. A request that already holds a connection can free it only by
+/// going on; one that was admitted must not be starved by newcomers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Level {
+    Holder,
+    Continuation,
+    New,
+}
+
+impl Level {
+    pub(crate) const ALL: [Self; 3] = [Self::Holder, Self::Continuation, Self::New];
+
+    fn index(self) -> usize {
+        match self {
+            Self::Holder => 0,
+            Self::Continuation => 1,
+            Self::New => 2,
+        }
+    }
+}
+
+/// Why a waiter gets nothing.
+#[derive(Debug, Clone)]
+pub(crate) enum Rejection {
+    QueueFull { limit: u32 },
+    TimedOut,
+    Unreachable(ConnectFailure),
+    Denied(ConnectFailure),
+    Closed,
+}
+
+/// What became of a waiter.
+#[derive(Debug)]
+pub(crate) enum Fate {
+    Waiting {
+        prev: Option<WaiterId>,
+        next: Option<WaiterId>,
+    },
+    /// Its connection is set aside for it until it is polled or dropped.
+    Granted {
+        conn: ConnId,
+    },
+    /// It has its connection.
+    Taken,
+    Rejected(Rejection),
+}
+
+/// A caller.
+#[derive(Debug)]
+pub(crate) struct Waiter {
+    pub(crate) identity: IdentityId,
+    pub(crate) class: ClassId,
+    pub(crate) request: Option<Request>,
+    pub(crate) level: Level,
+    /// Its rank within its lane: when it came, or when its request was admitted.
+    pub(crate) age: Instant,
+    pub(crate) since: Instant,
+    pub(crate) fate: Fate,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Lane {
+    head: Option<WaiterId>,
+    tail: Option<WaiterId>,
+    len: u32,
+}
+
+/// The lanes of one identity.
+#[derive(Debug)]
+pub(crate) struct Lanes {
+    lanes: Vec<[Lane; 3]>,
+    len: u32,
+}
+
+impl Lanes {
+    pub(crate) fn new(classes: usize) -> Self {
+        Self { lanes: vec![[Lane::default(); 3]; classes], len: 0 }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Waiters of `class` at all levels.
+    pub(crate) fn waiting(&self, class: ClassId) -> u32 {
+        self.lanes[class.index()].iter().map(|lane| lane.len).sum()
+    }
+
+    pub(crate) fn head(&self, class: ClassId, level: Level) -> Option<WaiterId> {
+        self.lanes[class.index()][level.index()].head
+    }
+
+    /// Puts `id` into its lane, behind all that are older. Newcomers go to the end at once.
+    pub(crate) fn insert(&mut self, waiters: &mut SlotMap<WaiterId, Waiter>, id: WaiterId) {
+        let Waiter { class, level, age, .. } = waiters[id];
+        let lane = &mut self.lanes[class.index()][level.index()];
+        let mut prev = lane.tail;
+        while let Some(before) = prev
+            && waiters[before].age > age
+        {
+            prev = links(waiters, before).0;
+        }
+        let next = match prev {
+            Some(before) => links(waiters, before).1,
+            None => lane.head,
+        };
+        waiters[id].fate = Fate::Waiting { prev, next };
+        match prev {
+            Some(before) => set_next(waiters, before, Some(id)),
+            None => lane.head = Some(id),
+        }
+        match next {
+            Some(after) => set_prev(waiters, after, Some(id)),
+            None => lane.tail = Some(id),
+        }
+        lane.len += 1;
+        self.len += 1;
+    }
+
+    /// Takes `id` out of its lane; its fate is the caller's to write.
+    pub(crate) fn remove(&mut self, waiters: &mut SlotMap<WaiterId, Waiter>, id: WaiterId) {
+        let Waiter { class, level, .. } = waiters[id];
+        let (prev, next) = links(waiters, id);
+        let lane = &mut self.lanes[class.index()][level.index()];
+        match prev {
+            Some(before) => set_next(waiters, before, next),
+            None => lane.head = next,
+        }
+        match next {
+            Some(after) => set_prev(waiters, after, prev),
+            None => lane.tail = prev,
+        }
+        lane.len -= 1;
+        self.len -= 1;
+    }
+}
+
+fn links(
+    waiters: &SlotMap<WaiterId, Waiter>,
+    id: WaiterId,
+) -> (Option<WaiterId>, Option<WaiterId>) {
+    match waiters[id].fate {
+        Fate::Waiting { prev, next } => (prev, next),
+        Fate::Granted { .. } | Fate::Taken | Fate::Rejected(_) => {
+            unreachable!("only waiting callers are linked")
+        }
+    }
+}
+
+fn set_next(waiters: &mut SlotMap<WaiterId, Waiter>, id: WaiterId, to: Option<WaiterId>) {
+    if let Fate::Waiting { next, .. } = &mut waiters[id].fate {
+        *next = to;
+    }
+}
+
+fn set_prev(waiters: &mut SlotMap<WaiterId, Waiter>, id: WaiterId, to: Option<WaiterId>) {
+    if let Fate::Waiting { prev, .. } = &mut waiters[id].fate {
+        *prev = to;
+    }
+}
