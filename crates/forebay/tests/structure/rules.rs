@@ -7,19 +7,19 @@ use crate::source::{Finding, Source, has_word, is_name};
 const SHELL: [&str; 4] = ["connect", "lease", "overlap", "pool"];
 
 /// Is `source` one of the engine's deciding rooms?
-pub fn decides(source: &Source) -> bool {
+pub(crate) fn decides(source: &Source) -> bool {
     let inside = source.path.strip_prefix("crates/forebay-pool/src/");
     let room = inside.and_then(|path| path.split(['/', '.']).next());
     room.is_some_and(|room| !SHELL.contains(&room))
 }
 
 /// Is `source` part of what turns bytes into messages and back?
-pub fn is_wire(source: &Source) -> bool {
+pub(crate) fn is_wire(source: &Source) -> bool {
     source.path.contains("/src/wire/") || source.path.ends_with("/src/wire.rs")
 }
 
 /// The engine names no protocol, file or exporter.
-pub fn engine_names_no_protocol(source: &Source) -> Vec<Finding> {
+pub(crate) fn engine_names_no_protocol(source: &Source) -> Vec<Finding> {
     const PARTS: [&str; 13] = [
         "postgres",
         "http",
@@ -46,14 +46,14 @@ pub fn engine_names_no_protocol(source: &Source) -> Vec<Finding> {
 }
 
 /// The ledger never awaits, locks or reads a clock.
-pub fn ledger_only_decides(source: &Source) -> Vec<Finding> {
+pub(crate) fn ledger_only_decides(source: &Source) -> Vec<Finding> {
     const WORDS: [&str; 8] =
         ["async", ".await", ".lock()", "Mutex", "RwLock", "now()", "spawn(", "sleep("];
     words(source, &WORDS, "a deciding room uses")
 }
 
 /// Wire code has no sockets.
-pub fn wire_has_no_sockets(source: &Source) -> Vec<Finding> {
+pub(crate) fn wire_has_no_sockets(source: &Source) -> Vec<Finding> {
     const WORDS: [&str; 9] = [
         "async",
         ".await",
@@ -69,14 +69,14 @@ pub fn wire_has_no_sockets(source: &Source) -> Vec<Finding> {
 }
 
 /// Every queue has a bound.
-pub fn every_queue_has_a_bound(source: &Source) -> Vec<Finding> {
+pub(crate) fn every_queue_has_a_bound(source: &Source) -> Vec<Finding> {
     const WORDS: [&str; 4] =
         ["unbounded", "unbounded_channel", "UnboundedSender", "UnboundedReceiver"];
     words(source, &WORDS, "a queue without a bound:")
 }
 
 /// There is no global configuration, nor any other state that no owner hands on.
-pub fn no_global_state(source: &Source) -> Vec<Finding> {
+pub(crate) fn no_global_state(source: &Source) -> Vec<Finding> {
     const CELLS: [&str; 8] = [
         "OnceLock",
         "OnceCell",
@@ -100,13 +100,13 @@ pub fn no_global_state(source: &Source) -> Vec<Finding> {
 }
 
 /// Views never count: what they show, a room has counted.
-pub fn views_never_count(source: &Source) -> Vec<Finding> {
+pub(crate) fn views_never_count(source: &Source) -> Vec<Finding> {
     const WORDS: [&str; 4] = [".inc()", ".inc_by(", ".fetch_add(", ".observe("];
     words(source, &WORDS, "a view counts with")
 }
 
 /// Secrets have no `Debug`, `Display` or `Serialize`: no type that holds one derives them.
-pub fn secrets_cannot_be_shown(source: &Source) -> Vec<Finding> {
+pub(crate) fn secrets_cannot_be_shown(source: &Source) -> Vec<Finding> {
     const HOLDERS: [&str; 4] = ["SecretString", "SecretBox", "SecretSlice", "SecretVec"];
     const FIELDS: [&str; 9] = [
         "password",

@@ -7,19 +7,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// One file of Rust.
-pub struct Source {
+pub(crate) struct Source {
     /// Its path from the workspace's root, with `/`.
-    pub path: String,
+    pub(crate) path: String,
     /// Its code; comments and tests are blank.
-    pub code: String,
+    pub(crate) code: String,
 }
 
 /// A place where a rule is broken.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Finding {
-    pub path: String,
-    pub line: usize,
-    pub what: String,
+pub(crate) struct Finding {
+    pub(crate) path: String,
+    pub(crate) line: usize,
+    pub(crate) what: String,
 }
 
 impl std::fmt::Display for Finding {
@@ -30,28 +30,28 @@ impl std::fmt::Display for Finding {
 
 impl Source {
     /// The file `path` with `text` in it.
-    pub fn new(path: &str, text: &str) -> Self {
+    pub(crate) fn new(path: &str, text: &str) -> Self {
         Self { path: path.to_owned(), code: without_tests(&without_comments(text)) }
     }
 
     /// Each line with its number.
-    pub fn lines(&self) -> impl Iterator<Item = (usize, &str)> {
+    pub(crate) fn lines(&self) -> impl Iterator<Item = (usize, &str)> {
         self.code.lines().enumerate().map(|(index, line)| (index + 1, line))
     }
 
     /// A finding in `line`.
-    pub fn finding(&self, line: usize, what: impl Into<String>) -> Finding {
+    pub(crate) fn finding(&self, line: usize, what: impl Into<String>) -> Finding {
         Finding { path: self.path.clone(), line, what: what.into() }
     }
 }
 
 /// The workspace's root.
-pub fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
 }
 
 /// Every file of Rust under `folder` (from the root), without files that hold only tests.
-pub fn read(folder: &str) -> Vec<Source> {
+pub(crate) fn read(folder: &str) -> Vec<Source> {
     let mut sources = Vec::new();
     collect(&root().join(folder), &mut sources);
     assert!(!sources.is_empty(), "no sources in {folder}: was it moved?");
@@ -157,13 +157,13 @@ fn without_tests(code: &str) -> String {
 }
 
 /// Can `c` stand in a name?
-pub fn is_name(c: char) -> bool {
+pub(crate) fn is_name(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
 /// Does `line` have `word` as a whole word? Where `word` begins or ends with a sign, that
 /// side needs no boundary.
-pub fn has_word(line: &str, word: &str) -> bool {
+pub(crate) fn has_word(line: &str, word: &str) -> bool {
     let bounded = |inner: Option<char>, outer: Option<char>| {
         !(inner.is_some_and(is_name) && outer.is_some_and(is_name))
     };
