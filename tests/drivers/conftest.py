@@ -8,7 +8,9 @@ import pytest
 import trustme
 
 from gateway import BUDGET, Forebay
+from llm_standin import KEY, Standin
 from private_postgres import PrivatePostgres
+from processes import free_port
 
 
 class Authority:
@@ -65,6 +67,44 @@ def shared_forebay(folder, authority, postgres):
     )
     try:
         yield gateway.start()
+    finally:
+        assert gateway.stop() == 0, gateway.log()
+
+
+@pytest.fixture(scope="session")
+def llm(folder, authority):
+    cert, key = folder / "llm.crt", folder / "llm.key"
+    authority.issue_cert("localhost").configure_files(cert, key)
+    standin = Standin(cert, key)
+    yield standin
+    standin.stop()
+
+
+@pytest.fixture(scope="session")
+def egress(folder, authority, postgres, llm):
+    """Both gateways: PostgreSQL, and the stand-in for an LLM's API behind TLS."""
+    authority.write(folder / "llm-ca.pem")
+    gateway = Forebay(
+        folder / "egress",
+        address=f"localhost:{postgres.port}",
+        destinations=f"""
+[http.destinations.llm]
+url = "https://localhost:{llm.port}"
+ca_file = "{folder}/llm-ca.pem"
+budget = 8
+auth = {{ type = "bearer", secret = "{KEY}" }}
+
+[http.destinations.gone]
+url = "https://localhost:{free_port()}"
+ca_file = "{folder}/llm-ca.pem"
+
+# Its certificate is signed by nobody whom this destination trusts.
+[http.destinations.stranger]
+url = "https://localhost:{llm.port}"
+""",
+    )
+    try:
+        yield gateway.start(ready=False)
     finally:
         assert gateway.stop() == 0, gateway.log()
 

@@ -14,10 +14,10 @@ BUDGET = 10
 
 
 class Forebay:
-    """Runs from `start` to `stop`. `sections` is TOML that is added to the configuration;
-    `postgres` and `server` are lines added to those tables."""
+    """Runs from `start` to `stop`. `postgres` and `server` are lines added to those tables;
+    `destinations` are whole tables, and without them there is no HTTP gateway."""
 
-    def __init__(self, folder, *, address, authority=None, postgres="", server="", sections=""):
+    def __init__(self, folder, *, address, authority=None, postgres="", server="", destinations=""):
         self.folder = pathlib.Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.port, self.http_port, self.admin_port = free_port(), free_port(), free_port()
@@ -30,6 +30,7 @@ class Forebay:
             authority.write(self.folder / "ca.pem")
             server += f'sslmode = "verify-full"\nsslrootcert = "{self.folder}/ca.pem"\n'
             tls = f'[postgres.tls]\ncert = "{cert}"\nkey = "{key}"\n'
+        http = f'[http]\nlisten = "127.0.0.1:{self.http_port}"\n' if destinations else ""
         self.config = self.folder / "forebay.toml"
         self.config.write_text(
             f"""
@@ -47,9 +48,7 @@ budget = {BUDGET}
 [postgres.users.app]
 password = "env:APP_PASSWORD"
 
-[http]
-listen = "127.0.0.1:{self.http_port}"
-{sections}
+{http}{destinations}
 """
         )
 

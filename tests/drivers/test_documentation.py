@@ -31,10 +31,10 @@ def test_the_configuration_of_the_readme_is_valid_and_short(tmp_path):
     check(path)
 
 
-def test_every_metric_of_the_runbook_is_there(forebay):
+def test_every_metric_of_the_runbook_is_there(egress):
     text = (ROOT / "docs" / "runbook.md").read_text()
     named = {name.removesuffix("_bucket") for name in re.findall(r"\bforebay_[a-z0-9_]+", text)}
-    shown = set(re.findall(r"# TYPE (\S+)", forebay.admin("/metrics")[1]))
+    shown = set(re.findall(r"# TYPE (\S+)", egress.admin("/metrics")[1]))
     assert named - shown == set()
 
 

@@ -8,66 +8,30 @@ import openai
 import psycopg
 import pytest
 
-from llm_standin import KEY, Standin
-from processes import eventually, free_port
+from llm_standin import KEY
+from processes import eventually
 
 QUESTION = [{"role": "user", "content": "Hello?"}]
 
 
-@pytest.fixture(scope="module")
-def llm(folder, authority):
-    cert, key = folder / "llm.crt", folder / "llm.key"
-    authority.issue_cert("localhost").configure_files(cert, key)
-    authority.write(folder / "llm-ca.pem")
-    standin = Standin(cert, key)
-    yield standin
-    standin.stop()
+def base_url(egress):
+    return f"http://127.0.0.1:{egress.http_port}/llm/v1"
 
 
-@pytest.fixture(scope="module")
-def gateway(llm, folder, postgres):
-    from gateway import Forebay
-
-    forebay = Forebay(
-        folder / "openai",
-        address=f"localhost:{postgres.port}",
-        sections=f"""
-[http.destinations.llm]
-url = "https://localhost:{llm.port}"
-ca_file = "{folder}/llm-ca.pem"
-budget = 8
-auth = {{ type = "bearer", secret = "{KEY}" }}
-
-[http.destinations.gone]
-url = "https://localhost:{free_port()}"
-ca_file = "{folder}/llm-ca.pem"
-
-[http.destinations.stranger]
-url = "https://127.0.0.1:{llm.port}"
-""",
-    ).start(ready=False)
-    yield forebay
-    assert forebay.stop() == 0, forebay.log()
+def leased(egress):
+    return sum(pool["leased"] for pool in egress.snapshot()["http"]["pools"])
 
 
-def base_url(gateway):
-    return f"http://127.0.0.1:{gateway.http_port}/llm/v1"
-
-
-def leased(gateway):
-    return sum(pool["leased"] for pool in gateway.snapshot()["http"]["pools"])
-
-
-def test_an_agent_without_a_key_of_its_own_is_answered(gateway, llm):
-    client = openai.OpenAI(base_url=base_url(gateway), api_key="unused")
+def test_an_agent_without_a_key_of_its_own_is_answered(egress, llm):
+    client = openai.OpenAI(base_url=base_url(egress), api_key="unused")
     answer = client.chat.completions.create(model="standin", messages=QUESTION)
     assert answer.choices[0].message.content == "Hello."
     assert set(llm.keys) == {f"Bearer {KEY}"}
-    assert KEY not in gateway.log() and KEY not in gateway.admin("/metrics")[1]
+    assert KEY not in egress.log() and KEY not in egress.admin("/metrics")[1]
 
 
-def test_an_answer_streams_as_it_is_written(gateway):
-    client = openai.OpenAI(base_url=base_url(gateway), api_key="unused")
+def test_an_answer_streams_as_it_is_written(egress):
+    client = openai.OpenAI(base_url=base_url(egress), api_key="unused")
     started, arrivals, text = time.monotonic(), [], ""
     for chunk in client.chat.completions.create(
         model="standin", messages=QUESTION, stream=True, max_tokens=20
@@ -79,12 +43,12 @@ def test_an_answer_streams_as_it_is_written(gateway):
     assert arrivals[0] < arrivals[-1] / 2
 
 
-def test_clients_made_for_each_call_share_connections(gateway, llm):
+def test_clients_made_for_each_call_share_connections(egress, llm):
     """Tools written as functions make a client for each call."""
     before = llm.connections
 
     async def call(number):
-        async with openai.AsyncOpenAI(base_url=base_url(gateway), api_key="unused") as client:
+        async with openai.AsyncOpenAI(base_url=base_url(egress), api_key="unused") as client:
             answer = await client.chat.completions.create(model="standin", messages=QUESTION)
             return answer.choices[0].message.content
 
@@ -96,9 +60,9 @@ def test_clients_made_for_each_call_share_connections(gateway, llm):
     assert llm.connections - before <= 8
 
 
-def test_a_client_that_leaves_a_stream_frees_the_upstream(gateway, llm):
+def test_a_client_that_leaves_a_stream_frees_the_upstream(egress, llm):
     llm.abandoned.clear()
-    client = openai.OpenAI(base_url=base_url(gateway), api_key="unused")
+    client = openai.OpenAI(base_url=base_url(egress), api_key="unused")
     stream = client.chat.completions.create(
         model="standin", messages=QUESTION, stream=True, max_tokens=600
     )
@@ -106,12 +70,12 @@ def test_a_client_that_leaves_a_stream_frees_the_upstream(gateway, llm):
     stream.close()
     client.close()
     assert llm.abandoned.wait(10), "the stand-in still writes to nobody"
-    eventually(lambda: leased(gateway) == 0, what="the lease came home")
+    eventually(lambda: leased(egress) == 0, what="the lease came home")
 
 
-def test_many_streams_left_at_once_free_everything(gateway):
+def test_many_streams_left_at_once_free_everything(egress):
     async def leave(number):
-        async with openai.AsyncOpenAI(base_url=base_url(gateway), api_key="unused") as client:
+        async with openai.AsyncOpenAI(base_url=base_url(egress), api_key="unused") as client:
             stream = await client.chat.completions.create(
                 model="standin", messages=QUESTION, stream=True, max_tokens=600
             )
@@ -123,40 +87,39 @@ def test_many_streams_left_at_once_free_everything(gateway):
         await asyncio.gather(*tasks)
 
     asyncio.run(run())
-    eventually(lambda: leased(gateway) == 0, what="all leases came home")
+    eventually(lambda: leased(egress) == 0, what="all leases came home")
 
 
-def test_the_trace_of_a_call_reaches_the_service(gateway, llm):
+def test_the_trace_of_a_call_reaches_the_service(egress, llm):
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     client = openai.OpenAI(
-        base_url=base_url(gateway), api_key="unused", default_headers={"traceparent": trace}
+        base_url=base_url(egress), api_key="unused", default_headers={"traceparent": trace}
     )
     client.chat.completions.create(model="standin", messages=QUESTION)
     assert llm.traceparents[-1].split("-")[1] == trace.split("-")[1]
 
 
-def test_a_transaction_held_while_the_model_answers_is_found(gateway, llm):
+def test_a_transaction_held_while_the_model_answers_is_found(egress, llm):
     """The same trace id in a comment and in a header makes both sides one request."""
-    trace = "00-5bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    request = "5bf92f3577b34da6a3ce929d0e0e4736"
+    trace = f"00-{request}-00f067aa0ba902b7-01"
     comment = f"/*traceparent='{trace}',route='%2Fanswer'*/"
-    before = gateway.log().count("5bf92f3577b34da6a3ce929d0e0e4736")
-    with psycopg.connect(**gateway.dsn()) as connection:
-        connection.execute(f"select 41 + 1 as answer {comment}")
+    with psycopg.connect(**egress.dsn()) as connection:
+        connection.execute(f"select 471147 + 1 as answer {comment}")
         client = openai.OpenAI(
-            base_url=base_url(gateway), api_key="unused", default_headers={"traceparent": trace}
+            base_url=base_url(egress), api_key="unused", default_headers={"traceparent": trace}
         )
         for _ in client.chat.completions.create(
             model="standin", messages=QUESTION, stream=True, max_tokens=5
         ):
             pass
         connection.commit()
-    eventually(
-        lambda: gateway.log().count("5bf92f3577b34da6a3ce929d0e0e4736") > before,
+    held = eventually(
+        lambda: [line for line in egress.log().splitlines() if request in line],
         what="the hold in the log",
     )
-    held = [line for line in gateway.log().splitlines() if "5bf92f3577b34da6a3ce929d0e0e4736" in line]
-    assert "/answer" in held[-1] and "llm" in held[-1] and "41" not in held[-1], held[-1]
-    metrics = [line for line in gateway.admin("/metrics")[1].splitlines() if "/answer" in line]
+    assert "/answer" in held[-1] and "llm" in held[-1] and "471147" not in held[-1], held[-1]
+    metrics = [line for line in egress.admin("/metrics")[1].splitlines() if "/answer" in line]
     assert any("llm" in line and not line.endswith(" 0") for line in metrics), metrics
 
 
@@ -165,8 +128,8 @@ def problem(answer):
     return answer.json()
 
 
-def test_faults_are_told_as_problems(gateway):
-    root = f"http://127.0.0.1:{gateway.http_port}"
+def test_faults_are_told_as_problems(egress):
+    root = f"http://127.0.0.1:{egress.http_port}"
     unknown = httpx.get(f"{root}/nobody/v1")
     assert unknown.status_code == 404 and problem(unknown)["status"] == 404
     gone = httpx.post(f"{root}/gone/v1", json={})
@@ -187,31 +150,31 @@ def test_faults_are_told_as_problems(gateway):
     ],
     ids=["TLS", "nonsense", "a negative length", "a broken chunk", "a header of 2 MB"],
 )
-def test_broken_requests_end_their_own_connection_only(gateway, data):
+def test_broken_requests_end_their_own_connection_only(egress, data):
     import socket
 
-    with socket.create_connection(("127.0.0.1", gateway.http_port), timeout=10) as client:
+    with socket.create_connection(("127.0.0.1", egress.http_port), timeout=10) as client:
         try:
             client.sendall(data)
             answer = client.recv(4096)
         except ConnectionError:
             answer = b""
         assert answer == b"" or answer.startswith(b"HTTP/1.1 4"), answer
-    client = openai.OpenAI(base_url=base_url(gateway), api_key="unused")
+    client = openai.OpenAI(base_url=base_url(egress), api_key="unused")
     assert client.chat.completions.create(model="standin", messages=QUESTION)
 
 
-def test_memory_stays_bounded_while_bad_clients_connect(gateway):
+def test_memory_stays_bounded_while_bad_clients_connect(egress):
     import socket
 
-    before = gateway.resident_bytes()
+    before = egress.resident_bytes()
     clients = []
     try:
         for _ in range(500):
-            client = socket.create_connection(("127.0.0.1", gateway.http_port), timeout=10)
+            client = socket.create_connection(("127.0.0.1", egress.http_port), timeout=10)
             client.sendall(b"POST /llm/v1 HTTP/1.1\r\nHost: x\r\nX-Part: " + b"x" * 4000)
             clients.append(client)
-        assert gateway.resident_bytes() - before < 64 << 20
+        assert egress.resident_bytes() - before < 64 << 20
     finally:
         for client in clients:
             client.close()
