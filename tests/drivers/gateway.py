@@ -15,9 +15,20 @@ BUDGET = 10
 
 class Forebay:
     """Runs from `start` to `stop`. `postgres` and `server` are lines added to those tables;
-    `destinations` are whole tables, and without them there is no HTTP gateway."""
+    `user` is that of the user `app`; `destinations` are whole tables, and without them there
+    is no HTTP gateway. With an `authority`, both legs use TLS."""
 
-    def __init__(self, folder, *, address, authority=None, postgres="", server="", destinations=""):
+    def __init__(
+        self,
+        folder,
+        *,
+        address,
+        authority=None,
+        postgres="",
+        server="",
+        user='password = "env:APP_PASSWORD"',
+        destinations="",
+    ):
         self.folder = pathlib.Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.port, self.http_port, self.admin_port = free_port(), free_port(), free_port()
@@ -46,7 +57,7 @@ address = "{address}"
 budget = {BUDGET}
 {server}
 [postgres.users.app]
-password = "env:APP_PASSWORD"
+{user}
 
 {http}{destinations}
 """

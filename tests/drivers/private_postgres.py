@@ -53,7 +53,8 @@ class PrivatePostgres:
 
     def _run(self, as_other):
         settings = {
-            "listen_addresses": "127.0.0.1",
+            # Its certificate is not made out for the second address.
+            "listen_addresses": "127.0.0.1,127.0.0.2",
             "unix_socket_directories": str(self.folder),
             "max_connections": self.max_connections,
             "fsync": "off",
