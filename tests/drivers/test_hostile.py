@@ -73,7 +73,8 @@ def test_a_broken_startup_packet_is_told_so_and_logged_once(forebay, data):
 
 def test_a_startup_without_a_user_is_told_so(forebay):
     error = refused(forebay, startup({"database": "app"}))
-    assert error["C"] == "08P01" and "user" in error["M"]
+    # PostgreSQL's own code and words.
+    assert error["C"] == "28000" and "no PostgreSQL user name" in error["M"]
 
 
 def test_an_unknown_protocol_is_told_so(forebay):
