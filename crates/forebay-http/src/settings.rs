@@ -58,8 +58,8 @@ pub struct DestinationSettings {
     /// Connections we may open there. Default: 70 % of `documented_limit`, or 50.
     #[serde(default)]
     pub budget: Option<u32>,
-    /// Percent of the budget opened at start and kept. Default 25; only for credentials that
-    /// are the same for every tenant.
+    /// Percent of the budget opened at start and kept, at least one connection, for those
+    /// whose credentials are configured (in turn) or who need none. 0: none. Default 25.
     #[serde(default = "warm_up")]
     pub warm_up: u8,
     /// Idle connections are closed after this. Default 45s.
@@ -91,7 +91,9 @@ pub struct DestinationSettings {
     /// Credentials of single tenants, before `auth`.
     #[serde(default)]
     pub tenants: BTreeMap<String, CredentialSettings>,
-    /// Workload classes. Default: one, with the whole budget.
+    /// Workload classes. Default: one, with the whole budget. Calls belong to `core`, or to
+    /// the first class where there is no `core`; an agent may choose another one of kind
+    /// `ai` by `x-forebay-class`, and so lower its rank, never raise it.
     #[serde(default)]
     pub classes: BTreeMap<ClassName, ClassSettings>,
 }

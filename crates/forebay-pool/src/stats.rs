@@ -57,7 +57,8 @@ impl Spread {
             .map(|bound| {
                 let to = (bound * 1e6) as u64;
                 below += self.micros.count_between(from, to);
-                from = to + 1;
+                // Values that the histogram cannot tell from `to` were counted with it.
+                from = self.micros.next_non_equivalent(to);
                 (*bound, below)
             })
             .collect();
@@ -206,4 +207,22 @@ pub struct Snapshot {
     pub identities: Vec<IdentitySnapshot>,
     /// What the last failed attempt said, while the destination is not up.
     pub last_error: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_value_is_in_one_bucket_however_coarse_the_histogram() {
+        let mut spread = Spread::default();
+        for micros in (0..2_000_000).step_by(77) {
+            spread.record(Duration::from_micros(micros));
+        }
+        for bounds in [WAIT_BUCKETS, HOLD_BUCKETS] {
+            let seen = spread.snapshot(&bounds);
+            assert!(seen.buckets.windows(2).all(|pair| pair[0].1 <= pair[1].1));
+            assert_eq!(seen.buckets.last().map(|(_, count)| *count), Some(seen.count));
+        }
+    }
 }
