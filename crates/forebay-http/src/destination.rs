@@ -80,7 +80,7 @@ impl Destination {
             tracing::warn!(destination = name, "its credential travels in the clear: use https");
         }
         let pool_settings = pool_settings(name, settings);
-        let default_class = default_class(&pool_settings.classes).clone();
+        let default_class = default_class(&pool_settings.classes);
         let pool = Pool::new(Opener::new(Arc::clone(&target), tls), pool_settings);
         let missing = || invalid("classes", "at most 16 classes are possible".to_owned());
         let default_class = pool.class(default_class.as_str()).ok_or_else(missing)?;
@@ -151,12 +151,10 @@ impl Destination {
 }
 
 /// `core`, as for all untagged work; where that is not configured, the first.
-fn default_class(classes: &[(ClassName, ClassSettings)]) -> &ClassName {
-    static CORE: std::sync::LazyLock<ClassName> =
-        std::sync::LazyLock::new(|| ClassName::new(ClassName::CORE));
+fn default_class(classes: &[(ClassName, ClassSettings)]) -> ClassName {
     let mut names = classes.iter().map(|(name, _)| name);
     let core = names.clone().find(|name| name.as_str() == ClassName::CORE);
-    core.or_else(|| names.next()).unwrap_or(&CORE)
+    core.or_else(|| names.next()).cloned().unwrap_or_else(|| ClassName::new(ClassName::CORE))
 }
 
 fn budget(settings: &DestinationSettings) -> u32 {

@@ -80,6 +80,25 @@ impl Seats {
         own.min(ai).min(free)
     }
 
+    /// How many more connections could be given to callers of whom `waiting` wait in each
+    /// class, at the most.
+    pub(crate) fn lendable(&self, waiting: impl Fn(ClassId) -> u32) -> u32 {
+        let (mut core, mut ai) = (0_u32, 0_u32);
+        for (place, class) in (0_u8..).zip(&self.classes) {
+            let id = ClassId(place);
+            let some = match waiting(id) {
+                0 => 0,
+                waiting => waiting.min(self.headroom(id)),
+            };
+            match class.limits.kind {
+                Kind::Core => core = core.saturating_add(some),
+                Kind::Ai => ai = ai.saturating_add(some),
+            }
+        }
+        let ai = ai.min(self.ai_ceiling.saturating_sub(self.taken_ai));
+        core.saturating_add(ai).min(self.budget.saturating_sub(self.taken))
+    }
+
     pub(crate) fn may_take(&self, class: ClassId) -> bool {
         self.headroom(class) > 0
     }

@@ -63,7 +63,7 @@ impl<K: Connector> Lease<K> {
 
     /// Binds the lease to `request`, which was learnt after the checkout.
     pub fn attach(&mut self, request: Request) {
-        self.pool.attach(self.id, request);
+        self.pool.attach(self.id, &request);
     }
 
     /// Gives it back in `condition`.

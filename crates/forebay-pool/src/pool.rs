@@ -6,8 +6,12 @@
 //! grant sets the connection aside inside the lock, so a waiter that is dropped between
 //! grant and poll loses nothing: its connection goes to the next in the same step.
 
+mod errand;
+mod error;
+mod ticket;
+
 use std::collections::HashMap;
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
@@ -20,14 +24,18 @@ use slotmap::SecondaryMap;
 use tokio::sync::Notify;
 
 use crate::class::{ClassId, ClassName};
-use crate::connect::{ConnectFailure, Connector, FailureKind};
+use crate::connect::Connector;
 use crate::lease::{Condition, Lease};
-use crate::ledger::{Action, Actions, Asked, Fitness, Ledger};
-use crate::queue::{Fate, Rejection};
+use crate::ledger::{Action, Actions, Asked, Came, Fitness, Ledger};
+use crate::queue::Rejection;
 use crate::request::Request;
 use crate::settings::PoolSettings;
 use crate::slot::{ConnId, IdentityId, WaiterId};
 use crate::stats::{IdentitySnapshot, Snapshot};
+
+use errand::Errand;
+pub use error::CheckoutError;
+use ticket::{Outcome, Ticket};
 
 /// What a caller asks for.
 #[derive(Debug, Clone)]
@@ -40,65 +48,6 @@ pub struct Ask<I> {
     pub request: Option<Request>,
     /// Until when at the latest; the class's checkout timeout counts besides.
     pub deadline: Option<Instant>,
-}
-
-/// Why there is no connection.
-#[derive(Debug, Clone, thiserror::Error)]
-#[non_exhaustive]
-pub enum CheckoutError {
-    /// Told at once, nobody waited: the destination is saturated. SQLSTATE 53300, HTTP 429.
-    #[error("the queue of class `{class}` for `{destination}` is full: {limit} requests wait")]
-    QueueFull {
-        /// The destination.
-        destination: Arc<str>,
-        /// The class.
-        class: ClassName,
-        /// Requests that may wait.
-        limit: u32,
-        /// When a place is likely.
-        retry_after: Duration,
-    },
-    /// All seats of the class stayed taken until the deadline. SQLSTATE 53300, HTTP 503.
-    #[error(
-        "waited {} ms for a connection of class `{class}` to `{destination}`: all were in use",
-        waited.as_millis()
-    )]
-    TimedOut {
-        /// The destination.
-        destination: Arc<str>,
-        /// The class.
-        class: ClassName,
-        /// How long the caller waited.
-        waited: Duration,
-        /// When a place is likely.
-        retry_after: Duration,
-    },
-    /// Nobody answers at the destination. SQLSTATE 08001 at login, 57P03 later; HTTP 502.
-    #[error("`{destination}` cannot be reached: {failure}")]
-    Unreachable {
-        /// The destination.
-        destination: Arc<str>,
-        /// What the last attempt said.
-        #[source]
-        failure: ConnectFailure,
-        /// When the next attempt is due.
-        retry_after: Duration,
-    },
-    /// The destination answers, and refuses this identity.
-    #[error("`{destination}` refuses the login: {failure}")]
-    Denied {
-        /// The destination.
-        destination: Arc<str>,
-        /// What it said.
-        #[source]
-        failure: ConnectFailure,
-    },
-    /// The pool is draining. SQLSTATE 57P01, HTTP 503.
-    #[error("the pool of `{destination}` is closing")]
-    Closed {
-        /// The destination.
-        destination: Arc<str>,
-    },
 }
 
 /// Connections to one destination, shared by classes and identities. Cheap to clone.
@@ -224,14 +173,15 @@ impl<K: Connector> Pool<K> {
     /// Dropped at any await point, its place in the queue is free at once, and a connection
     /// that was already set aside goes to the next in line.
     pub async fn checkout(&self, ask: Ask<K::Identity>) -> Result<Lease<K>, CheckoutError> {
-        let since = time::now();
+        let mut came = Came::Now;
         loop {
-            let ticket = match self.shared.ask(&ask, since)? {
+            let answer = poll_fn(|cx| Poll::Ready(self.shared.ask(&ask, &mut came, cx))).await?;
+            match answer {
                 Answer::Lease(lease) => return Ok(lease),
-                Answer::Wait(ticket) => ticket,
-            };
-            if let Some(lease) = ticket.wait(ask.class, since).await? {
-                return Ok(lease);
+                Answer::Wait(ticket) => match ticket.wait().await? {
+                    Outcome::Lease(lease) => return Ok(lease),
+                    Outcome::WasDead => {}
+                },
             }
         }
     }
@@ -279,6 +229,7 @@ impl<K: Connector> Pool<K> {
                 return;
             }
             tokio::select! {
+            biased;
                 () = emptied => {}
                 () = &mut timer => return,
             }
@@ -295,6 +246,7 @@ async fn look_around<K: Connector>(pool: Weak<Shared<K>>) {
         // Held for one round at the most, so a pool that nobody has any more ends with it.
         let notified = shared.alarm.notified();
         tokio::select! {
+            biased;
             () = notified => {}
             () = &mut timer => {}
         }
@@ -310,11 +262,11 @@ impl<K: Connector> Shared<K> {
     /// Lets the ledger decide under the lock, then carries out what it decided.
     fn act<R>(self: &Arc<Self>, decide: impl FnOnce(&mut State<K>, &mut Actions) -> R) -> R {
         let mut actions = Actions::new();
-        let (result, chores) = {
-            let mut state = self.state.lock();
-            let result = decide(&mut state, &mut actions);
-            (result, state.prepare(&actions))
-        };
+        let mut chores = Chores::new();
+        let mut state = self.state.lock();
+        let result = decide(&mut state, &mut actions);
+        state.prepare(&actions, &mut chores);
+        drop(state);
         for chore in chores {
             self.carry_out(chore);
         }
@@ -328,103 +280,65 @@ impl<K: Connector> Shared<K> {
             Chore::Alarm => self.alarm.notify_one(),
             Chore::Emptied => self.emptied.notify_waiters(),
             Chore::Open(id, identity) => {
-                self.spawner.spawn(Arc::clone(self).open(id, identity));
+                self.spawner.spawn(Errand::open(Arc::clone(self), id, identity));
             }
             Chore::Reset(id, connection) => {
-                self.spawner.spawn(Arc::clone(self).reset(id, connection));
+                self.spawner.spawn(Errand::reset(Arc::clone(self), id, connection));
             }
             Chore::Probe(id, connection) => {
-                self.spawner.spawn(Arc::clone(self).probe(id, connection));
+                self.spawner.spawn(Errand::probe(Arc::clone(self), id, connection));
             }
         }
     }
 
-    async fn open(self: Arc<Self>, id: ConnId, identity: K::Identity) {
-        let attempt = time::timeout(self.timings.connect, self.connector.connect(&identity)).await;
-        let outcome = attempt.unwrap_or_else(|_| {
-            let error = ConnectTimeout(self.timings.connect);
-            Err(ConnectFailure::new(FailureKind::Unreachable, error))
-        });
-        let now = time::now();
-        self.act(|state, actions| match outcome {
-            Ok(connection) => {
-                state.connections.insert(id, connection);
-                state.ledger.opened(id, now, actions);
-            }
-            Err(failure) => {
-                tracing::warn!(destination = %self.destination, %identity, error = %failure, "connect failed");
-                state.ledger.open_failed(id, failure, now, actions);
-            }
-        });
-    }
-
-    async fn reset(self: Arc<Self>, id: ConnId, connection: K::Connection) {
-        let reset = time::timeout(self.timings.reset, self.connector.reset(connection)).await;
-        let connection = reset.ok().flatten();
-        let now = time::now();
-        self.act(|state, actions| {
-            let fitness = state.put_back(id, connection, Fitness::Unclean);
-            state.ledger.cleaned(id, fitness, now, actions);
-        });
-    }
-
-    async fn probe(self: Arc<Self>, id: ConnId, connection: K::Connection) {
-        let probe = time::timeout(self.timings.connect, self.connector.probe(connection)).await;
-        let connection = probe.ok().flatten();
-        let now = time::now();
-        self.act(|state, actions| {
-            let fitness = state.put_back(id, connection, Fitness::Dead);
-            state.ledger.probed(id, fitness, now, actions);
-        });
-    }
-
+    /// Asks once; a caller that has to wait is registered by the same decision.
     fn ask(
         self: &Arc<Self>,
         ask: &Ask<K::Identity>,
-        since: Instant,
+        came: &mut Came,
+        cx: &Context<'_>,
     ) -> Result<Answer<K>, CheckoutError> {
         loop {
             let now = time::now();
+            let since = match *came {
+                Came::Now => now,
+                Came::Before(since) => since,
+            };
+            let (class, request) = (ask.class, ask.request.as_ref());
             let asked = self.act(|state, actions| {
                 let identity = state.identity(&ask.identity);
-                let asked =
-                    state.ledger.ask(identity, ask.class, ask.request.clone(), since, now, actions);
-                match asked {
-                    Asked::Granted(id) => Ok(state
-                        .hand_out(id, Rested::InPool, &self.connector, now, actions)
-                        .map(|c| (id, c))),
-                    Asked::Waiting(id) => Err(Ok((id, state.ledger.deadline(ask.class, since)))),
+                match state.ledger.ask(identity, class, request, *came, now, actions) {
+                    Asked::Granted(id) => {
+                        Told::Granted(id, state.hand_out(id, &self.connector, now, actions))
+                    }
+                    Asked::Waiting(id) => {
+                        state.wakers.insert(id, cx.waker().clone());
+                        Told::Waiting(id, state.ledger.deadline(class, since))
+                    }
                     Asked::Rejected(why) => {
-                        Err(Err(state.explain(self, ask.class, why, since, now)))
+                        Told::Rejected(state.explain(self, class, why, since, now))
                     }
                 }
             });
+            // Should the connection have died at rest: ask again, in the same place.
+            *came = Came::Before(since);
             match asked {
-                Ok(Some((id, connection))) => {
-                    return Ok(Answer::Lease(self.lease(id, ask.class, now, connection)));
+                Told::Granted(id, Some(connection)) => {
+                    let lease = Lease::new(Arc::clone(self), id, class, now, connection);
+                    return Ok(Answer::Lease(lease));
                 }
-                // It had died at rest: ask again, in the same place.
-                Ok(None) => {}
-                Err(Ok((waiter, latest))) => {
+                Told::Granted(_, None) => {}
+                Told::Waiting(waiter, latest) => {
                     let deadline = ask.deadline.map_or(latest, |own| own.min(latest));
-                    return Ok(Answer::Wait(Ticket { pool: Arc::clone(self), waiter, deadline }));
+                    let ticket = Ticket::new(Arc::clone(self), waiter, class, since, deadline);
+                    return Ok(Answer::Wait(ticket));
                 }
-                Err(Err(error)) => return Err(error),
+                Told::Rejected(error) => return Err(error),
             }
         }
     }
 
-    fn lease(
-        self: &Arc<Self>,
-        id: ConnId,
-        class: ClassId,
-        since: Instant,
-        connection: K::Connection,
-    ) -> Lease<K> {
-        Lease::new(Arc::clone(self), id, class, since, connection)
-    }
-
-    pub(crate) fn attach(self: &Arc<Self>, id: ConnId, request: Request) {
+    pub(crate) fn attach(self: &Arc<Self>, id: ConnId, request: &Request) {
         let now = time::now();
         self.act(|state, _| state.ledger.attach(id, request, now));
     }
@@ -443,13 +357,11 @@ impl<K: Connector> Shared<K> {
     }
 }
 
-/// Where a connection was before it was handed out.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Rested {
-    /// Idle for some time: it may have died there.
-    InPool,
-    /// Its last owner gave it back this moment.
-    JustReturned,
+/// What the ledger said to one who asked, with the connection if there was one.
+enum Told<C> {
+    Granted(ConnId, Option<C>),
+    Waiting(WaiterId, Instant),
+    Rejected(CheckoutError),
 }
 
 impl<K: Connector> State<K> {
@@ -463,14 +375,9 @@ impl<K: Connector> State<K> {
                 false
             }
             Action::Wake(_) | Action::Open(..) | Action::Close(_) => true,
-            Action::Reset(_) | Action::Probe(_) => true,
+            Action::Reset(_) | Action::Probe(_) | Action::Forget(_) => true,
         });
         self.next_alarm = Some(at);
-        for id in self.ledger.retire_identities() {
-            if let Some(name) = self.identity_names.remove(id) {
-                self.identities.remove(&name);
-            }
-        }
         at
     }
 
@@ -484,21 +391,27 @@ impl<K: Connector> State<K> {
         id
     }
 
-    /// Takes a lent connection out of the pool's hands; `None` if it had died meanwhile.
+    /// Takes a lent connection out of the pool's hands; `None` if it had died at rest.
     fn hand_out(
         &mut self,
         id: ConnId,
-        rested: Rested,
         connector: &K,
         now: Instant,
         actions: &mut Actions,
     ) -> Option<K::Connection> {
-        let mut connection = self.connections.remove(id)?;
-        if rested == Rested::InPool && !connector.is_open(&mut connection) {
+        if !self.connections.get_mut(id).is_some_and(|connection| connector.is_open(connection)) {
             self.ledger.was_dead(id, now, actions);
             return None;
         }
-        Some(connection)
+        self.connections.remove(id)
+    }
+
+    /// The task to be woken for `waiter`; returns the one it replaces.
+    fn register(&mut self, waiter: WaiterId, waker: &Waker) -> Option<Waker> {
+        match self.wakers.get(waiter) {
+            Some(known) if known.will_wake(waker) => None,
+            _ => self.wakers.insert(waiter, waker.clone()),
+        }
     }
 
     fn put_back(
@@ -517,8 +430,7 @@ impl<K: Connector> State<K> {
     }
 
     /// Turns actions into chores that need no lock.
-    fn prepare(&mut self, actions: &Actions) -> Chores<K> {
-        let mut chores = Chores::new();
+    fn prepare(&mut self, actions: &Actions, chores: &mut Chores<K>) {
         for action in actions {
             let chore = match *action {
                 Action::Wake(waiter) => self.wakers.remove(waiter).map(Chore::Wake),
@@ -533,13 +445,18 @@ impl<K: Connector> State<K> {
                     Some(Chore::Alarm)
                 }
                 Action::Alarm(_) => None,
+                Action::Forget(id) => {
+                    if let Some(name) = self.identity_names.remove(id) {
+                        self.identities.remove(&name);
+                    }
+                    None
+                }
             };
             chores.extend(chore);
         }
         if self.ledger.is_empty() && self.ledger.is_closing() {
             chores.push(Chore::Emptied);
         }
-        chores
     }
 
     fn explain(
@@ -573,84 +490,5 @@ impl<K: Connector> State<K> {
             Rejection::Denied(failure) => CheckoutError::Denied { destination, failure },
             Rejection::Closed => CheckoutError::Closed { destination },
         }
-    }
-}
-
-/// An attempt to connect that took too long.
-#[derive(Debug, thiserror::Error)]
-#[error("no connection within {0:?}")]
-struct ConnectTimeout(Duration);
-
-/// A place in the queue; dropped, it is free.
-struct Ticket<K: Connector> {
-    pool: Arc<Shared<K>>,
-    waiter: WaiterId,
-    deadline: Instant,
-}
-
-impl<K: Connector> Ticket<K> {
-    /// `None`: the connection it was given had died; ask again.
-    async fn wait(self, class: ClassId, since: Instant) -> Result<Option<Lease<K>>, CheckoutError> {
-        // Armed only when the first poll has to wait.
-        let mut timer = pin!(time::sleep_until(self.deadline));
-        poll_fn(|cx| {
-            if let Poll::Ready(result) = self.poll(class, since, cx) {
-                return Poll::Ready(result);
-            }
-            if timer.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
-            }
-            let now = time::now();
-            self.pool.act(|state, _| state.ledger.expire(self.waiter, now));
-            self.poll(class, since, cx)
-        })
-        .await
-    }
-
-    fn poll(
-        &self,
-        class: ClassId,
-        since: Instant,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<Lease<K>>, CheckoutError>> {
-        let now = time::now();
-        let fate = self.pool.act(|state, actions| match state.ledger.fate(self.waiter) {
-            Fate::Waiting { .. } => {
-                match state.wakers.get_mut(self.waiter) {
-                    Some(waker) => waker.clone_from(cx.waker()),
-                    None => drop(state.wakers.insert(self.waiter, cx.waker().clone())),
-                }
-                Poll::Pending
-            }
-            Fate::Granted { conn } => {
-                let conn = *conn;
-                let lent = state.ledger.lent_since(conn).map_or(now, |(_, at)| at);
-                state.ledger.take_grant(self.waiter);
-                let rested = match state.connections.get(conn) {
-                    Some(_) if lent < now => Rested::InPool,
-                    _ => Rested::JustReturned,
-                };
-                let connection = state.hand_out(conn, rested, &self.pool.connector, now, actions);
-                Poll::Ready(Ok(connection.map(|c| (conn, lent, c))))
-            }
-            Fate::Taken => Poll::Ready(Ok(None)),
-            Fate::Rejected(why) => {
-                let why = why.clone();
-                Poll::Ready(Err(state.explain(&self.pool, class, why, since, now)))
-            }
-        });
-        fate.map_ok(|granted| {
-            granted.map(|(id, since, connection)| self.pool.lease(id, class, since, connection))
-        })
-    }
-}
-
-impl<K: Connector> Drop for Ticket<K> {
-    fn drop(&mut self) {
-        let now = time::now();
-        self.pool.act(|state, actions| {
-            state.wakers.remove(self.waiter);
-            state.ledger.abandon(self.waiter, now, actions);
-        });
     }
 }

@@ -11,8 +11,7 @@ use slotmap::SlotMap;
 
 use crate::class::ClassId;
 use crate::connect::ConnectFailure;
-use crate::request::Request;
-use crate::slot::{ConnId, IdentityId, WaiterId};
+use crate::slot::{ConnId, IdentityId, RequestId, WaiterId};
 
 /// Whose turn comes first. A request that already holds a connection can free it only by
 /// going on; one that was admitted must not be starved by newcomers.
@@ -56,8 +55,6 @@ pub(crate) enum Fate {
     Granted {
         conn: ConnId,
     },
-    /// It has its connection.
-    Taken,
     Rejected(Rejection),
 }
 
@@ -66,7 +63,7 @@ pub(crate) enum Fate {
 pub(crate) struct Waiter {
     pub(crate) identity: IdentityId,
     pub(crate) class: ClassId,
-    pub(crate) request: Option<Request>,
+    pub(crate) request: Option<RequestId>,
     pub(crate) level: Level,
     /// Its rank within its lane: when it came, or when its request was admitted.
     pub(crate) age: Instant,
@@ -102,8 +99,18 @@ impl Lanes {
         self.lanes[class.index()].iter().map(|lane| lane.len).sum()
     }
 
-    pub(crate) fn head(&self, class: ClassId, level: Level) -> Option<WaiterId> {
-        self.lanes[class.index()][level.index()].head
+    /// The first of `class`: the oldest of the best level.
+    pub(crate) fn first(&self, class: ClassId) -> Option<(Level, WaiterId)> {
+        let lanes = &self.lanes[class.index()];
+        Level::ALL.into_iter().find_map(|level| Some((level, lanes[level.index()].head?)))
+    }
+
+    /// Everybody, lane by lane.
+    pub(crate) fn all(&self, waiters: &SlotMap<WaiterId, Waiter>) -> Vec<WaiterId> {
+        let heads = self.lanes.iter().flatten().filter_map(|lane| lane.head);
+        heads
+            .flat_map(|head| std::iter::successors(Some(head), |id| links(waiters, *id).1))
+            .collect()
     }
 
     /// Puts `id` into its lane, behind all that are older. Newcomers go to the end at once.
@@ -157,7 +164,7 @@ fn links(
 ) -> (Option<WaiterId>, Option<WaiterId>) {
     match waiters[id].fate {
         Fate::Waiting { prev, next } => (prev, next),
-        Fate::Granted { .. } | Fate::Taken | Fate::Rejected(_) => {
+        Fate::Granted { .. } | Fate::Rejected(_) => {
             unreachable!("only waiting callers are linked")
         }
     }

@@ -9,7 +9,6 @@ use std::time::Instant;
 use slotmap::new_key_type;
 
 use crate::class::ClassId;
-use crate::request::Request;
 
 new_key_type! {
     /// A connection of one pool.
@@ -18,14 +17,16 @@ new_key_type! {
     pub(crate) struct WaiterId;
     /// An identity of one pool.
     pub(crate) struct IdentityId;
+    /// A request that one pool knows.
+    pub(crate) struct RequestId;
 }
 
 /// Where a connection is in its life.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) enum Slot {
     Opening { since: Instant },
     Idle { since: Instant, checked: Instant },
-    Leased { class: ClassId, since: Instant, request: Option<Request> },
+    Leased { class: ClassId, since: Instant, request: Option<RequestId> },
     Cleaning { class: ClassId },
     Probing { idle_since: Instant },
 }
@@ -37,4 +38,17 @@ pub(crate) struct Conn {
     /// Drawn once, at birth; a jitter drawn at each look would be none.
     pub(crate) expires: Instant,
     pub(crate) slot: Slot,
+}
+
+impl Conn {
+    /// Since when it rests; `None` if it does not.
+    pub(crate) fn idle_since(&self) -> Option<Instant> {
+        match self.slot {
+            Slot::Idle { since, .. } => Some(since),
+            Slot::Opening { .. }
+            | Slot::Leased { .. }
+            | Slot::Cleaning { .. }
+            | Slot::Probing { .. } => None,
+        }
+    }
 }

@@ -50,15 +50,19 @@ impl Spread {
             |q: f64| Duration::from_micros(self.micros.value_at_quantile(q)).as_secs_f64();
         let empty = self.micros.is_empty();
         let at = |q: f64| if empty { 0.0 } else { quantile(q) };
+        // One pass over what was recorded. A slot of the histogram may span a bound: its
+        // lowest value decides, so that nothing is counted on both sides.
+        let mut recorded = self.micros.iter_recorded().peekable();
         let mut below = 0;
-        let mut from = 0;
         let buckets = bounds
             .iter()
             .map(|bound| {
                 let to = (bound * 1e6) as u64;
-                below += self.micros.count_between(from, to);
-                // Values that the histogram cannot tell from `to` were counted with it.
-                from = self.micros.next_non_equivalent(to);
+                while let Some(slot) = recorded
+                    .next_if(|slot| self.micros.lowest_equivalent(slot.value_iterated_to()) <= to)
+                {
+                    below += slot.count_at_value();
+                }
                 (*bound, below)
             })
             .collect();
@@ -224,5 +228,16 @@ mod tests {
             assert!(seen.buckets.windows(2).all(|pair| pair[0].1 <= pair[1].1));
             assert_eq!(seen.buckets.last().map(|(_, count)| *count), Some(seen.count));
         }
+    }
+
+    #[test]
+    fn a_time_on_a_bound_is_counted_once() {
+        let mut spread = Spread::default();
+        for millis in [2, 2_000, 90_000] {
+            spread.record(Duration::from_millis(millis));
+        }
+        let counts: Vec<_> = spread.snapshot(&HOLD_BUCKETS).buckets.iter().map(|b| b.1).collect();
+        assert_eq!(counts, [0, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2]);
+        assert_eq!(spread.snapshot(&HOLD_BUCKETS).count, 3);
     }
 }

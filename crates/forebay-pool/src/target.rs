@@ -16,6 +16,7 @@ use crate::stats::Health;
 const BREAKER: u32 = 5;
 const BACKOFF_BASE: Duration = Duration::from_millis(100);
 const BACKOFF_MOST: Duration = Duration::from_secs(10);
+const ROUNDING: Duration = Duration::from_micros(1);
 /// A busy server is asked again after this.
 const BUSY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -31,8 +32,8 @@ pub(crate) enum Pace {
 
 #[derive(Debug)]
 pub(crate) struct Opener {
-    concurrent: u32,
-    rate: f64,
+    pub(crate) concurrent: u32,
+    pub(crate) rate: f64,
     in_flight: u32,
     tokens: f64,
     refilled: Instant,
@@ -86,7 +87,8 @@ impl Opener {
         if self.tokens >= 1.0 {
             return Pace::Now;
         }
-        let missing = Duration::from_secs_f64((1.0 - self.tokens) / self.rate);
+        // A little later than the sum says: a timer that rings too early rings twice.
+        let missing = Duration::from_secs_f64((1.0 - self.tokens) / self.rate) + ROUNDING;
         Pace::At(now + missing.max(Duration::from_millis(1)))
     }
 

@@ -1,0 +1,242 @@
+//! What becomes of a connection that comes home: it was opened, given back, reset or probed,
+//! or it never came. Each way ends in the same three steps: rest or close it, give what is
+//! free to those who wait, open what is still missing.
+
+use std::time::{Duration, Instant};
+
+use crate::class::ClassId;
+use crate::connect::{ConnectFailure, FailureKind};
+use crate::lease::Condition;
+use crate::queue::Rejection;
+use crate::slot::{ConnId, Slot};
+
+use super::{Action, Actions, Ledger};
+
+/// How long a server's refusal of an identity is believed.
+const DENIAL: Duration = Duration::from_secs(1);
+
+/// What came out of looking after a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fitness {
+    /// As good as fresh.
+    Fit,
+    /// It did not answer and was closed.
+    Dead,
+    /// It could not be brought to a known state and was closed.
+    Unclean,
+}
+
+impl Ledger {
+    /// A connection is given back by its owner.
+    pub(crate) fn give_back(
+        &mut self,
+        id: ConnId,
+        condition: Condition,
+        now: Instant,
+        actions: &mut Actions,
+    ) {
+        let held =
+            self.lent_since(id).map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        let class = self.end_lease(id, now);
+        let stats = &mut self.counters.classes[class.index()];
+        stats.hold.record(held);
+        let seconds = held.as_secs_f64();
+        stats.hold_mean = Some(stats.hold_mean.map_or(seconds, |m| m + 0.1 * (seconds - m)));
+        self.come_home(id, class, condition, now, actions);
+    }
+
+    /// The request that a lease belonged to holds one less. The seat is still taken.
+    pub(super) fn end_lease(&mut self, id: ConnId, now: Instant) -> ClassId {
+        let Slot::Leased { class, request, .. } = self.conns[id].slot else {
+            unreachable!("only what was lent is given back");
+        };
+        self.let_go(request, now);
+        class
+    }
+
+    pub(super) fn come_home(
+        &mut self,
+        id: ConnId,
+        class: ClassId,
+        condition: Condition,
+        now: Instant,
+        actions: &mut Actions,
+    ) {
+        match condition {
+            Condition::Clean => {
+                self.seats.free(class);
+                self.rest(id, now, now, actions);
+            }
+            // The seat stays taken, so a storm of cancellations cannot exceed a ceiling.
+            Condition::Unknown => {
+                self.conns[id].slot = Slot::Cleaning { class };
+                self.cleaning += 1;
+                actions.push(Action::Reset(id));
+            }
+            Condition::Broken => {
+                self.seats.free(class);
+                self.counters.closed.broken += 1;
+                self.discard(id, actions);
+            }
+        }
+        self.dispatch(now, actions);
+        self.open_more(now, actions);
+    }
+
+    /// A connection that was just lent turned out to be dead before its owner used it.
+    pub(crate) fn was_dead(&mut self, id: ConnId, now: Instant, actions: &mut Actions) {
+        let class = self.end_lease(id, now);
+        self.counters.classes[class.index()].checkouts -= 1;
+        self.seats.free(class);
+        self.counters.closed.broken += 1;
+        self.discard(id, actions);
+        self.dispatch(now, actions);
+        self.open_more(now, actions);
+    }
+
+    /// A connect succeeded.
+    pub(crate) fn opened(&mut self, id: ConnId, now: Instant, actions: &mut Actions) {
+        let Slot::Opening { since } = self.conns[id].slot else {
+            unreachable!("only what is opening can be opened");
+        };
+        let took = now.saturating_duration_since(since);
+        self.opener.succeeded(took);
+        self.counters.opened += 1;
+        self.counters.connect.record(took);
+        self.opening -= 1;
+        let identity = &mut self.identities[self.conns[id].identity];
+        identity.opening -= 1;
+        identity.live += 1;
+        identity.denied = None;
+        self.rest(id, now, now, actions);
+        self.dispatch(now, actions);
+        self.keep_warm(now, actions);
+        self.open_more(now, actions);
+    }
+
+    /// A connect failed.
+    pub(crate) fn open_failed(
+        &mut self,
+        id: ConnId,
+        failure: ConnectFailure,
+        now: Instant,
+        actions: &mut Actions,
+    ) {
+        let Some(conn) = self.conns.remove(id) else { return };
+        self.opener.failed(&failure, now, &mut self.dice);
+        self.counters.open_failures += 1;
+        self.opening -= 1;
+        let identity = &mut self.identities[conn.identity];
+        identity.opening -= 1;
+        match failure.kind {
+            FailureKind::Denied => {
+                identity.denied = Some((failure.clone(), now + DENIAL));
+                if identity.live == 0 && identity.opening == 0 {
+                    self.reject_all(conn.identity, &Rejection::Denied(failure), now, actions);
+                }
+            }
+            FailureKind::Unreachable if self.opener.gave_up() => {
+                let lost: Vec<_> = self
+                    .queued
+                    .iter()
+                    .copied()
+                    .filter(|identity| self.identities[*identity].live == 0)
+                    .collect();
+                let rejection = Rejection::Unreachable(failure);
+                for identity in lost {
+                    self.reject_all(identity, &rejection, now, actions);
+                }
+            }
+            FailureKind::Unreachable | FailureKind::Busy => {}
+        }
+        if let Some(at) = self.opener.not_before() {
+            actions.push(Action::Alarm(at));
+        }
+        self.open_more(now, actions);
+    }
+
+    /// A reset has ended: well, or with the connection closed.
+    pub(crate) fn cleaned(
+        &mut self,
+        id: ConnId,
+        fit: Fitness,
+        now: Instant,
+        actions: &mut Actions,
+    ) {
+        let Slot::Cleaning { class } = self.conns[id].slot else {
+            unreachable!("only what is being cleaned can be clean");
+        };
+        self.cleaning -= 1;
+        self.seats.free(class);
+        self.back_from_upkeep(id, fit, now, now, actions);
+    }
+
+    /// A probe has ended: well, or with the connection closed.
+    pub(crate) fn probed(&mut self, id: ConnId, fit: Fitness, now: Instant, actions: &mut Actions) {
+        let Slot::Probing { idle_since } = self.conns[id].slot else {
+            unreachable!("only what is being probed can be probed");
+        };
+        self.probing -= 1;
+        self.back_from_upkeep(id, fit, idle_since, now, actions);
+    }
+
+    fn back_from_upkeep(
+        &mut self,
+        id: ConnId,
+        fit: Fitness,
+        idle_since: Instant,
+        now: Instant,
+        actions: &mut Actions,
+    ) {
+        match fit {
+            Fitness::Fit => self.rest(id, idle_since, now, actions),
+            Fitness::Dead => {
+                self.counters.closed.broken += 1;
+                self.forget(id);
+            }
+            Fitness::Unclean => {
+                self.counters.closed.unclean += 1;
+                self.forget(id);
+            }
+        }
+        self.dispatch(now, actions);
+        self.keep_warm(now, actions);
+        self.open_more(now, actions);
+    }
+
+    /// A connection that is fit rests, unless there is a reason to part with it. One that
+    /// was only probed keeps its place among the idle ones, so that probes do not keep alive
+    /// what nobody uses.
+    fn rest(&mut self, id: ConnId, since: Instant, now: Instant, actions: &mut Actions) {
+        if self.closing || self.total() > self.seats.budget {
+            self.counters.closed.surplus += 1;
+            return self.discard(id, actions);
+        }
+        if self.conns[id].expires <= now {
+            self.counters.closed.lifetime += 1;
+            return self.discard(id, actions);
+        }
+        self.conns[id].slot = Slot::Idle { since, checked: now };
+        let idle = &mut self.identities[self.conns[id].identity].idle;
+        let place = if since == now {
+            idle.len()
+        } else {
+            idle.partition_point(|other| self.conns[*other].idle_since() <= Some(since))
+        };
+        idle.insert(place, id);
+        self.idle += 1;
+    }
+
+    /// The connection leaves the ledger, and the shell closes it.
+    pub(super) fn discard(&mut self, id: ConnId, actions: &mut Actions) {
+        self.forget(id);
+        actions.push(Action::Close(id));
+    }
+
+    /// The connection leaves the ledger; the shell has closed it already.
+    fn forget(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.remove(id) {
+            self.identities[conn.identity].live -= 1;
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! Asking, waiting and leaving: who stands in line, and who is told at once that it is no use.
+//!
+//! Always true: at most `queue_factor` times the seats that an AI class can get are *new
+//! requests* in its line, however many queries each has there; a waiter's rank only improves.
+
+use std::time::Instant;
+
+use crate::class::{ClassId, Kind};
+use crate::lease::Condition;
+use crate::queue::{Fate, Level, Rejection, Waiter};
+use crate::request::Request;
+use crate::slot::{ConnId, IdentityId, RequestId, WaiterId};
+
+use super::{Action, Actions, Ledger};
+
+/// What a caller is told at once.
+#[derive(Debug)]
+pub(crate) enum Asked {
+    Granted(ConnId),
+    Waiting(WaiterId),
+    Rejected(Rejection),
+}
+
+/// When a caller came.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Came {
+    Now,
+    /// It was given a connection that turned out to be dead, and keeps its place.
+    Before(Instant),
+}
+
+impl Ledger {
+    /// A caller wants a connection.
+    pub(crate) fn ask(
+        &mut self,
+        identity: IdentityId,
+        class: ClassId,
+        request: Option<&Request>,
+        came: Came,
+        now: Instant,
+        actions: &mut Actions,
+    ) -> Asked {
+        if self.closing {
+            return Asked::Rejected(Rejection::Closed);
+        }
+        let since = match came {
+            Came::Now => now,
+            Came::Before(since) => since,
+        };
+        if self.seats.may_take(class)
+            && let Some(conn) = self.identities[identity].idle.pop()
+        {
+            self.idle -= 1;
+            let request = request.and_then(|request| self.requests.know(request, now));
+            self.lend(conn, class, request, since, now);
+            return Asked::Granted(conn);
+        }
+        if let Some(rejection) = self.hopeless(identity, now) {
+            self.counters.classes[class.index()].failed += 1;
+            return Asked::Rejected(rejection);
+        }
+        let known = request.and_then(|request| self.requests.find(request));
+        let (level, age) = self.requests.rank(known, since, now);
+        let named = known.filter(|id| self.requests.has_place(*id));
+        if level == Level::New && matches!(came, Came::Now) && !self.queue_has_room(class, named) {
+            self.counters.classes[class.index()].queue_full += 1;
+            return Asked::Rejected(Rejection::QueueFull { limit: self.queue_limit(class) });
+        }
+        let request = match known {
+            Some(_) => named,
+            None => request.and_then(|request| self.requests.know(request, now)),
+        };
+        let fate = Fate::Waiting { prev: None, next: None };
+        let waiter =
+            self.waiters.insert(Waiter { identity, class, request, level, age, since, fate });
+        self.enqueue(waiter);
+        self.open_more(now, actions);
+        Asked::Waiting(waiter)
+    }
+
+    /// Nothing to wait for: the destination is down, or refuses this identity, and no
+    /// connection of it is there that could come home.
+    fn hopeless(&self, identity: IdentityId, now: Instant) -> Option<Rejection> {
+        let identity = &self.identities[identity];
+        if identity.live > 0 {
+            return None;
+        }
+        if let Some((failure, _)) = identity.denied(now) {
+            return Some(Rejection::Denied(failure.clone()));
+        }
+        let failure = self.opener.outage().filter(|_| self.opener.is_broken(now))?;
+        Some(Rejection::Unreachable(failure.clone()))
+    }
+
+    /// New requests of `class` that may wait: a multiple of the seats it can get.
+    pub(super) fn queue_limit(&self, class: ClassId) -> u32 {
+        self.seats.reach(class).saturating_mul(self.settings.queue_factor)
+    }
+
+    /// Core is bounded by its connected clients and their deadline.
+    fn queue_has_room(&self, class: ClassId, request: Option<RequestId>) -> bool {
+        self.seats.kind(class) == Kind::Core
+            || self.new_waiting[class.index()] < self.queue_limit(class)
+            || self.new_waits_already(request, class, None)
+    }
+
+    pub(super) fn enqueue(&mut self, id: WaiterId) {
+        let Waiter { identity, class, level, request, .. } = self.waiters[id];
+        let lanes = &mut self.identities[identity].lanes;
+        if lanes.is_empty() {
+            self.queued.push(identity);
+        }
+        lanes.insert(&mut self.waiters, id);
+        if level == Level::New && !self.new_waits_already(request, class, Some(id)) {
+            self.new_waiting[class.index()] += 1;
+        }
+        if let Some(request) = request {
+            self.requests.waits(request, id);
+        }
+    }
+
+    /// Takes `id` out of its lane and out of its request's list.
+    pub(super) fn dequeue(&mut self, id: WaiterId) {
+        let Waiter { identity, class, level, request, .. } = self.waiters[id];
+        let lanes = &mut self.identities[identity].lanes;
+        lanes.remove(&mut self.waiters, id);
+        if lanes.is_empty() {
+            self.queued.retain(|other| *other != identity);
+        }
+        if level == Level::New && !self.new_waits_already(request, class, Some(id)) {
+            self.new_waiting[class.index()] -= 1;
+        }
+        if let Some(request) = request {
+            self.requests.waits_no_more(request, id);
+        }
+    }
+
+    /// `id` goes without a connection: nothing is kept of a request that never had one.
+    fn leave_line(&mut self, id: WaiterId) {
+        self.dequeue(id);
+        if let Some(request) = self.waiters[id].request {
+            self.requests.forget_unserved(request);
+        }
+    }
+
+    /// Is another query of the same new request in the line of `class`?
+    fn new_waits_already(
+        &self,
+        request: Option<RequestId>,
+        class: ClassId,
+        beside: Option<WaiterId>,
+    ) -> bool {
+        request.is_some_and(|request| {
+            self.requests.waiting(request).iter().any(|other| {
+                let waiter = &self.waiters[*other];
+                Some(*other) != beside && waiter.class == class && waiter.level == Level::New
+            })
+        })
+    }
+
+    pub(crate) fn fate(&self, id: WaiterId) -> &Fate {
+        &self.waiters[id].fate
+    }
+
+    /// The caller has heard its fate: it has its connection, or knows why not.
+    pub(crate) fn heard(&mut self, id: WaiterId) {
+        self.waiters.remove(id);
+    }
+
+    /// The waiter's deadline passed. Does nothing to one whose fate is decided.
+    pub(crate) fn expire(&mut self, id: WaiterId, now: Instant) {
+        let Waiter { identity, class, since, ref fate, .. } = self.waiters[id];
+        if !matches!(fate, Fate::Waiting { .. }) {
+            return;
+        }
+        self.leave_line(id);
+        let stats = &mut self.counters.classes[class.index()];
+        stats.wait.record(now.saturating_duration_since(since));
+        let outage = self.opener.outage().filter(|_| self.identities[identity].live == 0);
+        let rejection = match outage {
+            Some(failure) => {
+                stats.failed += 1;
+                Rejection::Unreachable(failure.clone())
+            }
+            None => {
+                stats.timed_out += 1;
+                Rejection::TimedOut
+            }
+        };
+        self.waiters[id].fate = Fate::Rejected(rejection);
+    }
+
+    /// The waiter left without hearing its fate. A connection that was set aside for it goes
+    /// on to the next.
+    pub(crate) fn abandon(&mut self, id: WaiterId, now: Instant, actions: &mut Actions) {
+        let Waiter { class, ref fate, .. } = self.waiters[id];
+        match *fate {
+            Fate::Waiting { .. } => {
+                self.counters.classes[class.index()].abandoned += 1;
+                self.leave_line(id);
+            }
+            Fate::Granted { conn } => {
+                self.counters.classes[class.index()].abandoned += 1;
+                self.return_untouched(conn, now, actions);
+            }
+            Fate::Rejected(_) => {}
+        }
+        self.waiters.remove(id);
+    }
+
+    /// Nobody of `identity` gets anything.
+    pub(super) fn reject_all(
+        &mut self,
+        identity: IdentityId,
+        rejection: &Rejection,
+        now: Instant,
+        actions: &mut Actions,
+    ) {
+        for id in self.identities[identity].lanes.all(&self.waiters) {
+            self.leave_line(id);
+            let waiter = &mut self.waiters[id];
+            let stats = &mut self.counters.classes[waiter.class.index()];
+            stats.failed += 1;
+            stats.wait.record(now.saturating_duration_since(waiter.since));
+            waiter.fate = Fate::Rejected(rejection.clone());
+            actions.push(Action::Wake(id));
+        }
+    }
+
+    pub(super) fn reject_all_closing(&mut self, now: Instant, actions: &mut Actions) {
+        for identity in self.queued.clone() {
+            self.reject_all(identity, &Rejection::Closed, now, actions);
+        }
+    }
+
+    /// A connection was set aside for a caller that left before it came.
+    fn return_untouched(&mut self, conn: ConnId, now: Instant, actions: &mut Actions) {
+        let class = self.end_lease(conn, now);
+        let stats = &mut self.counters.classes[class.index()];
+        stats.checkouts -= 1;
+        stats.waited -= 1;
+        self.come_home(conn, class, Condition::Clean, now, actions);
+    }
+}

@@ -1,0 +1,211 @@
+//! When one more connection is opened, and for whom: as many as those who wait could be
+//! lent, as the pace allows, never more than the budget; at the budget an idle connection of
+//! another identity makes room.
+
+use std::time::{Duration, Instant};
+
+use crate::slot::{Conn, ConnId, IdentityId, Slot, WaiterId};
+use crate::target::Pace;
+
+use super::dispatch::Claim;
+use super::{Action, Actions, Ledger};
+
+/// An idle connection younger than this is not closed to make room for another identity,
+/// unless that one has waited for as long.
+const EVICTABLE: Duration = Duration::from_millis(50);
+
+enum Eviction {
+    Now(ConnId),
+    At(Instant),
+    Never,
+}
+
+/// An identity that lacks a connection which could be lent if it were there.
+struct Needy {
+    identity: IdentityId,
+    claim: Claim,
+    /// Since when its first waiter waits.
+    since: Instant,
+}
+
+impl Ledger {
+    /// Opens what the queue needs, as the pace allows.
+    pub(super) fn open_more(&mut self, now: Instant, actions: &mut Actions) {
+        while !self.closing && !self.queued.is_empty() {
+            let Some(needy) = self.neediest(now, actions) else { return };
+            if self.total() < self.seats.budget {
+                if !self.open_if_paced(needy.identity, now, actions) {
+                    return;
+                }
+                continue;
+            }
+            match self.evictable(&needy, now) {
+                Eviction::Now(victim) => {
+                    if !self.replace(victim, needy.identity, now, actions) {
+                        return;
+                    }
+                }
+                Eviction::At(at) => return actions.push(Action::Alarm(at)),
+                Eviction::Never => return,
+            }
+        }
+    }
+
+    /// A connection of `holder` is free and the budget is used up. Is it the turn of another
+    /// identity, which has waited long enough and has an older claim? Then that connection
+    /// makes room, so that an identity under load cannot keep all of the budget for ever.
+    pub(super) fn give_way(
+        &mut self,
+        claim: Claim,
+        holder: IdentityId,
+        now: Instant,
+        actions: &mut Actions,
+    ) -> bool {
+        if self.queued.len() < 2 || self.closing || self.total() < self.seats.budget {
+            return false;
+        }
+        let Some(needy) = self.neediest(now, actions) else { return false };
+        if needy.identity == holder || needy.claim > claim || needy.since + EVICTABLE > now {
+            return false;
+        }
+        match self.identities[holder].idle.first() {
+            Some(coldest) => self.replace(*coldest, needy.identity, now, actions),
+            None => false,
+        }
+    }
+
+    /// Closes `victim` and opens one of `identity` in its place; `false` if the pace forbids
+    /// it now.
+    fn replace(
+        &mut self,
+        victim: ConnId,
+        identity: IdentityId,
+        now: Instant,
+        actions: &mut Actions,
+    ) -> bool {
+        if !self.is_paced(now, actions) {
+            return false;
+        }
+        self.take_idle(victim);
+        self.counters.closed.evicted += 1;
+        self.discard(victim, actions);
+        self.open(identity, now, actions);
+        true
+    }
+
+    /// The identity whose first waiter has the best claim to a connection that is not there
+    /// and not on its way.
+    fn neediest(&self, now: Instant, actions: &mut Actions) -> Option<Needy> {
+        let lendable = self.seats.lendable(|class| {
+            self.queued.iter().map(|id| self.identities[*id].lanes.waiting(class)).sum()
+        });
+        if lendable == 0 {
+            return None;
+        }
+        let mut on_the_way = 0;
+        let mut best: Option<Needy> = None;
+        for id in &self.queued {
+            let identity = &self.identities[*id];
+            let wanted = self.seats.lendable(|class| identity.lanes.waiting(class));
+            on_the_way += wanted.min(identity.opening);
+            if wanted <= identity.opening {
+                continue;
+            }
+            if let Some((_, until)) = identity.denied(now) {
+                actions.push(Action::Alarm(until));
+                continue;
+            }
+            let Some((claim, waiter)) = self.first_in_line(*id) else { continue };
+            if identity.live > 0 && !self.is_worth_opening(waiter, now, actions) {
+                continue;
+            }
+            if best.as_ref().is_none_or(|other| claim < other.claim) {
+                best = Some(Needy { identity: *id, claim, since: self.waiters[waiter].since });
+            }
+        }
+        best.filter(|_| on_the_way < lendable)
+    }
+
+    /// A burst that the connections at hand absorb sooner than a new one could be opened
+    /// opens nothing (HikariCP, "Welcome to the jungle").
+    fn is_worth_opening(&self, waiter: WaiterId, now: Instant, actions: &mut Actions) -> bool {
+        let waiter = &self.waiters[waiter];
+        let stats = &self.counters.classes[waiter.class.index()];
+        let taken = self.seats.classes[waiter.class.index()].taken;
+        let (Some(connect), Some(hold)) = (self.opener.connect_time(), stats.hold_mean) else {
+            return true;
+        };
+        if taken == 0 {
+            return true;
+        }
+        let waiting = self.identities[waiter.identity].lanes.waiting(waiter.class);
+        if f64::from(waiting) * hold / f64::from(taken) > connect {
+            return true;
+        }
+        let patience = waiter.since + Duration::from_secs_f64(connect.min(1.0));
+        if patience > now {
+            actions.push(Action::Alarm(patience));
+        }
+        patience <= now
+    }
+
+    /// May a connection be opened now? If not, an alarm is set for when it may.
+    fn is_paced(&mut self, now: Instant, actions: &mut Actions) -> bool {
+        match self.opener.pace(now) {
+            Pace::Now => true,
+            Pace::At(at) => {
+                actions.push(Action::Alarm(at));
+                false
+            }
+            Pace::WhenOneEnds => false,
+        }
+    }
+
+    /// Opens a connection of `identity`; `false` if the pace forbids it now.
+    pub(super) fn open_if_paced(
+        &mut self,
+        identity: IdentityId,
+        now: Instant,
+        actions: &mut Actions,
+    ) -> bool {
+        let paced = self.is_paced(now, actions);
+        if paced {
+            self.open(identity, now, actions);
+        }
+        paced
+    }
+
+    fn open(&mut self, identity: IdentityId, now: Instant, actions: &mut Actions) {
+        let jitter = f64::from(self.settings.lifetime_jitter.min(99)) / 100.0;
+        let factor = if jitter > 0.0 { self.dice.between(1.0 - jitter..1.0 + jitter) } else { 1.0 };
+        let expires = now + self.settings.lifetime.mul_f64(factor);
+        let slot = Slot::Opening { since: now };
+        let id = self.conns.insert(Conn { identity, expires, slot });
+        self.identities[identity].opening += 1;
+        self.opening += 1;
+        self.opener.begin();
+        actions.push(Action::Open(id, identity));
+    }
+
+    /// Whether an idle connection of another identity may be closed for `needy`.
+    fn evictable(&self, needy: &Needy, now: Instant) -> Eviction {
+        if self.idle == 0 {
+            return Eviction::Never;
+        }
+        let coldest = self
+            .conns
+            .iter()
+            .filter(|(_, conn)| conn.identity != needy.identity)
+            .filter_map(|(id, conn)| Some((conn.idle_since()?, id)))
+            .min();
+        let Some((idle_since, victim)) = coldest else { return Eviction::Never };
+        let at = idle_since.min(needy.since) + EVICTABLE;
+        if at <= now { Eviction::Now(victim) } else { Eviction::At(at) }
+    }
+
+    /// Takes `id` out of the idle ones of its identity.
+    pub(super) fn take_idle(&mut self, id: ConnId) {
+        self.identities[self.conns[id].identity].idle.retain(|other| *other != id);
+        self.idle -= 1;
+    }
+}

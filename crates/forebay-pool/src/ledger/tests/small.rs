@@ -1,0 +1,1 @@
+//! All lives of a small pool.

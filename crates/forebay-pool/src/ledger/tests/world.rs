@@ -1,0 +1,740 @@
+//! A shell without threads or sockets: it drives the ledger as the pool does, keeps its own
+//! books, and compares the two after each event.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::time::{Duration, Instant};
+
+use forebay_seam::time;
+
+use crate::budget::ClassSeats;
+use crate::class::{ClassId, ClassName, ClassSettings, Kind, Share};
+use crate::connect::{ConnectFailure, FailureKind};
+use crate::lease::Condition;
+use crate::ledger::{Action, Actions, Asked, Came, Fitness, Ledger};
+use crate::queue::{Fate, Level, Rejection};
+use crate::request::{Request, TraceId};
+use crate::settings::{Budget, PoolSettings};
+use crate::slot::{ConnId, IdentityId, Slot, WaiterId};
+
+/// The request number `n`, the same at each call.
+pub(super) fn request(n: u8) -> Request {
+    let trace =
+        TraceId::from_traceparent(&format!("00-{:032x}-0000000000000001-01", u32::from(n) + 1));
+    Request::new("tenant".into(), trace.unwrap())
+}
+
+pub(super) fn failure(kind: FailureKind) -> ConnectFailure {
+    ConnectFailure::new(kind, io::Error::other(format!("{kind:?}")))
+}
+
+pub(super) fn class(kind: Kind, guarantee: u32, ceiling: Option<u32>) -> ClassSettings {
+    ClassSettings {
+        kind,
+        guarantee: Share::Seats(guarantee),
+        ceiling: ceiling.map(Share::Seats),
+        checkout_timeout: Duration::from_secs(5),
+    }
+}
+
+/// A pool of `budget` connections whose pace stands in nobody's way.
+pub(super) fn settings(budget: u32, classes: Vec<ClassSettings>) -> PoolSettings {
+    let named = classes.into_iter().enumerate();
+    PoolSettings {
+        ai_share: 100,
+        classes: named.map(|(n, c)| (ClassName::new(&format!("class {n}")), c)).collect(),
+        concurrent_opens: Some(100),
+        opens_per_second: Some(1_000_000),
+        warm_up: 0,
+        seed: 7,
+        ..PoolSettings::new("destination", Budget::Fixed(budget))
+    }
+}
+
+/// A timer may ring so much later than arithmetic would have it.
+const SLACK: Duration = Duration::from_millis(1);
+
+/// What a caller knows of its own fate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Told {
+    Nothing,
+    /// A connection is set aside for it.
+    Granted(ConnId),
+    Rejected(&'static str),
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Caller {
+    pub(super) identity: IdentityId,
+    pub(super) class: ClassId,
+    pub(super) told: Told,
+}
+
+/// What the books said before an event.
+struct Before {
+    total: u32,
+    classes: Vec<ClassSeats>,
+    new_waiting: Vec<u32>,
+    opening: u32,
+}
+
+pub(super) struct World {
+    pub(super) ledger: Ledger,
+    pub(super) now: Instant,
+    pub(super) identities: Vec<IdentityId>,
+    pub(super) callers: BTreeMap<WaiterId, Caller>,
+    /// Connections out there, those set aside for a caller included.
+    pub(super) leases: BTreeMap<ConnId, ClassId>,
+    pub(super) opens: Vec<(ConnId, IdentityId)>,
+    pub(super) resets: Vec<(ConnId, ClassId)>,
+    pub(super) probes: Vec<ConnId>,
+    /// Connections that were opened and not closed.
+    live: BTreeSet<ConnId>,
+    /// The earliest alarm since the ledger looked around.
+    pub(super) alarm: Option<Instant>,
+    /// When it looks around without an alarm.
+    round: Option<Instant>,
+    /// Was the last look around asked for?
+    rung: bool,
+    opened_ever: u32,
+    /// Opens that the pace has allowed so far, at the most.
+    allowance: f64,
+    classes: u8,
+    /// Who comes again asks, and no queue is full for it.
+    keeps_its_place: bool,
+    /// What the ledger wanted done at the last event.
+    pub(super) last: Actions,
+}
+
+impl World {
+    pub(super) fn new(settings: PoolSettings) -> Self {
+        let now = time::now();
+        let classes = u8::try_from(settings.classes.len()).unwrap();
+        let ledger = Ledger::new(settings, now);
+        let allowance = f64::from(ledger.opener.concurrent);
+        let mut world = Self {
+            ledger,
+            now,
+            identities: Vec::new(),
+            callers: BTreeMap::new(),
+            leases: BTreeMap::new(),
+            opens: Vec::new(),
+            resets: Vec::new(),
+            probes: Vec::new(),
+            live: BTreeSet::new(),
+            alarm: None,
+            round: None,
+            rung: false,
+            opened_ever: 0,
+            allowance,
+            classes,
+            keeps_its_place: false,
+            last: Actions::new(),
+        };
+        world.tick();
+        world
+    }
+
+    /// The identity number `n`, introduced when it is not known (any more).
+    pub(super) fn identity(&mut self, n: usize) -> IdentityId {
+        while self.identities.len() <= n {
+            self.identities.push(self.ledger.introduce());
+        }
+        if !self.ledger.identities.contains_key(self.identities[n]) {
+            self.identities[n] = self.ledger.introduce();
+        }
+        self.identities[n]
+    }
+
+    fn step<R>(&mut self, event: impl FnOnce(&mut Ledger, Instant, &mut Actions) -> R) -> R {
+        self.step_noting(event, |_, _| ())
+    }
+
+    /// One event; `note` writes its answer into the books before they are compared.
+    fn step_noting<R>(
+        &mut self,
+        event: impl FnOnce(&mut Ledger, Instant, &mut Actions) -> R,
+        note: impl FnOnce(&mut Self, &R),
+    ) -> R {
+        let before = Before {
+            total: self.ledger.total(),
+            classes: self.ledger.seats.classes.clone(),
+            new_waiting: self.ledger.new_waiting.clone(),
+            opening: self.ledger.opening,
+        };
+        let mut actions = Actions::new();
+        let result = event(&mut self.ledger, self.now, &mut actions);
+        note(self, &result);
+        self.carry_out(&actions);
+        self.compare_growth(&before);
+        self.last = actions;
+        result
+    }
+
+    fn carry_out(&mut self, actions: &Actions) {
+        let wakes = actions.iter().filter(|action| matches!(action, Action::Wake(_)));
+        let grants = wakes.count();
+        for action in actions {
+            match *action {
+                Action::Wake(id) => self.wake(id, grants == 1),
+                Action::Open(conn, identity) => {
+                    self.opens.push((conn, identity));
+                    self.opened_ever += 1;
+                    let pause = self.ledger.opener.not_before();
+                    assert!(pause.is_none_or(|at| at <= self.now), "nothing is opened in a pause");
+                }
+                Action::Close(conn) => {
+                    assert!(self.live.remove(&conn), "only what lives is closed, and once");
+                }
+                Action::Reset(conn) => {
+                    let class = self.leases.remove(&conn).expect("what is reset was lent");
+                    self.resets.push((conn, class));
+                }
+                Action::Probe(conn) => {
+                    assert!(self.live.contains(&conn) && !self.leases.contains_key(&conn));
+                    self.probes.push(conn);
+                }
+                Action::Forget(id) => assert!(!self.ledger.identities.contains_key(id)),
+                Action::Alarm(at) => {
+                    self.alarm = Some(self.alarm.map_or(at, |other| other.min(at)));
+                }
+            }
+        }
+    }
+
+    /// I7: one wake for each decision, and none without.
+    fn wake(&mut self, id: WaiterId, alone: bool) {
+        let caller = self.callers.get_mut(&id).expect("only who waits is woken");
+        assert_eq!(caller.told, Told::Nothing, "a fate is decided once");
+        caller.told = match self.ledger.fate(id) {
+            Fate::Granted { conn } => {
+                let conn = *conn;
+                assert_eq!(self.leases.insert(conn, caller.class), None, "one owner at a time");
+                assert_eq!(self.ledger.conns[conn].identity, caller.identity, "never lent across");
+                Told::Granted(conn)
+            }
+            Fate::Rejected(why) => Told::Rejected(name(why)),
+            Fate::Waiting { .. } => panic!("woken for nothing"),
+        };
+        // Of several grants in one event the earlier ones change the ranks of those behind.
+        if alone && matches!(caller.told, Told::Granted(_)) {
+            self.assert_fair(id);
+        }
+    }
+
+    /// I8: nobody of the same identity and class has an older claim.
+    fn assert_fair(&self, granted: WaiterId) {
+        let winner = &self.ledger.waiters[granted];
+        for (id, other) in &self.ledger.waiters {
+            let rival = self.callers.get(&id).is_some_and(|c| c.told == Told::Nothing)
+                && matches!(other.fate, Fate::Waiting { .. })
+                && (other.identity, other.class) == (winner.identity, winner.class);
+            let overtaken = other.level == winner.level && other.age < winner.age;
+            assert!(!(rival && overtaken), "{other:?} was overtaken by {winner:?}");
+        }
+    }
+
+    /// I1, I2, I3, I11, I12: what may never grow.
+    fn compare_growth(&mut self, before: &Before) {
+        let ledger = &self.ledger;
+        let seats = &ledger.seats;
+        let total = ledger.total();
+        assert!(total <= seats.budget || total <= before.total, "grew above the budget");
+        let ai = |classes: &[ClassSeats]| -> u32 {
+            classes.iter().filter(|c| c.limits.kind == Kind::Ai).map(|c| c.taken).sum()
+        };
+        let (ai_now, ai_before) = (ai(&seats.classes), ai(&before.classes));
+        assert!(ai_now <= seats.ai_ceiling || ai_now <= ai_before, "grew above the AI share");
+        let taken: u32 = seats.classes.iter().map(|c| c.taken).sum();
+        let free = i64::from(seats.budget) - i64::from(taken);
+        for (k, (class, was)) in seats.classes.iter().zip(&before.classes).enumerate() {
+            if class.taken > was.taken {
+                assert!(class.taken <= class.limits.ceiling, "a class grew above its ceiling");
+                let unmet: i64 = seats
+                    .classes
+                    .iter()
+                    .enumerate()
+                    .filter(|(j, _)| *j != k)
+                    .map(|(_, c)| i64::from(c.limits.guarantee.saturating_sub(c.taken)))
+                    .sum();
+                assert!(unmet <= free, "an unused guarantee was lent to class {k}");
+            }
+            let id = ClassId(u8::try_from(k).unwrap());
+            let waiting = ledger.new_waiting[k];
+            let bounded = seats.kind(id) == Kind::Core
+                || waiting <= ledger.queue_limit(id)
+                || waiting <= before.new_waiting[k] + u32::from(self.keeps_its_place);
+            assert!(bounded, "the queue of class {k} outgrew its bound");
+        }
+        let at_once = ledger.opener.concurrent;
+        let opening = ledger.opening;
+        assert!(opening <= at_once || opening <= before.opening, "too many connects at once");
+        let most = self.allowance + 1e-3;
+        assert!(f64::from(self.opened_ever) <= most, "{} opens of {most}", self.opened_ever);
+        self.keeps_its_place = false;
+        self.assert_consistent();
+    }
+
+    pub(super) fn ask(&mut self, identity: usize, class: u8, request: Option<Request>) -> Asked {
+        self.ask_as(identity, class, request, Came::Now)
+    }
+
+    fn ask_as(
+        &mut self,
+        identity: usize,
+        class: u8,
+        request: Option<Request>,
+        came: Came,
+    ) -> Asked {
+        let identity = self.identity(identity);
+        let class = ClassId(class % self.classes);
+        self.keeps_its_place = matches!(came, Came::Before(_));
+        self.step_noting(
+            |ledger, now, actions| {
+                ledger.ask(identity, class, request.as_ref(), came, now, actions)
+            },
+            |world, asked| match asked {
+                Asked::Granted(conn) => {
+                    assert_eq!(world.leases.insert(*conn, class), None, "one owner at a time");
+                    assert_eq!(world.ledger.conns[*conn].identity, identity, "never lent across");
+                }
+                Asked::Waiting(id) => {
+                    let caller = Caller { identity, class, told: Told::Nothing };
+                    assert!(world.callers.insert(*id, caller).is_none());
+                }
+                Asked::Rejected(_) => {}
+            },
+        )
+    }
+
+    pub(super) fn abandon(&mut self, id: WaiterId) {
+        let caller = self.callers.remove(&id).unwrap();
+        if let Told::Granted(conn) = caller.told {
+            assert!(self.leases.remove(&conn).is_some());
+        }
+        self.step(|ledger, now, actions| ledger.abandon(id, now, actions));
+        assert!(self.ledger.waiters.get(id).is_none(), "nothing is left of who left");
+    }
+
+    pub(super) fn expire(&mut self, id: WaiterId) {
+        let told = self.callers[&id].told.clone();
+        if told == Told::Nothing {
+            // Who finds its own deadline passed needs no wake.
+            self.callers.get_mut(&id).unwrap().told = Told::Rejected("its deadline");
+        }
+        self.step(|ledger, now, _| ledger.expire(id, now));
+        if let Told::Granted(conn) = told {
+            let fate = self.ledger.fate(id);
+            assert!(matches!(fate, Fate::Granted { conn: c } if *c == conn), "a grant stays");
+        }
+    }
+
+    /// The caller takes what was set aside for it.
+    pub(super) fn take(&mut self, id: WaiterId) -> ConnId {
+        let Told::Granted(conn) = self.callers.remove(&id).unwrap().told else {
+            panic!("nothing was set aside for it")
+        };
+        self.step(|ledger, _, _| ledger.heard(id));
+        conn
+    }
+
+    pub(super) fn give_back(&mut self, conn: ConnId, condition: Condition) {
+        match condition {
+            Condition::Clean => drop(self.leases.remove(&conn)),
+            Condition::Unknown => {}
+            Condition::Broken => drop(self.leases.remove(&conn)),
+        }
+        self.step(|ledger, now, actions| ledger.give_back(conn, condition, now, actions));
+    }
+
+    pub(super) fn attach(&mut self, conn: ConnId, request: Request) {
+        self.step(|ledger, now, _| ledger.attach(conn, &request, now));
+    }
+
+    /// A connection that was lent turns out to be dead: its owner asks again.
+    pub(super) fn was_dead(&mut self, conn: ConnId) -> Asked {
+        let Slot::Leased { class, since, request } = self.ledger.conns[conn].slot else {
+            panic!("it was not lent")
+        };
+        let request = request.map(|id| self.ledger.requests.name(id).clone());
+        let identity = self.ledger.conns[conn].identity;
+        let identity = self.identities.iter().position(|i| *i == identity).unwrap();
+        self.leases.remove(&conn);
+        self.step(|ledger, now, actions| ledger.was_dead(conn, now, actions));
+        self.ask_as(identity, class.0, request, Came::Before(since))
+    }
+
+    /// Connections in the hands of an owner.
+    pub(super) fn in_use(&self) -> Vec<ConnId> {
+        let aside: BTreeSet<_> = self
+            .callers
+            .values()
+            .filter_map(|c| match c.told {
+                Told::Granted(conn) => Some(conn),
+                Told::Nothing | Told::Rejected(_) => None,
+            })
+            .collect();
+        self.leases.keys().filter(|conn| !aside.contains(conn)).copied().collect()
+    }
+
+    pub(super) fn opened(&mut self, n: usize) -> ConnId {
+        let (conn, _) = self.opens.remove(n);
+        self.live.insert(conn);
+        self.step(|ledger, now, actions| ledger.opened(conn, now, actions));
+        conn
+    }
+
+    pub(super) fn open_failed(&mut self, n: usize, kind: FailureKind) {
+        let (conn, identity) = self.opens.remove(n);
+        let others: Vec<_> = self
+            .callers
+            .iter()
+            .filter(|(_, c)| c.identity != identity && c.told == Told::Nothing)
+            .map(|(id, _)| *id)
+            .collect();
+        let waiting = self.waiting();
+        self.step(|ledger, now, actions| ledger.open_failed(conn, failure(kind), now, actions));
+        match kind {
+            FailureKind::Busy => assert_eq!(self.waiting(), waiting, "busy rejects nobody"),
+            FailureKind::Denied => {
+                for id in others {
+                    let told = &self.callers[&id].told;
+                    assert!(
+                        !matches!(told, Told::Rejected(_)),
+                        "one identity's refusal hit another"
+                    );
+                }
+            }
+            FailureKind::Unreachable => {}
+        }
+    }
+
+    pub(super) fn cleaned(&mut self, n: usize, fit: Fitness) {
+        let (conn, _) = self.resets.remove(n);
+        if fit != Fitness::Fit {
+            self.live.remove(&conn);
+        }
+        self.step(|ledger, now, actions| ledger.cleaned(conn, fit, now, actions));
+    }
+
+    pub(super) fn probed(&mut self, n: usize, fit: Fitness) {
+        let conn = self.probes.remove(n);
+        if fit != Fitness::Fit {
+            self.live.remove(&conn);
+        }
+        self.step(|ledger, now, actions| ledger.probed(conn, fit, now, actions));
+    }
+
+    pub(super) fn resize(&mut self, capacity: u32) {
+        let before = self.ledger.opener.concurrent;
+        self.step(|ledger, now, actions| ledger.resize(capacity, now, actions));
+        // The bucket may be larger now; what it holds is not.
+        let after = self.ledger.opener.concurrent;
+        self.allowance += f64::from(after.saturating_sub(before));
+    }
+
+    pub(super) fn warm_up(&mut self, identity: usize) {
+        let id = self.identity(identity);
+        self.step(|ledger, now, actions| ledger.warm_up(id, now, actions));
+    }
+
+    pub(super) fn close(&mut self) {
+        self.step(|ledger, now, actions| ledger.close(now, actions));
+    }
+
+    /// Looks around now.
+    pub(super) fn tick(&mut self) {
+        self.rung = self.alarm.is_some_and(|at| at <= self.now + SLACK);
+        self.alarm = None;
+        let at = self.step(|ledger, now, actions| ledger.tick(now, actions));
+        self.round = Some(at);
+        assert!(at > self.now, "it looks around again later, not at once");
+    }
+
+    pub(super) fn advance(&mut self, by: Duration) {
+        self.now += by;
+        self.allowance += by.as_secs_f64() * self.ledger.opener.rate;
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.callers.values().filter(|c| c.told == Told::Nothing).count()
+    }
+
+    pub(super) fn told(&self, id: WaiterId) -> &Told {
+        &self.callers[&id].told
+    }
+
+    /// Everything that is under way comes to a good end, at once.
+    pub(super) fn finish_work(&mut self) {
+        while !self.opens.is_empty() {
+            self.opened(0);
+        }
+        while !self.resets.is_empty() {
+            self.cleaned(0, Fitness::Fit);
+        }
+        while !self.probes.is_empty() {
+            self.probed(0, Fitness::Fit);
+        }
+    }
+
+    fn finish_callers(&mut self) {
+        let decided: Vec<_> = self
+            .callers
+            .iter()
+            .filter(|(_, c)| c.told != Told::Nothing)
+            .map(|(id, c)| (*id, c.told.clone()))
+            .collect();
+        for (id, told) in decided {
+            match told {
+                Told::Granted(_) => drop(self.take(id)),
+                Told::Nothing => {}
+                Told::Rejected(_) => {
+                    self.callers.remove(&id);
+                    self.step(|ledger, _, _| ledger.heard(id));
+                }
+            }
+        }
+        for conn in self.in_use() {
+            self.give_back(conn, Condition::Clean);
+        }
+    }
+
+    /// From here on nothing fails: then everybody who waits is served, promptly, and in the
+    /// end nothing is left (I15).
+    pub(super) fn settle(&mut self) {
+        let patience = self.now + Duration::from_secs(60);
+        self.expire_hopeless();
+        loop {
+            self.finish_work();
+            self.finish_callers();
+            if self.callers.is_empty() && self.leases.is_empty() {
+                break;
+            }
+            if !self.opens.is_empty() || self.callers.values().any(|c| c.told != Told::Nothing) {
+                continue;
+            }
+            let round = self.round.expect("the ledger always wants to look around again");
+            let alarm = self.alarm.map_or(round, |alarm| alarm.min(round));
+            assert!(self.now < patience, "{} callers wait for ever", self.callers.len());
+            self.advance(alarm.saturating_duration_since(self.now));
+            self.tick();
+            self.assert_prompt();
+        }
+        self.finish_work();
+        let seats = &self.ledger.seats;
+        assert_eq!((seats.taken, self.ledger.opening, self.ledger.cleaning), (0, 0, 0));
+        assert!(seats.classes.iter().all(|class| class.taken == 0));
+        assert!(self.ledger.waiters.is_empty() && self.ledger.queued.is_empty());
+        assert!(self.ledger.new_waiting.iter().all(|n| *n == 0));
+        self.advance(Duration::from_secs(61));
+        self.tick();
+        assert!(self.ledger.requests.is_empty(), "requests that are over are forgotten");
+        self.finish_work();
+        self.close();
+        self.finish_work();
+        assert!(self.ledger.is_empty() && self.live.is_empty(), "a closed pool is empty");
+    }
+
+    /// A round that nobody asked for finds nothing to do for those who wait, unless it parted
+    /// with a connection itself: whoever waits was served, or an alarm was set.
+    fn assert_prompt(&self) {
+        let is_for_waiters = |action: &Action| matches!(action, Action::Wake(_) | Action::Open(..));
+        let parted = |action: &Action| matches!(action, Action::Close(_) | Action::Probe(_));
+        let idle_round = !self.rung && !self.last.iter().any(parted);
+        let late = idle_round && self.last.iter().any(is_for_waiters) && self.waiting() > 0;
+        assert!(!late, "nobody rang for {:?}", self.last);
+    }
+
+    /// Where others are guaranteed the whole budget a class waits for its deadline only.
+    fn expire_hopeless(&mut self) {
+        let seats = &self.ledger.seats;
+        let promised: u32 = seats.classes.iter().map(|c| c.limits.guarantee).sum();
+        let hopeless = |class: ClassId| {
+            promised - seats.classes[class.index()].limits.guarantee >= seats.budget
+        };
+        let waiting = self.callers.iter().filter(|(_, c)| c.told == Told::Nothing);
+        let lost: Vec<_> = waiting.filter(|(_, c)| hopeless(c.class)).map(|(id, _)| *id).collect();
+        for id in lost {
+            self.expire(id);
+        }
+    }
+
+    /// Everything that holds between two events.
+    pub(super) fn assert_consistent(&self) {
+        let ledger = &self.ledger;
+        self.assert_conservation();
+        for (id, waiter) in &ledger.waiters {
+            let caller = &self.callers[&id];
+            match &waiter.fate {
+                Fate::Waiting { .. } => assert_eq!(caller.told, Told::Nothing, "asleep for ever"),
+                Fate::Granted { conn } => assert_eq!(caller.told, Told::Granted(*conn)),
+                Fate::Rejected(_) => assert!(matches!(caller.told, Told::Rejected(_))),
+            }
+        }
+        assert_eq!(ledger.waiters.len(), self.callers.len());
+        self.assert_queues();
+        self.assert_requests();
+        if !ledger.closing {
+            self.assert_nobody_waits_for_what_is_there();
+        }
+    }
+
+    /// I4: each connection is in one place, and both books name the same place.
+    fn assert_conservation(&self) {
+        let ledger = &self.ledger;
+        let mut idle = BTreeSet::new();
+        let mut live: BTreeMap<IdentityId, u32> = BTreeMap::new();
+        let (mut leased, mut cleaning, mut probing, mut opening) = (0, 0, 0, 0);
+        for (id, conn) in &ledger.conns {
+            let place = match &conn.slot {
+                Slot::Opening { .. } => {
+                    opening += 1;
+                    self.opens.iter().any(|(c, _)| *c == id)
+                }
+                Slot::Idle { .. } => idle.insert(id),
+                Slot::Leased { class, .. } => {
+                    leased += 1;
+                    self.leases.get(&id) == Some(class)
+                }
+                Slot::Cleaning { class } => {
+                    cleaning += 1;
+                    self.resets.contains(&(id, *class))
+                }
+                Slot::Probing { .. } => {
+                    probing += 1;
+                    self.probes.contains(&id)
+                }
+            };
+            assert!(place, "{id:?} is lost: {conn:?}");
+            let is_live = !matches!(conn.slot, Slot::Opening { .. });
+            assert_eq!(self.live.contains(&id), is_live);
+            *live.entry(conn.identity).or_default() += u32::from(is_live);
+        }
+        let count = |n: usize| u32::try_from(n).unwrap();
+        assert_eq!(count(self.leases.len()), leased);
+        assert_eq!((count(self.opens.len()), ledger.opening), (opening, opening));
+        assert_eq!((count(self.resets.len()), ledger.cleaning), (cleaning, cleaning));
+        assert_eq!((count(self.probes.len()), ledger.probing), (probing, probing));
+        assert_eq!(count(idle.len()), ledger.idle);
+        let listed: Vec<_> = ledger.identities.values().flat_map(|i| &i.idle).copied().collect();
+        assert_eq!((listed.len(), listed.into_iter().collect()), (idle.len(), idle));
+        for k in 0..self.classes {
+            let class = ClassId(k);
+            let lent = self.leases.values().filter(|c| **c == class).count();
+            let reset = self.resets.iter().filter(|(_, c)| *c == class).count();
+            assert_eq!(ledger.seats.classes[class.index()].taken, count(lent + reset));
+        }
+        assert_eq!(ledger.seats.taken, leased + cleaning);
+        for (id, identity) in &ledger.identities {
+            assert_eq!(identity.live, live.get(&id).copied().unwrap_or(0));
+            let opening = self.opens.iter().filter(|(_, i)| *i == id).count();
+            assert_eq!(identity.opening, count(opening));
+            assert!(identity.idle.is_sorted_by_key(|c| self.idle_since(*c)), "coldest first");
+        }
+    }
+
+    pub(super) fn idle_since(&self, id: ConnId) -> Instant {
+        let Slot::Idle { since, .. } = self.ledger.conns[id].slot else { panic!("it is not idle") };
+        since
+    }
+
+    fn assert_queues(&self) {
+        let ledger = &self.ledger;
+        for (id, identity) in &ledger.identities {
+            let here: Vec<_> = ledger
+                .waiters
+                .iter()
+                .filter(|(_, w)| w.identity == id && matches!(w.fate, Fate::Waiting { .. }))
+                .collect();
+            assert_eq!(identity.lanes.is_empty(), here.is_empty());
+            assert_eq!(
+                ledger.queued.iter().filter(|i| **i == id).count(),
+                usize::from(!here.is_empty())
+            );
+            for k in 0..self.classes {
+                let class = ClassId(k);
+                let waiting = here.iter().filter(|(_, w)| w.class == class).count();
+                assert_eq!(usize::try_from(identity.lanes.waiting(class)).unwrap(), waiting);
+                let first = here
+                    .iter()
+                    .filter(|(_, w)| w.class == class)
+                    .map(|(_, w)| (w.level, w.age))
+                    .min();
+                let head = identity.lanes.first(class).map(|(_, w)| &ledger.waiters[w]);
+                assert_eq!(head.map(|w| (w.level, w.age)), first, "the oldest is first");
+            }
+        }
+    }
+
+    fn assert_requests(&self) {
+        let ledger = &self.ledger;
+        for (request, held, waiting) in ledger.requests.all() {
+            let leases = ledger.conns.values().filter(
+                |c| matches!(c.slot, Slot::Leased { request: Some(r), .. } if r == request),
+            );
+            assert_eq!(usize::try_from(held).unwrap(), leases.count());
+            assert_eq!(waiting.iter().collect::<BTreeSet<_>>().len(), waiting.len());
+            for id in waiting {
+                let waiter = &ledger.waiters[*id];
+                assert_eq!(waiter.request, Some(request));
+                let waits_as_holder = waiter.level == Level::Holder;
+                assert!(held == 0 || waits_as_holder, "who holds one waits before others");
+            }
+        }
+        let mut fresh = vec![(BTreeSet::new(), 0_u32); self.classes.into()];
+        for (id, waiter) in &ledger.waiters {
+            if !matches!(waiter.fate, Fate::Waiting { .. }) {
+                continue;
+            }
+            let (requests, anonymous) = &mut fresh[waiter.class.index()];
+            let is_new = waiter.level == Level::New;
+            match waiter.request {
+                Some(request) => {
+                    assert!(ledger.requests.waiting(request).contains(&id));
+                    if is_new {
+                        requests.insert(request);
+                    }
+                }
+                None => *anonymous += u32::from(is_new),
+            }
+        }
+        for ((requests, anonymous), counted) in fresh.iter().zip(&ledger.new_waiting) {
+            assert_eq!(u32::try_from(requests.len()).unwrap() + anonymous, *counted);
+        }
+    }
+
+    /// I5, by arithmetic of its own.
+    fn assert_nobody_waits_for_what_is_there(&self) {
+        let seats = &self.ledger.seats;
+        let taken: u32 = seats.classes.iter().map(|c| c.taken).sum();
+        let ai: u32 =
+            seats.classes.iter().filter(|c| c.limits.kind == Kind::Ai).map(|c| c.taken).sum();
+        for caller in self.callers.values().filter(|c| c.told == Told::Nothing) {
+            if self.ledger.identities[caller.identity].idle.is_empty() {
+                continue;
+            }
+            let own = seats.classes[caller.class.index()];
+            let unmet: u32 = seats
+                .classes
+                .iter()
+                .enumerate()
+                .filter(|(j, _)| *j != caller.class.index())
+                .map(|(_, c)| c.limits.guarantee.saturating_sub(c.taken))
+                .sum();
+            let eligible = taken + unmet < seats.budget
+                && own.taken < own.limits.ceiling
+                && (own.limits.kind == Kind::Core || ai < seats.ai_ceiling);
+            assert!(!eligible, "{caller:?} waits beside an idle connection");
+        }
+    }
+}
+
+fn name(why: &Rejection) -> &'static str {
+    match why {
+        Rejection::QueueFull { .. } => "queue full",
+        Rejection::TimedOut => "timed out",
+        Rejection::Unreachable(_) => "unreachable",
+        Rejection::Denied(_) => "denied",
+        Rejection::Closed => "closed",
+    }
+}
