@@ -468,6 +468,7 @@ fn backend(
     pool_settings.idle_ttl = server.idle_ttl;
     pool_settings.lifetime = server.lifetime;
     pool_settings.connect_timeout = server.connect_timeout;
+    pool_settings.queue_factor = server.queue_factor;
     pool_settings.classes = classes(server);
     let class_settings = pool_settings.classes.clone();
     let (capacity, mut told) = watch::channel(None);
