@@ -8,6 +8,7 @@ use forebay_http::stats::DestinationSnapshot;
 use forebay_pool::Snapshot;
 use forebay_pool::overlap::{HoldKind, OverlapCount};
 use forebay_pool::stats::{ClassSnapshot, Closed, Health};
+use forebay_postgres::PostgresSnapshot;
 use prometheus_client::encoding::DescriptorEncoder;
 
 use super::sheet::{Labels, Sheet, Spread};
@@ -27,6 +28,9 @@ pub(super) fn encode(program: &ProgramSnapshot, encoder: DescriptorEncoder<'_>) 
         .collect();
     whole(program, &mut sheet)?;
     database_clients(&databases, &mut sheet)?;
+    if let Some(postgres) = &program.postgres {
+        sessions(postgres, &mut sheet)?;
+    }
     connections(&pools, &mut sheet)?;
     classes(&pools, &mut sheet)?;
     if let Some(http) = &program.http {
@@ -241,6 +245,20 @@ fn classes(pools: &Pools<'_>, sheet: &mut Sheet<'_>) -> fmt::Result {
         "forebay_class_hold",
         "How long a class had its connections on lease",
         all().map(|(labels, class)| (labels, Spread::of(&class.hold))),
+    )
+}
+
+fn sessions(postgres: &PostgresSnapshot, sheet: &mut Sheet<'_>) -> fmt::Result {
+    sheet.count(
+        "forebay_logins_refused",
+        "Applications that were sent away before they had a session",
+        postgres.refused,
+    )?;
+    sheet.count("forebay_cancel_requests", "Cancel requests received", postgres.cancels)?;
+    sheet.counter(
+        "forebay_pins",
+        "Applications that kept a server connection beyond a transaction, by reason",
+        postgres.pins.iter().map(|(reason, count)| (vec![("reason", *reason)], *count)),
     )
 }
 

@@ -85,7 +85,13 @@ fn program() -> ProgramSnapshot {
         uptime: 12.5,
         phase: Phase::Running,
         not_ready: Vec::new(),
-        postgres: Some(PostgresSnapshot { clients: 7, pools: vec![pool("main")] }),
+        postgres: Some(PostgresSnapshot {
+            clients: 7,
+            refused: 4,
+            cancels: 5,
+            pins: [("listen", 6)].into(),
+            pools: vec![pool("main")],
+        }),
         http: Some(HttpSnapshot {
             clients: 3,
             clients_refused: 0,
@@ -141,6 +147,9 @@ fn every_figure_of_the_picture_is_there_and_well_formed() {
     let samples = read(&render(&program(), Format::Classic));
     for (series, value) in [
         ("forebay_clients{gateway=\"postgres\"}", 7.0),
+        ("forebay_logins_refused_total", 4.0),
+        ("forebay_cancel_requests_total", 5.0),
+        ("forebay_pins_total{reason=\"listen\"}", 6.0),
         (
             "db_client_connection_count{db_client_connection_pool_name=\"main\",\
              db_client_connection_state=\"used\"}",
