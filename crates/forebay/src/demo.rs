@@ -189,7 +189,7 @@ async fn keep(stage: &Stage<'_>, format: Format, signals: &mut Signals) -> Resul
         scene = stage.set(Side::With) => scene?,
         () = signals.told() => return Err(DemoError::Interrupted),
     };
-    let text = addresses(&scene);
+    let text = addresses(stage, &scene);
     let text = text.as_bytes();
     match format {
         Format::Table => io::stdout().write_all(text).ok(),
@@ -201,7 +201,7 @@ async fn keep(stage: &Stage<'_>, format: Format, signals: &mut Signals) -> Resul
 }
 
 /// Where everything is, and what to try.
-fn addresses(scene: &Scene) -> String {
+fn addresses(stage: &Stage<'_>, scene: &Scene) -> String {
     let Some(forebay) = &scene.forebay else { return String::new() };
     let (http, admin) = (forebay.http(), forebay.admin());
     format!(
@@ -218,7 +218,7 @@ Try:
   curl http://{admin}/metrics
 ",
         dsn = forebay.dsn(),
-        direct = scene.database.address(),
+        direct = stage.server.dsn(&scene.database),
         file = forebay.file().display(),
     )
 }

@@ -70,7 +70,7 @@ pub(crate) struct Server {
 
 /// Whose server it is.
 enum Origin {
-    Private { _cluster: Box<Cluster> },
+    Private { cluster: Box<Cluster> },
     Existing,
 }
 
@@ -121,7 +121,7 @@ impl Server {
             DatabaseError::Dsn(format!("starting a private cluster ended early: {error}"))
         })??;
         let config = cluster.dsn().parse()?;
-        Self::of(Origin::Private { _cluster: Box::new(cluster) }, config).await
+        Self::of(Origin::Private { cluster: Box::new(cluster) }, config).await
     }
 
     /// The server that `dsn` names.
@@ -168,6 +168,18 @@ impl Server {
         let question = "SELECT sessions FROM pg_stat_database WHERE datname = $1";
         let row = maintenance.query_one(question, &[&database.name]).await?;
         Ok(u64::try_from(row.get::<_, i64>(0) - OWN_SESSIONS).unwrap_or(0))
+    }
+
+    /// How a person connects to `database` directly. The password only where it is ours.
+    pub(crate) fn dsn(&self, database: &Database) -> String {
+        let user = self.config.get_user().unwrap_or_default();
+        let (address, name) = (database.address(), &database.name);
+        match &self.origin {
+            Origin::Private { cluster } => {
+                format!("postgres://{user}:{}@{address}/{name}", cluster.password())
+            }
+            Origin::Existing => format!("postgres://{user}@{address}/{name}"),
+        }
     }
 
     /// Drops what was made. A private cluster goes with `self`.

@@ -37,6 +37,8 @@ pub(crate) const CORE_GUARANTEE: u32 = 4;
 pub(crate) const RETRIEVAL_GUARANTEE: u32 = 2;
 /// Server connections that agents may have, at the most.
 pub(crate) const AGENT_CEILING: u32 = 14;
+/// Requests of an AI class that may wait, for each connection it can get.
+pub(crate) const QUEUE_FACTOR: u32 = 4;
 /// How long core may wait for a server connection.
 pub(crate) const CORE_PATIENCE: Duration = Duration::from_secs(30);
 /// How long AI classes may wait for a server connection.
@@ -271,6 +273,7 @@ address = {address}
 sslmode = "disable"
 budget = {SERVER_CONNECTIONS}
 ai_share = 100                  # the ceilings below say it
+queue_factor = {QUEUE_FACTOR}                # agents would rather wait than fail
 
 [postgres.servers.main.classes.core]
 kind = "core"

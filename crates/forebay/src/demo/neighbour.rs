@@ -15,6 +15,7 @@ use forebay_seam::random::{self, Dice};
 use forebay_seam::task::{Stop, Stopper};
 use forebay_seam::time;
 use tokio::task::JoinSet;
+use tokio_postgres::types::Type;
 
 use super::call::{CallError, Way};
 use super::client_pool::{ClientPool, Loan, QueryError};
@@ -222,7 +223,8 @@ impl Agent {
         let read = format!(
             "SELECT email FROM accounts WHERE id = $1 /*action='answer',traceparent='{trace}'*/"
         );
-        loan.session().query_one(&read, &[&(self.number + 1)]).await?;
+        // Unnamed: a prepared statement would be closed while the model is being asked.
+        loan.session().query_typed_one(&read, &[(&(self.number + 1), Type::INT4)]).await?;
         Ok(loan)
     }
 
@@ -232,7 +234,7 @@ impl Agent {
         self.way.model(TENANT, trace).await?;
         let write = "INSERT INTO steps (agent, answer) VALUES ($1, 'so')";
         let database = async {
-            loan.session().execute(write, &[&self.number]).await?;
+            loan.session().execute_typed(write, &[(&self.number, Type::INT4)]).await?;
             loan.session().batch_execute("COMMIT").await
         };
         database.await.map_err(QueryError::from)?;

@@ -229,7 +229,7 @@ fn neighbour_setup(side: Side, server: &Server) -> Vec<String> {
             "each client its own connection to Forebay ({} core, {} retrieval, {} agents); \
              Forebay: {} server connections, transaction pooling; core guarantee {}, waits up to \
              {:?}; ai-read (retrieval) guarantee {}, ai-write (agents) ceiling {}, both wait up to \
-             {:?}; the model is called through Forebay, budget {}",
+             {:?}, queue_factor {}; the model is called through Forebay, budget {}",
             CORE_CONNECTIONS,
             RETRIEVAL_CONNECTIONS,
             neighbour::AGENTS,
@@ -239,6 +239,7 @@ fn neighbour_setup(side: Side, server: &Server) -> Vec<String> {
             gateway::RETRIEVAL_GUARANTEE,
             gateway::AGENT_CEILING,
             gateway::AI_PATIENCE,
+            gateway::QUEUE_FACTOR,
             gateway::MODEL_BUDGET,
         ),
     });

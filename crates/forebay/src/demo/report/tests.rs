@@ -109,7 +109,9 @@ fn the_table_says_what_got_better() {
 
 #[test]
 fn the_table_says_what_got_worse() {
-    let storm = Sides { without: storm_side(90.0, 80, 20, 0), with: storm_side(900.0, 80, 21, 3) };
+    let mut storm =
+        Sides { without: storm_side(90.0, 80, 20, 0), with: storm_side(900.0, 80, 21, 3) };
+    storm.with.error_samples.push("3 x the queue is full".to_owned());
     let neighbour =
         Sides { without: neighbour_side(4.0, 4.0, 500.0), with: neighbour_side(40.0, 4.0, 350.0) };
     let text = in_one_line(Report { storm: Some(storm), neighbour: Some(neighbour) });
@@ -118,6 +120,7 @@ fn the_table_says_what_got_worse() {
         "with Forebay for 20 pairs",
         "10.0 times longer",
         "0 failed without Forebay, 3 with it.",
+        "Connection storm, with Forebay, failed: 3 x the queue is full.",
         "10.0 times (not within 3x)",
         "from 500 to 350 (1.4 times fewer)",
     ] {

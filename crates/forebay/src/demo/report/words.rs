@@ -11,9 +11,26 @@ const EVEN: f64 = 1.05;
 /// The sentences, a paragraph each.
 pub(super) fn of(report: &Report) -> Vec<String> {
     let mut said = Vec::new();
-    said.extend(report.storm.as_ref().map(storm));
-    said.extend(report.neighbour.as_ref().map(neighbour));
+    if let Some(sides) = &report.storm {
+        said.push(storm(sides));
+        said.extend(samples("Connection storm", sides));
+    }
+    if let Some(sides) = &report.neighbour {
+        said.push(neighbour(sides));
+        said.extend(samples("Noisy neighbour", sides));
+    }
     said
+}
+
+/// What failed, on the sides where something did.
+fn samples<M>(name: &str, sides: &Sides<M>) -> Vec<String> {
+    [("without", &sides.without), ("with", &sides.with)]
+        .into_iter()
+        .filter(|(_, figures)| !figures.error_samples.is_empty())
+        .map(|(side, figures)| {
+            format!("{name}, {side} Forebay, failed: {}.", figures.error_samples.join("; "))
+        })
+        .collect()
 }
 
 fn storm(sides: &Sides<StormMore>) -> String {
