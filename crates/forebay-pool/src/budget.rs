@@ -15,7 +15,7 @@ pub(crate) struct ClassSeats {
     pub(crate) taken: u32,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Seats {
     pub(crate) budget: u32,
     pub(crate) capacity: Option<u32>,

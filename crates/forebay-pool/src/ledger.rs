@@ -66,7 +66,7 @@ pub(crate) enum Action {
 pub(crate) type Actions = smallvec::SmallVec<[Action; 4]>;
 
 /// Connections, waiters and warmth of one identity.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Identity {
     /// Coldest first; the next to lend is the last.
     idle: Vec<ConnId>,
@@ -85,7 +85,7 @@ impl Identity {
     }
 }
 
-#[derive(Default)]
+#[derive(Default, Clone)]
 struct ClassStats {
     checkouts: u64,
     waited: u64,
@@ -99,7 +99,7 @@ struct ClassStats {
     hold_mean: Option<f64>,
 }
 
-#[derive(Default)]
+#[derive(Default, Clone)]
 struct Counters {
     classes: Vec<ClassStats>,
     opened: u64,
@@ -108,6 +108,7 @@ struct Counters {
     connect: Spread,
 }
 
+#[derive(Clone)]
 pub(crate) struct Ledger {
     settings: PoolSettings,
     seats: Seats,

@@ -45,7 +45,7 @@ pub(crate) enum Rejection {
 }
 
 /// What became of a waiter.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Fate {
     Waiting {
         prev: Option<WaiterId>,
@@ -59,7 +59,7 @@ pub(crate) enum Fate {
 }
 
 /// A caller.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Waiter {
     pub(crate) identity: IdentityId,
     pub(crate) class: ClassId,
@@ -79,7 +79,7 @@ struct Lane {
 }
 
 /// The lanes of one identity.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Lanes {
     lanes: Vec<[Lane; 3]>,
     len: u32,

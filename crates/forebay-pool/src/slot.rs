@@ -32,7 +32,7 @@ pub(crate) enum Slot {
 }
 
 /// One connection.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Conn {
     pub(crate) identity: IdentityId,
     /// Drawn once, at birth; a jitter drawn at each look would be none.

@@ -17,6 +17,7 @@ pub const HOLD_BUCKETS: [f64; 13] =
     [0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 15.0, 30.0, 60.0];
 
 /// How times are spread: exact counters for buckets, percentiles within 1 %.
+#[derive(Clone)]
 pub struct Spread {
     micros: Histogram<u64>,
     total: Duration,

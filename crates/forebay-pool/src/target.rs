@@ -30,7 +30,7 @@ pub(crate) enum Pace {
     WhenOneEnds,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Opener {
     pub(crate) concurrent: u32,
     pub(crate) rate: f64,

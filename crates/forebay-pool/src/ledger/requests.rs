@@ -24,7 +24,7 @@ const REQUESTS: usize = 65_536;
 /// Queries of one request that wait under its name.
 const PARALLEL: usize = 32;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Known {
     name: Request,
     held: u32,
@@ -34,7 +34,7 @@ struct Known {
     last_used: Instant,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Requests {
     ids: HashMap<Request, RequestId>,
     known: SlotMap<RequestId, Known>,

@@ -178,7 +178,8 @@ impl World {
             }
             Event::WasDead(which) => {
                 if let Some(conn) = chosen(which, self.in_use()) {
-                    self.was_dead(conn);
+                    let since = self.ledger.lent_since(conn).unwrap();
+                    self.was_dead(conn, since);
                 }
             }
             Event::Resize(capacity) => self.resize(capacity),

@@ -78,6 +78,7 @@ struct Before {
     opening: u32,
 }
 
+#[derive(Clone)]
 pub(super) struct World {
     pub(super) ledger: Ledger,
     pub(super) now: Instant,
@@ -351,9 +352,10 @@ impl World {
         self.step(|ledger, now, _| ledger.attach(conn, &request, now));
     }
 
-    /// A connection that was lent turns out to be dead: its owner asks again.
-    pub(super) fn was_dead(&mut self, conn: ConnId) -> Asked {
-        let Slot::Leased { class, since, request } = self.ledger.conns[conn].slot else {
+    /// A connection that was lent turns out to be dead: its owner, who came at `since`, asks
+    /// again.
+    pub(super) fn was_dead(&mut self, conn: ConnId, since: Instant) -> Asked {
+        let Slot::Leased { class, request, .. } = self.ledger.conns[conn].slot else {
             panic!("it was not lent")
         };
         let request = request.map(|id| self.ledger.requests.name(id).clone());
@@ -460,10 +462,6 @@ impl World {
         self.callers.values().filter(|c| c.told == Told::Nothing).count()
     }
 
-    pub(super) fn told(&self, id: WaiterId) -> &Told {
-        &self.callers[&id].told
-    }
-
     /// Everything that is under way comes to a good end, at once.
     pub(super) fn finish_work(&mut self) {
         while !self.opens.is_empty() {
@@ -538,10 +536,16 @@ impl World {
     /// A round that nobody asked for finds nothing to do for those who wait, unless it parted
     /// with a connection itself: whoever waits was served, or an alarm was set.
     fn assert_prompt(&self) {
-        let is_for_waiters = |action: &Action| matches!(action, Action::Wake(_) | Action::Open(..));
+        let waits = |identity: &IdentityId| !self.ledger.identities[*identity].lanes.is_empty();
+        let is_for_waiters = |action: &Action| match action {
+            Action::Wake(_) => true,
+            Action::Open(_, identity) => waits(identity),
+            Action::Close(_) | Action::Reset(_) | Action::Probe(_) => false,
+            Action::Forget(_) | Action::Alarm(_) => false,
+        };
         let parted = |action: &Action| matches!(action, Action::Close(_) | Action::Probe(_));
         let idle_round = !self.rung && !self.last.iter().any(parted);
-        let late = idle_round && self.last.iter().any(is_for_waiters) && self.waiting() > 0;
+        let late = idle_round && self.last.iter().any(is_for_waiters);
         assert!(!late, "nobody rang for {:?}", self.last);
     }
 
