@@ -214,6 +214,9 @@ impl Session {
 
     /// Tells the client what differs from what it was told.
     pub(super) fn tell_reported(&mut self) {
+        if self.link.as_mut().is_none_or(|l| l.connection().settings.now == self.reported) {
+            return;
+        }
         self.keep_passed();
         let Some(lease) = &mut self.link else { return };
         for (name, value) in lease.connection().settings.now.iter() {
@@ -438,7 +441,14 @@ fn take_back(
             None
         }
         Awaited::OwnParseComplete { change } | Awaited::OwnCloseComplete { change } => change,
-        _ => None,
+        Awaited::Close { evicted: None, .. }
+        | Awaited::Bind
+        | Awaited::Describe
+        | Awaited::Execute { .. }
+        | Awaited::Sync
+        | Awaited::Query { .. }
+        | Awaited::OwnQuery(_)
+        | Awaited::FunctionCall => None,
     };
     match change {
         None => {}

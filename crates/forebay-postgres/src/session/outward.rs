@@ -22,7 +22,7 @@ use crate::wire::frontend::{self, Bind, Named, Parse};
 use crate::wire::{HEADER, Header, TxStatus};
 
 /// A batch that is longer goes on in parts.
-const LONGEST_BATCH: usize = 256 * 1024;
+pub(super) const LONGEST_BATCH: usize = 256 * 1024;
 /// Queries, Binds and COPY data from this length on are passed on while they arrive.
 const STREAM_FROM: usize = 64 * 1024;
 /// Of a message that is passed on while it arrives, so much is looked at.
@@ -78,8 +78,9 @@ impl Session {
 
     /// How many bytes at the start of the inbox make a batch that can be worked on; 0 if more
     /// have to come.
-    fn measure_batch(&self) -> Result<usize, End> {
+    fn measure_batch(&mut self) -> Result<usize, End> {
         let mut end = 0;
+        self.needs = 0;
         loop {
             let rest = self.inbox.get(end..).unwrap_or_default();
             let Some(header) = Header::read(rest)? else { break };
@@ -91,7 +92,11 @@ impl Session {
             if rest.len() < header.whole() {
                 // What comes before it can be worked on; a long one can begin.
                 let begins = streams && header.whole() > STREAM_FROM && rest.len() >= HEAD;
-                return Ok(if begins { self.inbox.len() } else { 0 });
+                if begins {
+                    return Ok(self.inbox.len());
+                }
+                self.needs = end + header.whole();
+                return Ok(0);
             }
             end += header.whole();
             match header.tag {
@@ -131,8 +136,10 @@ impl Session {
                 let whole = self.inbox.len() >= header.whole();
                 let text = body.filter(|_| whole).map(frontend::query).transpose()?;
                 let local = match text {
-                    Some(text) => self.answer_locally(&Bytes::copy_from_slice(text)),
-                    None => Local::NeedsServer,
+                    Some(text) if effect::may_need_no_server(text) => {
+                        self.answer_locally(&Bytes::copy_from_slice(text))
+                    }
+                    Some(_) | None => Local::NeedsServer,
                 };
                 match local {
                     Local::Answered => {
@@ -221,11 +228,6 @@ impl Session {
     }
 
     fn answer_about_session(&mut self, text: &[u8]) -> Option<&'static str> {
-        // The keyword tells most statements apart before anything is allocated.
-        let first = text.trim_ascii_start().first()?.to_ascii_lowercase();
-        if !matches!(first, b's' | b'd') {
-            return None;
-        }
         let effects = effect::of(text);
         match effects.as_slice() {
             [Effect::Set { name, value }] if name.starts_with("forebay.") => {

@@ -89,6 +89,15 @@ pub(crate) fn is_plain_begin(text: &[u8]) -> bool {
     begins && (rest.is_none_or(|t| t.is("work") || t.is("transaction")) && tokens.next().is_none())
 }
 
+/// Whether `text` begins like a statement that a pooler may answer by itself: a look at the
+/// first word, for all those that do not.
+pub(crate) fn may_need_no_server(text: &[u8]) -> bool {
+    let Some(Token::Word(first)) = Tokens::new(text).next() else { return false };
+    const LOCAL: [&[u8]; 8] =
+        [b"begin", b"start", b"commit", b"end", b"rollback", b"abort", b"set", b"deallocate"];
+    LOCAL.iter().any(|word| first.eq_ignore_ascii_case(word))
+}
+
 /// Exactly `COMMIT`, `END` or `ROLLBACK`: what ends a transaction that never began.
 pub(crate) fn plain_end(text: &[u8]) -> Option<&'static str> {
     let mut tokens = Tokens::new(text).filter(|token| *token != Token::Mark(b';'));
