@@ -2,8 +2,6 @@
 //! hint, one variant for each situation. 08 and 57P0x are for connections that are lost;
 //! "try again here" is 53300, or clients' pools would throw good connections away.
 
-use std::time::Duration;
-
 use bytes::BytesMut;
 use forebay_pool::CheckoutError;
 
@@ -157,6 +155,7 @@ fn server_said(failure: &forebay_pool::ConnectFailure) -> Option<&ServerError> {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::Duration;
 
     use forebay_pool::ClassName;
 
