@@ -226,8 +226,8 @@ impl<K: Connector> Pool<K> {
         self.close();
         let mut timer = pin!(time::sleep_until(deadline));
         loop {
-            let mut emptied = pin!(self.shared.emptied.notified());
-            emptied.as_mut().enable();
+            // Made before the look, so that it hears of what happens after it.
+            let emptied = self.shared.emptied.notified();
             if self.shared.state.lock().ledger.is_empty() {
                 return;
             }
