@@ -72,7 +72,7 @@ def test_a_second_sigterm_ends_at_once(own_forebay):
     connection = psycopg.connect(**forebay.dsn())
     connection.execute("select 1")
     forebay.process.terminate()
-    eventually(lambda: forebay.process.poll() is None, what="it drains")
+    eventually(lambda: forebay.admin("/readyz")[0] == 503, what="it drains")
     end(forebay.process, within=10)
     connection.close()
 
