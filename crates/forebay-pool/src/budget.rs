@@ -99,6 +99,11 @@ impl Seats {
         core.saturating_add(ai).min(self.budget.saturating_sub(self.taken))
     }
 
+    /// Is any seat free, for whomever?
+    pub(crate) fn are_left(&self) -> bool {
+        self.taken < self.budget
+    }
+
     pub(crate) fn may_take(&self, class: ClassId) -> bool {
         self.headroom(class) > 0
     }
