@@ -1,19 +1,38 @@
-//! The HTTP egress gateway.
-use std::sync::Arc;
+//! The HTTP egress gateway: agents call `http://HOST:PORT/DESTINATION/…`, Forebay calls the
+//! service, over connections and with credentials that outlive the call.
+//!
+//! The rooms, in the order in which a call passes them: `gateway` (accept), `doorstep` (the
+//! agent's socket), `call` (its journey), `hygiene` (what may pass), `tenant` (who calls),
+//! `destination` and `target` (where to), `credential`, `token` and `oauth` (with which
+//! proof), `exchange`, `upload` and `answer` (the bytes, both ways), `upstream` and `tls`
+//! (the connections); `problem` (what Forebay itself answers), `meter` and `stats` (what is
+//! counted). Deliberately absent: no redirect is followed, no body is stored, nothing in a
+//! call chooses where a credential goes.
 
-use forebay_pool::Snapshot;
-use forebay_pool::overlap::Overlaps;
-use forebay_seam::net::TcpListener;
-use forebay_seam::task::Stop;
-use forebay_seam::time::Instant;
-use serde::Serialize;
-
+mod answer;
+mod call;
+mod credential;
+mod destination;
+mod doorstep;
+mod exchange;
+mod gateway;
+mod hygiene;
+mod meter;
+mod oauth;
+mod operation;
+mod problem;
 pub mod settings;
-pub use settings::HttpSettings;
+pub mod stats;
+mod target;
+mod tenant;
+mod tls;
+mod token;
+mod upload;
+mod upstream;
 
-/// Forwards the calls of agents to the services behind.
-#[derive(Clone)]
-pub struct Gateway {}
+pub use gateway::Gateway;
+pub use settings::HttpSettings;
+pub use stats::HttpSnapshot;
 
 /// Why the settings cannot be carried out. `at` is the path of the key in the
 /// configuration (`http.destinations.llm.url`), so that the program can say the line.
@@ -24,48 +43,4 @@ pub struct SettingsError {
     pub at: String,
     /// What is wrong and what would be right.
     pub reason: String,
-}
-
-/// The gateway at one moment.
-#[derive(Debug, Clone, Serialize)]
-pub struct HttpSnapshot {
-    /// Connections from agents.
-    pub clients: u32,
-    /// Pools, one for each destination.
-    pub pools: Vec<Snapshot>,
-}
-
-impl Gateway {
-    /// Checks `settings` without opening anything (files of certificates are read).
-    ///
-    /// # Errors
-    /// The first setting that cannot be carried out.
-    pub fn check(_settings: &HttpSettings) -> Result<(), SettingsError> {
-        todo!()
-    }
-    /// A gateway for `settings`; starts warming up. Inside a runtime.
-
-    ///
-    /// # Errors
-    /// As [`Gateway::check`].
-    pub fn new(_settings: HttpSettings, _overlaps: Arc<Overlaps>) -> Result<Self, SettingsError> {
-        todo!()
-    }
-    /// Serves the clients that `listener` accepts, until `stop` is told; then accepts no more.
-    pub async fn serve(&self, _listener: TcpListener, _stop: Stop) {
-        todo!()
-    }
-    /// Waits until clients have finished what runs, at
-    /// most until `deadline`; then closes every connection.
-    pub async fn drain(&self, _deadline: Instant) {
-        todo!()
-    }
-    /// Is every pool warm?
-    pub fn is_ready(&self) -> bool {
-        todo!()
-    }
-    /// One picture.
-    pub fn snapshot(&self) -> HttpSnapshot {
-        todo!()
-    }
 }

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use forebay_pool::{ClassName, ClassSettings};
 use forebay_seam::secret::SecretRef;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 /// `[http]`: where agents send their calls, and which services are behind.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct HttpSettings {
     /// Where agents send their calls. Default 127.0.0.1:6480.
@@ -36,7 +37,7 @@ impl Default for HttpSettings {
 
 /// `[http.tenants.NAME]`: agents prove that they are this tenant's by its key, as
 /// `Authorization: Bearer KEY` or `x-forebay-key: KEY`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TenantSettings {
     /// The key.
@@ -44,7 +45,7 @@ pub struct TenantSettings {
 }
 
 /// `[http.destinations.NAME]`: one service, one budget.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DestinationSettings {
     /// Where it is: `https://host[:port][/base]`.
@@ -58,27 +59,33 @@ pub struct DestinationSettings {
     /// Connections we may open there. Default: 70 % of `documented_limit`, or 50.
     #[serde(default)]
     pub budget: Option<u32>,
-    /// Percent of the budget opened at start and kept. Default 25; only for credentials that
-    /// are the same for every tenant.
+    /// Percent of the budget opened at start and kept, at least one connection, for those
+    /// whose credentials are configured (in turn) or who need none. 0: none. Default 25.
     #[serde(default = "warm_up")]
     pub warm_up: u8,
     /// Idle connections are closed after this. Default 45s.
     #[serde(default = "idle_ttl", with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
     pub idle_ttl: Duration,
     /// Connections are replaced at this age, varied by 10 %. Default 30min.
     #[serde(default = "lifetime", with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
     pub lifetime: Duration,
     /// How long connecting and the TLS handshake may take. Default 5s.
     #[serde(default = "connect_timeout", with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
     pub connect_timeout: Duration,
     /// How long a call may wait for a connection. Default 5s.
     #[serde(default = "checkout_timeout", with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
     pub checkout_timeout: Duration,
     /// How long the service may take until its answer begins. Default 5min: models think.
     #[serde(default = "first_byte_timeout", with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
     pub first_byte_timeout: Duration,
     /// How long the service may pause within an answer. Default 5min.
     #[serde(default = "chunk_timeout", with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
     pub chunk_timeout: Duration,
     /// Let tenants use each other's connections. Only for stateless bearer credentials.
     /// Default false.
@@ -91,7 +98,9 @@ pub struct DestinationSettings {
     /// Credentials of single tenants, before `auth`.
     #[serde(default)]
     pub tenants: BTreeMap<String, CredentialSettings>,
-    /// Workload classes. Default: one, with the whole budget.
+    /// Workload classes. Default: one, with the whole budget. Calls belong to `core`, or to
+    /// the first class where there is no `core`; an agent may choose another one of kind
+    /// `ai` by `x-forebay-class`, and so lower its rank, never raise it.
     #[serde(default)]
     pub classes: BTreeMap<ClassName, ClassSettings>,
 }
@@ -119,7 +128,7 @@ fn chunk_timeout() -> Duration {
 }
 
 /// A credential that Forebay holds so that agents need none.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum CredentialSettings {
     /// `Authorization: Bearer SECRET`.

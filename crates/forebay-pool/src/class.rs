@@ -9,10 +9,13 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The name of a class, as an operator writes it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(transparent)]
 pub struct ClassName(Arc<str>);
 
@@ -48,7 +51,7 @@ impl ClassId {
 }
 
 /// Whose work a class does. All AI classes together stay below the AI share.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// The product itself: login, dashboards, transactions that people wait for.
@@ -60,7 +63,7 @@ pub enum Kind {
 
 /// A number of seats, absolute or as a part of something: `10`, `"50%"` of the budget, or
 /// `"50% of ai_share"`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "ShareText", into = "ShareText")]
 pub enum Share {
     /// So many connections.
@@ -87,8 +90,8 @@ pub(crate) fn percent_of(whole: u32, percent: u8) -> u32 {
     u32::try_from(u64::from(whole) * u64::from(percent) / 100).unwrap_or(u32::MAX)
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(untagged)]
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "expected a number of connections, \"50%\" or \"50% of ai_share\"")]
 enum ShareText {
     Seats(u32),
     Text(String),
@@ -114,6 +117,16 @@ impl FromStr for Share {
     }
 }
 
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Seats(seats) => write!(f, "{seats}"),
+            Self::OfBudget(percent) => write!(f, "{percent}%"),
+            Self::OfAiShare(percent) => write!(f, "{percent}% of ai_share"),
+        }
+    }
+}
+
 impl TryFrom<ShareText> for Share {
     type Error = ShareError;
 
@@ -129,14 +142,13 @@ impl From<Share> for ShareText {
     fn from(share: Share) -> Self {
         match share {
             Share::Seats(seats) => Self::Seats(seats),
-            Share::OfBudget(percent) => Self::Text(format!("{percent}%")),
-            Share::OfAiShare(percent) => Self::Text(format!("{percent}% of ai_share")),
+            Share::OfBudget(_) | Share::OfAiShare(_) => Self::Text(share.to_string()),
         }
     }
 }
 
 /// What an operator sets for one class.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ClassSettings {
     /// Whose work it is: `core` or `ai`. Default `ai`.
@@ -148,6 +160,7 @@ pub struct ClassSettings {
     pub ceiling: Option<Share>,
     /// How long a caller may wait for a connection. Default 2s.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
     pub checkout_timeout: Duration,
 }
 
@@ -196,22 +209,25 @@ impl ClassSettings {
 
 /// One class's limits in seats, for the budget of the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Limits {
-    pub(crate) kind: Kind,
-    pub(crate) guarantee: u32,
-    pub(crate) ceiling: u32,
+pub struct Limits {
+    /// Whose work.
+    pub kind: Kind,
+    /// Seats no other class can take.
+    pub guarantee: u32,
+    /// Seats it never exceeds.
+    pub ceiling: u32,
 }
 
 /// What all AI classes together may have: `percent` of what the server can really take
 /// (`capacity`), never more than the budget, and at least one seat where there is one.
-pub(crate) fn ai_ceiling(budget: u32, capacity: u32, percent: u8) -> u32 {
+pub fn ai_ceiling(budget: u32, capacity: u32, percent: u8) -> u32 {
     percent_of(capacity, percent).max(1).min(budget)
 }
 
 /// Seats for each class under `budget`. Where the guarantees exceed the budget (it shrank
 /// after the settings were checked) they are cut in the order of the classes, core first
 /// served; where AI guarantees exceed the AI share they are cut alike.
-pub(crate) fn resolve(settings: &[ClassSettings], budget: u32, ai_ceiling: u32) -> Vec<Limits> {
+pub fn resolve(settings: &[ClassSettings], budget: u32, ai_ceiling: u32) -> Vec<Limits> {
     let (mut left, mut left_ai) = (budget, ai_ceiling);
     settings
         .iter()

@@ -71,6 +71,8 @@ pub(crate) struct Shared<K: Connector> {
     state: Mutex<State<K>>,
     alarm: Notify,
     emptied: Notify,
+    /// What the last connect said when it failed, so that it is logged once.
+    last_failure: Mutex<Option<String>>,
 }
 
 #[derive(Clone, Copy)]
@@ -125,6 +127,7 @@ impl<K: Connector> Pool<K> {
             }),
             alarm: Notify::new(),
             emptied: Notify::new(),
+            last_failure: Mutex::default(),
         });
         shared.spawner.spawn(look_around(Arc::downgrade(&shared)));
         Self { shared }

@@ -51,14 +51,19 @@ impl Spread {
             |q: f64| Duration::from_micros(self.micros.value_at_quantile(q)).as_secs_f64();
         let empty = self.micros.is_empty();
         let at = |q: f64| if empty { 0.0 } else { quantile(q) };
+        // One pass over what was recorded. A slot of the histogram may span a bound: its
+        // lowest value decides, so that nothing is counted on both sides.
+        let mut recorded = self.micros.iter_recorded().peekable();
         let mut below = 0;
-        let mut from = 0;
         let buckets = bounds
             .iter()
             .map(|bound| {
                 let to = (bound * 1e6) as u64;
-                below += self.micros.count_between(from, to);
-                from = to + 1;
+                while let Some(slot) = recorded
+                    .next_if(|slot| self.micros.lowest_equivalent(slot.value_iterated_to()) <= to)
+                {
+                    below += slot.count_at_value();
+                }
                 (*bound, below)
             })
             .collect();
@@ -207,4 +212,33 @@ pub struct Snapshot {
     pub identities: Vec<IdentitySnapshot>,
     /// What the last failed attempt said, while the destination is not up.
     pub last_error: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_value_is_in_one_bucket_however_coarse_the_histogram() {
+        let mut spread = Spread::default();
+        for micros in (0..2_000_000).step_by(77) {
+            spread.record(Duration::from_micros(micros));
+        }
+        for bounds in [WAIT_BUCKETS, HOLD_BUCKETS] {
+            let seen = spread.snapshot(&bounds);
+            assert!(seen.buckets.windows(2).all(|pair| pair[0].1 <= pair[1].1));
+            assert_eq!(seen.buckets.last().map(|(_, count)| *count), Some(seen.count));
+        }
+    }
+
+    #[test]
+    fn a_time_on_a_bound_is_counted_once() {
+        let mut spread = Spread::default();
+        for millis in [2, 2_000, 90_000] {
+            spread.record(Duration::from_millis(millis));
+        }
+        let counts: Vec<_> = spread.snapshot(&HOLD_BUCKETS).buckets.iter().map(|b| b.1).collect();
+        assert_eq!(counts, [0, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2]);
+        assert_eq!(spread.snapshot(&HOLD_BUCKETS).count, 3);
+    }
 }

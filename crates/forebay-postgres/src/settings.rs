@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use forebay_pool::{ClassName, ClassSettings};
 use forebay_seam::secret::SecretRef;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 /// `[postgres]`: where applications connect, who they are, and which servers are behind.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PostgresSettings {
     /// Where applications connect. Default 127.0.0.1:6432.
@@ -25,6 +26,7 @@ pub struct PostgresSettings {
     pub max_clients: u32,
     /// How long an application may take to log in. Default 15s.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
     pub login_timeout: Duration,
     /// Distinct prepared statements kept on each server connection. Default 500.
     pub max_prepared_statements: usize,
@@ -62,7 +64,7 @@ impl Default for PostgresSettings {
 }
 
 /// How applications prove who they are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ClientAuth {
     /// By password, which never crosses the wire (RFC 5802, RFC 7677).
@@ -74,7 +76,7 @@ pub enum ClientAuth {
 }
 
 /// When a server connection goes back to the pool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum PoolMode {
     /// After each transaction.
@@ -85,7 +87,7 @@ pub enum PoolMode {
 }
 
 /// `[postgres.tls]`: TLS towards applications.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClientTls {
     /// Certificate chain, PEM.
@@ -98,7 +100,7 @@ pub struct ClientTls {
 }
 
 /// `[postgres.servers.NAME]`: one physical server, one budget.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServerSettings {
     /// `host`, `host:port` or `[v6]:port`; the port defaults to 5432.
@@ -121,14 +123,23 @@ pub struct ServerSettings {
     pub warm_up: u8,
     /// Idle connections are closed after this. Default 45s.
     #[serde(default = "idle_ttl", with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
     pub idle_ttl: Duration,
     /// Connections are replaced at this age, varied by 10 %. Default 30min.
     #[serde(default = "lifetime", with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
     pub lifetime: Duration,
     /// How long one attempt to connect and log in may take. Default 5s.
     #[serde(default = "connect_timeout", with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
     pub connect_timeout: Duration,
-    /// Workload classes. Default: `core`, `ai-read` and `ai-write` of the design.
+    /// Requests of an AI class that may wait, as a multiple of the connections the class can
+    /// get; further ones are told at once. Default 2.
+    #[serde(default = "queue_factor")]
+    pub queue_factor: u32,
+    /// Workload classes; `core`, with `kind = "core"`, must be among them. Default: `core`
+    /// (guarantee 50 %, waits 5s), `ai-read` (10 %, 500ms) and `ai-write` (10 %, ceiling half
+    /// the AI share, 2s).
     #[serde(default)]
     pub classes: BTreeMap<ClassName, ClassSettings>,
 }
@@ -149,8 +160,12 @@ fn connect_timeout() -> Duration {
     Duration::from_secs(5)
 }
 
+fn queue_factor() -> u32 {
+    2
+}
+
 /// TLS towards a server: the names and meanings of libpq's `sslmode`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum SslMode {
     /// Never.
@@ -169,7 +184,7 @@ pub enum SslMode {
 }
 
 /// `[postgres.databases.NAME]`: a database name that applications may ask for.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DatabaseSettings {
     /// Which server has it. Default: the only one.
@@ -181,7 +196,7 @@ pub struct DatabaseSettings {
 }
 
 /// `[postgres.users.NAME]`: a user that may log in.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct UserSettings {
     /// The password, or a verifier as `pg_authid` stores it (`SCRAM-SHA-256$…`).
@@ -196,7 +211,7 @@ pub struct UserSettings {
 }
 
 /// `[[postgres.rules]]`: work that matches all conditions belongs to `class`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
     /// The user, `*` for any run of characters.

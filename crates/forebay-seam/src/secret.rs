@@ -6,14 +6,15 @@
 use std::process::Command;
 use std::{env, fmt, fs, io};
 
+use schemars::JsonSchema;
 pub use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
 /// Where a secret is to be found: `env:NAME`, `file:PATH`, `cmd:PROGRAM ARG …` (its first
 /// line of output), or else the secret itself.
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(transparent)]
-pub struct SecretRef(SecretString);
+pub struct SecretRef(#[schemars(with = "String")] SecretString);
 
 /// Why a secret could not be read. Never says what it is.
 #[derive(Debug, thiserror::Error)]

@@ -1,0 +1,263 @@
+//! A tool call: what its head says, once, and its journey through the gateway.
+//!
+//! screen → tenant → destination → request, class, feature → credential (before the
+//! checkout: nobody holds a connection while waiting for a token) → checkout → exchange →
+//! answer.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use forebay_pool::overlap::Overlaps;
+use forebay_pool::{Ask, Request as AiRequest, TraceId};
+use forebay_seam::time;
+use http::header::{AUTHORIZATION, HeaderMap};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::{Body, Incoming};
+
+use crate::answer::{Answer, Exchange};
+use crate::credential::Proof;
+use crate::destination::Destination;
+use crate::exchange::{Begun, Errand, Unanswered};
+use crate::hygiene::{self, Framing};
+use crate::meter::{Journey, Outcome, Refusals};
+use crate::operation;
+use crate::problem::{Problem, Reason, SHOULD_RETRY};
+use crate::tenant::{Authorization, Caller, Tenants};
+use crate::upload::Upload;
+
+/// Characters of a feature's name that are kept.
+const FEATURE: usize = 64;
+/// What of a refused answer is read to save its connection, and for how long.
+const DISCARD: usize = 64 * 1024;
+const DISCARD_TIME: Duration = Duration::from_secs(1);
+
+/// What calls need of the gateway.
+pub(crate) struct Desk {
+    pub(crate) tenants: Tenants,
+    pub(crate) destinations: std::collections::BTreeMap<String, Arc<Destination>>,
+    pub(crate) overlaps: Arc<Overlaps>,
+    /// Calls refused before they had a destination.
+    pub(crate) refusals: Refusals,
+}
+
+/// The head of a call, but for its credential.
+#[derive(Clone)]
+struct Head {
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+}
+
+impl Head {
+    /// The call with this head. The credential comes last.
+    fn into_call(self, proof: Option<&Proof>, body: Upload) -> Request<Upload> {
+        let mut request = Request::new(body);
+        *request.method_mut() = self.method;
+        *request.uri_mut() = self.uri;
+        *request.headers_mut() = self.headers;
+        if let Some(proof) = proof {
+            proof.add_to(request.headers_mut());
+        }
+        request
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tries {
+    First,
+    Second,
+}
+
+impl Desk {
+    /// Answers `request`, which came on a connection to our address `local`. Never fails: what
+    /// goes wrong is an answer.
+    ///
+    /// # Cancel safety
+    /// Dropped at any point, the call is over: its place in line is given up, its connection
+    /// closed.
+    pub(crate) async fn answer(
+        &self,
+        request: Request<Incoming>,
+        local: SocketAddr,
+    ) -> Response<Answer> {
+        let (caller, destination) = match self.receive(&request, local) {
+            Ok(known) => known,
+            Err(problem) => {
+                self.refusals.count(problem.reason);
+                return refuse(problem, "-");
+            }
+        };
+        let feature = feature(request.headers());
+        let journey = destination.meter.begin(feature);
+        match self.journey(request, &caller, &destination, journey).await {
+            Ok(response) => response,
+            Err(Unanswered { problem, mut journey }) => {
+                journey.ends(Outcome::Refused(problem.reason));
+                refuse(problem.at(&destination.name), &caller.tenant)
+            }
+        }
+    }
+
+    /// Who calls, and whom.
+    fn receive(
+        &self,
+        request: &Request<Incoming>,
+        local: SocketAddr,
+    ) -> Result<(Caller, Arc<Destination>), Problem> {
+        hygiene::screen(request)?;
+        let caller = self.tenants.admit(request.headers(), local)?;
+        let (name, _) = split(request.uri().path());
+        let destination = self.destinations.get(name).ok_or_else(|| {
+            let detail = "the path begins with the destination's name: `/DESTINATION/…`";
+            Problem::new(Reason::UnknownDestination, detail)
+        })?;
+        Ok((caller, Arc::clone(destination)))
+    }
+
+    async fn journey(
+        &self,
+        request: Request<Incoming>,
+        caller: &Caller,
+        destination: &Destination,
+        journey: Journey,
+    ) -> Result<Response<Answer>, Unanswered> {
+        let (mut parts, body) = request.into_parts();
+        let (_, rest) = split(parts.uri.path());
+        let operation = operation::template(&parts.method, rest);
+        let target = match destination.target.join(rest, parts.uri.query()) {
+            Ok(target) => target,
+            Err(error) => {
+                return Err(Unanswered {
+                    problem: Problem::new(Reason::Malformed, error),
+                    journey,
+                });
+            }
+        };
+        let ai_request =
+            trace(&parts.headers).map(|trace| AiRequest::new(Arc::clone(&caller.tenant), trace));
+        let class = destination.class(one(&parts.headers, "x-forebay-class"));
+        let framing = match body.size_hint().exact() {
+            None => Framing::Chunked,
+            Some(_) => Framing::AsSaid,
+        };
+        let authority = &destination.target.authority;
+        hygiene::for_service(&mut parts.headers, &mut parts.uri, target, authority, framing);
+        let credential = destination.credential(&caller.tenant);
+        if credential.is_some() || caller.authorization == Authorization::Ours {
+            parts.headers.remove(AUTHORIZATION);
+        }
+        let head = Head { method: parts.method, uri: parts.uri, headers: parts.headers };
+        let errand = Errand {
+            destination,
+            overlaps: &self.overlaps,
+            ask: Ask {
+                identity: destination.identity(&caller.tenant),
+                class,
+                request: ai_request.clone(),
+                deadline: None,
+            },
+            request: ai_request,
+            operation,
+        };
+
+        let repeatable = body.is_end_stream();
+        let (mut head, mut upload, mut journey) = (head, Upload::of(body), journey);
+        let Some(credential) = credential else {
+            let begun = errand.run(head.into_call(None, upload), journey).await?;
+            return Ok(deliver(begun, destination));
+        };
+        let mut tries = Tries::First;
+        loop {
+            let proof = match credential.proof(&destination.meter).await {
+                Ok(proof) => proof,
+                Err(problem) => return Err(Unanswered { problem, journey }),
+            };
+            // The service may refuse a token that it withdrew. That proves that the call was
+            // not carried out; without a body it can be sent again as it was.
+            let spare =
+                (repeatable && tries == Tries::First && proof.is_renewable()).then(|| head.clone());
+            let mut begun = errand.run(head.into_call(Some(&proof), upload), journey).await?;
+            let refused = begun.response.status() == StatusCode::UNAUTHORIZED && proof.refused();
+            match spare {
+                Some(spare) if refused => {
+                    journey = discard(begun).await;
+                    (head, upload, tries) = (spare, Upload::empty(), Tries::Second);
+                }
+                Some(_) | None => {
+                    if refused {
+                        let again = HeaderValue::from_static("true");
+                        begun.response.headers_mut().insert(SHOULD_RETRY, again);
+                    }
+                    return Ok(deliver(begun, destination));
+                }
+            }
+        }
+    }
+}
+
+/// Sends what has begun on to the agent.
+fn deliver(begun: Begun, destination: &Destination) -> Response<Answer> {
+    let (mut parts, body) = begun.response.into_parts();
+    hygiene::for_agent(&mut parts.headers);
+    parts.extensions.clear();
+    parts.version = http::Version::HTTP_11;
+    let answer = Answer::streamed(body, begun.upload, begun.exchange, destination.chunk_timeout);
+    Response::from_parts(parts, answer)
+}
+
+/// Reads an answer that nobody will see to its end, if that is near, so that its connection
+/// can serve again.
+async fn discard(begun: Begun) -> Journey {
+    let Begun { response, upload, exchange: Exchange { held, calling, journey, .. } } = begun;
+    let rest = Limited::new(response.into_body(), DISCARD).collect();
+    if let Ok(Ok(_)) = time::timeout(DISCARD_TIME, rest).await {
+        held.over(&upload);
+    }
+    drop(calling);
+    journey
+}
+
+fn refuse(problem: Problem, tenant: &str) -> Response<Answer> {
+    let (reason, detail) = (problem.reason.code(), problem.detail.as_str());
+    if matches!(problem.reason, Reason::QueueFull | Reason::TimedOut) {
+        // Under load these come by the thousand; the counters have them.
+        tracing::debug!(reason, tenant, ?detail, "refused");
+    } else {
+        tracing::warn!(reason, tenant, ?detail, "refused");
+    }
+    problem.into_response().map(Answer::whole)
+}
+
+/// The destination's name and the rest of an agent's path.
+fn split(path: &str) -> (&str, &str) {
+    let path = path.strip_prefix('/').unwrap_or(path);
+    path.find('/').map_or((path, ""), |end| path.split_at(end))
+}
+
+/// A field's value, if it is there once.
+fn one<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?;
+    if values.next().is_some() { None } else { value.to_str().ok() }
+}
+
+fn trace(headers: &HeaderMap) -> Option<TraceId> {
+    TraceId::from_traceparent(one(headers, "traceparent")?)
+}
+
+/// The feature that a call is made for: `x-forebay-feature`, or the member `forebay.feature`
+/// of `baggage` (W3C Baggage 3.3). Empty where none is named.
+fn feature(headers: &HeaderMap) -> Arc<str> {
+    let said = one(headers, "x-forebay-feature").or_else(|| {
+        let members = headers.get_all("baggage").iter().filter_map(|value| value.to_str().ok());
+        members.flat_map(|list| list.split(',')).find_map(|member| {
+            let (name, value) = member.split_once('=')?;
+            let value = value.split(';').next()?;
+            (name.trim() == "forebay.feature").then_some(value)
+        })
+    });
+    let shown = said.unwrap_or_default().trim().chars().filter(|c| !c.is_control());
+    shown.take(FEATURE).collect::<String>().into()
+}

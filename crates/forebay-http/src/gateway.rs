@@ -1,0 +1,272 @@
+//! The gateway: agents' connections, from the accept to the last answer.
+//!
+//! Owns the listener's loop and the count of agents. Always true: at most `max_clients`
+//! connections are served; each is one task that ends with its connection, with the
+//! deadline of a drain at the latest.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use forebay_pool::overlap::Overlaps;
+use forebay_seam::net::{self, TcpListener, TcpStream};
+use forebay_seam::sync::Mutex;
+use forebay_seam::task::{Spawner, Stop, Stopper};
+use forebay_seam::time::{self, Instant};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::SettingsError;
+use crate::call::Desk;
+use crate::credential::Registry;
+use crate::destination::{self, Destination};
+use crate::doorstep::{self, Doorstep, Understood};
+use crate::meter::Refusals;
+use crate::problem::{Problem, Reason, Retry};
+use crate::settings::HttpSettings;
+use crate::stats::HttpSnapshot;
+use crate::tenant::Tenants;
+use crate::tls::Trust;
+
+/// Fields, and bytes, of a call's head.
+const HEAD_FIELDS: usize = 100;
+const HEAD_BYTES: usize = 64 * 1024;
+/// Read ahead of a call's reader, and written ahead of an answer's.
+const BUFFER: usize = 128 * 1024;
+/// How long an agent's connection may wait for the end of a head; also how long it may rest
+/// between two calls. Longer than the keep-alive of the usual clients, so that they hang up
+/// first and no call meets a connection that is just being closed.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(120);
+/// Rest after an accept that failed, which means that the machine is out of something.
+const ACCEPT_REST: Duration = Duration::from_millis(50);
+/// When an agent that was turned away may come again.
+const CROWDED_REST: Duration = Duration::from_secs(1);
+
+/// Forwards the calls of agents to the services behind. Cheap to clone.
+#[derive(Clone)]
+pub struct Gateway {
+    house: Arc<House>,
+}
+
+struct House {
+    desk: Arc<Desk>,
+    registry: Registry,
+    seats: Arc<Semaphore>,
+    max_clients: u32,
+    turned_away: AtomicU64,
+    spawner: Spawner,
+    /// Told when calls on their way are cut off; taken by the drain.
+    cut: Mutex<Option<Stopper>>,
+    cut_heard: Stop,
+    /// Told when connections should end with the call that they serve.
+    leave: Mutex<Option<Stopper>>,
+    leave_heard: Stop,
+}
+
+impl Gateway {
+    /// Checks `settings` without opening anything (files of certificates are read).
+    ///
+    /// # Errors
+    /// The first setting that cannot be carried out.
+    pub fn check(settings: &HttpSettings) -> Result<(), SettingsError> {
+        check(settings, &mut Trust::default())
+    }
+
+    /// A gateway for `settings`; reads the secrets and starts warming up. Inside a runtime.
+    ///
+    /// # Errors
+    /// As [`Gateway::check`], and when a secret cannot be read.
+    pub fn new(settings: HttpSettings, overlaps: Arc<Overlaps>) -> Result<Self, SettingsError> {
+        let mut trust = Trust::default();
+        check(&settings, &mut trust)?;
+        let tenants = Tenants::new(&settings.tenants).map_err(|(tenant, error)| SettingsError {
+            at: format!("http.tenants.{tenant}.key"),
+            reason: error.to_string(),
+        })?;
+        let mut registry = Registry::new();
+        let mut destinations = BTreeMap::new();
+        for (name, settings) in &settings.destinations {
+            let everybody = tenants.everybody();
+            let destination =
+                Destination::open(name, settings, everybody, &mut registry, &mut trust)?;
+            destinations.insert(name.clone(), Arc::new(destination));
+        }
+        let seats = usize::try_from(settings.max_clients).unwrap_or(usize::MAX);
+        let (cut, cut_heard) = Stopper::new();
+        let (leave, leave_heard) = Stopper::new();
+        let refusals = Refusals::default();
+        let house = House {
+            desk: Arc::new(Desk { tenants, destinations, overlaps, refusals }),
+            registry,
+            seats: Arc::new(Semaphore::new(seats.min(Semaphore::MAX_PERMITS))),
+            max_clients: settings.max_clients,
+            turned_away: AtomicU64::new(0),
+            spawner: Spawner::current(),
+            cut: Mutex::new(Some(cut)),
+            cut_heard,
+            leave: Mutex::new(Some(leave)),
+            leave_heard,
+        };
+        Ok(Self { house: Arc::new(house) })
+    }
+
+    /// Serves the agents that `listener` accepts, until `stop` is told; then accepts no more,
+    /// and connections end with the call that they serve.
+    ///
+    /// # Cancel safety
+    /// Dropped, no more are accepted; those that were are served on.
+    pub async fn serve(&self, listener: TcpListener, mut stop: Stop) {
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = stop.told() => break,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => self.receive(stream, peer, stop.clone()),
+                Err(error) => {
+                    tracing::warn!(%error, "an agent's connection cannot be accepted");
+                    time::sleep(ACCEPT_REST).await;
+                }
+            }
+        }
+    }
+
+    fn receive(&self, stream: TcpStream, peer: SocketAddr, stop: Stop) {
+        match Arc::clone(&self.house.seats).try_acquire_owned() {
+            Ok(seat) => {
+                let house = Arc::clone(&self.house);
+                self.house
+                    .spawner
+                    .spawn(async move { house.converse(stream, peer, stop, seat).await });
+            }
+            Err(_) => {
+                self.house.turned_away.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(%peer, "an agent was turned away: `max_clients` are connected");
+                turn_away(&stream, self.house.max_clients);
+            }
+        }
+    }
+
+    /// Waits until agents have been served what runs, at most until `deadline`; then closes
+    /// every connection.
+    pub async fn drain(&self, deadline: Instant) {
+        let house = &self.house;
+        drop(house.leave.lock().take());
+        let left = deadline.saturating_duration_since(time::now());
+        let everybody = house.seats.acquire_many(house.max_clients);
+        if time::timeout(left, everybody).await.is_err() {
+            tracing::warn!(clients = house.clients(), "calls are cut off: the drain is over");
+        }
+        drop(house.cut.lock().take());
+        for destination in house.desk.destinations.values() {
+            destination.pool.close();
+        }
+        for destination in house.desk.destinations.values() {
+            destination.pool.drain(deadline).await;
+        }
+    }
+
+    /// Is every pool warm?
+    pub fn is_ready(&self) -> bool {
+        self.house.desk.destinations.values().all(|d| d.pool.snapshot().warm)
+    }
+
+    /// One picture.
+    pub fn snapshot(&self) -> HttpSnapshot {
+        let house = &self.house;
+        let destinations = house.desk.destinations.values();
+        HttpSnapshot {
+            clients: house.clients(),
+            clients_refused: house.turned_away.load(Ordering::Relaxed),
+            refusals: house.desk.refusals.snapshot(),
+            cached_tokens: house.registry.cached_tokens(),
+            destinations: destinations
+                .clone()
+                .map(|d| d.meter.snapshot(Arc::clone(&d.name)))
+                .collect(),
+            pools: destinations.map(|d| d.pool.snapshot()).collect(),
+        }
+    }
+}
+
+impl House {
+    fn clients(&self) -> u32 {
+        let free = u32::try_from(self.seats.available_permits()).unwrap_or(u32::MAX);
+        self.max_clients.saturating_sub(free)
+    }
+
+    /// Serves one agent's connection to its end.
+    async fn converse(
+        self: Arc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        mut stop: Stop,
+        seat: OwnedSemaphorePermit,
+    ) {
+        let (mut cut, mut leave) = (self.cut_heard.clone(), self.leave_heard.clone());
+        let (Ok(local), Ok(())) = (stream.local_addr(), net::tune(&stream)) else { return };
+        let understood = Understood::default();
+        let io = TokioIo::new(Doorstep::new(stream, peer, understood.clone()));
+        let desk = Arc::clone(&self.desk);
+        let service = service_fn(move |request| {
+            understood.tell();
+            let desk = Arc::clone(&desk);
+            async move { Ok::<_, Infallible>(desk.answer(request, local).await) }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .max_headers(HEAD_FIELDS)
+            .max_header_size(HEAD_BYTES)
+            .max_buf_size(BUFFER)
+            .serve_connection(io, service);
+        let mut connection = pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => Some(ended),
+            () = stop.told() => None,
+            () = leave.told() => None,
+        };
+        let ended = match ended {
+            Some(ended) => Some(ended),
+            None => {
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    ended = connection.as_mut() => Some(ended),
+                    () = cut.told() => None,
+                }
+            }
+        };
+        if let Some(Err(error)) = ended {
+            tracing::debug!(%peer, %error, "an agent's connection ended");
+        }
+        drop(seat);
+    }
+}
+
+/// Says why, as far as the socket takes it at once, and closes.
+fn turn_away(stream: &TcpStream, max_clients: u32) {
+    let detail = format!("{max_clients} clients are connected, as many as may be");
+    let problem =
+        Problem::new(Reason::TooManyClients, detail).with_retry(Retry::After(CROWDED_REST));
+    if let Err(error) = stream.try_write(&doorstep::on_the_wire(problem)) {
+        tracing::debug!(%error, "an agent could not be told that it was turned away");
+    }
+}
+
+fn check(settings: &HttpSettings, trust: &mut Trust) -> Result<(), SettingsError> {
+    if settings.max_clients == 0 {
+        let reason = "at least one agent must be able to connect".to_owned();
+        return Err(SettingsError { at: "http.max_clients".to_owned(), reason });
+    }
+    for (name, destination) in &settings.destinations {
+        destination::check(name, destination, settings, trust)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,86 @@
+//! One picture of the egress gateway: every view renders this one, so they cannot disagree.
+
+use std::sync::Arc;
+
+use forebay_pool::Snapshot;
+use forebay_pool::stats::SpreadSnapshot;
+use serde::Serialize;
+
+/// The gateway at one moment. Carries no secret.
+#[derive(Debug, Clone, Serialize)]
+pub struct HttpSnapshot {
+    /// Connections from agents.
+    pub clients: u32,
+    /// Connections from agents that were turned away, because `max_clients` were there.
+    pub clients_refused: u64,
+    /// Calls that were refused before they had a destination, by reason.
+    pub refusals: Vec<RefusalCount>,
+    /// Tokens held now.
+    pub cached_tokens: u32,
+    /// Calls, one entry for each destination, in the order of their names.
+    pub destinations: Vec<DestinationSnapshot>,
+    /// Pools, one for each destination, in the same order.
+    pub pools: Vec<Snapshot>,
+}
+
+/// The calls to one destination.
+#[derive(Debug, Clone, Serialize)]
+pub struct DestinationSnapshot {
+    /// Its name.
+    pub destination: Arc<str>,
+    /// Calls between their arrival and the end of their answer.
+    pub in_flight: u32,
+    /// Answers of the service, by the first digit of their status.
+    pub answers: AnswerCounts,
+    /// Calls that Forebay answered itself, by reason.
+    pub refusals: Vec<RefusalCount>,
+    /// Calls whose client left before the answer ended.
+    pub abandoned: u64,
+    /// Answers that broke off, or paused for longer than `chunk_timeout`.
+    pub cut_short: u64,
+    /// Calls sent again on a fresh connection, because nothing of them had been sent.
+    pub resent: u64,
+    /// Token exchanges that gave a token, counted where they were first needed.
+    pub token_exchanges: u64,
+    /// Token exchanges that failed.
+    pub token_failures: u64,
+    /// From sending the call to the first byte of its answer.
+    pub first_byte: SpreadSnapshot,
+    /// From the call's arrival to the end of its answer.
+    pub duration: SpreadSnapshot,
+    /// Calls by feature. After 100 features the others are counted as `other`.
+    pub features: Vec<FeatureCount>,
+}
+
+/// Answers by the first digit of their status.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct AnswerCounts {
+    /// 2xx.
+    pub success: u64,
+    /// 3xx.
+    pub redirect: u64,
+    /// 4xx.
+    pub client_error: u64,
+    /// 5xx, and whatever is no HTTP status of an answer.
+    pub server_error: u64,
+}
+
+/// How often Forebay itself answered for one reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RefusalCount {
+    /// The reason, as in the problem's `type`: `queue-full`, `unreachable`, …
+    pub reason: &'static str,
+    /// How often.
+    pub count: u64,
+}
+
+/// The calls of one feature.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct FeatureCount {
+    /// The endpoint, agent or tool; empty where none was named.
+    pub feature: Arc<str>,
+    /// Its calls that ended.
+    pub calls: u64,
+    /// Their durations, summed, in seconds.
+    pub seconds: f64,
+}

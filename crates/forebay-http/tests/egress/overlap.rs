@@ -1,0 +1,102 @@
+//! Connections to a database held while the same request calls out.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use forebay_pool::overlap::{HoldKind, IdleTransaction};
+use forebay_pool::{ClassName, Request as AiRequest, TraceId};
+use forebay_seam::time;
+use http::{Request, Response};
+use tokio::sync::mpsc;
+
+use crate::bench::{Forebay, frame, soon};
+use crate::origin::{Origin, frames, reply};
+
+const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+fn idle() -> IdleTransaction {
+    IdleTransaction {
+        kind: HoldKind::Held,
+        class: ClassName::new("ai-read"),
+        feature: "answer".into(),
+        statement: "SELECT ?".into(),
+        database: "app".into(),
+        user: "agent".into(),
+        since: time::now(),
+    }
+}
+
+fn request(tenant: &str) -> AiRequest {
+    AiRequest::new(tenant.into(), TraceId::from_traceparent(TRACE).unwrap())
+}
+
+#[tokio::test]
+async fn a_transaction_that_idles_during_a_call_of_its_request_is_counted() {
+    let (tell, told) = mpsc::channel::<Bytes>(1);
+    let told = Arc::new(forebay_seam::sync::Mutex::new(Some(told)));
+    let origin = Origin::start(move |_| {
+        let body = frames(told.lock().take().unwrap());
+        async move { Response::new(body) }
+    });
+    let forebay = Forebay::start(&format!("[destinations.llm]\n{}", origin.settings()));
+    let mut ended = forebay.overlaps.events();
+    let _idling = forebay.overlaps.transaction_idles(&request("default"), idle());
+    let mut agent = forebay.agent().await;
+    let call = Request::post("/llm/v1/threads/17").header("traceparent", TRACE);
+    let mut answer = agent.send(call, "").await.into_body();
+    let counts = forebay.overlaps.counts();
+    assert_eq!((counts.len(), counts[0].begun, counts[0].ended), (1, 1, 0));
+    assert!(ended.try_recv().is_err(), "the answer is still coming");
+    drop(tell);
+    assert_eq!(frame(&mut answer).await, None);
+    let overlap = ended.recv().await.unwrap();
+    assert_eq!((&*overlap.destination, &*overlap.feature), ("llm", "answer"));
+    assert_eq!(&*overlap.operation, "POST /v1/threads/{id}");
+}
+
+#[tokio::test]
+async fn an_agent_that_leaves_ends_the_overlap() {
+    let origin = Origin::start(|_| std::future::pending());
+    let forebay = Forebay::start(&format!("[destinations.llm]\n{}", origin.settings()));
+    let _idling = forebay.overlaps.transaction_idles(&request("default"), idle());
+    let mut agent = forebay.agent().await;
+    let thinking = tokio::spawn(async move {
+        agent.send(Request::get("/llm/").header("traceparent", TRACE), "").await
+    });
+    soon("it begins", || forebay.overlaps.counts().iter().any(|c| c.begun == 1)).await;
+    thinking.abort();
+    soon("it ends", || forebay.overlaps.counts().iter().any(|c| c.ended == 1)).await;
+}
+
+#[tokio::test]
+async fn calls_of_another_tenant_or_without_a_trace_are_no_overlap() {
+    let origin = Origin::start(|_| async { reply(200, "") });
+    let forebay = Forebay::start(&format!("[destinations.llm]\n{}", origin.settings()));
+    let _idling = forebay.overlaps.transaction_idles(&request("acme"), idle());
+    for trace in [TRACE, "garbage", ""] {
+        let call = Request::get("/llm/").header("traceparent", trace);
+        assert_eq!(forebay.call(call).await.status, 200);
+    }
+    assert!(forebay.overlaps.counts().is_empty());
+}
+
+#[tokio::test]
+async fn calls_are_told_apart_by_feature() {
+    let origin = Origin::echo();
+    let forebay = Forebay::start(&format!("[destinations.llm]\n{}", origin.settings()));
+    let baggage = "user=7, forebay.feature=search;ttl=1";
+    for call in [
+        Request::get("/llm/").header("x-forebay-feature", "summary"),
+        Request::get("/llm/").header("baggage", baggage),
+        Request::get("/llm/").header("baggage", baggage),
+    ] {
+        assert_eq!(forebay.call(call).await.status, 200);
+    }
+    let counts = || {
+        let features = forebay.snapshot().destinations[0].features.clone();
+        features.iter().map(|f| (f.feature.to_string(), f.calls)).collect::<Vec<_>>()
+    };
+    soon("all are counted", || counts() == [("search".to_owned(), 2), ("summary".to_owned(), 1)])
+        .await;
+    assert!(origin.seen().iter().all(|call| !call.headers.contains_key("x-forebay-feature")));
+}

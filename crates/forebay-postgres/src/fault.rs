@@ -1,0 +1,178 @@
+//! What a client is told when something goes wrong: severity, SQLSTATE, message, detail and
+//! hint, one variant for each situation. 08 and 57P0x are for connections that are lost;
+//! "try again here" is 53300, or clients' pools would throw good connections away.
+
+use bytes::BytesMut;
+use forebay_pool::CheckoutError;
+
+use crate::server::ServerFailure;
+use crate::wire::Malformed;
+use crate::wire::backend::{self, ServerError, Severity};
+
+/// A situation, in the client's terms.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Fault {
+    #[error("{0}")]
+    Protocol(#[from] Malformed),
+    #[error("expected a different message: got `{}` {state}", char::from(*.tag).escape_default())]
+    Unexpected { tag: u8, state: &'static str },
+    #[error("unsupported frontend protocol {major}.{minor}: server supports 3.0")]
+    UnsupportedProtocol { major: u32, minor: u32 },
+    #[error("no PostgreSQL user name specified in startup packet")]
+    NoUser,
+    #[error("invalid startup option `{0}`: write `-c name=value`")]
+    StartupOption(String),
+    #[error("password authentication failed for user \"{0}\"")]
+    WrongPassword(String),
+    #[error("this server accepts encrypted connections only")]
+    TlsRequired,
+    #[error("replication connections are not forwarded")]
+    Replication,
+    #[error("database \"{0}\" does not exist")]
+    UnknownDatabase(String),
+    #[error("sorry, too many clients already")]
+    TooManyClients,
+    #[error("message of {length} bytes is longer than the limit of {limit}")]
+    TooLong { length: usize, limit: usize },
+    #[error("{0}")]
+    Checkout(#[from] CheckoutError),
+    #[error("canceling statement due to user request")]
+    Cancelled,
+    #[error("current transaction is aborted, commands ignored until end of transaction block")]
+    InFailedTransaction,
+    #[error("the server closed the connection unexpectedly")]
+    ServerLost { outcome: Outcome },
+    #[error("terminating connection because the server is shutting down")]
+    Stopping,
+    #[error("the server's settings could not be restored: {0}")]
+    Replay(String),
+}
+
+/// Whether a retry is safe after a lost connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    NotSent,
+    Unknown,
+}
+
+impl Fault {
+    pub(crate) fn code(&self) -> String {
+        let code = match self {
+            Self::Protocol(_) | Self::Unexpected { .. } => "08P01",
+            Self::UnsupportedProtocol { .. } | Self::Replication => "0A000",
+            Self::NoUser | Self::TlsRequired => "28000",
+            Self::StartupOption(_) => "22023",
+            Self::WrongPassword(_) => "28P01",
+            Self::UnknownDatabase(_) => "3D000",
+            Self::TooManyClients => "53300",
+            Self::TooLong { .. } => "54000",
+            Self::Cancelled => "57014",
+            Self::InFailedTransaction => "25P02",
+            Self::ServerLost { .. } => "08006",
+            Self::Stopping => "57P01",
+            Self::Replay(_) => "08006",
+            Self::Checkout(error) => return checkout_code(error),
+        };
+        code.to_owned()
+    }
+
+    fn detail(&self) -> Option<String> {
+        if let Self::ServerLost { outcome } = self {
+            let detail = match outcome {
+                Outcome::Unknown => "The outcome of the last statement is unknown.",
+                Outcome::NotSent => "The last statement was not sent.",
+            };
+            return Some(detail.into());
+        }
+        if let Self::TooLong { .. } = self {
+            return Some("The limit is `postgres.max_message`.".into());
+        }
+        self.server_said()?.detail.clone()
+    }
+
+    fn hint(&self) -> Option<String> {
+        if let Self::Checkout(
+            CheckoutError::QueueFull { retry_after, .. }
+            | CheckoutError::TimedOut { retry_after, .. }
+            | CheckoutError::Unreachable { retry_after, .. },
+        ) = self
+        {
+            return Some(format!("retry-after-ms={}", retry_after.as_millis().max(1)));
+        }
+        self.server_said()?.hint.clone()
+    }
+
+    fn text(&self) -> String {
+        self.server_said().map_or_else(|| self.to_string(), |said| said.text.clone())
+    }
+
+    /// The server's own words, where it refused the login.
+    fn server_said(&self) -> Option<&ServerError> {
+        let Self::Checkout(CheckoutError::Denied { failure, .. }) = self else { return None };
+        server_said(failure)
+    }
+
+    /// Writes it as an ErrorResponse.
+    pub(crate) fn write(&self, out: &mut BytesMut, severity: Severity) {
+        let (code, text, detail, hint) = (self.code(), self.text(), self.detail(), self.hint());
+        backend::error_response(out, severity, &code, &text, detail.as_deref(), hint.as_deref());
+    }
+
+    /// Writes it for a client that is not logged in yet: nothing may go on.
+    pub(crate) fn write_at_login(&self, out: &mut BytesMut) {
+        let unreachable = matches!(self, Self::Checkout(CheckoutError::Unreachable { .. }));
+        if !unreachable {
+            return self.write(out, Severity::Fatal);
+        }
+        let (text, hint) = (self.text(), self.hint());
+        backend::error_response(out, Severity::Fatal, "08001", &text, None, hint.as_deref());
+    }
+}
+
+fn checkout_code(error: &CheckoutError) -> String {
+    match error {
+        CheckoutError::Denied { failure, .. } => {
+            server_said(failure).map_or("08001".into(), |said| said.code.clone())
+        }
+        CheckoutError::Unreachable { .. } => "57P03".into(),
+        CheckoutError::Closed { .. } => "57P01".into(),
+        // Whatever else there will be means "not now", too.
+        CheckoutError::QueueFull { .. } | CheckoutError::TimedOut { .. } | _ => "53300".into(),
+    }
+}
+
+/// What the server itself answered to a login, if it did.
+fn server_said(failure: &forebay_pool::ConnectFailure) -> Option<&ServerError> {
+    match failure.source.downcast_ref::<ServerFailure>()? {
+        ServerFailure::Refused(said) => Some(said),
+        ServerFailure::Io(_)
+        | ServerFailure::Protocol(_)
+        | ServerFailure::Tls(_)
+        | ServerFailure::Auth(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use forebay_pool::ClassName;
+
+    use super::*;
+
+    #[test]
+    fn saturation_says_when_to_try_again() {
+        let fault = Fault::Checkout(CheckoutError::QueueFull {
+            destination: Arc::from("db"),
+            class: ClassName::new("ai-read"),
+            limit: 20,
+            retry_after: Duration::from_millis(120),
+        });
+        let mut out = BytesMut::new();
+        fault.write(&mut out, Severity::Error);
+        let said = ServerError::read(&out[5..]);
+        assert_eq!(said.code, "53300");
+        assert_eq!(said.hint.as_deref(), Some("retry-after-ms=120"));
+    }
+}

@@ -1,0 +1,309 @@
+//! From a client's first byte to the end of its authentication: startup, TLS, cancel
+//! requests, and the proof of who it is.
+//!
+//! The order is fixed by types: bytes → [`First`] → startup → proven → [`Who`]. Nothing that
+//! a client says is applied before it has proved who it is.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::{Buf, BytesMut};
+use forebay_pool::TraceId;
+use forebay_seam::net::TcpStream;
+
+use crate::fault::Fault;
+use crate::gateway::Inner;
+use crate::params::Settings;
+use crate::route::Who;
+use crate::scram::{self, Challenge, ScramError, Verifier};
+use crate::server::connector::Identity;
+use crate::settings::ClientAuth;
+use crate::stream::Stream;
+use crate::wire::startup::{self, First, Startup};
+use crate::wire::{Fields, HEADER, Header, Malformed, backend};
+
+/// The longest SASL message that makes sense.
+const LONGEST_SASL: usize = 4 * 1024;
+
+/// What came out of a greeting.
+pub(crate) enum Greeted {
+    In(Box<Arrival>),
+    /// A cancel request: no session.
+    Cancel {
+        pid: i32,
+        secret: i32,
+    },
+    /// Nobody there, or gone again.
+    Gone,
+    /// Told why not; the reason is still to be written.
+    Refused {
+        client: Stream,
+        outbox: BytesMut,
+        fault: Fault,
+    },
+}
+
+/// A client that has proved who it is.
+pub(crate) struct Arrival {
+    pub(crate) client: Stream,
+    pub(crate) inbox: BytesMut,
+    pub(crate) who: Who,
+}
+
+enum Failure {
+    Fault(Fault),
+    Io,
+}
+
+impl<T: Into<Fault>> From<T> for Failure {
+    fn from(fault: T) -> Self {
+        Self::Fault(fault.into())
+    }
+}
+
+/// Greets a client that has just connected.
+pub(crate) async fn greet(gateway: &Inner, tcp: TcpStream) -> Greeted {
+    let mut greeting = Greeting { gateway, inbox: BytesMut::new(), outbox: BytesMut::new() };
+    let (mut client, startup) = match greeting.first(Stream::Plain(tcp)).await {
+        Ok(Start::Session(client, startup)) => (client, startup),
+        Ok(Start::Cancel { pid, secret }) => return Greeted::Cancel { pid, secret },
+        Ok(Start::Gone) => return Greeted::Gone,
+        Err((client, fault)) => return greeting.refuse(client, fault),
+    };
+    match greeting.identify(&mut client, &startup).await {
+        Ok(who) => {
+            let Greeting { inbox, .. } = greeting;
+            Greeted::In(Box::new(Arrival { client, inbox, who }))
+        }
+        Err(Failure::Fault(fault)) => greeting.refuse(client, fault),
+        Err(Failure::Io) => Greeted::Gone,
+    }
+}
+
+enum Start {
+    Session(Stream, Startup),
+    Cancel { pid: i32, secret: i32 },
+    Gone,
+}
+
+struct Greeting<'a> {
+    gateway: &'a Inner,
+    inbox: BytesMut,
+    outbox: BytesMut,
+}
+
+impl Greeting<'_> {
+    fn refuse(self, client: Stream, fault: Fault) -> Greeted {
+        let Self { mut outbox, .. } = self;
+        fault.write_at_login(&mut outbox);
+        Greeted::Refused { client, outbox, fault }
+    }
+
+    /// First packets, until one starts a session. TLS and GSS may each be asked for once.
+    async fn first(&mut self, mut client: Stream) -> Result<Start, (Stream, Fault)> {
+        for _ in 0..3 {
+            let body = match self.packet(&mut client).await {
+                Ok(Some(body)) => body,
+                Ok(None) => return Ok(Start::Gone),
+                Err(malformed) => return Err((client, malformed.into())),
+            };
+            let first = match startup::read(&body) {
+                Ok(first) => first,
+                Err(malformed) => return Err((client, malformed.into())),
+            };
+            match first {
+                First::Cancel { pid, secret } => return Ok(Start::Cancel { pid, secret }),
+                First::Unsupported { major, minor } => {
+                    return Err((client, Fault::UnsupportedProtocol { major, minor }));
+                }
+                First::Startup(startup) => {
+                    let settings = self.gateway.settings.tls.as_ref();
+                    if settings.is_some_and(|tls| tls.required) && !client.is_encrypted() {
+                        return Err((client, Fault::TlsRequired));
+                    }
+                    return Ok(Start::Session(client, startup));
+                }
+                First::Gss => {
+                    if self.answer(&mut client, b'N').await.is_err() {
+                        return Ok(Start::Gone);
+                    }
+                }
+                First::Ssl => match self.encrypt(client).await {
+                    Ok(Some(stream)) => client = stream,
+                    Ok(None) => return Ok(Start::Gone),
+                    Err(refused) => return Err(refused),
+                },
+            }
+        }
+        Err((client, Malformed::Value.into()))
+    }
+
+    async fn encrypt(&mut self, mut client: Stream) -> Result<Option<Stream>, (Stream, Fault)> {
+        // What stands behind the request was sent in plaintext, and must not be read as part
+        // of the encrypted session (CVE-2021-23214).
+        if !self.inbox.is_empty() || client.is_encrypted() {
+            return Err((client, Malformed::Trailing(self.inbox.len()).into()));
+        }
+        let Some(tls) = &self.gateway.tls else {
+            return Ok(self.answer(&mut client, b'N').await.ok().map(|()| client));
+        };
+        if self.answer(&mut client, b'S').await.is_err() {
+            return Ok(None);
+        }
+        let Stream::Plain(tcp) = client else { return Ok(None) };
+        match Stream::accept(tcp, tls).await {
+            Ok(stream) => Ok(Some(stream)),
+            Err(error) => {
+                tracing::info!(%error, "TLS handshake with a client failed");
+                Ok(None)
+            }
+        }
+    }
+
+    async fn answer(&mut self, client: &mut Stream, byte: u8) -> std::io::Result<()> {
+        client.drain(&mut BytesMut::from(&[byte][..])).await
+    }
+
+    /// One packet without a tag; `None` when the client has gone.
+    async fn packet(&mut self, client: &mut Stream) -> Result<Option<BytesMut>, Malformed> {
+        loop {
+            if let Some(length) = startup::length(&self.inbox)?
+                && self.inbox.len() >= length
+            {
+                let mut packet = self.inbox.split_to(length);
+                packet.advance(4);
+                return Ok(Some(packet));
+            }
+            if client.fill_more(&mut self.inbox).await.is_err() {
+                return Ok(None);
+            }
+        }
+    }
+
+    async fn identify(&mut self, client: &mut Stream, startup: &Startup) -> Result<Who, Failure> {
+        if startup.minor > 0 || !startup.options.is_empty() {
+            let unknown: Vec<_> = startup.options.iter().map(String::as_bytes).collect();
+            backend::negotiate_protocol_version(&mut self.outbox, &unknown);
+        }
+        let user = startup.get("user").filter(|user| !user.is_empty()).ok_or(Fault::NoUser)?;
+        match self.gateway.settings.auth {
+            ClientAuth::Trust => {
+                if !self.gateway.settings.users.is_empty()
+                    && !self.gateway.settings.users.contains_key(user)
+                {
+                    return Err(Fault::WrongPassword(user.to_owned()).into());
+                }
+            }
+            ClientAuth::ScramSha256 => self.scram(client, user).await?,
+        }
+        client.drain(&mut self.outbox).await.map_err(|_| Failure::Io)?;
+        Ok(self.who(user, startup)?)
+    }
+
+    async fn scram(&mut self, client: &mut Stream, user: &str) -> Result<(), Failure> {
+        let known = self.gateway.verifier(user);
+        let is_known = known.is_some();
+        let verifier = known.unwrap_or_else(|| Verifier::of_nobody(&self.gateway.nobody, user));
+        let wrong = || Fault::WrongPassword(user.to_owned());
+        let mut mechanisms = scram::MECHANISM.as_bytes().to_vec();
+        mechanisms.extend([0, 0]);
+        backend::authentication(&mut self.outbox, 10, &mechanisms);
+        let body = self.sasl(client).await?;
+        let mut fields = Fields::new(&body);
+        if fields.cstr()? != scram::MECHANISM.as_bytes() {
+            return Err(Malformed::Value.into());
+        }
+        let length = usize::try_from(fields.i32()?).map_err(|_| Malformed::Value)?;
+        let (challenge, first) = Challenge::new(verifier, fields.bytes(length)?)
+            .map_err(|error| refuse(error, wrong))?;
+        backend::authentication(&mut self.outbox, 11, first.as_bytes());
+        let body = self.sasl(client).await?;
+        let last = challenge.finish(&body).map_err(|error| refuse(error, wrong))?;
+        if !is_known {
+            return Err(wrong().into());
+        }
+        backend::authentication(&mut self.outbox, 12, last.as_bytes());
+        Ok(())
+    }
+
+    /// Sends what is due and waits for the next SASL message.
+    async fn sasl(&mut self, client: &mut Stream) -> Result<BytesMut, Failure> {
+        client.drain(&mut self.outbox).await.map_err(|_| Failure::Io)?;
+        loop {
+            if let Some(header) = Header::read(&self.inbox)? {
+                if header.tag != b'p' {
+                    return Err(Fault::Unexpected { tag: header.tag, state: "during login" }.into());
+                }
+                if header.body > LONGEST_SASL {
+                    return Err(Fault::TooLong { length: header.body, limit: LONGEST_SASL }.into());
+                }
+                if self.inbox.len() >= header.whole() {
+                    let mut message = self.inbox.split_to(header.whole());
+                    message.advance(HEADER);
+                    return Ok(message);
+                }
+            }
+            client.fill_more(&mut self.inbox).await.map_err(|_| Failure::Io)?;
+        }
+    }
+
+    /// What a client that has proved to be `user` wants.
+    fn who(&self, user: &str, startup: &Startup) -> Result<Who, Fault> {
+        let name = startup.get("database").filter(|name| !name.is_empty()).unwrap_or(user);
+        let route =
+            self.gateway.route(name).ok_or_else(|| Fault::UnknownDatabase(name.to_owned()))?;
+        if !matches!(startup.get("replication"), None | Some("false" | "off" | "no" | "0")) {
+            return Err(Fault::Replication);
+        }
+        let mut settings: BTreeMap<_, _> = Settings::new();
+        let options = startup.get("options").unwrap_or_default();
+        for (name, value) in startup::options(options).map_err(Fault::StartupOption)? {
+            settings.insert(name.to_ascii_lowercase(), value);
+        }
+        for (name, value) in &startup.parameters {
+            if !matches!(name.as_str(), "user" | "database" | "options" | "replication") {
+                settings.insert(name.to_ascii_lowercase(), value.clone());
+            }
+        }
+        let class_wish = settings.remove("forebay.class");
+        let trace = settings.remove("forebay.traceparent");
+        let feature = settings.remove("forebay.feature");
+        settings.retain(|name, _| !name.starts_with("forebay."));
+        // As PostgreSQL does: bytes that are no printable ASCII become question marks.
+        if let Some(name) = settings.get_mut("application_name") {
+            *name = name
+                .chars()
+                .map(|c| if (' '..='~').contains(&c) { c } else { '?' })
+                .take(63)
+                .collect();
+        }
+        let application_name = settings.get("application_name").cloned().unwrap_or_default();
+        let user: Arc<str> = Arc::from(user);
+        let mut who = Who {
+            database: Arc::from(name),
+            identity: Identity { database: Arc::clone(&route.database), user: Arc::clone(&user) },
+            backend: Arc::clone(&route.backend),
+            mode: route.mode,
+            tenant: self.gateway.tenant(&user),
+            settings,
+            rules: Arc::clone(&self.gateway.rules),
+            ruled: None,
+            class_wish,
+            feature: Arc::from(""),
+            trace: trace.as_deref().and_then(TraceId::from_traceparent),
+            user,
+        };
+        who.set_application_name(&application_name);
+        if let Some(feature) = feature {
+            who.feature = Arc::from(feature);
+        }
+        Ok(who)
+    }
+}
+
+fn refuse(error: ScramError, wrong: impl Fn() -> Fault) -> Failure {
+    match error {
+        ScramError::WrongPassword => Failure::Fault(wrong()),
+        ScramError::Malformed(_) => Failure::Fault(Malformed::Value.into()),
+    }
+}

@@ -1,0 +1,203 @@
+//! Settings of sessions: what a client wants, what a server connection has, and the one
+//! statement that makes the second into the first.
+//!
+//! Names are compared as PostgreSQL does, without case. Values that the server reports are
+//! kept as it writes them, so that `utf-8` and `UTF8` are no difference.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+/// Settings by lower-case name.
+pub(crate) type Settings = BTreeMap<String, String>;
+
+/// What a server reports of itself, as it writes it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Reported(BTreeMap<String, (String, String)>);
+
+impl Reported {
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
+        self.0.insert(name.to_ascii_lowercase(), (name.to_owned(), value.to_owned()));
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(|(_, value)| value.as_str())
+    }
+
+    /// Names as the server writes them, with their values.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.values().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+}
+
+/// Reported, but not to be set: they say what the server is.
+pub(crate) fn is_fact(name: &str) -> bool {
+    matches!(
+        name,
+        "server_version"
+            | "server_encoding"
+            | "is_superuser"
+            | "session_authorization"
+            | "integer_datetimes"
+            | "in_hot_standby"
+    )
+}
+
+/// What a server connection has beyond its state after login.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Applied {
+    /// Reported at login.
+    pub(crate) base: Reported,
+    /// Reported now.
+    pub(crate) now: Reported,
+    /// Set since login and different from it.
+    changed: Settings,
+}
+
+impl Applied {
+    /// The server reports a value.
+    pub(crate) fn report(&mut self, name: &str, value: &str) {
+        self.now.set(name, value);
+        let name = name.to_ascii_lowercase();
+        if is_fact(&name) {
+            return;
+        }
+        if self.base.get(&name) == Some(value) {
+            self.changed.remove(&name);
+        } else {
+            self.changed.insert(name, value.to_owned());
+        }
+    }
+
+    /// The login is over: what is reported now is the state to come back to.
+    pub(crate) fn settle(&mut self) {
+        self.base = self.now.clone();
+        self.changed.clear();
+    }
+
+    /// A setting that is not reported was set.
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
+        if self.base.get(name).is_none() {
+            self.changed.insert(name.to_owned(), value.to_owned());
+        }
+    }
+
+    /// A setting that is not reported is back at its state after login.
+    pub(crate) fn reset(&mut self, name: &str) {
+        if self.base.get(name).is_none() {
+            self.changed.remove(name);
+        }
+    }
+
+    /// Names of settings that were set and are not reported.
+    pub(crate) fn unreported(&self) -> impl Iterator<Item = &str> {
+        let base = &self.base;
+        self.changed.keys().map(String::as_str).filter(|name| base.get(name).is_none())
+    }
+
+    /// Everything that is not reported is back at its state after login.
+    pub(crate) fn reset_all(&mut self) {
+        let base = &self.base;
+        self.changed.retain(|name, _| base.get(name).is_some());
+    }
+
+    /// The statement that brings the connection to `wanted`; `None` if it is there.
+    pub(crate) fn statement_to(&self, wanted: &Settings) -> Option<String> {
+        if self.changed == *wanted {
+            return None;
+        }
+        let mut sql = String::new();
+        for name in self.changed.keys().filter(|name| !wanted.contains_key(*name)) {
+            sql.push_str("RESET ");
+            quote_name(&mut sql, name);
+            sql.push(';');
+        }
+        let missing = wanted.iter().filter(|(name, value)| match self.changed.get(*name) {
+            Some(has) => has != *value,
+            None => self.base.get(name) != Some(value.as_str()),
+        });
+        let mut sets = String::new();
+        for (name, value) in missing {
+            sets.push_str(if sets.is_empty() { "SELECT " } else { ", " });
+            sets.push_str("pg_catalog.set_config(");
+            quote_text(&mut sets, name);
+            sets.push(',');
+            quote_text(&mut sets, value);
+            sets.push_str(",false)");
+        }
+        sql.push_str(&sets);
+        (!sql.is_empty()).then_some(sql)
+    }
+}
+
+/// A name that may be quoted part by part (`a.b`).
+fn quote_name(out: &mut String, name: &str) {
+    for (i, part) in name.split('.').enumerate() {
+        if i > 0 {
+            out.push('.');
+        }
+        out.push('"');
+        out.push_str(&part.replace('"', "\"\""));
+        out.push('"');
+    }
+}
+
+/// A string that means the same whatever `standard_conforming_strings` says.
+fn quote_text(out: &mut String, text: &str) {
+    let text = text.replace('\'', "''");
+    if text.contains('\\') {
+        let escaped = text.replace('\\', "\\\\");
+        write!(out, "E'{escaped}'").expect("writing to a string succeeds");
+    } else {
+        write!(out, "'{text}'").expect("writing to a string succeeds");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn logged_in() -> Applied {
+        let mut applied = Applied::default();
+        applied.report("TimeZone", "UTC");
+        applied.report("client_encoding", "UTF8");
+        applied.report("server_version", "15.1");
+        applied.settle();
+        applied
+    }
+
+    fn settings(pairs: &[(&str, &str)]) -> Settings {
+        pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect()
+    }
+
+    #[test]
+    fn nothing_is_sent_where_nothing_differs() {
+        let mut server = logged_in();
+        assert_eq!(server.statement_to(&settings(&[])), None);
+        assert_eq!(server.statement_to(&settings(&[("timezone", "UTC")])), None);
+        server.report("TimeZone", "CET");
+        assert_eq!(server.statement_to(&settings(&[("timezone", "CET")])), None);
+    }
+
+    #[test]
+    fn what_another_client_set_is_taken_back() {
+        let mut server = logged_in();
+        server.report("TimeZone", "CET");
+        server.set("work_mem", "64MB");
+        let sql = server.statement_to(&settings(&[("app.tenant", "o'b\\c")])).unwrap();
+        assert_eq!(
+            sql,
+            "RESET \"timezone\";RESET \"work_mem\";\
+             SELECT pg_catalog.set_config('app.tenant',E'o''b\\\\c',false)"
+        );
+    }
+
+    #[test]
+    fn back_at_its_login_state_a_connection_owes_nothing() {
+        let mut server = logged_in();
+        server.report("TimeZone", "CET");
+        server.set("a.b", "1");
+        server.report("TimeZone", "UTC");
+        server.reset_all();
+        assert_eq!(server.statement_to(&Settings::new()), None);
+    }
+}

@@ -1,0 +1,122 @@
+//! Prepared statements in transaction pooling: clients name them as they like, servers know
+//! each text once, under a name of ours.
+//!
+//! Always true: two clients' statements share a server-side name only if text and parameter
+//! types are the same; a text is forgotten when no client has it any more.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use forebay_seam::sync::Mutex;
+
+use crate::sql::effect::{self, Effect};
+use crate::wire::frontend::Parse;
+
+/// Names on servers begin so. A client's own name may not.
+pub(crate) const PREFIX: &[u8] = b"__forebay_";
+
+/// Tells statements apart, for the life of the process.
+pub(crate) type StatementId = u64;
+
+/// A statement as servers get it: without comments that differ from call to call.
+#[derive(Debug)]
+pub(crate) struct Statement {
+    pub(crate) id: StatementId,
+    /// Its name on servers.
+    pub(crate) name: Bytes,
+    pub(crate) text: Bytes,
+    /// Count and OIDs of the parameter types, as Parse has them.
+    pub(crate) types: Bytes,
+    pub(crate) effect: Effect,
+}
+
+impl Statement {
+    fn new(id: StatementId, text: &[u8], types: &[u8]) -> Self {
+        let mut effects = effect::of(text);
+        let effect = match effects.len() {
+            0 => Effect::Clean,
+            1 => effects.remove(0),
+            // The server refuses it.
+            _ => Effect::Dirty,
+        };
+        let name = [PREFIX, id.to_string().as_bytes()].concat();
+        Self {
+            id,
+            name: name.into(),
+            text: Bytes::copy_from_slice(text),
+            types: Bytes::copy_from_slice(types),
+            effect,
+        }
+    }
+
+    /// The Parse that prepares it on a server under `name`.
+    pub(crate) fn parse<'a>(&'a self, name: &'a [u8]) -> Parse<'a> {
+        Parse { name, text: &self.text, types: &self.types }
+    }
+}
+
+/// Every text that some client has prepared by name.
+#[derive(Default)]
+pub(crate) struct Statements {
+    next: AtomicU64,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    by_text: HashMap<Box<[u8]>, Weak<Statement>>,
+    /// Swept when it has doubled since the last time.
+    sweep_at: usize,
+}
+
+impl Statements {
+    fn next_id(&self) -> StatementId {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The statement that all clients with this text and these types share.
+    pub(crate) fn shared(&self, text: &[u8], types: &[u8]) -> Arc<Statement> {
+        let key = [text, &[0], types].concat();
+        let mut known = self.known.lock();
+        if let Some(statement) = known.by_text.get(&*key).and_then(Weak::upgrade) {
+            return statement;
+        }
+        let statement = Arc::new(Statement::new(self.next_id(), text, types));
+        if known.by_text.len() >= known.sweep_at {
+            known.by_text.retain(|_, statement| statement.strong_count() > 0);
+            known.sweep_at = (known.by_text.len() * 2).max(1024);
+        }
+        known.by_text.insert(key.into(), Arc::downgrade(&statement));
+        statement
+    }
+
+    /// A statement of one client only: the unnamed one.
+    pub(crate) fn own(&self, text: &[u8], types: &[u8]) -> Arc<Statement> {
+        Arc::new(Statement::new(self.next_id(), text, types))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_text_and_types_are_one_statement() {
+        let statements = Statements::default();
+        let one = statements.shared(b"SELECT $1", &[0, 0]);
+        assert_eq!(one.id, statements.shared(b"SELECT $1", &[0, 0]).id);
+        assert_ne!(one.id, statements.shared(b"SELECT $1", &[0, 1, 0, 0, 0, 23]).id);
+        assert_ne!(one.id, statements.own(b"SELECT $1", &[0, 0]).id);
+    }
+
+    #[test]
+    fn what_nobody_has_any_more_is_forgotten() {
+        let statements = Statements::default();
+        for n in 0..10_000 {
+            statements.shared(format!("SELECT {n}").as_bytes(), &[0, 0]);
+        }
+        assert!(statements.known.lock().by_text.len() <= 1024);
+    }
+}

@@ -1,0 +1,121 @@
+//! Which server, which class, which request: decided from who the client is.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use forebay_pool::{ClassId, ClassName, Kind, Pool, Request, TraceId};
+
+use crate::params::Settings;
+use crate::server::connector::{Identity, Postgres};
+use crate::settings::{PoolMode, Rule};
+
+/// One server's pool and its classes by name.
+pub(crate) struct Backend {
+    pub(crate) pool: Pool<Postgres>,
+    pub(crate) classes: HashMap<String, (ClassId, Kind)>,
+    /// The class of work that nobody names.
+    pub(crate) default_class: ClassId,
+    /// Whether the server has accepted a connection since start.
+    pub(crate) answers: Arc<AtomicBool>,
+}
+
+/// A client that is logged in.
+pub(crate) struct Who {
+    pub(crate) user: Arc<str>,
+    /// The database as the client calls it.
+    pub(crate) database: Arc<str>,
+    pub(crate) identity: Identity,
+    pub(crate) backend: Arc<Backend>,
+    pub(crate) mode: PoolMode,
+    /// Whose HTTP calls belong to the same requests.
+    pub(crate) tenant: Option<Arc<str>>,
+    /// Start settings, without ours.
+    pub(crate) settings: Settings,
+    pub(crate) rules: Arc<[Rule]>,
+    /// What the rules say of this client.
+    pub(crate) ruled: Option<ClassId>,
+    /// `forebay.class` of the session.
+    pub(crate) class_wish: Option<String>,
+    /// `forebay.feature` of the session, or its application_name.
+    pub(crate) feature: Arc<str>,
+    /// `forebay.traceparent` of the session.
+    pub(crate) trace: Option<TraceId>,
+}
+
+impl Who {
+    /// The client calls itself `name` now: rules and the feature may follow.
+    pub(crate) fn set_application_name(&mut self, name: &str) {
+        self.ruled = self
+            .rules
+            .iter()
+            .find(|rule| applies(rule, &self.user, &self.database, name))
+            .and_then(|rule| self.backend.classes.get(rule.class.as_str()))
+            .map(|(class, _)| *class);
+        self.feature = Arc::from(name);
+    }
+
+    /// The class of a statement tagged with `tag`. A client may lower its rank, from core to
+    /// a class of agents, and never raise it above what the rules say.
+    pub(crate) fn class(&self, tag: Option<&str>) -> ClassId {
+        let base = self.ruled.unwrap_or(self.backend.default_class);
+        let kind = |class| {
+            let found = self.backend.classes.values().find(|(id, _)| *id == class);
+            found.map_or(Kind::Core, |(_, kind)| *kind)
+        };
+        let wish =
+            tag.or(self.class_wish.as_deref()).and_then(|name| self.backend.classes.get(name));
+        match wish {
+            Some((class, Kind::Ai)) => *class,
+            Some((class, Kind::Core)) if kind(base) == Kind::Core => *class,
+            Some((_, Kind::Core)) | None => base,
+        }
+    }
+
+    pub(crate) fn class_name(&self, tag: Option<&str>) -> ClassName {
+        self.backend.pool.class_name(self.class(tag)).clone()
+    }
+
+    /// The request that the whole session belongs to, if it said so.
+    pub(crate) fn request(&self) -> Option<Request> {
+        Some(Request::new(Arc::clone(self.tenant.as_ref()?), self.trace?))
+    }
+}
+
+fn applies(rule: &Rule, user: &str, database: &str, application_name: &str) -> bool {
+    let fits = |pattern: &Option<String>, text| pattern.as_deref().is_none_or(|p| matches(p, text));
+    fits(&rule.user, user)
+        && fits(&rule.database, database)
+        && fits(&rule.application_name, application_name)
+}
+
+/// Does `text` fit `pattern`, where `*` stands for any run of characters?
+fn matches(pattern: &str, text: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let first = parts.next().unwrap_or_default();
+    let Some(mut rest) = text.strip_prefix(first) else { return false };
+    let mut parts: Vec<_> = parts.collect();
+    let Some(last) = parts.pop() else { return rest.is_empty() };
+    for part in parts {
+        let Some(at) = rest.find(part) else { return false };
+        rest = rest.get(at + part.len()..).unwrap_or_default();
+    }
+    rest.ends_with(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_stands_for_any_run() {
+        for (pattern, text) in
+            [("*", ""), ("a*", "a"), ("*-agent", "x-agent"), ("a*b*c", "a1b2bc"), ("a", "a")]
+        {
+            assert!(matches(pattern, text), "{pattern} {text}");
+        }
+        for (pattern, text) in [("a", "ab"), ("a*b", "a"), ("*b", "ab "), ("a*a", "a"), ("", "x")] {
+            assert!(!matches(pattern, text), "{pattern} {text}");
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! A connection to a PostgreSQL server: its login, what is known of its state, and how it
+//! is brought back to a known one.
+//!
+//! Always true: `awaited` holds, in order, what the server still owes; a connection goes
+//! home as clean only when nothing is owed, no byte is unread and no transaction is open.
+
+pub(crate) mod answers;
+pub(crate) mod connector;
+pub(crate) mod login;
+mod reset;
+
+use std::collections::VecDeque;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Buf, BytesMut};
+use lru::LruCache;
+
+pub(crate) use answers::Awaited;
+
+use crate::cancel::{InFlight, ServerKey};
+use crate::params::Applied;
+use crate::prepared::StatementId;
+use crate::stream::Stream;
+use crate::wire::backend::{self, ServerError};
+use crate::wire::frontend::write_bare;
+use crate::wire::{HEADER, Header, Malformed, TxStatus};
+
+/// Why a server could not be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ServerFailure {
+    #[error("{} (SQLSTATE {})", .0.text, .0.code)]
+    Refused(ServerError),
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    #[error("it broke the protocol: {0}")]
+    Protocol(#[from] Malformed),
+    #[error("TLS: {0}")]
+    Tls(String),
+    #[error("authentication: {0}")]
+    Auth(String),
+}
+
+/// Whether a COPY has the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CopyIn {
+    None,
+    /// The server takes CopyData; it ignores Sync and Flush meanwhile.
+    Receiving,
+}
+
+/// Whether the session may hold something that its next owner must not see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Residue {
+    /// Provably nothing.
+    None,
+    /// Perhaps something.
+    Possible,
+    /// Perhaps also prepared statements that we do not know, or not those that we think.
+    WithStatements,
+}
+
+impl Residue {
+    /// Notes that there is perhaps as much as `found`.
+    pub(crate) fn at_least(&mut self, found: Self) {
+        *self = (*self).max(found);
+    }
+}
+
+/// Whether the server drops what it gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Skips {
+    Nothing,
+    /// After an error in a batch, up to the Sync that has not been sent yet.
+    ToSync,
+}
+
+/// A logged-in server connection.
+pub(crate) struct Server {
+    pub(crate) stream: Stream,
+    /// From the server, not looked at yet, behind `passed` bytes that are on their way to
+    /// the client.
+    pub(crate) inbox: BytesMut,
+    /// Bytes at the start of `inbox` that the client gets as they are.
+    pub(crate) passed: usize,
+    /// Bytes of a message that is passed on while it still arrives.
+    pub(crate) passing: usize,
+    /// To the server, not sent yet.
+    pub(crate) outbox: BytesMut,
+    /// Bytes of a client's message that still have to follow what is in `outbox`.
+    pub(crate) streaming: usize,
+    pub(crate) awaited: VecDeque<Awaited>,
+    pub(crate) status: TxStatus,
+    pub(crate) copy: CopyIn,
+    /// Extended-protocol messages were sent since the last Sync.
+    pub(crate) unsynced: bool,
+    pub(crate) skips: Skips,
+    pub(crate) settings: Applied,
+    pub(crate) prepared: LruCache<StatementId, ()>,
+    /// Whose unnamed statement it has.
+    pub(crate) unnamed: Option<StatementId>,
+    pub(crate) residue: Residue,
+    pub(crate) key: ServerKey,
+    pub(crate) in_flight: Arc<InFlight>,
+}
+
+impl Server {
+    fn new(stream: Stream, key: ServerKey, max_prepared: NonZeroUsize) -> Self {
+        Self {
+            stream,
+            inbox: BytesMut::new(),
+            passed: 0,
+            passing: 0,
+            outbox: BytesMut::new(),
+            streaming: 0,
+            awaited: VecDeque::new(),
+            status: TxStatus::Idle,
+            copy: CopyIn::None,
+            unsynced: false,
+            skips: Skips::Nothing,
+            settings: Applied::default(),
+            prepared: LruCache::new(max_prepared),
+            unnamed: None,
+            residue: Residue::None,
+            key,
+            in_flight: InFlight::new(),
+        }
+    }
+
+    /// Nothing is owed, nothing is unread, nothing is half sent.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.awaited.is_empty()
+            && self.inbox.len() == self.passed
+            && self.passing == 0
+            && self.outbox.is_empty()
+            && self.streaming == 0
+            && !self.unsynced
+            && self.copy == CopyIn::None
+    }
+
+    /// Fit for the next owner as it is.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.is_quiet()
+            && self.status == TxStatus::Idle
+            && self.residue == Residue::None
+            && self.in_flight.is_settled()
+    }
+
+    /// A look at a connection at rest: open, unless the end or an error has come.
+    /// Asynchronous messages are taken in.
+    pub(crate) fn is_open(&mut self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        loop {
+            match self.stream.poll_fill(&mut cx, &mut self.inbox) {
+                Poll::Pending => return self.inbox.is_empty(),
+                Poll::Ready(Ok(1..)) => {
+                    if self.take_asynchronous().is_err() {
+                        return false;
+                    }
+                }
+                Poll::Ready(Ok(0) | Err(_)) => return false,
+            }
+        }
+    }
+
+    /// Takes in notices, notifications and parameters that came while nobody asked.
+    fn take_asynchronous(&mut self) -> Result<(), Malformed> {
+        while let Some(header) = Header::read(&self.inbox)? {
+            if self.inbox.len() < header.whole() {
+                return Ok(());
+            }
+            let message = self.inbox.split_to(header.whole());
+            match header.tag {
+                b'N' | b'A' => {}
+                b'S' => self.take_parameter(message.get(HEADER..).unwrap_or_default())?,
+                _ => return Err(Malformed::Value),
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn take_parameter(&mut self, body: &[u8]) -> Result<(), Malformed> {
+        let (name, value) = backend::read_parameter_status(body)?;
+        self.settings.report(name, value);
+        Ok(())
+    }
+
+    /// The next message, whole; for exchanges of our own, whose messages are short.
+    ///
+    /// # Cancel safety
+    /// None: used where the connection is dropped with the future.
+    async fn receive(&mut self) -> Result<(u8, BytesMut), ServerFailure> {
+        loop {
+            if let Some(header) = Header::read(&self.inbox)? {
+                if header.body > LONGEST_OWN {
+                    return Err(Malformed::Length(i32::MAX).into());
+                }
+                if self.inbox.len() >= header.whole() {
+                    let mut message = self.inbox.split_to(header.whole());
+                    message.advance(HEADER);
+                    return Ok((header.tag, message));
+                }
+            }
+            self.stream.fill_more(&mut self.inbox).await?;
+        }
+    }
+
+    async fn send(&mut self) -> Result<(), ServerFailure> {
+        Ok(self.stream.drain(&mut self.outbox).await?)
+    }
+}
+
+/// The longest message expected in an exchange of our own.
+const LONGEST_OWN: usize = 1 << 20;
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // A goodbye, if the socket takes it at once; otherwise the end of the stream tells.
+        let mut goodbye = BytesMut::new();
+        write_bare(&mut goodbye, b'X');
+        let mut cx = Context::from_waker(Waker::noop());
+        if self.outbox.is_empty() && self.streaming == 0 {
+            drop(self.stream.poll_drain(&mut cx, &mut goodbye));
+        }
+    }
+}

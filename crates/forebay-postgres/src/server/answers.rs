@@ -1,0 +1,80 @@
+//! What a server still owes, in order, and what each of its messages therefore means.
+//!
+//! Each message we send that will be answered has an entry; answers that we give in the
+//! server's place stand in the same line, so that real and synthesised ones keep their
+//! order, and an error that makes the server skip to Sync skips ours as well.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::prepared::{Statement, StatementId};
+use crate::sql::effect::Effect;
+
+/// Whether the client asked for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    Client,
+    /// Sent by us; its answer is not shown.
+    Own,
+}
+
+/// What a message changed among the client's names, to be taken back if the server skips it.
+#[derive(Debug)]
+pub(crate) enum NameChange {
+    Added(Bytes),
+    Removed(Bytes, Arc<Statement>),
+    Unnamed(Option<Arc<Statement>>),
+}
+
+/// An answer that is due.
+#[derive(Debug)]
+pub(crate) enum Awaited {
+    /// ParseComplete. `prepared`: what the server has by name once it came.
+    Parse { origin: Origin, prepared: Option<StatementId>, change: Option<NameChange> },
+    /// BindComplete.
+    Bind,
+    /// RowDescription or NoData, after ParameterDescription for a statement.
+    Describe,
+    /// CommandComplete, EmptyQueryResponse or PortalSuspended, after rows.
+    Execute { effect: Option<Effect> },
+    /// CloseComplete. `evicted`: what the server has no longer once it came.
+    Close { origin: Origin, evicted: Option<StatementId> },
+    /// ParseComplete from us: the server has the statement already.
+    OwnParseComplete { change: Option<NameChange> },
+    /// CloseComplete from us: the name was the client's only.
+    OwnCloseComplete { change: Option<NameChange> },
+    /// ReadyForQuery of a Sync.
+    Sync,
+    /// Everything up to the ReadyForQuery of a simple query; effects of its statements.
+    Query { effects: VecDeque<Effect> },
+    /// A simple query of ours; nothing of it is shown.
+    OwnQuery(Purpose),
+    /// Everything up to the ReadyForQuery of a function call.
+    FunctionCall,
+}
+
+/// What a simple query of ours is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// The client's settings.
+    Settings,
+    /// The client's BEGIN, which was answered before.
+    Begin,
+}
+
+impl Awaited {
+    pub(crate) fn ends_with_ready(&self) -> bool {
+        match self {
+            Self::Sync | Self::Query { .. } | Self::OwnQuery(_) | Self::FunctionCall => true,
+            Self::Parse { .. }
+            | Self::Bind
+            | Self::Describe
+            | Self::Execute { .. }
+            | Self::Close { .. }
+            | Self::OwnParseComplete { .. }
+            | Self::OwnCloseComplete { .. } => false,
+        }
+    }
+}

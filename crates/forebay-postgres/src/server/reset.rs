@@ -1,0 +1,194 @@
+//! Back to a known state: what runs is cancelled, what is owed is read, what is open is
+//! rolled back, what may be left behind is cleared; then the connection serves again. What
+//! cannot be proved is closed.
+
+use std::future::poll_fn;
+use std::io;
+use std::sync::Arc;
+use std::task::{Poll, ready};
+
+use bytes::Buf;
+
+use super::answers::Awaited;
+use super::{CopyIn, Residue, Server, ServerFailure, Skips};
+use crate::cancel;
+use crate::wire::backend::ServerError;
+use crate::wire::frontend::{cstr, message, write_bare, write_query};
+use crate::wire::{Fields, HEADER, Header, Malformed, TxStatus};
+
+/// As `DISCARD ALL`, but prepared statements stay: they are shared, and known.
+const CLEAR: &str = "SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; UNLISTEN *; \
+                     SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD SEQUENCES; DISCARD TEMP";
+
+impl Server {
+    /// The connection as good as fresh, or nothing.
+    pub(crate) async fn reset(mut self) -> Option<Self> {
+        match self.bring_back().await {
+            Ok(()) => Some(self),
+            Err(error) => {
+                tracing::debug!(%error, "a server connection could not be reset");
+                None
+            }
+        }
+    }
+
+    /// Does it still answer? An empty query asks the least.
+    pub(crate) async fn probe(mut self) -> Option<Self> {
+        self.run("").await.ok()?;
+        (self.status == TxStatus::Idle).then_some(self)
+    }
+
+    async fn bring_back(&mut self) -> Result<(), ServerFailure> {
+        // Half a message cannot be taken back, and what a vanished client had still to send
+        // must not run: what runs is cancelled, and the connection closed.
+        if self.streaming > 0 || !self.outbox.is_empty() {
+            cancel::send_counted(&self.key, &self.in_flight).await;
+            return Err(Malformed::Short.into());
+        }
+        self.inbox.advance(self.passed);
+        self.passed = 0;
+        self.finish_what_runs().await?;
+        self.in_flight.settled().await;
+        if self.status != TxStatus::Idle {
+            self.run("ROLLBACK").await?;
+        } else if self.residue == Residue::None {
+            // A cancel's signal may still be on its way inside the server: an answer shows
+            // that it has been dealt with.
+            self.run("").await?;
+        }
+        if self.residue == Residue::WithStatements {
+            self.run("DEALLOCATE ALL").await?;
+            self.prepared.clear();
+        }
+        if self.residue != Residue::None {
+            self.run(CLEAR).await?;
+            self.settings.reset_all();
+            self.residue = Residue::None;
+        }
+        self.unnamed = None;
+        if self.is_clean() { Ok(()) } else { Err(Malformed::Value.into()) }
+    }
+
+    /// Cancels what runs and reads what is owed.
+    async fn finish_what_runs(&mut self) -> Result<(), ServerFailure> {
+        if self.copy == CopyIn::Receiving {
+            message(&mut self.outbox, b'f', |out| cstr(out, b"the client has gone"));
+            self.copy = CopyIn::None;
+        }
+        if self.unsynced {
+            write_bare(&mut self.outbox, b'S');
+            self.awaited.push_back(Awaited::Sync);
+            self.unsynced = false;
+            self.skips = Skips::Nothing;
+        }
+        let owed = self.awaited.iter().filter(|awaited| awaited.ends_with_ready()).count();
+        if owed == 0 {
+            return self.send().await;
+        }
+        let (key, in_flight) = (self.key.clone(), Arc::clone(&self.in_flight));
+        // The server may want to be read before it reads, so sending and reading go on
+        // together; the cancel goes its own way.
+        let (cancelled, drained) =
+            tokio::join!(cancel::send_counted(&key, &in_flight), self.read_owed(owed));
+        let () = cancelled;
+        drained
+    }
+
+    async fn read_owed(&mut self, mut owed: usize) -> Result<(), ServerFailure> {
+        let mut skip = std::mem::take(&mut self.passing);
+        loop {
+            let n = skip.min(self.inbox.len());
+            self.inbox.advance(n);
+            skip -= n;
+            if skip == 0
+                && let Some(header) = Header::read(&self.inbox)?
+            {
+                let short = matches!(header.tag, b'Z' | b'S');
+                if !short {
+                    if header.tag == b'G' {
+                        // It had not begun to copy when its client left.
+                        message(&mut self.outbox, b'f', |out| cstr(out, b"the client has gone"));
+                    }
+                    skip = header.whole();
+                    continue;
+                }
+                if self.inbox.len() >= header.whole() {
+                    let message = self.inbox.split_to(header.whole());
+                    let body = message.get(HEADER..).unwrap_or_default();
+                    if header.tag == b'S' {
+                        self.take_parameter(body)?;
+                        continue;
+                    }
+                    let status = TxStatus::from_byte(Fields::new(body).u8()?);
+                    self.status = status.ok_or(Malformed::Value)?;
+                    owed -= 1;
+                    if owed == 0 {
+                        self.awaited.clear();
+                        return Ok(());
+                    }
+                    continue;
+                }
+            }
+            self.read_and_write().await?;
+        }
+    }
+
+    /// Reads more, and writes what is due as the socket takes it.
+    async fn read_and_write(&mut self) -> io::Result<()> {
+        poll_fn(|cx| {
+            // Pending or not: reading may be what the server waits for.
+            let _written = self.stream.poll_drain(cx, &mut self.outbox)?;
+            match ready!(self.stream.poll_fill(cx, &mut self.inbox))? {
+                0 => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+                _ => Poll::Ready(Ok(())),
+            }
+        })
+        .await
+    }
+
+    /// Runs a query of our own; its rows are of no interest.
+    pub(crate) async fn run(&mut self, sql: &str) -> Result<(), ServerFailure> {
+        write_query(&mut self.outbox, sql);
+        self.send().await?;
+        let mut failed = None;
+        loop {
+            let (tag, body) = self.receive().await?;
+            match tag {
+                b'Z' => {
+                    let status = TxStatus::from_byte(Fields::new(&body).u8()?);
+                    self.status = status.ok_or(Malformed::Value)?;
+                    return failed.map_or(Ok(()), Err);
+                }
+                b'S' => self.take_parameter(&body)?,
+                b'E' => {
+                    let said = ServerError::read(&body);
+                    failed = Some(ServerFailure::Refused(said));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The first column of the only row of a query of our own.
+    pub(super) async fn ask(&mut self, sql: &str) -> Result<Option<String>, ServerFailure> {
+        write_query(&mut self.outbox, sql);
+        self.send().await?;
+        let mut answer = None;
+        loop {
+            let (tag, body) = self.receive().await?;
+            let mut fields = Fields::new(&body);
+            match tag {
+                b'Z' => return Ok(answer),
+                b'S' => self.take_parameter(&body)?,
+                b'E' => {
+                    return Err(ServerFailure::Refused(ServerError::read(&body)));
+                }
+                b'D' if fields.u16()? > 0 => {
+                    let length = usize::try_from(fields.i32()?).unwrap_or(0);
+                    answer = String::from_utf8(fields.bytes(length)?.to_vec()).ok();
+                }
+                _ => {}
+            }
+        }
+    }
+}

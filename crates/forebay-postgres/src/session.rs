@@ -1,0 +1,374 @@
+//! One client, from its first statement to its end.
+//!
+//! A session is one task. It reads what the client sends ([`outward`]), links a server
+//! connection when a statement needs one ([`link`]), reads what the server answers
+//! ([`inward`]), and gives the connection back when its transaction is over. Bytes move in
+//! both directions at once ([`Session::exchange`]), so neither side can block the other.
+//!
+//! Dropped at any await point, it loses the client and nothing else: the lease goes home in
+//! unknown state, and the engine cancels, reads, rolls back and clears it.
+
+mod greet;
+mod inward;
+mod link;
+mod outward;
+
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use forebay_pool::overlap::Idling;
+use forebay_pool::{Condition, Lease, Request};
+use forebay_seam::task::Stop;
+use forebay_seam::time;
+use tokio::io::AsyncWrite;
+
+use crate::cancel::Registration;
+use crate::fault::{Fault, Outcome};
+use crate::gateway::Inner;
+use crate::params::{Reported, Settings};
+use crate::prepared::Statement;
+use crate::route::Who;
+use crate::server::connector::Postgres;
+use crate::sql::effect::{Effect, PinReason};
+use crate::stream::Stream;
+use crate::wire::TxStatus;
+use crate::wire::backend::Severity;
+
+/// Bytes held for one direction before the other side is no longer read.
+const HIGH_WATER: usize = 64 * 1024;
+/// How long the reason of an ending may take to reach the client.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Why a session ended.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// The client said goodbye or vanished.
+    Left,
+    /// The client was told why.
+    Fault(Fault),
+    /// The server told the client why.
+    ServerSaid,
+    Io(io::Error),
+}
+
+impl From<Fault> for End {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl From<crate::wire::Malformed> for End {
+    fn from(malformed: crate::wire::Malformed) -> Self {
+        Self::Fault(malformed.into())
+    }
+}
+
+/// What the session knows of the work at hand.
+#[derive(Default)]
+struct Work {
+    request: Option<Request>,
+    class: Option<String>,
+    feature: Option<Arc<str>>,
+    /// The last statement, where a request is known.
+    text: Vec<u8>,
+}
+
+/// What is done with the client's messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Intake {
+    Normal,
+    /// An extended-protocol message failed before it reached a server: the rest of its batch
+    /// is read and dropped.
+    SkipToSync,
+}
+
+pub(crate) struct Session {
+    gateway: Arc<Inner>,
+    who: Who,
+    client: Stream,
+    /// From the client.
+    inbox: BytesMut,
+    /// Bytes of `inbox` that belong to a batch that is complete.
+    batch: usize,
+    /// The inbox must be able to hold so much, or a long message would never be whole.
+    needs: usize,
+    /// Bytes of a message that is dropped while it still arrives.
+    dropping: usize,
+    /// To the client; what the server's inbox passes on comes behind it.
+    outbox: BytesMut,
+    registration: Registration,
+    /// What the client was told of its session.
+    reported: Reported,
+    /// What the client wants its session to be.
+    wanted: Settings,
+    /// What it wanted at its start: RESET goes back to that.
+    wanted_at_start: Settings,
+    /// Settings of the open transaction.
+    uncommitted: Vec<(String, Option<String>)>,
+    statements: HashMap<Bytes, Arc<Statement>>,
+    unnamed: Option<Arc<Statement>>,
+    /// What executing a portal does.
+    portals: HashMap<Bytes, Effect>,
+    /// As the client was told last.
+    status: TxStatus,
+    /// A BEGIN that was answered and not sent.
+    begin: Option<Bytes>,
+    intake: Intake,
+    link: Option<Lease<Postgres>>,
+    pin: Option<PinReason>,
+    /// The pin that was counted and logged.
+    pin_told: Option<PinReason>,
+    /// The server has said why it ends the connection.
+    server_said_goodbye: bool,
+    /// The last command of a transaction was a ROLLBACK.
+    rolled_back: bool,
+    work: Work,
+    idling: Option<Idling>,
+}
+
+/// What the digestion of input asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// More bytes, of either side.
+    Exchange,
+    /// A server connection.
+    Link,
+    Leave,
+}
+
+/// What an exchange of bytes brought.
+enum Moved {
+    Client,
+    Server,
+    ClientGone,
+    ServerGone,
+    /// The program stops, and the client runs nothing.
+    Stop,
+}
+
+impl Session {
+    pub(crate) fn new(
+        gateway: Arc<Inner>,
+        who: Who,
+        client: Stream,
+        inbox: BytesMut,
+        registration: Registration,
+    ) -> Self {
+        let wanted = who.settings.clone();
+        Self {
+            gateway,
+            who,
+            client,
+            inbox,
+            batch: 0,
+            needs: 0,
+            dropping: 0,
+            outbox: BytesMut::new(),
+            registration,
+            reported: Reported::default(),
+            wanted_at_start: wanted.clone(),
+            wanted,
+            uncommitted: Vec::new(),
+            statements: HashMap::new(),
+            unnamed: None,
+            portals: HashMap::new(),
+            status: TxStatus::Idle,
+            begin: None,
+            intake: Intake::Normal,
+            link: None,
+            pin: None,
+            pin_told: None,
+            server_said_goodbye: false,
+            rolled_back: false,
+            work: Work::default(),
+            idling: None,
+        }
+    }
+
+    /// Greets the client, serves it to its end, and tells it why.
+    pub(crate) async fn run(mut self, mut stop: Stop) {
+        let end = match self.greet().await {
+            Ok(()) => self.serve(&mut stop).await,
+            Err(fault) => {
+                tracing::info!(user = %self.who.user, database = %self.who.database, error = %fault, "login failed");
+                fault.write_at_login(&mut self.outbox);
+                return self.farewell().await;
+            }
+        };
+        let (user, database) = (&self.who.user, &self.who.database);
+        match end {
+            End::Left => {}
+            End::Io(error) => tracing::debug!(%user, %database, %error, "client lost"),
+            End::ServerSaid => tracing::info!(%user, %database, "the server ended the session"),
+            End::Fault(fault) => {
+                tracing::info!(%user, %database, error = %fault, "session ended");
+                self.keep_passed();
+                fault.write(&mut self.outbox, Severity::Fatal);
+            }
+        }
+        self.idling = None;
+        self.part_with_server();
+        self.farewell().await;
+    }
+
+    /// Sends a client away that has no session: `reason` is all it gets.
+    pub(crate) async fn send_away(mut client: Stream, mut reason: BytesMut) {
+        linger(&mut client, &mut reason).await;
+    }
+
+    /// The reason reaches the client before the end does: written, then our side closed, then
+    /// what still comes is read away, so that no reset destroys it.
+    async fn farewell(&mut self) {
+        linger(&mut self.client, &mut self.outbox).await;
+    }
+
+    async fn serve(&mut self, stop: &mut Stop) -> End {
+        loop {
+            let next = match self.outward() {
+                Ok(next) => next,
+                Err(end) => return end,
+            };
+            match next {
+                Next::Leave => return End::Left,
+                Next::Link => {
+                    if let Err(end) = self.link().await {
+                        return end;
+                    }
+                    continue;
+                }
+                Next::Exchange => {}
+            }
+            match self.exchange(stop).await {
+                Ok(Moved::Client) => {}
+                Ok(Moved::Server) => {
+                    if let Err(end) = self.inward() {
+                        return end;
+                    }
+                }
+                Ok(Moved::ClientGone) => return End::Left,
+                Ok(Moved::ServerGone) => return self.server_gone(),
+                Ok(Moved::Stop) => return Fault::Stopping.into(),
+                Err(error) => return End::Io(error),
+            }
+        }
+    }
+
+    fn server_gone(&mut self) -> End {
+        let sent = self.link.as_mut().is_some_and(|lease| !lease.connection().awaited.is_empty());
+        let outcome = if sent { Outcome::Unknown } else { Outcome::NotSent };
+        self.keep_passed();
+        if let Some(lease) = self.link.take() {
+            lease.give_back(Condition::Broken);
+        }
+        if self.server_said_goodbye {
+            End::ServerSaid
+        } else {
+            Fault::ServerLost { outcome }.into()
+        }
+    }
+
+    /// Moves bytes in all directions until there are new ones to look at.
+    async fn exchange(&mut self, stop: &mut Stop) -> io::Result<Moved> {
+        let may_stop = self.is_at_rest();
+        tokio::select! {
+            biased;
+            moved = poll_fn(|cx| self.poll_exchange(cx)) => moved,
+            () = stop.told(), if may_stop => Ok(Moved::Stop),
+        }
+    }
+
+    /// The client runs nothing: no transaction is open, and nothing is owed.
+    fn is_at_rest(&mut self) -> bool {
+        let quiet = self.link.as_mut().is_none_or(|lease| lease.connection().is_quiet());
+        quiet && self.status == TxStatus::Idle
+    }
+
+    /// Whether more of the client's bytes may be held.
+    fn has_room(&self) -> bool {
+        self.inbox.len() < outward::LONGEST_BATCH.max(self.needs)
+    }
+
+    fn poll_exchange(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Moved>> {
+        let has_room = self.has_room();
+        let Some(lease) = &mut self.link else {
+            let flushed = self.client.poll_drain(cx, &mut self.outbox)?.is_ready();
+            if flushed {
+                self.outbox = BytesMut::new();
+            }
+            if has_room && let Poll::Ready(n) = self.client.poll_fill_idle(cx, &mut self.inbox)? {
+                return Poll::Ready(Ok(if n == 0 { Moved::ClientGone } else { Moved::Client }));
+            }
+            return Poll::Pending;
+        };
+        let server = lease.connection();
+        if let Poll::Ready(Err(_)) = server.stream.poll_drain(cx, &mut server.outbox) {
+            // What it said last may still be in its socket: reading tells.
+            server.outbox.clear();
+        }
+        let mut to_client = self.client.poll_drain(cx, &mut self.outbox)?;
+        while to_client.is_ready() && server.passed > 0 {
+            let ready = server.inbox.get(..server.passed).unwrap_or_default();
+            match self.client.poll_write_some(cx, ready)? {
+                Poll::Ready(n) => {
+                    server.inbox.advance(n);
+                    server.passed -= n;
+                }
+                Poll::Pending => to_client = Poll::Pending,
+            }
+        }
+        if to_client.is_ready() {
+            // With TLS, records may wait in the session until they are flushed.
+            let _flushed = Pin::new(&mut self.client).poll_flush(cx)?;
+        }
+        if server.passed < HIGH_WATER && self.outbox.len() < HIGH_WATER {
+            match server.stream.poll_fill(cx, &mut server.inbox) {
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Ok(Moved::ServerGone)),
+                Poll::Ready(Ok(_)) => return Poll::Ready(Ok(Moved::Server)),
+                Poll::Pending => {}
+            }
+        }
+        if has_room && server.outbox.len() < HIGH_WATER {
+            match self.client.poll_fill(cx, &mut self.inbox)? {
+                Poll::Ready(0) => return Poll::Ready(Ok(Moved::ClientGone)),
+                Poll::Ready(_) => return Poll::Ready(Ok(Moved::Client)),
+                Poll::Pending => {}
+            }
+        }
+        Poll::Pending
+    }
+
+    /// What the server passed on and the client has not got yet is kept for it.
+    fn keep_passed(&mut self) {
+        if let Some(lease) = &mut self.link {
+            let server = lease.connection();
+            if server.passed > 0 {
+                let passed = server.inbox.split_to(server.passed);
+                server.passed = 0;
+                if self.outbox.is_empty() {
+                    self.outbox = passed;
+                } else {
+                    self.outbox.extend_from_slice(&passed);
+                }
+            }
+        }
+    }
+}
+
+async fn linger(client: &mut Stream, outbox: &mut BytesMut) {
+    let goodbye = async {
+        client.drain(outbox).await?;
+        client.shutdown().await?;
+        let mut unread = BytesMut::new();
+        while client.fill(&mut unread).await? > 0 {
+            unread.clear();
+        }
+        Ok::<_, io::Error>(())
+    };
+    drop(time::timeout(FAREWELL, goodbye).await);
+}

@@ -1,0 +1,69 @@
+//! The end of a login: what the server is like, and the client's key.
+//!
+//! What a server reports of itself is remembered for each identity, so a login usually needs
+//! no server. Settings that were not tried before are tried now, so that a wrong one fails
+//! the login and not a later statement.
+
+use std::sync::Arc;
+
+use bytes::Buf;
+use forebay_pool::{Ask, Condition};
+
+use super::Session;
+use crate::fault::Fault;
+use crate::params::Reported;
+use crate::wire::TxStatus;
+use crate::wire::backend;
+
+impl Session {
+    /// ParameterStatus, BackendKeyData, ReadyForQuery.
+    pub(super) async fn greet(&mut self) -> Result<(), Fault> {
+        let known = self.gateway.welcomes.get(&self.who.identity, &self.who.settings);
+        let reported = match known {
+            Some((reported, settings)) => {
+                self.wanted = settings;
+                reported
+            }
+            None => self.meet_server().await?,
+        };
+        self.wanted_at_start.clone_from(&self.wanted);
+        backend::authentication(&mut self.outbox, 0, &[]);
+        for (name, value) in reported.iter() {
+            backend::parameter_status(&mut self.outbox, name, value);
+        }
+        self.reported = (*reported).clone();
+        backend::backend_key_data(
+            &mut self.outbox,
+            self.registration.pid,
+            self.registration.secret,
+        );
+        backend::ready_for_query(&mut self.outbox, TxStatus::Idle);
+        Ok(())
+    }
+
+    /// Asks a server what a session with these settings looks like.
+    async fn meet_server(&mut self) -> Result<Arc<Reported>, Fault> {
+        let class = self.who.class(None);
+        let ask = Ask { identity: self.who.identity.clone(), class, request: None, deadline: None };
+        let mut lease = self.who.backend.pool.checkout(ask).await?;
+        let server = &mut **lease.connection();
+        if let Some(sql) = server.settings.statement_to(&self.wanted) {
+            if let Err(failure) = server.run(&sql).await {
+                return Err(Fault::Replay(failure.to_string()));
+            }
+            for (name, value) in &mut self.wanted {
+                match server.settings.now.get(name) {
+                    Some(reported) => reported.clone_into(value),
+                    None => server.settings.set(name, value),
+                }
+            }
+        }
+        let reported = Arc::new(server.settings.now.clone());
+        server.inbox.advance(0);
+        let condition = if server.is_clean() { Condition::Clean } else { Condition::Unknown };
+        lease.give_back(condition);
+        let (identity, asked) = (&self.who.identity, &self.who.settings);
+        self.gateway.welcomes.remember(identity, asked, &reported, &self.wanted);
+        Ok(reported)
+    }
+}

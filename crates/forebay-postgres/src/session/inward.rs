@@ -1,0 +1,459 @@
+//! From the server towards the client.
+//!
+//! Each message is what the front of `awaited` says it is. Runs of messages go on as they
+//! came, straight from the receive buffer; what we asked for ourselves is taken out, what we
+//! answer ourselves is put in, in turn.
+
+use std::sync::Arc;
+
+use bytes::Buf;
+use forebay_pool::Condition;
+use forebay_pool::overlap::{HoldKind, IdleTransaction};
+use forebay_seam::time;
+use smallvec::SmallVec;
+
+use super::{End, Session};
+use crate::fault::Fault;
+use crate::params::is_fact;
+use crate::server::answers::{Awaited, NameChange, Origin, Purpose};
+use crate::server::{CopyIn, Residue, Server, Skips};
+use crate::settings::PoolMode;
+use crate::sql::effect::Effect;
+use crate::sql::shape;
+use crate::wire::backend::{self, ServerError, Severity};
+use crate::wire::{Fields, HEADER, Header, Malformed, TxStatus};
+
+/// Messages whose body we read are never longer than this.
+const LONGEST_READ: usize = 1 << 20;
+
+/// Whether a message goes on to the client.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Show {
+    Pass,
+    Hide,
+}
+
+impl Session {
+    /// Digests what the server has sent, as far as that goes now.
+    pub(super) fn inward(&mut self) -> Result<(), End> {
+        while let Some(lease) = &mut self.link {
+            let server = &mut **lease.connection();
+            if server.passing > 0 {
+                let n = server.passing.min(server.inbox.len() - server.passed);
+                server.passed += n;
+                server.passing -= n;
+            }
+            let unread = server.inbox.get(server.passed..).unwrap_or_default();
+            let Some(header) = Header::read(unread)? else { break };
+            let is_own = matches!(server.awaited.front(), Some(Awaited::OwnQuery(_)));
+            let streams =
+                matches!(header.tag, b'D' | b'd' | b'T' | b'E' | b'N' | b'A' | b'V' | b't');
+            if !streams && header.body > LONGEST_READ {
+                return Err(Malformed::Length(i32::MAX).into());
+            }
+            let is_whole = unread.len() >= header.whole();
+            if !is_whole && (is_own || !streams) {
+                break;
+            }
+            let body = unread.get(HEADER..header.whole().min(unread.len())).unwrap_or_default();
+            let body: SmallVec<[u8; 64]> = if streams { SmallVec::new() } else { body.into() };
+            match self.understand(header, &body)? {
+                Show::Pass => {
+                    if let Some(lease) = &mut self.link {
+                        let server = lease.connection();
+                        server.passing = header.whole();
+                    }
+                }
+                Show::Hide => self.take_out(header.whole()),
+            }
+            self.answer_in_turn();
+        }
+        self.answer_in_turn();
+        self.after_answers();
+        Ok(())
+    }
+
+    /// Removes a message from the server's inbox; what was passed before it keeps its order.
+    fn take_out(&mut self, whole: usize) {
+        self.keep_passed();
+        if let Some(lease) = &mut self.link {
+            lease.connection().inbox.advance(whole);
+        }
+    }
+
+    /// What a message means for us, and whether the client sees it.
+    fn understand(&mut self, header: Header, body: &[u8]) -> Result<Show, End> {
+        let Some(lease) = &mut self.link else { return Ok(Show::Hide) };
+        let server = &mut **lease.connection();
+        if let Some(Awaited::OwnQuery(purpose)) = server.awaited.front() {
+            let purpose = *purpose;
+            return self.understand_own(purpose, header, body);
+        }
+        match header.tag {
+            b'1' => match server.awaited.pop_front() {
+                Some(Awaited::Parse { origin: Origin::Own, .. }) => Ok(Show::Hide),
+                Some(Awaited::Parse { origin: Origin::Client, .. }) => Ok(Show::Pass),
+                _ => Err(out_of_turn(header.tag)),
+            },
+            b'2' => expect(server.awaited.pop_front(), header.tag, |a| matches!(a, Awaited::Bind)),
+            b'3' => match server.awaited.pop_front() {
+                Some(Awaited::Close { origin: Origin::Own, .. }) => Ok(Show::Hide),
+                Some(Awaited::Close { origin: Origin::Client, .. }) => Ok(Show::Pass),
+                _ => Err(out_of_turn(header.tag)),
+            },
+            b'T' | b'n' => {
+                if matches!(server.awaited.front(), Some(Awaited::Describe)) {
+                    server.awaited.pop_front();
+                }
+                Ok(Show::Pass)
+            }
+            b'C' | b'I' | b's' => {
+                server.copy = CopyIn::None;
+                let effect = match server.awaited.front_mut() {
+                    Some(Awaited::Execute { effect }) => {
+                        let effect = effect.take();
+                        server.awaited.pop_front();
+                        effect
+                    }
+                    Some(Awaited::Query { effects }) => effects.pop_front(),
+                    _ => None,
+                };
+                if header.tag == b'C' {
+                    self.completed(body, effect);
+                }
+                Ok(Show::Pass)
+            }
+            b'Z' => self.ready(body),
+            b'E' => {
+                self.failed()?;
+                Ok(Show::Pass)
+            }
+            b'S' => {
+                let (name, value) = backend::read_parameter_status(body)?;
+                server.settings.report(name, value);
+                self.reported.set(name, value);
+                let name = name.to_ascii_lowercase();
+                if name == "application_name" {
+                    self.who.set_application_name(value);
+                }
+                if !is_fact(&name) {
+                    self.wanted.insert(name, value.to_owned());
+                }
+                Ok(Show::Pass)
+            }
+            b'G' => {
+                server.copy = CopyIn::Receiving;
+                // Syncs already sent behind the Execute are ignored by the server.
+                if matches!(server.awaited.front(), Some(Awaited::Execute { .. })) {
+                    while matches!(server.awaited.get(1), Some(Awaited::Sync)) {
+                        server.awaited.remove(1);
+                        server.unsynced = true;
+                    }
+                }
+                Ok(Show::Pass)
+            }
+            b'D' | b'd' | b'c' | b'H' | b'W' | b'N' | b'A' | b't' | b'V' => Ok(Show::Pass),
+            tag => Err(out_of_turn(tag)),
+        }
+    }
+
+    /// An answer to a query of our own.
+    fn understand_own(
+        &mut self,
+        purpose: Purpose,
+        header: Header,
+        body: &[u8],
+    ) -> Result<Show, End> {
+        let Some(lease) = &mut self.link else { return Ok(Show::Hide) };
+        let server = &mut **lease.connection();
+        match header.tag {
+            b'E' => {
+                let unread = server.inbox.get(server.passed..).unwrap_or_default();
+                let body = unread.get(HEADER..header.whole().min(unread.len())).unwrap_or_default();
+                let said = ServerError::read(body);
+                Err(Fault::Replay(said.text).into())
+            }
+            b'S' => {
+                let (name, value) = backend::read_parameter_status(body)?;
+                server.settings.report(name, value);
+                Ok(Show::Hide)
+            }
+            b'Z' => {
+                server.status =
+                    TxStatus::from_byte(Fields::new(body).u8()?).ok_or(Malformed::Value)?;
+                server.awaited.pop_front();
+                if purpose == Purpose::Settings {
+                    self.settings_replayed();
+                }
+                Ok(Show::Hide)
+            }
+            _ => Ok(Show::Hide),
+        }
+    }
+
+    /// The connection has the client's settings now. What the server reports of them is how
+    /// they are compared from now on, and what the client is told.
+    fn settings_replayed(&mut self) {
+        let Some(lease) = &mut self.link else { return };
+        let server = &mut **lease.connection();
+        for (name, value) in &mut self.wanted {
+            match server.settings.now.get(name) {
+                Some(reported) => reported.clone_into(value),
+                None => server.settings.set(name, value),
+            }
+        }
+        let unwanted: Vec<_> = server
+            .settings
+            .unreported()
+            .filter(|name| !self.wanted.contains_key(*name))
+            .map(str::to_owned)
+            .collect();
+        unwanted.iter().for_each(|name| server.settings.reset(name));
+        self.tell_reported();
+    }
+
+    /// Tells the client what differs from what it was told.
+    pub(super) fn tell_reported(&mut self) {
+        if self.link.as_mut().is_none_or(|l| l.connection().settings.now == self.reported) {
+            return;
+        }
+        self.keep_passed();
+        let Some(lease) = &mut self.link else { return };
+        for (name, value) in lease.connection().settings.now.iter() {
+            if self.reported.get(&name.to_ascii_lowercase()) != Some(value) {
+                backend::parameter_status(&mut self.outbox, name, value);
+                self.reported.set(name, value);
+            }
+        }
+    }
+
+    /// A command of the client's has succeeded.
+    fn completed(&mut self, tag: &[u8], effect: Option<Effect>) {
+        self.rolled_back = tag.starts_with(b"ROLLBACK");
+        let Some(lease) = &mut self.link else { return };
+        let server = &mut **lease.connection();
+        match effect {
+            None | Some(Effect::Clean | Effect::Dirty | Effect::Pin(_)) => {}
+            Some(Effect::Set { name, value }) => {
+                if name.starts_with("forebay.") {
+                    self.note_own_setting(&name, &value);
+                }
+                self.uncommitted.push((name, Some(value)));
+            }
+            Some(Effect::Reset { name }) => self.uncommitted.push((name, None)),
+            Some(Effect::ResetAll | Effect::DiscardAll) => {
+                server.settings.reset_all();
+                self.uncommitted.clear();
+                self.wanted.clone_from(&self.wanted_at_start);
+                if tag.starts_with(b"DISCARD") {
+                    self.statements.clear();
+                }
+            }
+            Some(Effect::Deallocate { name: None }) => self.statements.clear(),
+            Some(Effect::Deallocate { name: Some(name) }) => {
+                self.statements.remove(name.as_bytes());
+            }
+            Some(Effect::PartialRollback) => {
+                // Which settings are left is the server's knowledge: it is reset later.
+                self.uncommitted.clear();
+            }
+        }
+    }
+
+    /// The server failed what is at the front: what follows up to Sync is skipped.
+    fn failed(&mut self) -> Result<(), End> {
+        let Some(lease) = &mut self.link else { return Ok(()) };
+        let server = &mut **lease.connection();
+        server.copy = CopyIn::None;
+        let unread = server.inbox.get(server.passed..).unwrap_or_default();
+        let header = Header::read(unread)?;
+        let whole = header.map_or(0, Header::whole).min(unread.len());
+        let body = unread.get(HEADER..whole).unwrap_or_default();
+        let said = ServerError::read(body);
+        if said.severity == Severity::Fatal {
+            self.server_said_goodbye = true;
+        }
+        // A simple query, or the commit at a Sync, ends with its own ReadyForQuery.
+        if server.awaited.front().is_none_or(Awaited::ends_with_ready) {
+            return Ok(());
+        }
+        // Everything else up to Sync is skipped, simple queries too.
+        while server.awaited.front().is_some_and(|awaited| !matches!(awaited, Awaited::Sync)) {
+            if let Some(skipped) = server.awaited.pop_front() {
+                take_back(server, &mut self.statements, &mut self.unnamed, skipped);
+            }
+        }
+        if server.awaited.is_empty() {
+            server.skips = Skips::ToSync;
+        }
+        Ok(())
+    }
+
+    /// Answers that are ours and whose turn has come.
+    pub(super) fn answer_in_turn(&mut self) {
+        loop {
+            let Some(lease) = &mut self.link else { return };
+            let server = &mut **lease.connection();
+            let tag = match server.awaited.front() {
+                Some(Awaited::OwnParseComplete { .. }) => b'1',
+                Some(Awaited::OwnCloseComplete { .. }) => b'3',
+                _ => return,
+            };
+            // A message that is passed on must be whole before ours follows.
+            if server.passing > 0 {
+                return;
+            }
+            server.awaited.pop_front();
+            self.keep_passed();
+            crate::wire::frontend::write_bare(&mut self.outbox, tag);
+        }
+    }
+
+    /// ReadyForQuery for the client.
+    fn ready(&mut self, body: &[u8]) -> Result<Show, End> {
+        let Some(lease) = &mut self.link else { return Ok(Show::Hide) };
+        let server = &mut **lease.connection();
+        match server.awaited.pop_front() {
+            Some(awaited) if awaited.ends_with_ready() => {}
+            _ => return Err(out_of_turn(b'Z')),
+        }
+        let status = TxStatus::from_byte(Fields::new(body).u8()?).ok_or(Malformed::Value)?;
+        server.status = status;
+        server.copy = CopyIn::None;
+        self.status = status;
+        if status == TxStatus::Idle {
+            let rolled_back = std::mem::take(&mut self.rolled_back);
+            let kept = std::mem::take(&mut self.uncommitted);
+            for (name, value) in kept.into_iter().filter(|_| !rolled_back) {
+                match value {
+                    Some(value) => {
+                        server.settings.set(&name, &value);
+                        if server.settings.now.get(&name).is_none() {
+                            self.wanted.insert(name, value);
+                        }
+                    }
+                    None => {
+                        server.settings.reset(&name);
+                        match self.wanted_at_start.get(&name) {
+                            Some(value) => drop(self.wanted.insert(name, value.clone())),
+                            None => drop(self.wanted.remove(&name)),
+                        }
+                    }
+                }
+            }
+        }
+        Ok(Show::Pass)
+    }
+
+    /// All that has come is digested: is the transaction over, or does it idle?
+    fn after_answers(&mut self) {
+        let Some(lease) = &mut self.link else { return };
+        let server = &mut **lease.connection();
+        if !server.awaited.is_empty() || !server.is_quiet() {
+            return;
+        }
+        if server.status == TxStatus::Idle {
+            if self.who.mode == PoolMode::Transaction && self.pin.is_none() {
+                self.part_with_server();
+                self.work = super::Work::default();
+                self.portals.clear();
+            }
+            if let Some(reason) = self.pin
+                && self.pin_told != self.pin
+            {
+                tracing::info!(
+                    user = %self.who.user, database = %self.who.database, reason = reason.name(),
+                    "the client keeps its server connection"
+                );
+                self.gateway.count_pin(reason);
+                self.pin_told = self.pin;
+            }
+        } else {
+            let since = lease.since();
+            self.note_idle(HoldKind::Held, since);
+        }
+    }
+
+    /// The transaction is open and the client is owed nothing: it may be waiting for a model.
+    fn note_idle(&mut self, kind: HoldKind, since: time::Instant) {
+        let Some(request) = self.work.request.clone().or_else(|| self.who.request()) else {
+            return;
+        };
+        let what = IdleTransaction {
+            kind,
+            class: self.who.class_name(self.work.class.as_deref()),
+            feature: self.work.feature.clone().unwrap_or_else(|| Arc::clone(&self.who.feature)),
+            statement: shape::of(&self.work.text).into(),
+            database: Arc::clone(&self.who.database),
+            user: Arc::clone(&self.who.user),
+            since,
+        };
+        self.idling = Some(self.gateway.overlaps.transaction_idles(&request, what));
+    }
+
+    /// As [`Session::note_idle`], for a transaction whose BEGIN was not sent.
+    pub(super) fn note_deferred(&mut self) {
+        if self.begin.is_some() {
+            self.note_idle(HoldKind::Deferred, time::now());
+        }
+    }
+
+    /// Gives the server connection back, in the condition it is in.
+    pub(super) fn part_with_server(&mut self) {
+        self.keep_passed();
+        let Some(mut lease) = self.link.take() else { return };
+        self.registration.client.rests();
+        let server = &mut **lease.connection();
+        if self.who.mode == PoolMode::Session || self.pin.is_some() {
+            server.residue.at_least(Residue::Possible);
+        }
+        self.pin = None;
+        let condition = if server.is_clean() { Condition::Clean } else { Condition::Unknown };
+        lease.give_back(condition);
+    }
+}
+
+fn out_of_turn(tag: u8) -> End {
+    Fault::Unexpected { tag, state: "from the server" }.into()
+}
+
+fn expect(front: Option<Awaited>, tag: u8, is: fn(&Awaited) -> bool) -> Result<Show, End> {
+    if front.as_ref().is_some_and(is) { Ok(Show::Pass) } else { Err(out_of_turn(tag)) }
+}
+
+/// A message was skipped or failed: what it would have changed did not change.
+fn take_back(
+    server: &mut Server,
+    statements: &mut std::collections::HashMap<bytes::Bytes, Arc<crate::prepared::Statement>>,
+    unnamed: &mut Option<Arc<crate::prepared::Statement>>,
+    skipped: Awaited,
+) {
+    let change = match skipped {
+        Awaited::Parse { prepared, change, .. } => {
+            match prepared {
+                Some(id) => drop(server.prepared.pop(&id)),
+                None => server.unnamed = None,
+            }
+            change
+        }
+        Awaited::Close { evicted: Some(id), .. } => {
+            server.prepared.push(id, ());
+            None
+        }
+        Awaited::OwnParseComplete { change } | Awaited::OwnCloseComplete { change } => change,
+        Awaited::Close { evicted: None, .. }
+        | Awaited::Bind
+        | Awaited::Describe
+        | Awaited::Execute { .. }
+        | Awaited::Sync
+        | Awaited::Query { .. }
+        | Awaited::OwnQuery(_)
+        | Awaited::FunctionCall => None,
+    };
+    match change {
+        None => {}
+        Some(NameChange::Added(name)) => drop(statements.remove(&name)),
+        Some(NameChange::Removed(name, statement)) => drop(statements.insert(name, statement)),
+        Some(NameChange::Unnamed(before)) => *unnamed = before,
+    }
+}

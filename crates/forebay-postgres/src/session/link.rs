@@ -1,0 +1,138 @@
+//! Linking a server connection: class and request are decided, the place in line is taken,
+//! and the connection gets the client's settings and its waiting BEGIN in the same write as
+//! its statement.
+
+use std::future::poll_fn;
+use std::task::Poll;
+
+use forebay_pool::{Ask, CheckoutError, Lease};
+
+use super::{End, HIGH_WATER, Session};
+use crate::fault::Fault;
+use crate::server::answers::{Awaited, Purpose};
+use crate::server::connector::Postgres;
+use crate::sql::tags;
+use crate::wire::frontend::{self, Parse};
+use crate::wire::{HEADER, Header, TxStatus};
+
+impl Session {
+    /// Links a server for the message at hand. A client that cannot have one is told, and
+    /// goes on; the error is for a session that ends.
+    pub(super) async fn link(&mut self) -> Result<(), End> {
+        self.read_tags();
+        let class = self.who.class(self.work.class.as_deref());
+        let request = self.work.request.clone().or_else(|| self.who.request());
+        let identity = self.who.identity.clone();
+        let ask = Ask { identity, class, request, deadline: None };
+        let checkout = match self.wait_for(ask).await? {
+            Ok(lease) => lease,
+            Err(fault) => {
+                // It has been told T for its BEGIN, so it is in a transaction, which failed.
+                if self.begin.take().is_some() {
+                    self.status = TxStatus::Failed;
+                }
+                self.refuse_batch(&fault);
+                return Ok(());
+            }
+        };
+        self.link = Some(checkout);
+        self.prepare_link();
+        Ok(())
+    }
+
+    /// Settings and BEGIN go ahead of the first statement.
+    pub(super) fn prepare_link(&mut self) {
+        let Some(lease) = &mut self.link else { return };
+        let server = &mut **lease.connection();
+        self.registration.client.runs(&server.key, &server.in_flight);
+        match server.settings.statement_to(&self.wanted) {
+            Some(sql) => {
+                frontend::write_query(&mut server.outbox, &sql);
+                server.unnamed = None;
+                server.awaited.push_back(Awaited::OwnQuery(Purpose::Settings));
+            }
+            None => self.tell_reported(),
+        }
+        let Some(lease) = &mut self.link else { return };
+        let server = &mut **lease.connection();
+        if let Some(begin) = self.begin.take() {
+            frontend::message(&mut server.outbox, b'Q', |out| frontend::cstr(out, &begin));
+            server.unnamed = None;
+            server.awaited.push_back(Awaited::OwnQuery(Purpose::Begin));
+        }
+    }
+
+    /// Class, feature and request of the statement at hand.
+    fn read_tags(&mut self) {
+        let Ok(Some(header)) = Header::read(&self.inbox) else { return };
+        let body = self.inbox.get(HEADER..header.whole().min(self.inbox.len())).unwrap_or_default();
+        let text = match header.tag {
+            b'Q' => body.strip_suffix(&[0]).unwrap_or(body),
+            b'P' => match Parse::read(body) {
+                Ok(parse) => parse.text,
+                Err(_) => return,
+            },
+            _ => return,
+        };
+        let tags = tags::of(text);
+        self.note_work(tags, b"");
+    }
+
+    /// Waits in line. Meanwhile the client may leave, cancel, or send more.
+    async fn wait_for(
+        &mut self,
+        ask: Ask<crate::server::connector::Identity>,
+    ) -> Result<Result<Lease<Postgres>, Fault>, End> {
+        let pool = self.who.backend.pool.clone();
+        let registration = &self.registration.client;
+        registration.waits();
+        let mut checkout = std::pin::pin!(pool.checkout(ask));
+        let mut cancelled = std::pin::pin!(registration.cancelled_in_queue.notified());
+        let (client, inbox, outbox) = (&mut self.client, &mut self.inbox, &mut self.outbox);
+        let waited = poll_fn(|cx| {
+            use std::future::Future;
+            if let Poll::Ready(result) = checkout.as_mut().poll(cx) {
+                return Poll::Ready(Waited::Over(result));
+            }
+            if cancelled.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Waited::Cancelled);
+            }
+            if let Poll::Ready(Err(error)) = client.poll_drain(cx, outbox) {
+                return Poll::Ready(Waited::Lost(error));
+            }
+            while inbox.len() < HIGH_WATER * 4 {
+                match client.poll_fill(cx, inbox) {
+                    Poll::Ready(Ok(0)) => return Poll::Ready(Waited::Left),
+                    Poll::Ready(Ok(_)) => {}
+                    Poll::Ready(Err(error)) => return Poll::Ready(Waited::Lost(error)),
+                    Poll::Pending => break,
+                }
+            }
+            Poll::Pending
+        })
+        .await;
+        match waited {
+            Waited::Over(Ok(lease)) => Ok(Ok(lease)),
+            Waited::Over(Err(error)) => {
+                self.registration.client.rests();
+                if matches!(error, CheckoutError::Closed { .. }) {
+                    return Err(Fault::Stopping.into());
+                }
+                Ok(Err(error.into()))
+            }
+            Waited::Cancelled => {
+                self.registration.client.rests();
+                Ok(Err(Fault::Cancelled))
+            }
+            Waited::Left => Err(End::Left),
+            Waited::Lost(error) => Err(End::Io(error)),
+        }
+    }
+}
+
+enum Waited {
+    Over(Result<Lease<Postgres>, CheckoutError>),
+    Cancelled,
+    Left,
+    Lost(std::io::Error),
+}

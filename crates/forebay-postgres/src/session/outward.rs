@@ -1,0 +1,595 @@
+//! From the client towards the server.
+//!
+//! A batch of extended-protocol messages is looked at only when its Sync, Flush or Query is
+//! there, so a client that vanishes half way has run nothing. Names of statements become
+//! names of ours; everything else goes on as it came.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes, BytesMut};
+use forebay_pool::{Request, TraceId};
+
+use super::{End, Intake, Next, Session};
+use crate::fault::Fault;
+use crate::prepared::{PREFIX, Statement};
+use crate::server::answers::{Awaited, NameChange, Origin};
+use crate::server::{CopyIn, Residue, Server, Skips};
+use crate::sql::effect::{self, Effect, PinReason};
+use crate::sql::tags::{self, Tags};
+use crate::wire::backend::{self, Severity};
+use crate::wire::frontend::{self, Bind, Named, Parse};
+use crate::wire::{HEADER, Header, TxStatus};
+
+/// A batch that is longer goes on in parts.
+pub(super) const LONGEST_BATCH: usize = 256 * 1024;
+/// Queries, Binds and COPY data from this length on are passed on while they arrive.
+const STREAM_FROM: usize = 64 * 1024;
+/// Of a message that is passed on while it arrives, so much is looked at.
+const HEAD: usize = 4 * 1024;
+/// Named statements of one client; a client that needs more leaks them.
+const MOST_STATEMENTS: usize = 10_000;
+
+impl Session {
+    /// Digests what the client has sent, as far as that goes now.
+    pub(super) fn outward(&mut self) -> Result<Next, End> {
+        loop {
+            if !self.pass_streaming() {
+                return Ok(Next::Exchange);
+            }
+            let Some(header) = Header::read(&self.inbox)? else { return Ok(Next::Exchange) };
+            if self.batch == 0 {
+                self.batch = self.measure_batch()?;
+                if self.batch == 0 {
+                    return Ok(Next::Exchange);
+                }
+            }
+            self.idling = None;
+            let next = match (self.intake, &self.link) {
+                (Intake::SkipToSync, _) => self.skip(header),
+                (Intake::Normal, None) => self.unlinked(header)?,
+                (Intake::Normal, Some(_)) => self.linked(header)?,
+            };
+            match next {
+                Step::Taken => {}
+                Step::Link => return Ok(Next::Link),
+                Step::Leave => return Ok(Next::Leave),
+            }
+        }
+    }
+
+    /// Moves bytes of a long message on, or away. `false`: more of them have to come.
+    fn pass_streaming(&mut self) -> bool {
+        let dropped = self.dropping.min(self.inbox.len());
+        self.inbox.advance(dropped);
+        self.dropping -= dropped;
+        if self.dropping > 0 {
+            return false;
+        }
+        let Some(lease) = &mut self.link else { return true };
+        let server = lease.connection();
+        if server.streaming > 0 {
+            let n = server.streaming.min(self.inbox.len());
+            server.outbox.extend_from_slice(&self.inbox.split_to(n));
+            server.streaming -= n;
+        }
+        server.streaming == 0
+    }
+
+    /// How many bytes at the start of the inbox make a batch that can be worked on; 0 if more
+    /// have to come.
+    fn measure_batch(&mut self) -> Result<usize, End> {
+        let mut end = 0;
+        self.needs = 0;
+        loop {
+            let rest = self.inbox.get(end..).unwrap_or_default();
+            let Some(header) = Header::read(rest)? else { break };
+            let limit = self.gateway.settings.max_message;
+            let streams = matches!(header.tag, b'Q' | b'B' | b'd' | b'F');
+            if !streams && header.body > limit {
+                return Err(Fault::TooLong { length: header.body, limit }.into());
+            }
+            if rest.len() < header.whole() {
+                // What comes before it can be worked on; a long one can begin.
+                let begins = streams && header.whole() > STREAM_FROM && rest.len() >= HEAD;
+                if begins {
+                    return Ok(self.inbox.len());
+                }
+                self.needs = end + header.whole();
+                return Ok(0);
+            }
+            end += header.whole();
+            match header.tag {
+                b'P' | b'B' | b'D' | b'E' | b'C' => {}
+                _ => return Ok(end),
+            }
+        }
+        Ok(if end >= LONGEST_BATCH { end } else { 0 })
+    }
+
+    /// Takes a message out of the inbox: its header and what is there of its body.
+    fn take(&mut self, header: Header) -> BytesMut {
+        let whole = header.whole().min(self.inbox.len());
+        self.batch = self.batch.saturating_sub(header.whole());
+        self.inbox.split_to(whole)
+    }
+
+    fn skip(&mut self, header: Header) -> Step {
+        let taken = self.take(header);
+        self.dropping = header.whole() - taken.len();
+        match header.tag {
+            b'S' => {
+                self.intake = Intake::Normal;
+                backend::ready_for_query(&mut self.outbox, self.status);
+                Step::Taken
+            }
+            b'X' => Step::Leave,
+            _ => Step::Taken,
+        }
+    }
+
+    /// A message while no server is linked.
+    fn unlinked(&mut self, header: Header) -> Result<Step, End> {
+        match header.tag {
+            b'Q' => {
+                let body = self.inbox.get(HEADER..header.whole().min(self.inbox.len()));
+                let whole = self.inbox.len() >= header.whole();
+                let text = body.filter(|_| whole).map(frontend::query).transpose()?;
+                let local = match text {
+                    Some(text) if effect::may_need_no_server(text) => {
+                        self.answer_locally(&Bytes::copy_from_slice(text))
+                    }
+                    Some(_) | None => Local::NeedsServer,
+                };
+                match local {
+                    Local::Answered => {
+                        self.take(header);
+                        Ok(Step::Taken)
+                    }
+                    Local::NeedsServer if self.status == TxStatus::Failed => {
+                        let taken = self.take(header);
+                        self.dropping = header.whole() - taken.len();
+                        Fault::InFailedTransaction.write(&mut self.outbox, Severity::Error);
+                        backend::ready_for_query(&mut self.outbox, self.status);
+                        Ok(Step::Taken)
+                    }
+                    Local::NeedsServer => Ok(Step::Link),
+                }
+            }
+            b'P' | b'B' | b'D' | b'E' | b'C' | b'F' if self.status == TxStatus::Failed => {
+                self.refuse_batch(&Fault::InFailedTransaction);
+                Ok(Step::Taken)
+            }
+            b'P' | b'B' | b'D' | b'E' | b'C' | b'F' => Ok(Step::Link),
+            b'S' => {
+                self.take(header);
+                backend::ready_for_query(&mut self.outbox, self.status);
+                Ok(Step::Taken)
+            }
+            // A lone Flush links nothing, and data of a COPY that has failed is nobody's.
+            b'H' | b'd' | b'c' | b'f' => {
+                let taken = self.take(header);
+                self.dropping = header.whole() - taken.len();
+                Ok(Step::Taken)
+            }
+            b'X' => Ok(Step::Leave),
+            tag => Err(Fault::Unexpected { tag, state: "while idle" }.into()),
+        }
+    }
+
+    /// The message at hand could not be carried out: its error, and the end of its batch.
+    pub(super) fn refuse_batch(&mut self, fault: &Fault) {
+        let Ok(Some(header)) = Header::read(&self.inbox) else { return };
+        let taken = self.take(header);
+        self.dropping = header.whole() - taken.len();
+        fault.write(&mut self.outbox, Severity::Error);
+        if matches!(header.tag, b'Q' | b'F') {
+            backend::ready_for_query(&mut self.outbox, self.status);
+        } else {
+            self.intake = Intake::SkipToSync;
+        }
+    }
+
+    /// Statements that need no server: a BEGIN that can wait, the end of one that waited,
+    /// settings of ours, names that are the client's only.
+    fn answer_locally(&mut self, text: &Bytes) -> Local {
+        let tag = match (self.status, &self.begin) {
+            (TxStatus::Idle, None) if effect::is_plain_begin(text) => {
+                self.begin = Some(text.clone());
+                self.status = TxStatus::Open;
+                "BEGIN"
+            }
+            (TxStatus::Open, Some(_)) => match effect::plain_end(text) {
+                Some(tag) => {
+                    self.begin = None;
+                    self.status = TxStatus::Idle;
+                    tag
+                }
+                None => return Local::NeedsServer,
+            },
+            (TxStatus::Failed, _) => match effect::plain_end(text) {
+                Some(_) => {
+                    self.status = TxStatus::Idle;
+                    "ROLLBACK"
+                }
+                None => return Local::NeedsServer,
+            },
+            (TxStatus::Idle, None) => match self.answer_about_session(text) {
+                Some(tag) => tag,
+                None => return Local::NeedsServer,
+            },
+            (TxStatus::Idle, Some(_)) | (TxStatus::Open, None) => return Local::NeedsServer,
+        };
+        self.unnamed = None;
+        backend::command_complete(&mut self.outbox, tag);
+        backend::ready_for_query(&mut self.outbox, self.status);
+        self.note_deferred();
+        Local::Answered
+    }
+
+    fn answer_about_session(&mut self, text: &[u8]) -> Option<&'static str> {
+        let effects = effect::of(text);
+        match effects.as_slice() {
+            [Effect::Set { name, value }] if name.starts_with("forebay.") => {
+                let (name, value) = (name.clone(), value.clone());
+                self.note_own_setting(&name, &value);
+                Some("SET")
+            }
+            [Effect::Deallocate { name: Some(name) }] => {
+                let name = Bytes::copy_from_slice(name.as_bytes());
+                self.statements.remove(&name).map(|_| "DEALLOCATE")
+            }
+            [Effect::Deallocate { name: None }] => {
+                self.statements.clear();
+                Some("DEALLOCATE ALL")
+            }
+            _ => None,
+        }
+    }
+
+    /// `forebay.class`, `forebay.feature`, `forebay.traceparent`: settings for us.
+    pub(super) fn note_own_setting(&mut self, name: &str, value: &str) {
+        match name {
+            "forebay.class" => self.who.class_wish = Some(value.to_owned()),
+            "forebay.feature" => self.who.feature = Arc::from(value),
+            "forebay.traceparent" => self.who.trace = TraceId::from_traceparent(value),
+            _ => {}
+        }
+    }
+
+    /// A message while a server is linked.
+    fn linked(&mut self, header: Header) -> Result<Step, End> {
+        let taken = self.take(header);
+        let body = taken.get(HEADER..).unwrap_or_default();
+        let missing = header.whole() - taken.len();
+        let Some(lease) = &mut self.link else { return Ok(Step::Link) };
+        let server = &mut **lease.connection();
+        if server.skips == Skips::ToSync {
+            match header.tag {
+                b'S' => server.skips = Skips::Nothing,
+                b'X' => return Ok(Step::Leave),
+                _ => {
+                    self.dropping = missing;
+                    return Ok(Step::Taken);
+                }
+            }
+        }
+        match header.tag {
+            b'Q' => {
+                let text = body.strip_suffix(&[0]).unwrap_or(body);
+                if missing == 0 {
+                    frontend::query(body)?;
+                }
+                let effects = effect::of(text);
+                effects.iter().for_each(|effect| foresee(server, &mut self.pin, effect));
+                server.unnamed = None;
+                self.unnamed = None;
+                self.portals.clear();
+                server.awaited.push_back(Awaited::Query { effects: VecDeque::from(effects) });
+                server.outbox.extend_from_slice(&taken);
+                server.streaming = missing;
+                let tags = tags::of(text);
+                let text = Bytes::copy_from_slice(text.get(..text.len().min(2048)).unwrap_or(text));
+                self.note_work(tags, &text);
+            }
+            b'P' => self.parse(body)?,
+            b'B' => self.bind(header, &taken)?,
+            b'D' => self.describe(body)?,
+            b'E' => {
+                let portal = frontend::execute(body)?;
+                let effect = self.portals.get(portal).cloned();
+                server.awaited.push_back(Awaited::Execute { effect });
+                server.outbox.extend_from_slice(&taken);
+                server.unsynced = true;
+            }
+            b'C' => self.close(body)?,
+            b'H' => {
+                server.outbox.extend_from_slice(&taken);
+            }
+            b'S' => {
+                server.outbox.extend_from_slice(&taken);
+                // The server ignores a Sync while it takes COPY data: it owes nothing.
+                if server.copy == CopyIn::None {
+                    server.awaited.push_back(Awaited::Sync);
+                    server.unsynced = false;
+                }
+            }
+            b'F' => {
+                server.awaited.push_back(Awaited::FunctionCall);
+                server.outbox.extend_from_slice(&taken);
+                server.streaming = missing;
+                server.residue = Residue::Possible;
+            }
+            b'd' => {
+                server.outbox.extend_from_slice(&taken);
+                server.streaming = missing;
+            }
+            b'c' | b'f' => {
+                server.outbox.extend_from_slice(&taken);
+                server.copy = CopyIn::None;
+            }
+            b'X' => return Ok(Step::Leave),
+            tag => return Err(Fault::Unexpected { tag, state: "in a session" }.into()),
+        }
+        self.answer_in_turn();
+        Ok(Step::Taken)
+    }
+
+    /// Parse: a name that the server knows already is answered by us, in turn.
+    fn parse(&mut self, body: &[u8]) -> Result<(), End> {
+        let parse = Parse::read(body)?;
+        let (text, tags) = match tags::split(parse.text) {
+            Some((text, tags)) => (text, Some(tags)),
+            None => (parse.text.into(), None),
+        };
+        self.note_work(tags, &text);
+        let Some(lease) = &mut self.link else { return Ok(()) };
+        let server = &mut **lease.connection();
+        server.unsynced = true;
+        if parse.name.is_empty() {
+            let statement = self.gateway.statements.own(&text, parse.types);
+            statement.parse(b"").write(&mut server.outbox);
+            server.unnamed = Some(statement.id);
+            let change = Some(NameChange::Unnamed(self.unnamed.replace(statement)));
+            server.awaited.push_back(Awaited::Parse {
+                origin: Origin::Client,
+                prepared: None,
+                change,
+            });
+            return Ok(());
+        }
+        let name = Bytes::copy_from_slice(parse.name);
+        if let Some(existing) = self.statements.get(&name) {
+            // The server shall say that the name is taken: it is, under the name of ours.
+            let existing = Arc::clone(existing);
+            prepare(server, &existing);
+            existing.parse(&existing.name).write(&mut server.outbox);
+            let awaited = Awaited::Parse { origin: Origin::Client, prepared: None, change: None };
+            server.awaited.push_back(awaited);
+            return Ok(());
+        }
+        if self.statements.len() >= MOST_STATEMENTS {
+            return Err(
+                Fault::TooLong { length: self.statements.len(), limit: MOST_STATEMENTS }.into()
+            );
+        }
+        let statement = self.gateway.statements.shared(&text, parse.types);
+        self.statements.insert(name.clone(), Arc::clone(&statement));
+        let change = Some(NameChange::Added(name));
+        // In a failed transaction the server refuses a Parse, so it has to see it.
+        if server.prepared.get(&statement.id).is_some() && server.status != TxStatus::Failed {
+            server.awaited.push_back(Awaited::OwnParseComplete { change });
+        } else {
+            evict_for(server, &statement);
+            statement.parse(&statement.name).write(&mut server.outbox);
+            let prepared = Some(statement.id);
+            server.awaited.push_back(Awaited::Parse { origin: Origin::Client, prepared, change });
+        }
+        Ok(())
+    }
+
+    fn bind(&mut self, header: Header, taken: &BytesMut) -> Result<(), End> {
+        let body = taken.get(HEADER..).unwrap_or_default();
+        let bind = Bind::read(body)?;
+        let Some(lease) = &mut self.link else { return Ok(()) };
+        let server = &mut **lease.connection();
+        server.unsynced = true;
+        let statement = if bind.statement.is_empty() {
+            self.unnamed.as_ref()
+        } else {
+            self.statements.get(bind.statement)
+        };
+        let effect = statement.map_or(Effect::Clean, |statement| statement.effect.clone());
+        foresee(server, &mut self.pin, &effect);
+        self.portals.insert(Bytes::copy_from_slice(bind.portal), effect);
+        let missing = header.whole() - taken.len();
+        let name = match statement.map(Arc::clone) {
+            Some(statement) if bind.statement.is_empty() => {
+                prepare_unnamed(server, &statement);
+                Bytes::new()
+            }
+            Some(statement) => {
+                prepare(server, &statement);
+                statement.name.clone()
+            }
+            None => unknown(bind.statement),
+        };
+        server.awaited.push_back(Awaited::Bind);
+        if name == bind.statement {
+            server.outbox.extend_from_slice(taken);
+        } else {
+            let rest = body.get(bind.names..).unwrap_or_default();
+            write_renamed(&mut server.outbox, header, &bind, &name, rest)?;
+        }
+        server.streaming = missing;
+        Ok(())
+    }
+
+    fn describe(&mut self, body: &[u8]) -> Result<(), End> {
+        let named = Named::read(body)?;
+        let Some(lease) = &mut self.link else { return Ok(()) };
+        let server = &mut **lease.connection();
+        server.unsynced = true;
+        match named {
+            Named::Portal(_) => {
+                frontend::message(&mut server.outbox, b'D', |out| out.extend_from_slice(body))
+            }
+            Named::Statement(b"") => {
+                if let Some(statement) = &self.unnamed {
+                    prepare_unnamed(server, statement);
+                }
+                frontend::write_named_statement(&mut server.outbox, b'D', b"");
+            }
+            Named::Statement(name) => match self.statements.get(name) {
+                Some(statement) => {
+                    prepare(server, statement);
+                    frontend::write_named_statement(&mut server.outbox, b'D', &statement.name);
+                }
+                None => frontend::write_named_statement(&mut server.outbox, b'D', &unknown(name)),
+            },
+        }
+        server.awaited.push_back(Awaited::Describe);
+        Ok(())
+    }
+
+    fn close(&mut self, body: &[u8]) -> Result<(), End> {
+        let named = Named::read(body)?;
+        let Some(lease) = &mut self.link else { return Ok(()) };
+        let server = &mut **lease.connection();
+        server.unsynced = true;
+        match named {
+            Named::Portal(name) => {
+                self.portals.remove(name);
+                frontend::message(&mut server.outbox, b'C', |out| out.extend_from_slice(body));
+                server.awaited.push_back(Awaited::Close { origin: Origin::Client, evicted: None });
+            }
+            Named::Statement(b"") => {
+                frontend::write_named_statement(&mut server.outbox, b'C', b"");
+                server.unnamed = None;
+                self.unnamed = None;
+                server.awaited.push_back(Awaited::Close { origin: Origin::Client, evicted: None });
+            }
+            Named::Statement(name) => {
+                // Others may use the server's statement: only the client's name goes.
+                let name = Bytes::copy_from_slice(name);
+                let change = self.statements.remove(&name).map(|s| NameChange::Removed(name, s));
+                server.awaited.push_back(Awaited::OwnCloseComplete { change });
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes note of which request, class and feature the work at hand belongs to.
+    pub(super) fn note_work(&mut self, tags: Option<Tags>, text: &[u8]) {
+        if let Some(tags) = tags {
+            let trace = tags.traceparent.as_deref().and_then(TraceId::from_traceparent);
+            if let (Some(trace), Some(tenant)) = (trace, &self.who.tenant) {
+                let request = Request::new(Arc::clone(tenant), trace);
+                if let Some(lease) = &mut self.link {
+                    lease.attach(request.clone());
+                }
+                self.work.request = Some(request);
+            }
+            if let Some(class) = tags.class {
+                self.work.class = Some(class);
+            }
+            if let Some(feature) = tags.feature {
+                self.work.feature = Some(feature.into());
+            }
+        }
+        if self.work.request.is_some() && !text.is_empty() && effect::plain_end(text).is_none() {
+            self.work.text.clear();
+            self.work.text.extend_from_slice(text.get(..text.len().min(2048)).unwrap_or(text));
+        }
+    }
+}
+
+/// What became of one message.
+enum Step {
+    Taken,
+    Link,
+    Leave,
+}
+
+enum Local {
+    Answered,
+    NeedsServer,
+}
+
+/// What a statement may do is noted before it is sent: it may do it and fail later.
+fn foresee(server: &mut Server, pin: &mut Option<PinReason>, effect: &Effect) {
+    match effect {
+        Effect::Clean | Effect::Set { .. } | Effect::Reset { .. } | Effect::ResetAll => {}
+        Effect::Dirty | Effect::PartialRollback => server.residue.at_least(Residue::Possible),
+        Effect::Pin(reason) => {
+            pin.get_or_insert(*reason);
+            server.residue.at_least(if *reason == PinReason::SqlPrepare {
+                Residue::WithStatements
+            } else {
+                Residue::Possible
+            });
+        }
+        Effect::DiscardAll | Effect::Deallocate { .. } => {
+            server.prepared.clear();
+            server.residue.at_least(Residue::WithStatements);
+        }
+    }
+}
+
+/// Makes sure that the server knows `statement` by its name of ours.
+fn prepare(server: &mut Server, statement: &Statement) {
+    if server.prepared.get(&statement.id).is_some() {
+        return;
+    }
+    evict_for(server, statement);
+    statement.parse(&statement.name).write(&mut server.outbox);
+    let prepared = Some(statement.id);
+    server.awaited.push_back(Awaited::Parse { origin: Origin::Own, prepared, change: None });
+}
+
+/// Notes `statement` as prepared; the one that was used least makes room.
+fn evict_for(server: &mut Server, statement: &Statement) {
+    if let Some((evicted, ())) = server.prepared.push(statement.id, ())
+        && evicted != statement.id
+    {
+        let name = [PREFIX, evicted.to_string().as_bytes()].concat();
+        frontend::write_named_statement(&mut server.outbox, b'C', &name);
+        server.awaited.push_back(Awaited::Close { origin: Origin::Own, evicted: Some(evicted) });
+    }
+}
+
+/// Makes sure that the server's unnamed statement is this client's.
+fn prepare_unnamed(server: &mut Server, statement: &Statement) {
+    if server.unnamed != Some(statement.id) {
+        statement.parse(b"").write(&mut server.outbox);
+        server.unnamed = Some(statement.id);
+        let awaited = Awaited::Parse { origin: Origin::Own, prepared: None, change: None };
+        server.awaited.push_back(awaited);
+    }
+}
+
+/// A name that no client has, as the server shall complain about it; never one of ours.
+fn unknown(name: &[u8]) -> Bytes {
+    if name.starts_with(PREFIX) {
+        return [b"client's ", name].concat().into();
+    }
+    Bytes::copy_from_slice(name)
+}
+
+fn write_renamed(
+    out: &mut BytesMut,
+    header: Header,
+    bind: &Bind<'_>,
+    name: &[u8],
+    rest: &[u8],
+) -> Result<(), End> {
+    let too_long = || Fault::TooLong { length: header.body, limit: 1 << 30 };
+    let length = header.body - bind.statement.len() + name.len() + 4;
+    let length = i32::try_from(length).map_err(|_| too_long())?;
+    out.extend_from_slice(b"B");
+    out.extend_from_slice(&length.to_be_bytes());
+    frontend::cstr(out, bind.portal);
+    frontend::cstr(out, name);
+    out.extend_from_slice(rest);
+    Ok(())
+}

@@ -1,0 +1,481 @@
+//! What a statement may leave behind in the session that runs it.
+//!
+//! Settings can be changed inside functions and DO blocks, so a statement is clean only if
+//! it is of a kind that changes no session state and calls nothing but functions of
+//! PostgreSQL's own that are known to leave none. Everything else is dirt, and the engine
+//! resets the connection before anyone else gets it.
+
+use super::token::{Token, Tokens};
+
+/// One statement's effect on the session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// Provably none beyond its transaction.
+    Clean,
+    /// Perhaps some: the connection is reset before its next owner.
+    Dirty,
+    /// `SET name …` for the session: it follows the client from now on.
+    Set { name: String, value: String },
+    /// `RESET name`: back to the client's own start value.
+    Reset { name: String },
+    /// `RESET ALL`.
+    ResetAll,
+    /// `DISCARD ALL`.
+    DiscardAll,
+    /// `DEALLOCATE ALL`, or `DEALLOCATE name`.
+    Deallocate { name: Option<String> },
+    /// Something that lives in the session and cannot be replayed: the client keeps this
+    /// connection until it leaves.
+    Pin(PinReason),
+    /// `ROLLBACK TO SAVEPOINT`: settings of the transaction are no longer known.
+    PartialRollback,
+}
+
+/// Why a client keeps its server connection beyond its transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum PinReason {
+    Listen,
+    TemporaryTable,
+    AdvisoryLock,
+    HoldCursor,
+    SqlPrepare,
+}
+
+impl PinReason {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Listen => "listen",
+            Self::TemporaryTable => "temporary_table",
+            Self::AdvisoryLock => "advisory_lock",
+            Self::HoldCursor => "hold_cursor",
+            Self::SqlPrepare => "sql_prepare",
+        }
+    }
+}
+
+/// The effects of the statements in `text`, in order. Empty statements have none.
+pub(crate) fn of(text: &[u8]) -> Vec<Effect> {
+    let mut tokens = Tokens::new(text);
+    let mut effects = Vec::new();
+    let mut statement: Vec<Token<'_>> = Vec::new();
+    loop {
+        let token = tokens.next();
+        match token {
+            Some(Token::Mark(b';')) | None => {
+                if !statement.is_empty() {
+                    effects.push(of_one(&statement));
+                    statement.clear();
+                }
+                if token.is_none() {
+                    return effects;
+                }
+            }
+            Some(token) => statement.push(token),
+        }
+    }
+}
+
+/// Exactly `BEGIN` or `START TRANSACTION` with nothing behind: a statement that can wait
+/// for the first one that needs a server.
+pub(crate) fn is_plain_begin(text: &[u8]) -> bool {
+    let mut tokens = Tokens::new(text).filter(|token| *token != Token::Mark(b';'));
+    let begins = match tokens.next() {
+        Some(token) if token.is("begin") => true,
+        Some(token) if token.is("start") => tokens.next().is_some_and(|t| t.is("transaction")),
+        _ => false,
+    };
+    // BEGIN WORK and BEGIN TRANSACTION mean the same.
+    let rest = tokens.next();
+    begins && (rest.is_none_or(|t| t.is("work") || t.is("transaction")) && tokens.next().is_none())
+}
+
+/// Whether `text` begins like a statement that a pooler may answer by itself: a look at the
+/// first word, for all those that do not.
+pub(crate) fn may_need_no_server(text: &[u8]) -> bool {
+    let Some(Token::Word(first)) = Tokens::new(text).next() else { return false };
+    const LOCAL: [&[u8]; 8] =
+        [b"begin", b"start", b"commit", b"end", b"rollback", b"abort", b"set", b"deallocate"];
+    LOCAL.iter().any(|word| first.eq_ignore_ascii_case(word))
+}
+
+/// Exactly `COMMIT`, `END` or `ROLLBACK`: what ends a transaction that never began.
+pub(crate) fn plain_end(text: &[u8]) -> Option<&'static str> {
+    let mut tokens = Tokens::new(text).filter(|token| *token != Token::Mark(b';'));
+    let first = tokens.next()?;
+    if tokens.next().is_some() {
+        return None;
+    }
+    match first {
+        t if t.is("commit") || t.is("end") => Some("COMMIT"),
+        t if t.is("rollback") || t.is("abort") => Some("ROLLBACK"),
+        _ => None,
+    }
+}
+
+fn of_one(statement: &[Token<'_>]) -> Effect {
+    let Some(Token::Word(first)) = statement.first() else {
+        return if calls_only_harmless(statement) { Effect::Clean } else { Effect::Dirty };
+    };
+    let rest = statement.get(1..).unwrap_or_default();
+    let first = first.to_ascii_lowercase();
+    match first.as_slice() {
+        b"set" => set(rest),
+        b"reset" => match rest {
+            [all] if all.is("all") => Effect::ResetAll,
+            [name] => name_of(name).map_or(Effect::Dirty, |name| Effect::Reset { name }),
+            [Token::Word(a), Token::Mark(b'.'), Token::Word(b)] => {
+                Effect::Reset { name: lower(&[*a, b".", *b].concat()) }
+            }
+            _ => Effect::Dirty,
+        },
+        b"discard" => match rest {
+            [all] if all.is("all") => Effect::DiscardAll,
+            _ => Effect::Dirty,
+        },
+        b"deallocate" => match rest {
+            [name] | [_, name] if name.is("all") => Effect::Deallocate { name: None },
+            [name] => Effect::Deallocate { name: name_of(name) },
+            [prepare, name] if prepare.is("prepare") => Effect::Deallocate { name: name_of(name) },
+            _ => Effect::Dirty,
+        },
+        b"listen" => Effect::Pin(PinReason::Listen),
+        b"prepare" if !rest.first().is_some_and(|t| t.is("transaction")) => {
+            Effect::Pin(PinReason::SqlPrepare)
+        }
+        b"create" if rest.iter().take(4).any(|t| t.is("temp") || t.is("temporary")) => {
+            Effect::Pin(PinReason::TemporaryTable)
+        }
+        b"declare" if hold_cursor(rest) => Effect::Pin(PinReason::HoldCursor),
+        b"rollback" if rest.iter().any(|t| t.is("to")) => Effect::PartialRollback,
+        b"begin" | b"start" | b"commit" | b"end" | b"rollback" | b"abort" | b"savepoint"
+        | b"release" | b"fetch" | b"move" | b"close" | b"unlisten" | b"show" | b"truncate"
+        | b"analyze" | b"vacuum" | b"reindex" | b"checkpoint" | b"lock" | b"comment" | b"grant"
+        | b"revoke" | b"notify" | b"cluster" => Effect::Clean,
+        b"select" | b"insert" | b"update" | b"delete" | b"with" | b"values" | b"table"
+        | b"merge" | b"copy" | b"explain" | b"declare" | b"create" | b"alter" | b"drop"
+        | b"execute" => calls(statement),
+        _ => Effect::Dirty,
+    }
+}
+
+/// `DECLARE … WITH HOLD`.
+fn hold_cursor(rest: &[Token<'_>]) -> bool {
+    rest.windows(2).any(|pair| matches!(pair, [with, hold] if with.is("with") && hold.is("hold")))
+}
+
+/// The effect of what a statement calls, and of tables that live with the session.
+fn calls(statement: &[Token<'_>]) -> Effect {
+    let into_temporary = statement.windows(2).any(
+        |pair| matches!(pair, [into, t] if into.is("into") && (t.is("temp") || t.is("temporary"))),
+    );
+    if into_temporary {
+        return Effect::Pin(PinReason::TemporaryTable);
+    }
+    let takes_session_lock = statement.iter().any(|token| match token {
+        Token::Word(name) => {
+            let name = name.to_ascii_lowercase();
+            (name.starts_with(b"pg_advisory_lock") || name.starts_with(b"pg_try_advisory_lock"))
+                && !name.starts_with(b"pg_advisory_unlock")
+        }
+        Token::QuotedName(name) => name.windows(8).any(|w| w == b"advisory"),
+        Token::Text(_) | Token::Number(_) | Token::Parameter(_) | Token::Mark(_) => false,
+    });
+    if takes_session_lock {
+        return Effect::Pin(PinReason::AdvisoryLock);
+    }
+    if calls_only_harmless(statement) { Effect::Clean } else { Effect::Dirty }
+}
+
+/// Names that may stand before a parenthesis: keywords, types, and functions whose effect
+/// ends with the transaction or only takes something away.
+const LEAVE_NOTHING: &[&[u8]] = &[
+    b"all",
+    b"and",
+    b"any",
+    b"array",
+    b"as",
+    b"between",
+    b"by",
+    b"case",
+    b"cast",
+    b"check",
+    b"coalesce",
+    b"collate",
+    b"conflict",
+    b"cross",
+    b"cube",
+    b"delete",
+    b"distinct",
+    b"else",
+    b"except",
+    b"exists",
+    b"explain",
+    b"extract",
+    b"filter",
+    b"from",
+    b"greatest",
+    b"group",
+    b"grouping",
+    b"having",
+    b"ilike",
+    b"in",
+    b"index",
+    b"intersect",
+    b"interval",
+    b"into",
+    b"is",
+    b"join",
+    b"key",
+    b"lateral",
+    b"least",
+    b"like",
+    b"limit",
+    b"materialized",
+    b"not",
+    b"nullif",
+    b"offset",
+    b"on",
+    b"or",
+    b"order",
+    b"over",
+    b"overlay",
+    b"partition",
+    b"position",
+    b"range",
+    b"references",
+    b"returning",
+    b"rollup",
+    b"row",
+    b"rows",
+    b"select",
+    b"set",
+    b"sets",
+    b"some",
+    b"substring",
+    b"table",
+    b"then",
+    b"time",
+    b"timestamp",
+    b"treat",
+    b"trim",
+    b"union",
+    b"unique",
+    b"update",
+    b"using",
+    b"values",
+    b"varchar",
+    b"varying",
+    b"view",
+    b"when",
+    b"where",
+    b"window",
+    b"with",
+    b"within",
+    b"normalize",
+    b"numeric",
+    b"decimal",
+    b"char",
+    b"character",
+    b"bit",
+    b"float",
+    b"timestamptz",
+    b"xmlelement",
+    b"xmlforest",
+    b"xmlagg",
+    b"primary",
+    b"foreign",
+    b"exclude",
+    b"include",
+    b"copy",
+    b"only",
+    b"json_array",
+    b"json_object",
+    b"json_arrayagg",
+    b"json_objectagg",
+    b"nextval",
+    b"currval",
+    b"lastval",
+    b"setval",
+    b"pg_notify",
+    b"pg_advisory_unlock",
+    b"pg_advisory_unlock_all",
+    b"pg_advisory_unlock_shared",
+    b"pg_advisory_xact_lock",
+    b"pg_advisory_xact_lock_shared",
+    b"pg_try_advisory_xact_lock",
+    b"pg_try_advisory_xact_lock_shared",
+];
+
+/// Functions of PostgreSQL 15 that change no session state, sorted.
+const HARMLESS: &str = include_str!("harmless_functions.txt");
+
+fn is_harmless(name: &[u8]) -> bool {
+    let name = lower(name);
+    LEAVE_NOTHING.contains(&name.as_bytes()) || harmless().binary_search(&name.as_str()).is_ok()
+}
+
+fn harmless() -> &'static [&'static str] {
+    static NAMES: std::sync::LazyLock<Vec<&str>> =
+        std::sync::LazyLock::new(|| HARMLESS.lines().collect());
+    &NAMES
+}
+
+fn calls_only_harmless(statement: &[Token<'_>]) -> bool {
+    let mut previous: [Option<Token<'_>>; 3] = [None; 3];
+    for token in statement {
+        if *token == Token::Mark(b'(') {
+            let harmless = match previous {
+                // INSERT INTO schema.table (…), COPY table (…): a list of columns.
+                [Some(into), Some(Token::Mark(b'.')), Some(_)] if names_a_relation(&into) => true,
+                [_, Some(before), Some(Token::Word(_) | Token::QuotedName(_))]
+                    if names_a_relation(&before) =>
+                {
+                    true
+                }
+                [_, Some(Token::Mark(b'.')), Some(Token::Word(name))] => {
+                    let schema = previous.first().copied().flatten();
+                    let of_catalog = matches!(schema, Some(Token::Word(s)) if s.eq_ignore_ascii_case(b"pg_catalog"));
+                    of_catalog && is_harmless(name) || schema_of_insert(statement, name)
+                }
+                [.., Some(Token::Word(name))] => {
+                    is_harmless(name) || is_cte_or_alias(statement, name)
+                }
+                [.., Some(Token::QuotedName(_))] => false,
+                _ => true,
+            };
+            if !harmless {
+                return false;
+            }
+        }
+        previous = [previous[1], previous[2], Some(*token)];
+    }
+    true
+}
+
+fn names_a_relation(before: &Token<'_>) -> bool {
+    ["into", "copy", "table", "index", "view", "exists", "on", "references"]
+        .iter()
+        .any(|word| before.is(word))
+}
+
+/// `INSERT INTO schema.table (…)`: the name before the list is a table.
+fn schema_of_insert(statement: &[Token<'_>], name: &[u8]) -> bool {
+    statement.windows(4).any(|w| match w {
+        [into, _, Token::Mark(b'.'), Token::Word(table)] => {
+            (into.is("into") || into.is("copy")) && *table == name
+        }
+        _ => false,
+    })
+}
+
+/// `WITH name (…)` and `AS name (…)`: a list of columns.
+fn is_cte_or_alias(statement: &[Token<'_>], name: &[u8]) -> bool {
+    statement.windows(3).any(|w| match w {
+        [before, Token::Word(word), Token::Mark(b'(')] if *word == name => {
+            before.is("as") || before.is("with") || before.is("recursive")
+        }
+        _ => false,
+    })
+}
+
+fn set(rest: &[Token<'_>]) -> Effect {
+    let rest = match rest {
+        [local, ..] if local.is("local") => return Effect::Clean,
+        [scope, next, ..]
+            if scope.is("transaction") || (scope.is("constraints") && !is_assignment(next)) =>
+        {
+            return Effect::Clean;
+        }
+        [session, next, ..] if session.is("session") && !next.is("authorization") => {
+            rest.get(1..).unwrap_or_default()
+        }
+        _ => rest,
+    };
+    let assignment = match rest {
+        [session, auth, value] if session.is("session") && auth.is("authorization") => {
+            Some(("session_authorization".to_owned(), std::slice::from_ref(value)))
+        }
+        [role, value] if role.is("role") => Some(("role".to_owned(), std::slice::from_ref(value))),
+        [time, zone, value] if time.is("time") && zone.is("zone") => {
+            Some(("timezone".to_owned(), std::slice::from_ref(value)))
+        }
+        [names, value] if names.is("names") => {
+            Some(("client_encoding".to_owned(), std::slice::from_ref(value)))
+        }
+        [name, eq, value @ ..] if is_assignment(eq) => name_of(name).map(|name| (name, value)),
+        [Token::Word(a), Token::Mark(b'.'), Token::Word(b), eq, value @ ..]
+            if is_assignment(eq) =>
+        {
+            Some((lower(&[*a, b".", *b].concat()), value))
+        }
+        _ => None,
+    };
+    let Some((name, value)) = assignment else { return Effect::Dirty };
+    match value {
+        [default] if default.is("default") => Effect::Reset { name },
+        value => match value_text(&name, value) {
+            Some(value) => Effect::Set { name, value },
+            None => Effect::Dirty,
+        },
+    }
+}
+
+fn is_assignment(token: &Token<'_>) -> bool {
+    token.is("to") || *token == Token::Mark(b'=')
+}
+
+/// A value as `set_config` takes it: lists keep their commas, and what was a string in a
+/// list of names becomes a quoted name.
+fn value_text(setting: &str, tokens: &[Token<'_>]) -> Option<String> {
+    let is_list = tokens.len() > 1 || setting == "search_path";
+    let mut out = String::new();
+    for token in tokens {
+        match token {
+            Token::Text(text) => {
+                let content = unquote(text)?;
+                if is_list {
+                    out.push('"');
+                    out.push_str(&content.replace('"', "\"\""));
+                    out.push('"');
+                } else {
+                    out.push_str(&content);
+                }
+            }
+            Token::Word(name) => out.push_str(std::str::from_utf8(name).ok()?),
+            Token::QuotedName(name) if is_list => out.push_str(std::str::from_utf8(name).ok()?),
+            Token::QuotedName(name) => out.push_str(&unquote_name(name)?),
+            Token::Number(number) => out.push_str(std::str::from_utf8(number).ok()?),
+            Token::Mark(b',') => out.push_str(", "),
+            Token::Mark(b'-') => out.push('-'),
+            Token::Mark(_) | Token::Parameter(_) => return None,
+        }
+    }
+    (!tokens.is_empty()).then_some(out)
+}
+
+/// The content of a plain string; other quotings are not worth understanding here.
+fn unquote(text: &[u8]) -> Option<String> {
+    let inner = text.strip_prefix(b"'")?.strip_suffix(b"'")?;
+    let inner = std::str::from_utf8(inner).ok()?;
+    Some(inner.replace("''", "'"))
+}
+
+fn unquote_name(text: &[u8]) -> Option<String> {
+    let inner = text.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+    Some(std::str::from_utf8(inner).ok()?.replace("\"\"", "\""))
+}
+
+fn name_of(token: &Token<'_>) -> Option<String> {
+    match token {
+        Token::Word(name) => Some(lower(name)),
+        Token::QuotedName(name) => unquote_name(name),
+        Token::Text(_) | Token::Number(_) | Token::Parameter(_) | Token::Mark(_) => None,
+    }
+}
+
+fn lower(name: &[u8]) -> String {
+    String::from_utf8_lossy(&name.to_ascii_lowercase()).into_owned()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,118 @@
+use super::*;
+
+fn one(text: &str) -> Effect {
+    let mut effects = of(text.as_bytes());
+    assert_eq!(effects.len(), 1, "{text}");
+    effects.remove(0)
+}
+
+#[test]
+fn everyday_statements_are_clean() {
+    for text in [
+        "SELECT abalance FROM pgbench_accounts WHERE aid = $1",
+        "UPDATE t SET a = a + 1 WHERE b IN (1, 2) AND (c OR d)",
+        "INSERT INTO pgbench_history (tid, bid) VALUES ($1, $2) ON CONFLICT (tid) DO NOTHING",
+        "INSERT INTO s.t (a) SELECT count(*) FROM u",
+        "WITH x (a) AS (SELECT 1) SELECT pg_catalog.upper(a), coalesce(b, 1) FROM x",
+        "BEGIN ISOLATION LEVEL SERIALIZABLE",
+        "COPY t (a, b) FROM STDIN",
+        "SELECT pg_advisory_unlock_all()",
+        "SET LOCAL search_path = 'x'",
+        "SET TRANSACTION READ ONLY",
+        "SELECT pg_advisory_xact_lock(1)",
+        "FETCH 10 FROM c",
+        "CREATE TABLE t (a int PRIMARY KEY)",
+        "CREATE INDEX i ON t (a)",
+    ] {
+        assert_eq!(one(text), Effect::Clean, "{text}");
+    }
+}
+
+#[test]
+fn what_may_hide_a_setting_is_dirt() {
+    for text in [
+        "SELECT set_config('a.b', '1', false)",
+        "SELECT my_function(1)",
+        "SELECT app.count(1)",
+        "SELECT \"set_config\"('a', 'b', false)",
+        "DO $$ BEGIN SET x = 1; END $$",
+        "CALL p()",
+        "LOAD 'x'",
+        "SELECT query_to_xml('set x = 1', true, true, '')",
+        "nonsense",
+        "SET x = 1 + 1",
+        "SET \"x\".\"y\" = 1",
+    ] {
+        assert_eq!(one(text), Effect::Dirty, "{text}");
+    }
+}
+
+#[test]
+fn what_lives_in_the_session_pins() {
+    for (text, reason) in [
+        ("LISTEN a", PinReason::Listen),
+        ("CREATE TEMP TABLE t (a int)", PinReason::TemporaryTable),
+        ("CREATE LOCAL TEMPORARY TABLE t AS SELECT 1", PinReason::TemporaryTable),
+        ("SELECT 1 INTO TEMP t", PinReason::TemporaryTable),
+        ("SELECT pg_advisory_lock(1)", PinReason::AdvisoryLock),
+        ("select Pg_Try_Advisory_Lock_Shared(1)", PinReason::AdvisoryLock),
+        ("DECLARE c CURSOR WITH HOLD FOR SELECT 1", PinReason::HoldCursor),
+        ("PREPARE p AS SELECT 1", PinReason::SqlPrepare),
+    ] {
+        assert_eq!(one(text), Effect::Pin(reason), "{text}");
+    }
+}
+
+#[test]
+fn settings_are_read_as_set_config_takes_them() {
+    for (text, name, value) in [
+        ("SET a.b TO 'it''s'", "a.b", "it's"),
+        ("SET SESSION Work_Mem = 64", "work_mem", "64"),
+        ("set time zone 'UTC'", "timezone", "UTC"),
+        ("SET ROLE \"Some One\"", "role", "Some One"),
+        ("SET SESSION AUTHORIZATION bob", "session_authorization", "bob"),
+        ("SET search_path TO a, \"B\", 'c d'", "search_path", "a, \"B\", \"c d\""),
+        ("SET search_path = ''", "search_path", "\"\""),
+        ("SET extra_float_digits = -3", "extra_float_digits", "-3"),
+        ("SET NAMES 'UTF8'", "client_encoding", "UTF8"),
+    ] {
+        let expected = Effect::Set { name: name.into(), value: value.into() };
+        assert_eq!(one(text), expected, "{text}");
+    }
+    assert_eq!(one("SET x TO DEFAULT"), Effect::Reset { name: "x".into() });
+    assert_eq!(one("RESET a.b"), Effect::Reset { name: "a.b".into() });
+    assert_eq!(one("RESET ALL"), Effect::ResetAll);
+}
+
+#[test]
+fn each_statement_of_a_string_has_its_effect() {
+    let text = b"SELECT pg_advisory_unlock_all(); CLOSE ALL; UNLISTEN *; RESET ALL;";
+    let effects = of(text);
+    assert_eq!(effects.len(), 4);
+    assert_eq!(effects.last(), Some(&Effect::ResetAll));
+    assert_eq!(of(b" ;; /* ; */ "), []);
+}
+
+#[test]
+fn only_a_bare_begin_can_wait() {
+    for text in ["BEGIN", "begin;", " BEGIN WORK ; ", "START TRANSACTION", "BEGIN TRANSACTION;"] {
+        assert!(is_plain_begin(text.as_bytes()), "{text}");
+    }
+    for text in ["BEGIN READ ONLY", "BEGIN; SELECT 1", "START", "BEGINS", "", "BEGIN WORK WORK"] {
+        assert!(!is_plain_begin(text.as_bytes()), "{text}");
+    }
+    assert_eq!(plain_end(b"END;"), Some("COMMIT"));
+    assert_eq!(plain_end(b"rollback"), Some("ROLLBACK"));
+    assert_eq!(plain_end(b"ROLLBACK TO a"), None);
+    assert_eq!(plain_end(b"COMMIT AND CHAIN"), None);
+}
+
+#[test]
+fn the_table_of_harmless_functions_is_sorted_and_has_no_trap() {
+    assert!(harmless().is_sorted());
+    for trap in ["set_config", "pg_advisory_lock", "query_to_xml", "setseed", "pg_export_snapshot"]
+    {
+        assert!(harmless().binary_search(&trap).is_err(), "{trap}");
+    }
+    assert!(is_harmless(b"COUNT") && is_harmless(b"now") && is_harmless(b"jsonb_build_object"));
+}

@@ -1,0 +1,184 @@
+//! sqlcommenter tags: the last comment of a statement, `key='value',…`, values
+//! percent-encoded (google.github.io/sqlcommenter/spec). Drivers add some that encode twice
+//! (`%%3A`), leave integers bare, or write `key:value`; those are read too.
+
+use std::borrow::Cow;
+
+use super::token::block_comment;
+
+/// Tags read at the most; what comes after is ignored.
+const MOST: usize = 32;
+
+/// What a statement's comment says about the work it belongs to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Tags {
+    pub(crate) traceparent: Option<String>,
+    pub(crate) class: Option<String>,
+    pub(crate) feature: Option<String>,
+}
+
+/// Splits the trailing comment off `text`: the statement (with its semicolon, if one stood
+/// behind or before the comment) and the comment's inside. Only a comment that holds tags
+/// is split off; optimizer hints and remarks stay.
+pub(crate) fn split(text: &[u8]) -> Option<(Cow<'_, [u8]>, Tags)> {
+    let trimmed = trim_end(text);
+    let (body, semicolon) = match trimmed.strip_suffix(b";") {
+        Some(body) => (trim_end(body), true),
+        None => (trimmed, false),
+    };
+    if !body.ends_with(b"*/") {
+        return None;
+    }
+    let start = last_comment(body)?;
+    let (statement, comment) = body.split_at(start);
+    let inside = comment.strip_prefix(b"/*")?.strip_suffix(b"*/")?;
+    let tags = read(std::str::from_utf8(inside).ok()?)?;
+    let statement = trim_end(statement);
+    if !semicolon {
+        return Some((Cow::Borrowed(statement), tags));
+    }
+    let mut whole = statement.to_vec();
+    whole.push(b';');
+    Some((Cow::Owned(whole), tags))
+}
+
+/// The tags of `text`, if its last comment holds some.
+pub(crate) fn of(text: &[u8]) -> Option<Tags> {
+    // Most statements have no comment: the last bytes tell.
+    split(text).map(|(_, tags)| tags)
+}
+
+fn trim_end(text: &[u8]) -> &[u8] {
+    text.trim_ascii_end()
+}
+
+/// Where the comment that ends `text` begins. It must not stand inside a string: quotes
+/// before it have to be balanced, which the caller's server would complain about otherwise.
+fn last_comment(text: &[u8]) -> Option<usize> {
+    let mut tokens = super::token::Tokens::new(text);
+    let mut end_of_last = 0;
+    while tokens.next().is_some() {
+        end_of_last = text.len() - tokens.remaining();
+    }
+    // Behind the last token only blanks and comments are left: the last of them counts.
+    let mut at = end_of_last;
+    let mut last = None;
+    while let Some(rest) = text.get(at..)
+        && !rest.is_empty()
+    {
+        if rest.starts_with(b"/*") {
+            last = Some(at);
+            at += block_comment(rest);
+        } else if rest.starts_with(b"--") {
+            at += rest.iter().take_while(|b| **b != b'\n').count();
+        } else {
+            at += 1;
+        }
+    }
+    last
+}
+
+fn read(inside: &str) -> Option<Tags> {
+    let mut tags = Tags::default();
+    let mut found = 0;
+    for pair in inside.split(',').take(MOST) {
+        let (key, value) = pair.split_once(['=', ':'])?;
+        let key = key.trim();
+        if key.is_empty() || !key.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.%".contains(&b))
+        {
+            return None;
+        }
+        found += 1;
+        let value = decode(value.trim().trim_matches('\''));
+        match key {
+            "traceparent" => tags.traceparent = Some(value),
+            "forebay_class" => tags.class = Some(value),
+            "forebay_feature" => tags.feature = Some(value),
+            "route" | "action" if tags.feature.is_none() => tags.feature = Some(value),
+            _ => {}
+        }
+    }
+    (found > 0).then_some(tags)
+}
+
+/// Percent-decoding that takes `%%3A` as `%3A`, and what is no code as it is.
+fn decode(value: &str) -> String {
+    let value = value.replace("%%", "%").replace("\\'", "'");
+    let bytes = value.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(byte) = bytes.get(at) {
+        let code = value.get(at + 1..at + 3).filter(|_| *byte == b'%');
+        match code.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            Some(decoded) => {
+                out.push(decoded);
+                at += 3;
+            }
+            None => {
+                out.push(*byte);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-03";
+
+    fn split_text(text: &str) -> Option<(String, Tags)> {
+        split(text.as_bytes()).map(|(s, tags)| (String::from_utf8(s.into_owned()).unwrap(), tags))
+    }
+
+    #[test]
+    fn tags_are_split_off_as_open_telemetry_writes_them() {
+        let text = format!(
+            "select 1 /*db_driver='psycopg%%3A3.3.9',dbapi_threadsafety=2,route='%2Fask',traceparent='{TRACE}'*/"
+        );
+        let (statement, tags) = split_text(&text).unwrap();
+        assert_eq!(statement, "select 1");
+        assert_eq!(tags.traceparent.as_deref(), Some(TRACE));
+        assert_eq!(tags.feature.as_deref(), Some("/ask"));
+    }
+
+    #[test]
+    fn a_semicolon_before_or_behind_the_comment_stays_one() {
+        assert_eq!(split_text("select 1 /*route='a'*/;").unwrap().0, "select 1;");
+        assert_eq!(split_text("select 1; /*route='a'*/").unwrap().0, "select 1;");
+    }
+
+    #[test]
+    fn comments_that_are_no_tags_stay() {
+        for text in [
+            "select 1 /* why */",
+            "select 1 /*+ IndexScan(t) */",
+            "select '/*route=''a''*/",
+            "/*route='a'*/ select 1",
+            "select 1",
+            "select ' /*route=1*/",
+        ] {
+            assert_eq!(split_text(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_feature_named_outright_wins_over_a_route() {
+        let (_, tags) =
+            split_text("q /*forebay_feature='f',route='r',forebay_class='ai-read'*/").unwrap();
+        assert_eq!((tags.feature.as_deref(), tags.class.as_deref()), (Some("f"), Some("ai-read")));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_breaks_the_reader(text: Vec<u8>) {
+            if let Some((statement, _)) = split(&text) {
+                prop_assert!(statement.len() <= text.len());
+            }
+        }
+    }
+}

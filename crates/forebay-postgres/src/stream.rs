@@ -1,0 +1,178 @@
+//! A byte stream to a client or a server, with or without TLS.
+//!
+//! The TLS variants exist only after their handshake and take the plaintext stream by value:
+//! bytes that came before belong to nobody after.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, BytesMut};
+use forebay_seam::net::TcpStream;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
+
+/// Bytes asked of a socket at once.
+const CHUNK: usize = 16 * 1024;
+
+pub(crate) enum Stream {
+    Plain(TcpStream),
+    /// TLS with a client, as its server.
+    Accepted(Box<server::TlsStream<TcpStream>>),
+    /// TLS with a server, as its client.
+    Connected(Box<client::TlsStream<TcpStream>>),
+}
+
+impl Stream {
+    /// The TLS session of a client that asked for one.
+    pub(crate) async fn accept(tcp: TcpStream, tls: &TlsAcceptor) -> io::Result<Self> {
+        Ok(Self::Accepted(Box::new(tls.accept(tcp).await?)))
+    }
+
+    /// A TLS session with a server that agreed to one.
+    pub(crate) async fn connect(
+        tcp: TcpStream,
+        tls: Arc<rustls::ClientConfig>,
+        name: ServerName<'static>,
+    ) -> io::Result<Self> {
+        Ok(Self::Connected(Box::new(TlsConnector::from(tls).connect(name, tcp).await?)))
+    }
+
+    pub(crate) fn is_encrypted(&self) -> bool {
+        !matches!(self, Self::Plain(_))
+    }
+
+    /// Reads what is there, behind what `buffer` holds. `Ok(0)`: the other side has closed.
+    pub(crate) fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut BytesMut,
+    ) -> Poll<io::Result<usize>> {
+        if buffer.capacity() - buffer.len() < CHUNK / 4 {
+            buffer.reserve(CHUNK);
+        }
+        tokio_util::io::poll_read_buf(Pin::new(self), cx, buffer)
+    }
+
+    /// As [`Stream::poll_fill`], waiting.
+    ///
+    /// # Cancel safety
+    /// What was read is in `buffer`.
+    pub(crate) async fn fill(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
+        poll_fn(|cx| self.poll_fill(cx, buffer)).await
+    }
+
+    /// Reads until `buffer` is not empty; while it waits, an empty buffer keeps no memory, so
+    /// that ten thousand idle clients hold none.
+    pub(crate) fn poll_fill_idle(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut BytesMut,
+    ) -> Poll<io::Result<usize>> {
+        let polled = self.poll_fill(cx, buffer);
+        if polled.is_pending() && buffer.is_empty() {
+            *buffer = BytesMut::new();
+        }
+        polled
+    }
+
+    /// Writes `bytes` as far as the socket takes them; ready when all are gone.
+    pub(crate) fn poll_drain(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &mut BytesMut,
+    ) -> Poll<io::Result<()>> {
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        while bytes.has_remaining() {
+            let n = ready!(self.poll_write_some(cx, bytes))?;
+            bytes.advance(n);
+        }
+        ready!(Pin::new(&mut *self).poll_flush(cx))?;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes a part of `bytes`, at least one.
+    pub(crate) fn poll_write_some(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match ready!(Pin::new(self).poll_write(cx, bytes))? {
+            0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            n => Poll::Ready(Ok(n)),
+        }
+    }
+
+    /// As [`Stream::poll_drain`], waiting.
+    ///
+    /// # Cancel safety
+    /// What was not written yet is still in `bytes`.
+    pub(crate) async fn drain(&mut self, bytes: &mut BytesMut) -> io::Result<()> {
+        poll_fn(|cx| self.poll_drain(cx, bytes)).await
+    }
+
+    /// Reads at least one more byte.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` when the other side has closed.
+    pub(crate) async fn fill_more(&mut self, buffer: &mut BytesMut) -> io::Result<()> {
+        match self.fill(buffer).await? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends our side, so that the other reads everything and then the end.
+    pub(crate) async fn shutdown(&mut self) -> io::Result<()> {
+        poll_fn(|cx| Pin::new(&mut *self).poll_shutdown(cx)).await
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
+            Self::Accepted(tls) => Pin::new(tls).poll_read(cx, buf),
+            Self::Connected(tls) => Pin::new(tls).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, buf),
+            Self::Accepted(tls) => Pin::new(tls).poll_write(cx, buf),
+            Self::Connected(tls) => Pin::new(tls).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
+            Self::Accepted(tls) => Pin::new(tls).poll_flush(cx),
+            Self::Connected(tls) => Pin::new(tls).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Self::Accepted(tls) => Pin::new(tls).poll_shutdown(cx),
+            Self::Connected(tls) => Pin::new(tls).poll_shutdown(cx),
+        }
+    }
+}

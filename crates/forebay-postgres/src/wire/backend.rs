@@ -1,0 +1,161 @@
+//! Messages towards a client, and the few fields of a server's messages that we read.
+
+use bytes::{BufMut, BytesMut};
+
+use super::TxStatus;
+use super::fields::{Fields, Malformed};
+use super::frontend::{cstr, message};
+
+pub(crate) fn ready_for_query(out: &mut BytesMut, status: TxStatus) {
+    message(out, b'Z', |out| out.put_u8(status.byte()));
+}
+
+pub(crate) fn command_complete(out: &mut BytesMut, tag: &str) {
+    message(out, b'C', |out| cstr(out, tag.as_bytes()));
+}
+
+pub(crate) fn parameter_status(out: &mut BytesMut, name: &str, value: &str) {
+    message(out, b'S', |out| {
+        cstr(out, name.as_bytes());
+        cstr(out, value.as_bytes());
+    });
+}
+
+pub(crate) fn backend_key_data(out: &mut BytesMut, pid: i32, secret: i32) {
+    message(out, b'K', |out| {
+        out.put_i32(pid);
+        out.put_i32(secret);
+    });
+}
+
+/// AuthenticationOk, -SASL, -SASLContinue, -SASLFinal: a code and its data.
+pub(crate) fn authentication(out: &mut BytesMut, code: i32, data: &[u8]) {
+    message(out, b'R', |out| {
+        out.put_i32(code);
+        out.put_slice(data);
+    });
+}
+
+/// NegotiateProtocolVersion: the newest minor version we speak, and the options we do not
+/// know.
+pub(crate) fn negotiate_protocol_version(out: &mut BytesMut, options: &[&[u8]]) {
+    message(out, b'v', |out| {
+        out.put_i32(196_608);
+        out.put_i32(i32::try_from(options.len()).unwrap_or(0));
+        options.iter().for_each(|option| cstr(out, option));
+    });
+}
+
+/// How bad an error is: FATAL ends the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Severity {
+    Error,
+    Fatal,
+}
+
+impl Severity {
+    fn name(self) -> &'static [u8] {
+        match self {
+            Self::Error => b"ERROR",
+            Self::Fatal => b"FATAL",
+        }
+    }
+}
+
+/// ErrorResponse ("Error and Notice Message Fields").
+pub(crate) fn error_response(
+    out: &mut BytesMut,
+    severity: Severity,
+    code: &str,
+    text: &str,
+    detail: Option<&str>,
+    hint: Option<&str>,
+) {
+    let field = |out: &mut BytesMut, kind: u8, value: &[u8]| {
+        out.put_u8(kind);
+        // A zero byte would end the field early.
+        out.extend(value.iter().copied().filter(|b| *b != 0));
+        out.put_u8(0);
+    };
+    message(out, b'E', |out| {
+        field(out, b'S', severity.name());
+        field(out, b'V', severity.name());
+        field(out, b'C', code.as_bytes());
+        field(out, b'M', text.as_bytes());
+        if let Some(detail) = detail {
+            field(out, b'D', detail.as_bytes());
+        }
+        if let Some(hint) = hint {
+            field(out, b'H', hint.as_bytes());
+        }
+        out.put_u8(0);
+    });
+}
+
+/// What a server's ErrorResponse said. Every field may be missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ServerError {
+    pub(crate) severity: Severity,
+    pub(crate) code: String,
+    pub(crate) text: String,
+    pub(crate) detail: Option<String>,
+    pub(crate) hint: Option<String>,
+}
+
+impl ServerError {
+    /// Reads the fields we pass on; bounded, because servers are not trusted either.
+    pub(crate) fn read(body: &[u8]) -> Self {
+        let mut error = Self {
+            severity: Severity::Error,
+            code: "XX000".into(),
+            text: "no message".into(),
+            detail: None,
+            hint: None,
+        };
+        let mut fields = Fields::new(body);
+        while let (Ok(kind @ 1..), Ok(value)) = (fields.u8(), fields.cstr()) {
+            let value = value.get(..value.len().min(1024)).unwrap_or_default();
+            let value = String::from_utf8_lossy(value).into_owned();
+            match kind {
+                b'V' | b'S' if matches!(value.as_str(), "FATAL" | "PANIC") => {
+                    error.severity = Severity::Fatal;
+                }
+                b'C' if value.len() == 5 => error.code = value,
+                b'M' => error.text = value,
+                b'D' => error.detail = Some(value),
+                b'H' => error.hint = Some(value),
+                _ => {}
+            }
+        }
+        error
+    }
+}
+
+/// ParameterStatus: name and value.
+pub(crate) fn read_parameter_status(body: &[u8]) -> Result<(&str, &str), Malformed> {
+    let mut fields = Fields::new(body);
+    let (name, value) = (fields.cstr()?, fields.cstr()?);
+    let text = |bytes| std::str::from_utf8(bytes).map_err(|_| Malformed::Value);
+    Ok((text(name)?, text(value)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_reaches_its_reader_with_all_fields() {
+        let mut out = BytesMut::new();
+        error_response(&mut out, Severity::Fatal, "28P01", "no\0way", Some("d"), Some("h"));
+        let error = ServerError::read(&out[5..]);
+        assert_eq!((error.code.as_str(), error.text.as_str()), ("28P01", "noway"));
+        assert_eq!((error.detail.as_deref(), error.hint.as_deref()), (Some("d"), Some("h")));
+    }
+
+    #[test]
+    fn an_error_without_fields_still_has_a_code() {
+        assert_eq!(ServerError::read(b"").code, "XX000");
+        assert_eq!(ServerError::read(b"C12\0\0").code, "XX000");
+        assert_eq!(ServerError::read(b"Mno end").text, "no message");
+    }
+}

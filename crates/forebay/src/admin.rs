@@ -1,0 +1,197 @@
+//! What operators and their tools look at, by HTTP: metrics, health, state.
+//!
+//! Runs on a thread and a runtime of its own, so that it answers while the gateways are
+//! busy. Every page renders one [`ProgramSnapshot`]. Always true: at most [`CONNECTIONS`]
+//! connections at once, and none that says nothing keeps its place.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use forebay_seam::net::{self, TcpListener, TcpStream};
+use forebay_seam::task::{Spawner, Stop, Stopper};
+use forebay_seam::time;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use serde_json::json;
+use tokio::runtime::Runtime;
+use tokio::sync::Semaphore;
+
+use crate::config::AdminSettings;
+use crate::metrics;
+use crate::view::ProgramSnapshot;
+
+mod hosts;
+
+use hosts::Hosts;
+
+/// Connections at once.
+const CONNECTIONS: usize = 64;
+/// How long a connection may take to send the head of its next call.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest head of a call, bytes.
+const HEAD: usize = 16 << 10;
+/// Rest after an accept that failed: most often there are no file descriptors left.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+type Look = Arc<dyn Fn() -> ProgramSnapshot + Send + Sync>;
+
+/// A bound admin server that does not answer yet.
+pub struct Server {
+    runtime: Runtime,
+    listener: TcpListener,
+    hosts: Hosts,
+}
+
+/// A running admin server.
+pub struct Running {
+    stopper: Stopper,
+    thread: JoinHandle<()>,
+}
+
+impl Server {
+    /// Listens as `settings` say. Outside of any runtime.
+    ///
+    /// # Errors
+    /// When the address cannot be listened on.
+    pub fn bind(settings: &AdminSettings) -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let listener = runtime.block_on(async { net::bind(settings.listen) })?;
+        Ok(Self { runtime, listener, hosts: Hosts::new(&settings.hosts) })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// When the socket is broken.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Answers with what `look` shows.
+    ///
+    /// # Errors
+    /// When there is no thread to be had.
+    pub fn start(
+        self,
+        look: impl Fn() -> ProgramSnapshot + Send + Sync + 'static,
+    ) -> io::Result<Running> {
+        let (stopper, stop) = Stopper::new();
+        let router = router(Arc::new(look), self.hosts);
+        let (runtime, listener) = (self.runtime, self.listener);
+        let thread = std::thread::Builder::new()
+            .name("forebay-admin".to_owned())
+            .spawn(move || runtime.block_on(serve(listener, router, stop)))?;
+        Ok(Running { stopper, thread })
+    }
+}
+
+impl Running {
+    /// Ends it, and what it was answering.
+    pub fn stop(self) {
+        self.stopper.stop();
+        if self.thread.join().is_err() {
+            tracing::error!("the admin thread had panicked");
+        }
+    }
+}
+
+async fn serve(listener: TcpListener, router: Router, mut stop: Stop) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let spawner = Spawner::current();
+    loop {
+        let accepted = tokio::select! {
+            accepted = accept(&listener, &places) => accepted,
+            () = stop.told() => return,
+        };
+        let Some((stream, place)) = accepted else {
+            time::sleep(ACCEPT_REST).await;
+            continue;
+        };
+        let router = router.clone();
+        spawner.spawn(async move {
+            let _place = place;
+            let served = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_TIMEOUT)
+                .max_buf_size(HEAD)
+                .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+            if let Err(error) = served.await {
+                tracing::debug!(%error, "an admin connection ended");
+            }
+        });
+    }
+}
+
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+    let place = Arc::clone(places).acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, _)) => Some((stream, place)),
+        Err(error) => {
+            tracing::warn!(%error, "cannot accept an admin connection");
+            None
+        }
+    }
+}
+
+fn router(look: Look, hosts: Hosts) -> Router {
+    Router::new()
+        .route("/", get(index))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics_page))
+        .route("/api/v1/snapshot", get(snapshot))
+        .fallback(unknown)
+        .with_state(look)
+        .layer(middleware::from_fn_with_state(Arc::new(hosts), hosts::guard))
+}
+
+const PAGES: &str = "/metrics           for Prometheus\n\
+                     /healthz           is the program alive?\n\
+                     /readyz            may new work come? 503 and the reasons if not\n\
+                     /api/v1/snapshot   the same figures as JSON\n";
+
+async fn index() -> String {
+    format!("Forebay {}\n\n{PAGES}", crate::view::VERSION)
+}
+
+async fn unknown() -> Response {
+    (StatusCode::NOT_FOUND, format!("there is no such page; there are\n\n{PAGES}")).into_response()
+}
+
+async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+async fn readyz(State(look): State<Look>) -> Response {
+    let reasons = look().not_ready;
+    let status = match reasons.is_empty() {
+        true => StatusCode::OK,
+        false => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let body = json!({ "ready": reasons.is_empty(), "reasons": reasons });
+    (status, [(header::CACHE_CONTROL, "no-store")], Json(body)).into_response()
+}
+
+async fn snapshot(State(look): State<Look>) -> Response {
+    ([(header::CACHE_CONTROL, "no-store")], Json(look())).into_response()
+}
+
+async fn metrics_page(State(look): State<Look>, headers: HeaderMap) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let format = metrics::Format::accepted(accept.unwrap_or_default());
+    let text = metrics::render(&look(), format);
+    ([(header::CONTENT_TYPE, format.content_type())], text).into_response()
+}

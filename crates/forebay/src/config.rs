@@ -1,0 +1,185 @@
+//! The configuration: one TOML file, read once, checked whole, then handed to the rooms.
+//!
+//! The settings themselves live beside what they set (`forebay_postgres::settings`,
+//! `forebay_http::settings`, here those of the program). Knows how to say what is wrong and
+//! where ([`Report`]); opens nothing and keeps nothing.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use std::{fs, io};
+
+use forebay_http::HttpSettings;
+use forebay_postgres::PostgresSettings;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+mod document;
+mod problem;
+pub mod reference;
+mod rules;
+pub mod summary;
+mod wording;
+
+pub use problem::{Problem, Report};
+
+use document::Document;
+
+/// Everything that an operator sets.
+///
+/// The smallest that is of use is a server and a user:
+///
+/// ```toml
+/// [postgres.servers.main]
+/// address = "db.internal:5432"
+/// [postgres.users]
+/// app = { password = "env:APP_PASSWORD" }
+/// ```
+///
+/// `${NAME}` in any text stands for an environment variable (`$${` for the two characters
+/// themselves).
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// How long running work may take to finish after SIGTERM or SIGINT, before it is cut
+    /// off; a second signal cuts it off at once. Default 25s: Kubernetes kills at 30.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub stop_timeout: Duration,
+    /// Threads that move bytes. Default: one for each core.
+    pub worker_threads: Option<usize>,
+    /// The PostgreSQL gateway. Default: none.
+    pub postgres: Option<PostgresSettings>,
+    /// The HTTP egress gateway. Default: none.
+    pub http: Option<HttpSettings>,
+    /// What operators and their tools look at.
+    pub admin: AdminSettings,
+    /// What the program writes to stderr.
+    pub log: LogSettings,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            stop_timeout: Duration::from_secs(25),
+            worker_threads: None,
+            postgres: None,
+            http: None,
+            admin: AdminSettings::default(),
+            log: LogSettings::default(),
+        }
+    }
+}
+
+/// `[admin]`: metrics, health and state, by HTTP.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdminSettings {
+    /// Where `/metrics`, `/healthz`, `/readyz` and `/api/v1/snapshot` are. It asks nobody who
+    /// they are. Default 127.0.0.1:6490.
+    pub listen: SocketAddr,
+    /// Names under which it may be called, without the port, such as `forebay.internal`. IP
+    /// addresses and `localhost` always may; other names are refused, since a web page could
+    /// point its own name here (DNS rebinding). Default: none.
+    pub hosts: Vec<String>,
+}
+
+impl Default for AdminSettings {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 6490)), hosts: Vec::new() }
+    }
+}
+
+/// `[log]`: what the program writes to stderr.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogSettings {
+    /// How much: `error`, `warn`, `info`, `debug`, `trace`, or by room, as in
+    /// `info,forebay_postgres=debug`. The environment variable `FOREBAY_LOG` wins. Default
+    /// `info`.
+    pub level: String,
+    /// How. Default `auto`.
+    pub format: LogFormat,
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self { level: "info".to_owned(), format: LogFormat::default() }
+    }
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// `text` on a terminal, `json` elsewhere.
+    #[default]
+    Auto,
+    /// For people.
+    Text,
+    /// For machines: one object a line.
+    Json,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration `{}`: {source}", file.display())]
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
+    /// It can, but cannot be carried out.
+    #[error("{0}")]
+    Invalid(Report),
+}
+
+impl Config {
+    /// Reads and checks `file`.
+    ///
+    /// # Errors
+    /// All that is wrong with it, not only the first.
+    pub fn load(file: &Path) -> Result<Self, ConfigError> {
+        let text = fs::read_to_string(file)
+            .map_err(|source| ConfigError::Read { file: file.to_owned(), source })?;
+        Self::parse(file, &text, &|name| std::env::var(name).ok()).map_err(ConfigError::Invalid)
+    }
+
+    /// Checks `text`, which stands in `file`, with the variables of `environment`.
+    ///
+    /// # Errors
+    /// All that is wrong with it, not only the first.
+    pub fn parse(
+        file: &Path,
+        text: &str,
+        environment: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, Report> {
+        let mut document = Document::parse(text)
+            .map_err(|(problems, hidden)| Report::new(file, text, problems, &hidden))?;
+        let (replaced, mut problems) = document.replacements(environment);
+        if !problems.is_empty() {
+            return Err(Report::new(file, text, problems, document.hidden()));
+        }
+        document.fill_in(&replaced);
+        let (config, found) = document.read::<Self>();
+        problems.extend(found);
+        if let Some(config) = config {
+            let broken = rules::check(&config).into_iter().map(|problem| {
+                let place = document.place(&problem.at);
+                problem.spanning(place)
+            });
+            problems.extend(broken);
+            if problems.is_empty() {
+                return Ok(config);
+            }
+        }
+        Err(Report::new(file, text, problems, document.hidden()))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,188 @@
+//! The rules for `[postgres]`.
+
+use std::collections::BTreeSet;
+
+use forebay_http::HttpSettings;
+use forebay_pool::{ClassName, ClassSettings, Kind};
+use forebay_postgres::PostgresSettings;
+use forebay_postgres::settings::{ClientAuth, ServerSettings};
+
+use super::Findings;
+
+/// The classes of a server: those configured, or the three standard ones. Core comes first:
+/// guarantees are served in this order.
+pub(in crate::config) fn server_classes(
+    server: &ServerSettings,
+) -> Vec<(ClassName, ClassSettings)> {
+    if server.classes.is_empty() {
+        return ClassSettings::defaults();
+    }
+    let mut classes: Vec<_> = server.classes.clone().into_iter().collect();
+    classes.sort_by_key(|(_, class)| class.kind != Kind::Core);
+    classes
+}
+
+pub(super) fn check(
+    settings: &PostgresSettings,
+    http: Option<&HttpSettings>,
+    found: &mut Findings,
+) {
+    if settings.servers.is_empty() {
+        found.add(
+            "postgres",
+            "no server: write `[postgres.servers.main]` and its `address = \"host:5432\"`",
+        );
+    }
+    found.at_least_one("postgres.max_clients".to_owned(), Some(settings.max_clients));
+    found.some_time("postgres.login_timeout".to_owned(), settings.login_timeout);
+    if settings.max_message < 1024 {
+        found.add("postgres.max_message", "expected at least 1024 bytes");
+    }
+    if let Some(tls) = &settings.tls {
+        found.file("postgres.tls.cert".to_owned(), &tls.cert);
+        found.file("postgres.tls.key".to_owned(), &tls.key);
+    }
+    for (name, server) in &settings.servers {
+        check_server(&format!("postgres.servers.{name}"), server, found);
+    }
+    databases(settings, found);
+    users(settings, http, found);
+    rules(settings, found);
+}
+
+fn check_server(at: &str, server: &ServerSettings, found: &mut Findings) {
+    if let Err(reason) = check_address(&server.address) {
+        found.add(format!("{at}.address"), reason);
+    }
+    if let Some(file) = &server.sslrootcert {
+        found.file(format!("{at}.sslrootcert"), file);
+    }
+    found.at_least_one(format!("{at}.budget"), server.budget);
+    found.some_time(format!("{at}.connect_timeout"), server.connect_timeout);
+    found.some_time(format!("{at}.lifetime"), server.lifetime);
+    found.percent(format!("{at}.ai_share"), server.ai_share);
+    found.percent(format!("{at}.warm_up"), server.warm_up);
+    let core = ClassName::new(ClassName::CORE);
+    match server.classes.get(&core) {
+        None if server.classes.is_empty() => {}
+        None => found.add(
+            format!("{at}.classes"),
+            "the class `core` is missing: work that no rule and no tag names belongs to it",
+        ),
+        Some(class) if class.kind != Kind::Core => found.add(
+            format!("{at}.classes.core"),
+            "the class `core` is the product's own work: write `kind = \"core\"`",
+        ),
+        Some(_) => {}
+    }
+    found.classes(at, &server_classes(server), server.budget, server.ai_share);
+}
+
+/// `host`, `host:port` or `[v6]:port`.
+fn check_address(address: &str) -> Result<(), &'static str> {
+    const EXPECTED: &str = "expected `host`, `host:port` or `[IPv6]:port`, without a scheme";
+    let (host, port) = match address.strip_prefix('[') {
+        Some(inner) => {
+            let (host, after) = inner.split_once(']').ok_or(EXPECTED)?;
+            host.parse::<std::net::Ipv6Addr>().map_err(|_| EXPECTED)?;
+            (host, after.strip_prefix(':').or(after.is_empty().then_some("5432")))
+        }
+        None if address.parse::<std::net::Ipv6Addr>().is_ok() => (address, Some("5432")),
+        None => match address.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (address, Some("5432")),
+        },
+    };
+    let port = port.and_then(|port| port.parse::<u16>().ok()).filter(|port| *port != 0);
+    let strange = host.is_empty() || host.contains(['/', '@', '?', ' ']);
+    if strange || port.is_none() { Err(EXPECTED) } else { Ok(()) }
+}
+
+fn databases(settings: &PostgresSettings, found: &mut Findings) {
+    let several = settings.servers.len() > 1;
+    if several && settings.databases.is_empty() {
+        found.add(
+            "postgres.servers",
+            "there are several servers: say in `[postgres.databases.NAME]` which `server` has \
+             each database",
+        );
+    }
+    for (name, database) in &settings.databases {
+        let at = format!("postgres.databases.{name}");
+        match &database.server {
+            Some(server) => {
+                let servers = settings.servers.keys().map(String::as_str);
+                found.known(format!("{at}.server"), "server", server, servers);
+            }
+            None if several => {
+                found.add(at, "there are several servers: say which `server` has it");
+            }
+            None => {}
+        }
+    }
+}
+
+fn users(settings: &PostgresSettings, http: Option<&HttpSettings>, found: &mut Findings) {
+    match settings.auth {
+        ClientAuth::ScramSha256 if settings.users.is_empty() => found.add(
+            "postgres.users",
+            "nobody could log in: write `[postgres.users]` and \
+             `NAME = { password = \"env:VARIABLE\" }` for each user",
+        ),
+        ClientAuth::Trust if !settings.listen.ip().is_loopback() => found.add(
+            "postgres.auth",
+            "`trust` asks nobody for a password, so it is only possible where `listen` is a \
+             loopback address: use `scram-sha-256` here",
+        ),
+        ClientAuth::ScramSha256 | ClientAuth::Trust => {}
+    }
+    for (name, user) in &settings.users {
+        let at = format!("postgres.users.{name}");
+        match &user.password {
+            Some(password) => {
+                found.secret(format!("{at}.password"), password);
+            }
+            None if settings.auth == ClientAuth::ScramSha256 => {
+                found.add(at.clone(), "without a `password` this user cannot log in");
+            }
+            None => {}
+        }
+        if let Some(password) = &user.server_password {
+            found.secret(format!("{at}.server_password"), password);
+        }
+        if let (Some(tenant), Some(http)) = (&user.tenant, http) {
+            let tenants = http.tenants.keys().map(String::as_str);
+            let known = tenants.chain(http.tenants.is_empty().then_some("default"));
+            found.known(format!("{at}.tenant"), "tenant in `[http.tenants]`", tenant, known);
+        }
+    }
+}
+
+fn rules(settings: &PostgresSettings, found: &mut Findings) {
+    let names: BTreeSet<_> = settings
+        .servers
+        .values()
+        .flat_map(|server| server_classes(server).into_iter().map(|(name, _)| name))
+        .collect();
+    for (number, rule) in settings.rules.iter().enumerate() {
+        let known = names.iter().map(ClassName::as_str);
+        found.known(format!("postgres.rules[{number}].class"), "class", rule.class.as_str(), known);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_a_host_and_perhaps_a_port() {
+        for good in ["db", "db:6000", "10.0.0.1", "[::1]", "[::1]:5432", "::1", "db.internal"] {
+            assert_eq!(check_address(good), Ok(()), "{good}");
+        }
+        for bad in
+            ["", ":5432", "db:", "db:0", "db:99999", "postgres://db", "[db]:1", "[::1", "a b"]
+        {
+            assert!(check_address(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! An ordinary client-side pool, as SQLAlchemy's, HikariCP's or pgx's: so many connections,
+//! first come first served, an error for who waits too long.
+//!
+//! Without Forebay the whole product shares one, with the server connections as its size.
+//! With Forebay each part has one of its own, large enough that nobody waits in it: its
+//! connections lead to Forebay and cost the server nothing. Always true: at most `size`
+//! connections; one that was not given back in order is closed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use forebay_seam::sync::Mutex;
+use forebay_seam::time;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_postgres::{Config, Statement};
+
+use super::database::{Session, connect, told};
+
+/// How long a caller waits for a connection: SQLAlchemy's default.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The login of the product: a lookup by primary key that takes 2 ms.
+const LOGIN: &str = "SELECT email, pg_sleep(0.002) FROM accounts WHERE id = $1";
+/// One query of a retrieval: 15 ms.
+const RETRIEVE: &str = "SELECT body, pg_sleep(0.015) FROM documents WHERE id = $1";
+
+/// A pool of connections.
+pub(crate) struct ClientPool {
+    config: Config,
+    seats: Arc<Semaphore>,
+    idle: Mutex<Vec<Connection>>,
+}
+
+/// A connection with what its users prepare once.
+pub(crate) struct Connection {
+    /// The connection itself.
+    pub(crate) session: Session,
+    login: Statement,
+    retrieve: Statement,
+}
+
+/// A connection on loan, closed when dropped; given back by [`Loan::give_back`].
+pub(crate) struct Loan {
+    connection: Connection,
+    pool: Arc<ClientPool>,
+    /// Released last, when the connection is back.
+    _seat: OwnedSemaphorePermit,
+}
+
+/// Why a query was not answered.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum QueryError {
+    /// Waited in vain.
+    #[error("no connection of the pool was free for {}s", PATIENCE.as_secs())]
+    PoolTimeout,
+    /// The server, or Forebay, said no.
+    #[error("{}", told(.0))]
+    Postgres(#[from] tokio_postgres::Error),
+    /// The query found nothing, which cannot be.
+    #[error("the row is not there")]
+    NoRow,
+}
+
+impl ClientPool {
+    /// A pool of `size` connections that call themselves `application`, all open.
+    pub(crate) async fn open(
+        config: &Config,
+        application: &str,
+        size: usize,
+    ) -> Result<Arc<Self>, tokio_postgres::Error> {
+        let mut config = config.clone();
+        config.application_name(application);
+        let pool = Self { config, seats: Arc::new(Semaphore::new(size)), idle: Mutex::default() };
+        for _ in 0..size {
+            let connection = pool.connect().await?;
+            pool.idle.lock().push(connection);
+        }
+        Ok(Arc::new(pool))
+    }
+
+    /// A connection, when there is one.
+    pub(crate) async fn take(self: &Arc<Self>) -> Result<Loan, QueryError> {
+        let seat = time::timeout(PATIENCE, Arc::clone(&self.seats).acquire_owned()).await;
+        let Ok(Ok(seat)) = seat else { return Err(QueryError::PoolTimeout) };
+        let idle = self.idle.lock().pop();
+        let connection = match idle {
+            Some(connection) => connection,
+            None => self.connect().await?,
+        };
+        Ok(Loan { connection, pool: Arc::clone(self), _seat: seat })
+    }
+
+    async fn connect(&self) -> Result<Connection, tokio_postgres::Error> {
+        let session = connect(&self.config).await?;
+        let login = session.prepare(LOGIN).await?;
+        let retrieve = session.prepare(RETRIEVE).await?;
+        Ok(Connection { session, login, retrieve })
+    }
+
+    /// A login of account `id`.
+    pub(crate) async fn login(self: &Arc<Self>, id: i32) -> Result<(), QueryError> {
+        let loan = self.take().await?;
+        let rows = loan.session().query(&loan.connection.login, &[&id]).await?;
+        loan.give_back();
+        rows.first().map(drop).ok_or(QueryError::NoRow)
+    }
+
+    /// One query of a retrieval.
+    pub(crate) async fn retrieve(self: &Arc<Self>, id: i32) -> Result<(), QueryError> {
+        let loan = self.take().await?;
+        let rows = loan.session().query(&loan.connection.retrieve, &[&id]).await?;
+        loan.give_back();
+        rows.first().map(drop).ok_or(QueryError::NoRow)
+    }
+}
+
+impl Loan {
+    /// The connection.
+    pub(crate) fn session(&self) -> &Session {
+        &self.connection.session
+    }
+
+    /// Gives the connection back, with nothing left open on it.
+    pub(crate) fn give_back(self) {
+        let Self { connection, pool, _seat } = self;
+        pool.idle.lock().push(connection);
+    }
+}

@@ -1,0 +1,366 @@
+//! Forebay itself, as everybody runs it: a child process with a configuration file.
+//!
+//! Ended by SIGTERM, and by force when dropped or when this process dies. Its figures come
+//! from its own admin port.
+
+use std::fmt::Write as _;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use forebay_seam::time;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde::Deserialize;
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+use tokio_postgres::Config;
+
+use super::authority::Authority;
+use super::call::{self, CallError, KEY_PREFIX};
+use super::database::Database;
+use super::keeper::Keeper;
+use super::neighbour::{SERVER_CONNECTIONS, TENANT};
+use super::services::{Outside, SERVICES, TENANTS};
+
+/// Connections to each tool, at the most: 70 % of the 50 that such services allow.
+pub(crate) const TOOL_BUDGET: u32 = 35;
+/// Connections to the model, at the most.
+pub(crate) const MODEL_BUDGET: u32 = 70;
+/// Server connections that only core may use.
+pub(crate) const CORE_GUARANTEE: u32 = 4;
+/// Server connections that only retrievals may use.
+pub(crate) const RETRIEVAL_GUARANTEE: u32 = 2;
+/// Server connections that agents may have, at the most.
+pub(crate) const AGENT_CEILING: u32 = 14;
+/// Requests of an AI class that may wait, for each connection it can get.
+pub(crate) const QUEUE_FACTOR: u32 = 4;
+/// How long core may wait for a server connection.
+pub(crate) const CORE_PATIENCE: Duration = Duration::from_secs(30);
+/// How long AI classes may wait for a server connection.
+pub(crate) const AI_PATIENCE: Duration = Duration::from_secs(60);
+/// The application_name of the core part.
+pub(crate) const CORE_NAME: &str = "shop";
+/// The application_name of retrievals.
+pub(crate) const RETRIEVAL_NAME: &str = "retrieval";
+/// The application_name of agents.
+pub(crate) const AGENT_NAME: &str = "agent";
+
+/// How long it may take to be ready, and to stop.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How often it is asked.
+const LOOK: Duration = Duration::from_millis(50);
+/// The user of the product, at Forebay.
+const USER: &str = "shop";
+
+/// A running Forebay.
+pub(crate) struct Forebay {
+    child: Child,
+    ports: Ports,
+    user: Login,
+    file: PathBuf,
+    _keeper: Keeper,
+    /// Removed last.
+    _folder: TempDir,
+}
+
+#[derive(Clone, Copy)]
+struct Ports {
+    postgres: SocketAddr,
+    http: SocketAddr,
+    admin: SocketAddr,
+}
+
+/// How the product logs in at Forebay.
+struct Login {
+    password: String,
+    database: String,
+}
+
+/// Why Forebay does not run.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum GatewayError {
+    /// A file or a process could not be made.
+    #[error("cannot {what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// The reason.
+        source: io::Error,
+    },
+    /// It ended, or did not get ready.
+    #[error("Forebay did not start ({reason}); it said:\n{log}")]
+    Start {
+        /// What was seen.
+        reason: String,
+        /// The end of its log.
+        log: String,
+    },
+    /// Its admin port said something else than expected.
+    #[error("Forebay's snapshot cannot be read: {0}")]
+    Snapshot(String),
+}
+
+impl From<CallError> for GatewayError {
+    fn from(error: CallError) -> Self {
+        Self::Snapshot(error.to_string())
+    }
+}
+
+/// What the demo reads of `/api/v1/snapshot`.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Seen {
+    overlaps: Vec<SeenOverlap>,
+}
+
+#[derive(Debug, Deserialize)]
+struct SeenOverlap {
+    begun: u64,
+}
+
+impl Seen {
+    /// Transactions found open and idle beside a call of the same request.
+    pub(crate) fn holds(&self) -> u64 {
+        self.overlaps.iter().map(|overlap| overlap.begun).sum()
+    }
+}
+
+impl Forebay {
+    /// Starts it in front of `database` and `outside`, and waits until it is ready.
+    pub(crate) async fn start(
+        database: &Database,
+        outside: &Outside,
+        authority: &Authority,
+    ) -> Result<Self, GatewayError> {
+        let system = |what| move |source| GatewayError::System { what, source };
+        let folder = tempfile::Builder::new().prefix("forebay-demo-").tempdir();
+        let folder = folder.map_err(system("make a temporary folder"))?;
+        let ports = Ports::free().map_err(system("find free ports"))?;
+        let user = Login {
+            password: super::issuer::hex(forebay_seam::random::bytes()),
+            database: database.name().to_owned(),
+        };
+        let ca = authority.write(folder.path()).map_err(system("write ca.pem"))?;
+        let text = configuration(ports, &user, database, outside, &ca);
+        let file = folder.path().join("forebay.toml");
+        write_private(&file, &text).map_err(system("write forebay.toml"))?;
+
+        let log = folder.path().join("forebay.log");
+        let output = File::create(&log).map_err(system("write forebay.log"))?;
+        let program = std::env::current_exe().map_err(system("find this program"))?;
+        let child = Command::new(program)
+            .arg("run")
+            .arg(&file)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().map_err(system("write forebay.log"))?)
+            .stderr(output)
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(system("run Forebay"))?;
+        let id = child.id().unwrap_or_default();
+        let keeper = Keeper::of(id, "TERM", folder.path()).map_err(system("run /bin/sh"))?;
+        let mut forebay = Self { child, ports, user, file, _keeper: keeper, _folder: folder };
+        match time::timeout(PATIENCE, forebay.ready()).await {
+            Ok(Ok(())) => Ok(forebay),
+            Ok(Err(reason)) => Err(GatewayError::Start { reason, log: tail(&log) }),
+            Err(_) => {
+                let reason = format!("not ready after {}s", PATIENCE.as_secs());
+                Err(GatewayError::Start { reason, log: tail(&log) })
+            }
+        }
+    }
+
+    /// Waits until `/readyz` says yes.
+    ///
+    /// # Errors
+    /// How it ended, if it did.
+    async fn ready(&mut self) -> Result<(), String> {
+        loop {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return Err(status.to_string());
+            }
+            if call::get(self.ports.admin, "/readyz").await.is_ok() {
+                return Ok(());
+            }
+            time::sleep(LOOK).await;
+        }
+    }
+
+    /// Where agents send their calls.
+    pub(crate) fn http(&self) -> SocketAddr {
+        self.ports.http
+    }
+
+    /// Where operators look.
+    pub(crate) fn admin(&self) -> SocketAddr {
+        self.ports.admin
+    }
+
+    /// Its configuration.
+    pub(crate) fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// How the product's clients connect.
+    pub(crate) fn config(&self) -> Config {
+        let mut config = Config::new();
+        config.host(self.ports.postgres.ip().to_string()).port(self.ports.postgres.port());
+        config.user(USER).password(&self.user.password).dbname(&self.user.database);
+        config
+    }
+
+    /// The same as a URL.
+    pub(crate) fn dsn(&self) -> String {
+        let Login { password, database } = &self.user;
+        format!("postgres://{USER}:{password}@{}/{database}", self.ports.postgres)
+    }
+
+    /// What it saw so far.
+    pub(crate) async fn seen(&self) -> Result<Seen, GatewayError> {
+        let text = call::get(self.ports.admin, "/api/v1/snapshot").await?;
+        serde_json::from_slice(&text).map_err(|error| GatewayError::Snapshot(error.to_string()))
+    }
+
+    /// Stops it by SIGTERM.
+    pub(crate) async fn stop(mut self) {
+        if let Some(id) = self.child.id().and_then(|id| i32::try_from(id).ok()) {
+            kill(Pid::from_raw(id), Signal::SIGTERM).ok();
+        }
+        // Dropped, it is ended by force.
+        time::timeout(PATIENCE, self.child.wait()).await.ok();
+    }
+}
+
+impl Ports {
+    fn free() -> io::Result<Self> {
+        let any = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+        // All at once, so that they differ.
+        let listeners = [any()?, any()?, any()?];
+        let [postgres, http, admin] = listeners.map(|listener| listener.local_addr());
+        Ok(Self { postgres: postgres?, http: http?, admin: admin? })
+    }
+}
+
+/// The configuration, as an operator would write it.
+fn configuration(
+    ports: Ports,
+    user: &Login,
+    database: &Database,
+    outside: &Outside,
+    ca: &Path,
+) -> String {
+    let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
+    let server_user = quoted(database.config().get_user().unwrap_or("postgres"));
+    let server_password = String::from_utf8_lossy(database.config().get_password().unwrap_or(b""));
+    let server_password = match &*server_password {
+        "" => String::new(),
+        password => format!("\nserver_password = {}", quoted(password)),
+    };
+    let mut text = format!(
+        r#"[admin]
+listen = "{admin}"
+
+[postgres]
+listen = "{postgres}"
+
+[postgres.servers.main]
+address = {address}
+sslmode = "disable"
+budget = {SERVER_CONNECTIONS}
+ai_share = 100                  # the ceilings below say it
+queue_factor = {QUEUE_FACTOR}                # agents would rather wait than fail
+
+[postgres.servers.main.classes.core]
+kind = "core"
+guarantee = {CORE_GUARANTEE}
+checkout_timeout = "{core}s"
+
+[postgres.servers.main.classes.ai-read]
+guarantee = {RETRIEVAL_GUARANTEE}
+checkout_timeout = "{ai}s"
+
+[postgres.servers.main.classes.ai-write]
+ceiling = {AGENT_CEILING}
+checkout_timeout = "{ai}s"
+
+[postgres.databases.{name}]
+
+[postgres.users.{USER}]
+password = "{password}"
+server_user = {server_user}{server_password}
+tenant = "{TENANT}"
+
+[[postgres.rules]]
+application_name = "{RETRIEVAL_NAME}"
+class = "ai-read"
+
+[[postgres.rules]]
+application_name = "{AGENT_NAME}"
+class = "ai-write"
+
+[http]
+listen = "{http}"
+"#,
+        admin = ports.admin,
+        postgres = ports.postgres,
+        http = ports.http,
+        address = quoted(&database.address()),
+        core = CORE_PATIENCE.as_secs(),
+        ai = AI_PATIENCE.as_secs(),
+        name = database.name(),
+        password = user.password,
+    );
+    let ca = quoted(&ca.to_string_lossy());
+    for tenant in TENANTS {
+        write!(text, "\n[http.tenants.{tenant}]\nkey = \"{KEY_PREFIX}{tenant}\"\n").ok();
+    }
+    for service in SERVICES {
+        let Some(address) = outside.tool(service) else { continue };
+        write!(
+            text,
+            "\n[http.destinations.{service}]\nurl = \"https://{address}\"\nca_file = {ca}\n\
+             budget = {TOOL_BUDGET}\nshare_connections = true\n"
+        )
+        .ok();
+        for tenant in TENANTS {
+            write!(
+                text,
+                "\n[http.destinations.{service}.tenants.{tenant}]\n\
+                 type = \"oauth2-client-credentials\"\n\
+                 token_url = \"https://{issuer}/token\"\nca_file = {ca}\n\
+                 client_id = \"{tenant}\"\nclient_secret = \"{secret}\"\n\
+                 audience = \"{service}\"\n",
+                issuer = outside.issuer(),
+                secret = outside.secret(tenant),
+            )
+            .ok();
+        }
+    }
+    write!(
+        text,
+        "\n[http.destinations.llm]\nurl = \"https://{model}\"\nca_file = {ca}\n\
+         budget = {MODEL_BUDGET}\n\n[http.destinations.llm.auth]\ntype = \"bearer\"\n\
+         secret = \"{key}\"\n",
+        model = outside.model(),
+        key = outside.model_key(),
+    )
+    .ok();
+    text
+}
+
+/// Writes a file that holds secrets.
+fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())
+}
+
+fn tail(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines.get(lines.len().saturating_sub(20)..).unwrap_or_default().join("\n")
+}

@@ -1,0 +1,239 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use forebay_http::HttpSnapshot;
+use forebay_http::stats::{AnswerCounts, DestinationSnapshot, FeatureCount, RefusalCount};
+use forebay_pool::overlap::{HoldKind, OverlapCount};
+use forebay_pool::stats::{
+    ClassSnapshot, Closed, HOLD_BUCKETS, Health, Spread, SpreadSnapshot, WAIT_BUCKETS,
+};
+use forebay_pool::{ClassName, Kind, Snapshot};
+use forebay_postgres::PostgresSnapshot;
+
+use super::*;
+use crate::view::{Phase, VERSION};
+
+fn spread(bounds: &[f64], millis: &[u64]) -> SpreadSnapshot {
+    let mut spread = Spread::default();
+    for millis in millis {
+        spread.record(Duration::from_millis(*millis));
+    }
+    spread.snapshot(bounds)
+}
+
+fn class(name: &str, kind: Kind) -> ClassSnapshot {
+    ClassSnapshot {
+        class: ClassName::new(name),
+        kind,
+        guarantee: 5,
+        ceiling: 10,
+        leased: 2,
+        waiting: 1,
+        checkouts: 7,
+        waited: 3,
+        timed_out: 1,
+        queue_full: 2,
+        failed: 0,
+        abandoned: 4,
+        wait: spread(&WAIT_BUCKETS, &[0, 3, 60]),
+        hold: spread(&HOLD_BUCKETS, &[2, 2_000, 90_000]),
+    }
+}
+
+fn pool(name: &str) -> Snapshot {
+    Snapshot {
+        destination: name.into(),
+        health: Health::Up,
+        budget: 10,
+        capacity: Some(100),
+        ai_ceiling: 5,
+        leased: 4,
+        idle: 3,
+        opening: 1,
+        cleaning: 0,
+        warm: true,
+        opened: 9,
+        open_failures: 1,
+        closed: Closed { idle: 1, ..Closed::default() },
+        connect: spread(&HOLD_BUCKETS, &[20]),
+        classes: vec![class("core", Kind::Core), class("ai-read", Kind::Ai)],
+        identities: Vec::new(),
+        last_error: None,
+    }
+}
+
+/// A program with everything in it, and names that try to break out of their labels.
+fn program() -> ProgramSnapshot {
+    let destination = DestinationSnapshot {
+        destination: "llm".into(),
+        in_flight: 2,
+        answers: AnswerCounts { success: 5, ..AnswerCounts::default() },
+        refusals: vec![RefusalCount { reason: "queue-full", count: 1 }],
+        abandoned: 1,
+        cut_short: 0,
+        resent: 0,
+        token_exchanges: 2,
+        token_failures: 0,
+        first_byte: spread(&HOLD_BUCKETS, &[500]),
+        duration: spread(&HOLD_BUCKETS, &[1_500]),
+        features: vec![FeatureCount { feature: "a\"b\\c\nd 1".into(), calls: 3, seconds: 1.5 }],
+    };
+    ProgramSnapshot {
+        version: VERSION,
+        uptime: 12.5,
+        phase: Phase::Running,
+        not_ready: Vec::new(),
+        postgres: Some(PostgresSnapshot {
+            clients: 7,
+            refused: 4,
+            cancels: 5,
+            pins: [("listen", 6)].into(),
+            pools: vec![pool("main")],
+        }),
+        http: Some(HttpSnapshot {
+            clients: 3,
+            clients_refused: 0,
+            refusals: vec![RefusalCount { reason: "unknown-destination", count: 2 }],
+            cached_tokens: 1,
+            destinations: vec![destination],
+            pools: vec![pool("llm")],
+        }),
+        overlaps: vec![OverlapCount {
+            feature: "answer".into(),
+            destination: "llm".into(),
+            kind: HoldKind::Held,
+            begun: 3,
+            ended: 2,
+            seconds: 4.25,
+        }],
+    }
+}
+
+/// Reads the classic format strictly: the samples by name with labels.
+fn read(text: &str) -> BTreeMap<String, f64> {
+    let mut samples = BTreeMap::new();
+    let (mut family, mut kind, mut helped) = (String::new(), String::new(), BTreeSet::new());
+    assert!(text.ends_with('\n'));
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            let (name, help) = rest.split_once(' ').expect("a help text");
+            assert!(!help.is_empty() && helped.insert(name.to_owned()), "one help: {line}");
+        } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, of) = rest.split_once(' ').expect("a type");
+            assert!(helped.contains(name), "help comes first: {line}");
+            assert!(["gauge", "counter", "histogram"].contains(&of), "{line}");
+            assert_eq!(of == "counter", name.ends_with("_total"), "{line}");
+            (family, kind) = (name.to_owned(), of.to_owned());
+        } else {
+            assert!(!line.starts_with('#'), "{line}");
+            let (series, value) = line.rsplit_once(' ').expect("a value");
+            let name = series.split('{').next().unwrap_or_default();
+            let suffix = name.strip_prefix(&family).expect("a sample of its family");
+            let suffixes: &[&str] =
+                if kind == "histogram" { &["_sum", "_count", "_bucket"] } else { &[""] };
+            assert!(suffixes.contains(&suffix), "{line}");
+            assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{line}");
+            let value = value.parse().expect("a number");
+            assert!(samples.insert(series.to_owned(), value).is_none(), "twice: {line}");
+        }
+    }
+    samples
+}
+
+#[test]
+fn every_figure_of_the_picture_is_there_and_well_formed() {
+    let samples = read(&render(&program(), Format::Classic));
+    for (series, value) in [
+        ("forebay_clients{gateway=\"postgres\"}", 7.0),
+        ("forebay_logins_refused_total", 4.0),
+        ("forebay_cancel_requests_total", 5.0),
+        ("forebay_pins_total{reason=\"listen\"}", 6.0),
+        (
+            "db_client_connection_count{db_client_connection_pool_name=\"main\",\
+             db_client_connection_state=\"used\"}",
+            4.0,
+        ),
+        ("db_client_connection_pending_requests{db_client_connection_pool_name=\"main\"}", 2.0),
+        (
+            "db_client_connection_use_time_seconds_count{db_client_connection_pool_name=\"main\"}",
+            6.0,
+        ),
+        ("forebay_health{gateway=\"http\",destination=\"llm\",health=\"up\"}", 1.0),
+        (
+            "forebay_class_rejected_total{gateway=\"postgres\",destination=\"main\",\
+             class=\"ai-read\",reason=\"queue_full\"}",
+            2.0,
+        ),
+        ("forebay_token_exchanges_total{destination=\"llm\"}", 2.0),
+        ("forebay_http_answers_total{destination=\"llm\",status=\"2xx\"}", 5.0),
+        (
+            "http_client_open_connections{http_connection_state=\"active\",server_address=\"llm\"}",
+            4.0,
+        ),
+        ("forebay_overlaps_total{feature=\"answer\",destination=\"llm\",kind=\"held\"}", 3.0),
+        (
+            "forebay_overlap_seconds_total{feature=\"answer\",destination=\"llm\",kind=\"held\"}",
+            4.25,
+        ),
+        (
+            "forebay_http_feature_calls_total{destination=\"llm\",feature=\"a\\\"b\\\\c\\nd 1\"}",
+            3.0,
+        ),
+    ] {
+        assert_eq!(samples.get(series), Some(&value), "{series}");
+    }
+}
+
+#[test]
+fn buckets_rise_to_the_count() {
+    let samples = read(&render(&program(), Format::Classic));
+    let labels = "gateway=\"postgres\",destination=\"main\",class=\"core\"";
+    let bucket =
+        |le: &str| samples[&format!("forebay_class_hold_seconds_bucket{{le=\"{le}\",{labels}}}")];
+    assert_eq!([bucket("0.001"), bucket("0.005"), bucket("2.0")], [0.0, 1.0, 2.0]);
+    assert_eq!([bucket("60.0"), bucket("+Inf")], [2.0, 3.0]);
+    assert_eq!(samples[&format!("forebay_class_hold_seconds_count{{{labels}}}")], 3.0);
+}
+
+#[test]
+fn a_program_without_a_gateway_has_no_empty_families() {
+    let bare = ProgramSnapshot { postgres: None, http: None, overlaps: Vec::new(), ..program() };
+    let samples = read(&render(&bare, Format::Classic));
+    assert!(samples.keys().all(|name| name.starts_with("forebay_")), "{samples:?}");
+    assert_eq!(samples["forebay_ready"], 1.0);
+}
+
+#[test]
+fn openmetrics_is_given_to_readers_that_ask_for_it() {
+    let accept = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;q=0.2";
+    assert_eq!(Format::accepted(accept), Format::OpenMetrics);
+    assert_eq!(Format::accepted("*/*"), Format::Classic);
+    let text = render(&program(), Format::OpenMetrics);
+    assert!(text.ends_with("# EOF\n"));
+    assert!(text.contains("# TYPE forebay_overlaps counter\n"));
+}
+
+#[test]
+fn promtool_finds_nothing_to_complain_about() {
+    let child = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let Ok(mut child) = child else {
+        eprintln!("promtool is not installed; the strict reader above has to do");
+        return;
+    };
+    let text = render(&program(), Format::Classic);
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    // OpenTelemetry's own name ends like a histogram's count.
+    let complaints: Vec<_> =
+        said.lines().filter(|line| !line.starts_with("db_client_connection_count ")).collect();
+    assert!(complaints.iter().all(|line| line.is_empty()), "{complaints:#?}");
+    assert!(output.status.success() || !said.is_empty(), "promtool could not run");
+}

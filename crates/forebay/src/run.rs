@@ -1,0 +1,302 @@
+//! `forebay run`: load, listen, serve, stop.
+//!
+//! Ports are bound before anything is opened, so a port that is taken is told at once. The
+//! first SIGTERM or SIGINT lets running work finish until the deadline, the second does not.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::pin::pin;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use forebay_pool::overlap::Overlaps;
+use forebay_seam::net::{self, TcpListener};
+use forebay_seam::task::{Spawner, Stopper};
+use forebay_seam::time;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::field::display;
+
+use crate::admin;
+use crate::config::{Config, ConfigError};
+use crate::logging;
+use crate::overlap_log;
+use crate::view::{VERSION, Viewer};
+
+/// The exit code of wrong usage or a wrong configuration.
+pub const EXIT_USAGE: u8 = 2;
+/// How long before the deadline what still runs is counted as cut off.
+const LAST_LOOK: Duration = Duration::from_millis(50);
+/// How long tasks that were cut off may take to notice.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Why the program could not run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// `FOREBAY_LOG` or `log.level` is no filter.
+    #[error("cannot log as `FOREBAY_LOG` or `log.level` says: {0}")]
+    Log(#[from] tracing_subscriber::filter::ParseError),
+    /// A gateway cannot carry its settings out.
+    #[error("{at}: {reason}")]
+    Settings {
+        /// Path of the key.
+        at: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address} (`{at}`): {source}{}", hint(source))]
+    Listen {
+        /// Path of the key.
+        at: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// The reason.
+        source: io::Error,
+    },
+    /// The system gives no threads or signals.
+    #[error("cannot start: {0}")]
+    System(#[from] io::Error),
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    let kind = error.kind();
+    if kind == io::ErrorKind::AddrInUse {
+        "; stop the program that has it, or choose another port"
+    } else if kind == io::ErrorKind::AddrNotAvailable {
+        "; the address is none of this machine's"
+    } else if kind == io::ErrorKind::PermissionDenied {
+        "; ports below 1024 need a privilege, choose a higher one"
+    } else {
+        ""
+    }
+}
+
+impl RunError {
+    /// The code to exit with.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Config(_) | Self::Log(_) | Self::Settings { .. } => ExitCode::from(EXIT_USAGE),
+            Self::Listen { .. } | Self::System(_) => ExitCode::FAILURE,
+        }
+    }
+}
+
+impl From<forebay_postgres::SettingsError> for RunError {
+    fn from(error: forebay_postgres::SettingsError) -> Self {
+        Self::Settings { at: error.at, reason: error.reason }
+    }
+}
+
+impl From<forebay_http::SettingsError> for RunError {
+    fn from(error: forebay_http::SettingsError) -> Self {
+        Self::Settings { at: error.at, reason: error.reason }
+    }
+}
+
+/// Runs the gateways that `file` configures, until a signal says stop.
+///
+/// # Errors
+/// When it cannot start; nothing was served then.
+pub fn run(file: &Path) -> Result<(), RunError> {
+    let config = Config::load(file)?;
+    logging::start(&config.log)?;
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = config.worker_threads {
+        builder.worker_threads(threads);
+    }
+    let runtime = builder.thread_name("forebay").enable_all().build()?;
+    let address = config.admin.listen;
+    let admin = admin::Server::bind(&config.admin).map_err(|source| RunError::Listen {
+        at: "admin.listen",
+        address,
+        source,
+    })?;
+    let admin_address = admin.address()?;
+    let program = runtime.block_on(async { Program::open(config) })?;
+    let viewer = program.viewer.clone();
+    let admin = admin.start(move || viewer.snapshot())?;
+    runtime.block_on(program.serve(admin_address));
+    admin.stop();
+    runtime.shutdown_timeout(LAST_WORDS);
+    Ok(())
+}
+
+/// Everything that listens, and what is behind it.
+struct Program {
+    stop_timeout: Duration,
+    signals: Signals,
+    postgres: Option<(TcpListener, forebay_postgres::Gateway)>,
+    http: Option<(TcpListener, forebay_http::Gateway)>,
+    viewer: Viewer,
+}
+
+impl Program {
+    /// Binds all ports, then opens the gateways. Inside a runtime.
+    fn open(config: Config) -> Result<Self, RunError> {
+        let signals = Signals::new()?;
+        let postgres_listener =
+            config.postgres.as_ref().map(|p| bind("postgres.listen", p.listen)).transpose()?;
+        let http_listener =
+            config.http.as_ref().map(|h| bind("http.listen", h.listen)).transpose()?;
+
+        let overlaps = Arc::new(Overlaps::default());
+        // Without tenants every call is of the tenant `default`, and so is every user's work.
+        let tenants = config.http.as_ref().map_or(0, |http| http.tenants.len());
+        let default_tenant = (tenants == 0).then(|| Arc::from("default"));
+        let postgres = config
+            .postgres
+            .map(|p| forebay_postgres::Gateway::new(p, Arc::clone(&overlaps), default_tenant))
+            .transpose()?;
+        let http = config
+            .http
+            .map(|h| forebay_http::Gateway::new(h, Arc::clone(&overlaps)))
+            .transpose()?;
+        Spawner::current().spawn(overlap_log::run(overlaps.events()));
+        Ok(Self {
+            stop_timeout: config.stop_timeout,
+            signals,
+            viewer: Viewer::new(postgres.clone(), http.clone(), overlaps),
+            postgres: postgres_listener.zip(postgres),
+            http: http_listener.zip(http),
+        })
+    }
+
+    /// Serves until a signal, then drains.
+    async fn serve(mut self, admin: SocketAddr) {
+        let listens = |listener: &TcpListener| listener.local_addr().ok().map(display);
+        tracing::info!(
+            version = VERSION,
+            postgres = self.postgres.as_ref().and_then(|(listener, _)| listens(listener)),
+            http = self.http.as_ref().and_then(|(listener, _)| listens(listener)),
+            admin = %admin,
+            "Forebay listens"
+        );
+        let (stopper, stop) = Stopper::new();
+        let spawner = Spawner::current();
+        let postgres = self.postgres.map(|(listener, gateway)| {
+            let (serving, stop) = (gateway.clone(), stop.clone());
+            spawner.spawn(async move { serving.serve(listener, stop).await });
+            gateway
+        });
+        let http = self.http.map(|(listener, gateway)| {
+            let (serving, stop) = (gateway.clone(), stop.clone());
+            spawner.spawn(async move { serving.serve(listener, stop).await });
+            gateway
+        });
+
+        let signal = self.signals.stop().await;
+        self.viewer.drains();
+        stopper.stop();
+        let before = Running::of(&self.viewer);
+        let deadline = time::now() + self.stop_timeout;
+        tracing::info!(
+            signal,
+            clients = before.clients,
+            leases = before.leases,
+            stop_timeout = self.stop_timeout.as_secs_f64(),
+            "stopping: running work may finish"
+        );
+        let drained = async {
+            tokio::join!(
+                async {
+                    if let Some(gateway) = &postgres {
+                        gateway.drain(deadline).await;
+                    }
+                },
+                async {
+                    if let Some(gateway) = &http {
+                        gateway.drain(deadline).await;
+                    }
+                },
+            )
+        };
+        // What the deadline cuts off is closed by the time the drain ends.
+        let last_look = deadline.checked_sub(LAST_LOOK).unwrap_or(deadline);
+        let mut cut_off = None;
+        let mut drained = pin!(drained);
+        let outcome = loop {
+            tokio::select! {
+                ((), ()) = &mut drained => break match cut_off {
+                    Some(_) => "the deadline cut off what still ran",
+                    None => "all work had finished",
+                },
+                () = time::sleep_until(last_look), if cut_off.is_none() => {
+                    cut_off = Some(Running::of(&self.viewer));
+                }
+                _ = self.signals.stop() => {
+                    cut_off = Some(Running::of(&self.viewer));
+                    break "a second signal cut off what still ran";
+                }
+            }
+        };
+        let cut_off = cut_off.unwrap_or_default();
+        tracing::info!(
+            outcome,
+            clients = before.clients.saturating_sub(cut_off.clients),
+            leases = before.leases.saturating_sub(cut_off.leases),
+            clients_cut_off = cut_off.clients,
+            leases_cut_off = cut_off.leases,
+            "Forebay has stopped"
+        );
+    }
+}
+
+fn bind(at: &'static str, address: SocketAddr) -> Result<TcpListener, RunError> {
+    net::bind(address).map_err(|source| RunError::Listen { at, address, source })
+}
+
+/// What would be cut off if the program ended now.
+#[derive(Default)]
+struct Running {
+    clients: u32,
+    leases: u32,
+}
+
+impl Running {
+    fn of(viewer: &Viewer) -> Self {
+        let snapshot = viewer.snapshot();
+        let (postgres, http) = (snapshot.postgres.as_ref(), snapshot.http.as_ref());
+        let pools =
+            postgres.iter().flat_map(|p| &p.pools).chain(http.iter().flat_map(|h| &h.pools));
+        Self {
+            clients: postgres.map_or(0, |p| p.clients) + http.map_or(0, |h| h.clients),
+            leases: pools.map(|pool| pool.leased).sum(),
+        }
+    }
+}
+
+/// The signals that mean something to us.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for one that says stop, and gives its name.
+    async fn stop(&mut self) -> &'static str {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.hangup.recv() => {
+                    tracing::warn!("SIGHUP: the configuration is read at the start only; restart");
+                }
+            }
+        }
+    }
+}

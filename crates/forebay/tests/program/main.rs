@@ -1,0 +1,8 @@
+//! The program as its users meet it: the real binary, real sockets, real signals.
+
+#![allow(clippy::unwrap_used, reason = "tests may")]
+
+mod admin;
+mod check;
+mod running;
+mod stopping;

@@ -1,0 +1,177 @@
+//! A `forebay` process with a configuration, and the few words of HTTP that tests need.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
+
+use forebay_seam::sync::Mutex;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Long enough for any machine; a test that waits for it has failed.
+pub(crate) const LONG: Duration = Duration::from_secs(60);
+
+/// A configuration file of its own, gone with this.
+pub(crate) struct File {
+    _folder: TempDir,
+    pub(crate) path: PathBuf,
+}
+
+pub(crate) fn file(text: &str) -> File {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("forebay.toml");
+    std::fs::write(&path, text).unwrap();
+    File { _folder: folder, path }
+}
+
+pub(crate) fn forebay() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
+    command.env_remove("FOREBAY_LOG").env_remove("FOREBAY_CONFIG");
+    command
+}
+
+/// A running program; killed when dropped.
+pub(crate) struct Running {
+    child: Child,
+    pub(crate) admin: SocketAddr,
+    pub(crate) http: SocketAddr,
+    log: Receiver<Value>,
+    _file: File,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Err(error) = self.child.kill().and_then(|()| self.child.wait()) {
+            eprintln!("forebay could not be killed: {error}");
+        }
+    }
+}
+
+impl Running {
+    /// Runs an egress gateway towards `service`, with `more` at the end of its configuration.
+    pub(crate) fn towards(service: SocketAddr, more: &str) -> Self {
+        Self::with("", service, more)
+    }
+
+    /// The same, with `first` at the beginning.
+    pub(crate) fn with(first: &str, service: SocketAddr, more: &str) -> Self {
+        let file = file(&format!(
+            "{first}[admin]\nlisten = \"127.0.0.1:0\"\nhosts = [\"forebay.internal\"]\n\
+             [http]\nlisten = \"127.0.0.1:0\"\n\
+             [http.destinations.llm]\nurl = \"http://{service}\"\n{more}\n"
+        ));
+        let mut child = forebay()
+            .arg("run")
+            .arg(&file.path)
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let (sender, log) = sync_channel(10_000);
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let line = serde_json::from_str(&line).unwrap_or(Value::String(line));
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut running = Self { child, admin: unknown, http: unknown, log, _file: file };
+        let start = running.logged("Forebay listens");
+        let address = |name: &str| start[name].as_str().unwrap().parse().unwrap();
+        (running.admin, running.http) = (address("admin"), address("http"));
+        running
+    }
+
+    /// The next log line that says `message`.
+    pub(crate) fn logged(&self, message: &str) -> Value {
+        loop {
+            let line = self.log.recv_timeout(LONG).expect("the line is logged");
+            if line["message"] == message {
+                return line;
+            }
+        }
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
+    }
+
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+
+    /// Asks the admin server for `path`.
+    pub(crate) fn ask(&self, path: &str) -> Answer {
+        ask(self.admin, path, "")
+    }
+}
+
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HashMap<String, String>,
+    pub(crate) body: String,
+}
+
+/// `GET path`, with `more` header lines, which may replace `Host`.
+pub(crate) fn ask(server: SocketAddr, path: &str, more: &str) -> Answer {
+    let mut stream = TcpStream::connect(server).unwrap();
+    stream.set_read_timeout(Some(LONG)).unwrap();
+    let host = if more.to_lowercase().contains("host:") {
+        String::new()
+    } else {
+        format!("Host: {server}\r\n")
+    };
+    write!(stream, "GET {path} HTTP/1.1\r\n{host}{more}Connection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").expect("an answer");
+    let mut lines = head.lines();
+    let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+    let headers = lines
+        .filter_map(|line| line.split_once(": "))
+        .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
+        .collect();
+    Answer { status, headers, body: body.to_owned() }
+}
+
+/// A service that takes one call, tells `arrived`, and answers it when `answer` says so.
+pub(crate) struct SlowService {
+    pub(crate) address: SocketAddr,
+    pub(crate) arrived: Receiver<()>,
+    pub(crate) answer: SyncSender<()>,
+}
+
+pub(crate) fn slow_service() -> SlowService {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (tell, arrived) = sync_channel(100);
+    let (answer, told) = sync_channel(100);
+    std::thread::spawn(move || {
+        // Connections that were only opened to be warm send nothing; each has its thread.
+        let told = Arc::new(Mutex::new(told));
+        for stream in listener.incoming().map_while(Result::ok) {
+            let (tell, told) = (tell.clone(), Arc::clone(&told));
+            std::thread::spawn(move || {
+                let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+                while lines.by_ref().map_while(Result::ok).any(|line| line.is_empty()) {
+                    let body = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone";
+                    let heard = tell.send(()).is_ok() && told.lock().recv().is_ok();
+                    if !heard || (&stream).write_all(body.as_bytes()).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    SlowService { address, arrived, answer }
+}

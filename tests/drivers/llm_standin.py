@@ -1,0 +1,114 @@
+"""A stand-in for an LLM's API: HTTPS, an API key, answers that stream."""
+
+import http.server
+import json
+import ssl
+import threading
+import time
+
+KEY = "sk-known-to-forebay-only"
+
+
+class Standin:
+    """Serves until `stop`; counts what it saw."""
+
+    def __init__(self, cert, key):
+        self.connections = 0
+        self.keys = []
+        self.traceparents = []
+        self.abandoned = threading.Event()
+        handler = type("Handler", (_Handler,), {"standin": self})
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self.server.daemon_threads = True
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(cert, key)
+        self.server.socket = context.wrap_socket(
+            self.server.socket, server_side=True, do_handshake_on_connect=False
+        )
+        self.port = self.server.server_address[1]
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def stop(self):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def setup(self):
+        super().setup()
+        self.standin.connections += 1
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        self._json(200, {"path": self.path})
+
+    def do_POST(self):
+        length = int(self.headers.get("content-length", 0))
+        asked = json.loads(self.rfile.read(length) or b"{}")
+        self.standin.keys.append(self.headers.get("authorization"))
+        self.standin.traceparents.append(self.headers.get("traceparent"))
+        if self.headers.get("authorization") != f"Bearer {KEY}":
+            self._json(401, {"error": {"message": "no such key"}})
+        elif asked.get("stream"):
+            self._stream(asked)
+        else:
+            self._json(200, _completion("Hello."))
+
+    def _json(self, status, value):
+        body = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _stream(self, asked):
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.send_header("transfer-encoding", "chunked")
+        self.end_headers()
+        words = int(asked.get("max_tokens") or 5)
+        try:
+            for number in range(words):
+                self._chunk(f"data: {json.dumps(_delta(f'word{number} '))}\n\n")
+                time.sleep(0.1)
+            self._chunk("data: [DONE]\n\n")
+            self.wfile.write(b"0\r\n\r\n")
+        except OSError:
+            self.standin.abandoned.set()
+            self.close_connection = True
+
+    def _chunk(self, text):
+        data = text.encode()
+        self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+        self.wfile.flush()
+
+
+def _completion(text):
+    return {
+        "id": "1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "standin",
+        "choices": [
+            {
+                "index": 0,
+                "finish_reason": "stop",
+                "message": {"role": "assistant", "content": text},
+            }
+        ],
+    }
+
+
+def _delta(text):
+    return {
+        "id": "1",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": "standin",
+        "choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}],
+    }

@@ -1,0 +1,96 @@
+# What the tests and the benchmark need from the machine; sourced by ./test and by
+# bench/beside-pgbouncer, from the repository's root.
+#
+# On Debian, as root, missing packages are installed; elsewhere it says what is missing and
+# ends with status 2. What is fetched for one program alone stays under target/.
+
+target=${CARGO_TARGET_DIR:-$PWD/target}
+mkdir -p "$target"
+
+say() { printf '\n== %s\n' "$*"; }
+has() { command -v "$1" >/dev/null 2>&1; }
+
+# Ends the run, saying what to install.
+missing() {
+  printf '%s\n' "$@" >&2
+  exit 2
+}
+
+lists=old
+apt_update() {
+  if [ "$lists" = old ] && [ "$(id -u)" = 0 ]; then
+    apt-get update -qq
+    lists=new
+  fi
+}
+
+# Installs packages of Debian's.
+install() {
+  if [ "$(id -u)" = 0 ] && has apt-get; then
+    say "Installing $*"
+    apt_update
+    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" >/dev/null
+  else
+    missing "Not there: $* (the names of Debian's packages)." \
+      "Install them, or run $0 as root on Debian or Ubuntu; then run it again."
+  fi
+}
+
+# Debian keeps PostgreSQL's programs outside PATH, in a folder for each version.
+postgres_bindir() {
+  local folder
+  for folder in "$(dirname "$(command -v postgres || echo /nowhere/x)")" \
+    /opt/homebrew/opt/postgresql*/bin /usr/local/opt/postgresql*/bin /usr/pgsql-*/bin \
+    /usr/lib/postgresql/*/bin "$(pg_config --bindir 2>/dev/null)"; do
+    if [ -x "$folder/postgres" ] && [ -x "$folder/initdb" ] && [ -x "$folder/pgbench" ]; then
+      echo "$folder"
+    fi
+  done | tail -n 1
+}
+
+# A compiler, PostgreSQL, Python, and the drivers in target/venv.
+need_tools() {
+  has cargo || missing "Not there: cargo." \
+    "Install Rust 1.90 or later from https://rustup.rs, then run $0 again."
+  local packages=()
+  has cc || packages+=(build-essential)
+  has python3 || packages+=(python3)
+  python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || packages+=(python3-venv)
+  [ -n "$(postgres_bindir)" ] || packages+=(postgresql)
+  has psql || packages+=(postgresql-client)
+  [ ${#packages[@]} -eq 0 ] || install "${packages[@]}"
+  FOREBAY_TEST_PG_BINDIR=$(postgres_bindir)
+  export FOREBAY_TEST_PG_BINDIR
+
+  # The drivers' versions are pinned; the environment is made anew when they change.
+  venv="$target/venv"
+  local wanted
+  wanted=$(cat tests/drivers/requirements.txt; python3 --version)
+  if [ "$wanted" != "$(cat "$venv/made-for" 2>/dev/null)" ]; then
+    say "Fetching the drivers into $venv"
+    rm -rf "$venv"
+    python3 -m venv "$venv"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check -r tests/drivers/requirements.txt
+    printf '%s\n' "$wanted" >"$venv/made-for"
+  fi
+}
+
+# promtool reads /metrics as Prometheus would. Only the program is taken from its package:
+# nothing is installed or started.
+need_promtool() {
+  FOREBAY_TEST_PROMTOOL=$(command -v promtool || echo "$target/tools/usr/bin/promtool")
+  export FOREBAY_TEST_PROMTOOL
+  if [ ! -x "$FOREBAY_TEST_PROMTOOL" ] && has apt-get; then
+    say "Fetching promtool"
+    apt_update
+    rm -rf "$target/tools/fetch"
+    mkdir -p "$target/tools/fetch"
+    # apt fetches as a user of its own where it can.
+    chmod 777 "$target/tools/fetch"
+    (cd "$target/tools/fetch" && apt-get download -qq prometheus &&
+      dpkg-deb -x prometheus_*.deb "$target/tools") || true
+    rm -rf "$target/tools/fetch"
+  fi
+  [ -x "$FOREBAY_TEST_PROMTOOL" ] || missing "Not there: promtool." \
+    "Install Prometheus (Debian: apt-get install prometheus), then run $0 again."
+}
