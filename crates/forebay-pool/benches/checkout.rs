@@ -1,6 +1,7 @@
 //! What a checkout and its return cost, with a connection that does nothing.
 //!
-//! `cargo bench -p forebay-pool --bench checkout [-- SECONDS]`. CPU time is the figure to
+//! `cargo bench -p forebay-pool --bench checkout [-- SECONDS [NAME]]`: all cases, or those
+//! whose name contains NAME. CPU time is the figure to
 //! look at (the sum of all threads, from `/proc`); wall time depends on the neighbours. The
 //! aim: at most 250 ns uncontended, 500 ns with a queue, and nobody starved.
 
@@ -150,20 +151,29 @@ async fn run(case: &Case, duration: Duration) {
 }
 
 fn main() {
-    let seconds = std::env::args().find_map(|arg| arg.parse::<f64>().ok()).unwrap_or(2.0);
+    // Cargo adds `--bench` itself.
+    let arguments: Vec<_> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
+    let seconds = arguments.iter().find_map(|arg| arg.parse::<f64>().ok()).unwrap_or(2.0);
+    let wanted = arguments.iter().find(|arg| arg.parse::<f64>().is_err());
     let duration = Duration::from_secs_f64(seconds);
     let cases = [
         ("1 task, 8 connections", 1, 8, Held::NotAtAll, false),
         ("1 task, 8 connections, traced", 1, 8, Held::NotAtAll, true),
         ("8 tasks, 8 connections", 8, 8, Held::NotAtAll, false),
         ("64 tasks, 8 connections, a yield", 64, 8, Held::OverOneYield, false),
+        ("64 tasks, 8 connections, 1 thread", 64, 8, Held::OverOneYield, false),
         ("64 tasks, 8 connections, traced", 64, 8, Held::OverOneYield, true),
         ("512 tasks, 32 connections, a yield", 512, 32, Held::OverOneYield, false),
     ];
-    println!("2 worker threads, {seconds} s each, 3 classes, 1 identity");
+    println!("2 worker threads where not said, {seconds} s each, 3 classes, 1 identity");
     for (name, tasks, budget, held, traced) in cases {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        if wanted.is_some_and(|part| !name.contains(part)) {
+            continue;
+        }
+        // Without a second thread nobody contends for the lock: the rest is the work itself.
+        let threads = if name.ends_with("1 thread") { 1 } else { 2 };
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        let runtime = runtime.worker_threads(threads).enable_all().build();
         let case = Case { name, tasks, budget, held, traced };
         runtime.unwrap().block_on(run(&case, duration));
     }
