@@ -34,6 +34,10 @@ pub(crate) enum Fault {
     UnknownDatabase(String),
     #[error("sorry, too many clients already")]
     TooManyClients,
+    #[error("a client may have {limit} prepared statements: close those that are done with")]
+    TooManyStatements { limit: usize },
+    #[error("{}", .0.text)]
+    Refused(ServerError),
     #[error("message of {length} bytes is longer than the limit of {limit}")]
     TooLong { length: usize, limit: usize },
     #[error("{0}")]
@@ -67,12 +71,13 @@ impl Fault {
             Self::WrongPassword(_) => "28P01",
             Self::UnknownDatabase(_) => "3D000",
             Self::TooManyClients => "53300",
-            Self::TooLong { .. } => "54000",
+            Self::TooLong { .. } | Self::TooManyStatements { .. } => "54000",
             Self::Cancelled => "57014",
             Self::InFailedTransaction => "25P02",
             Self::ServerLost { .. } => "08006",
             Self::Stopping => "57P01",
             Self::Replay(_) => "08006",
+            Self::Refused(said) => return said.code.clone(),
             Self::Checkout(error) => return checkout_code(error),
         };
         code.to_owned()
@@ -89,6 +94,7 @@ impl Fault {
             Self::Checkout(CheckoutError::Denied { failure, .. }) => {
                 server_said(failure).and_then(|said| said.detail.clone())
             }
+            Self::Refused(said) => said.detail.clone(),
             Self::TooLong { .. } => Some("The limit is `postgres.max_message`.".into()),
             _ => None,
         }
@@ -102,6 +108,7 @@ impl Fault {
                 | CheckoutError::TimedOut { retry_after, .. }
                 | CheckoutError::Unreachable { retry_after, .. },
             ) => retry(retry_after),
+            Self::Refused(said) => said.hint.clone(),
             Self::Checkout(CheckoutError::Denied { failure, .. }) => {
                 server_said(failure).and_then(|said| said.hint.clone())
             }
