@@ -421,9 +421,10 @@ impl Session {
         server.unsynced = true;
         if parse.name.is_empty() {
             // Drivers parse the same text again and again: what it does is known then.
-            let again = self.unnamed.clone().filter(|s| s.text == *text && s.types == parse.types);
-            let statement = again
-                .or_else(|| self.deallocate(&text, parse.types))
+            let again = |s: &Arc<Statement>| s.text == *text && s.types == parse.types;
+            let statement = self
+                .deallocate(&text, parse.types)
+                .or_else(|| self.unnamed.clone().filter(again))
                 .unwrap_or_else(|| self.gateway.statements.own(&text, parse.types));
             let Some(lease) = &mut self.link else { return Ok(()) };
             let server = &mut **lease.connection();
