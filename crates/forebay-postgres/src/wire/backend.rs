@@ -1,6 +1,6 @@
 //! Messages towards a client, and the few fields of a server's messages that we read.
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 
 use super::TxStatus;
 use super::fields::{Fields, Malformed};
@@ -100,6 +100,9 @@ pub(crate) struct ServerError {
     pub(crate) text: String,
     pub(crate) detail: Option<String>,
     pub(crate) hint: Option<String>,
+    /// "cached plan must not change result type". Its words are translated and its SQLSTATE
+    /// is that of much else, so the server's function tells (as in pgjdbc).
+    pub(crate) stale_plan: bool,
 }
 
 impl ServerError {
@@ -111,6 +114,7 @@ impl ServerError {
             text: "no message".into(),
             detail: None,
             hint: None,
+            stale_plan: false,
         };
         let mut fields = Fields::new(body);
         while let (Ok(kind @ 1..), Ok(value)) = (fields.u8(), fields.cstr()) {
@@ -124,11 +128,34 @@ impl ServerError {
                 b'M' => error.text = value,
                 b'D' => error.detail = Some(value),
                 b'H' => error.hint = Some(value),
+                b'R' => error.stale_plan = value == "RevalidateCachedQuery",
                 _ => {}
             }
         }
         error
     }
+}
+
+/// The body of an ErrorResponse with names that begin with `prefix` and go on with digits
+/// replaced by what `name` says of the digits; `None` if nothing was replaced.
+pub(crate) fn rename(
+    body: &[u8],
+    prefix: &[u8],
+    name: impl Fn(&[u8]) -> Option<Bytes>,
+) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    let mut rest = body;
+    while let Some(at) = rest.windows(prefix.len()).position(|window| window == prefix) {
+        let (before, found) = rest.split_at(at);
+        let digits = found.iter().skip(prefix.len()).take_while(|b| b.is_ascii_digit()).count();
+        let (ours, after) = found.split_at(prefix.len() + digits);
+        out.extend_from_slice(before);
+        let theirs = ours.get(prefix.len()..).and_then(&name);
+        out.extend_from_slice(theirs.as_deref().unwrap_or(ours));
+        rest = after;
+    }
+    out.extend_from_slice(rest);
+    (out != body).then_some(out)
 }
 
 /// ParameterStatus: name and value.
@@ -150,6 +177,15 @@ mod tests {
         let error = ServerError::read(&out[5..]);
         assert_eq!((error.code.as_str(), error.text.as_str()), ("28P01", "noway"));
         assert_eq!((error.detail.as_deref(), error.hint.as_deref()), (Some("d"), Some("h")));
+    }
+
+    #[test]
+    fn names_of_ours_become_the_clients() {
+        let name = |digits: &[u8]| (digits == b"12").then(|| Bytes::from_static(b"s"));
+        let rename = |body| rename(body, b"our_", name);
+        assert_eq!(rename(b"Ma \"our_12\" b our_1 our_").unwrap(), b"Ma \"s\" b our_1 our_");
+        assert_eq!(rename(b"Mnothing"), None);
+        assert_eq!(rename(b""), None);
     }
 
     #[test]
