@@ -347,7 +347,10 @@ impl Session {
         let server = &mut **lease.connection();
         server.unsynced = true;
         if parse.name.is_empty() {
-            let statement = self.gateway.statements.own(&text, parse.types);
+            // Drivers parse the same text again and again: what it does is known then.
+            let again = self.unnamed.clone().filter(|s| s.text == *text && s.types == parse.types);
+            let statement =
+                again.unwrap_or_else(|| self.gateway.statements.own(&text, parse.types));
             statement.parse(b"").write(&mut server.outbox);
             server.unnamed = Some(statement.id);
             let change = Some(NameChange::Unnamed(self.unnamed.replace(statement)));

@@ -681,8 +681,12 @@ impl World {
             for id in waiting {
                 let waiter = &ledger.waiters[*id];
                 assert_eq!(waiter.request, Some(request));
+                if waiter.level != Level::New {
+                    assert_eq!(Some(waiter.age), ledger.requests.admitted(request));
+                }
+                let has_priority = held > 0 && ledger.requests.has_priority(request, self.now);
                 let waits_as_holder = waiter.level == Level::Holder;
-                assert!(held == 0 || waits_as_holder, "who holds one waits before others");
+                assert!(!has_priority || waits_as_holder, "who holds one waits before others");
             }
         }
         let mut fresh = vec![(BTreeSet::new(), 0_u32); self.classes.into()];
