@@ -1,6 +1,7 @@
 //! The gateway: accepts clients, knows the pools, and comes to an orderly end.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -277,8 +278,8 @@ impl Gateway {
                 () = stop.told() => return,
             };
             match accepted {
-                Ok((client, _)) => {
-                    let session = serve_one(Arc::clone(&self.inner), client, stop.clone());
+                Ok((client, from)) => {
+                    let session = serve_one(Arc::clone(&self.inner), client, from, stop.clone());
                     drop(tokio::spawn(session));
                 }
                 Err(error) => {
@@ -330,7 +331,7 @@ impl Gateway {
 }
 
 /// One client from accept to end.
-async fn serve_one(inner: Arc<Inner>, client: TcpStream, stop: Stop) {
+async fn serve_one(inner: Arc<Inner>, client: TcpStream, from: SocketAddr, stop: Stop) {
     if net::tune(&client).is_err() {
         return;
     }
@@ -346,13 +347,14 @@ async fn serve_one(inner: Arc<Inner>, client: TcpStream, stop: Stop) {
             let greeting::Arrival { client, inbox, who } = *arrival;
             Session::new(Arc::clone(&inner), who, client, inbox, registration).run(stop).await;
         }
-        Ok(Greeted::Cancel { pid, secret }) => {
+        Ok(Greeted::Cancel { client, pid, secret }) => {
             inner.cancels.fetch_add(1, Ordering::Relaxed);
             inner.registry.cancel(pid, secret).await;
+            Session::send_away(client, bytes::BytesMut::new()).await;
         }
         Ok(Greeted::Refused { client, outbox, fault }) => {
             inner.refused.fetch_add(1, Ordering::Relaxed);
-            tracing::info!(error = %fault, "client refused");
+            tracing::info!(%from, error = %fault, "client refused");
             Session::send_away(client, outbox).await;
         }
         Ok(Greeted::Gone) | Err(_) => {}

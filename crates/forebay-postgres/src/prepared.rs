@@ -92,6 +92,20 @@ impl Statements {
         statement
     }
 
+    /// The same text under another name, since the plans that servers keep under this one are
+    /// of no use any more.
+    pub(crate) fn renewed(&self, stale: &Statement) -> Arc<Statement> {
+        let key = [&*stale.text, &[0], &*stale.types].concat();
+        {
+            let mut known = self.known.lock();
+            let current = known.by_text.get(&*key).and_then(Weak::upgrade);
+            if current.is_some_and(|current| current.id == stale.id) {
+                known.by_text.remove(&*key);
+            }
+        }
+        self.shared(&stale.text, &stale.types)
+    }
+
     /// A statement of one client only: the unnamed one.
     pub(crate) fn own(&self, text: &[u8], types: &[u8]) -> Arc<Statement> {
         Arc::new(Statement::new(self.next_id(), text, types))
@@ -109,6 +123,16 @@ mod tests {
         assert_eq!(one.id, statements.shared(b"SELECT $1", &[0, 0]).id);
         assert_ne!(one.id, statements.shared(b"SELECT $1", &[0, 1, 0, 0, 0, 23]).id);
         assert_ne!(one.id, statements.own(b"SELECT $1", &[0, 0]).id);
+    }
+
+    #[test]
+    fn a_stale_statement_is_renewed_once_for_all() {
+        let statements = Statements::default();
+        let stale = statements.shared(b"SELECT * FROM t", &[0, 0]);
+        let renewed = statements.renewed(&stale);
+        assert_ne!(stale.id, renewed.id);
+        assert_eq!(statements.renewed(&stale).id, renewed.id);
+        assert_eq!(statements.shared(b"SELECT * FROM t", &[0, 0]).id, renewed.id);
     }
 
     #[test]

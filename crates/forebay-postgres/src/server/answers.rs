@@ -33,10 +33,10 @@ pub(crate) enum NameChange {
 pub(crate) enum Awaited {
     /// ParseComplete. `prepared`: what the server has by name once it came.
     Parse { origin: Origin, prepared: Option<StatementId>, change: Option<NameChange> },
-    /// BindComplete.
-    Bind,
+    /// BindComplete. `statement`: what is bound, by a name of ours.
+    Bind { statement: Option<StatementId> },
     /// RowDescription or NoData, after ParameterDescription for a statement.
-    Describe,
+    Describe { statement: Option<StatementId> },
     /// CommandComplete, EmptyQueryResponse or PortalSuspended, after rows.
     Execute { effect: Option<Effect> },
     /// CloseComplete. `evicted`: what the server has no longer once it came.
@@ -69,8 +69,8 @@ impl Awaited {
         match self {
             Self::Sync | Self::Query { .. } | Self::OwnQuery(_) | Self::FunctionCall => true,
             Self::Parse { .. }
-            | Self::Bind
-            | Self::Describe
+            | Self::Bind { .. }
+            | Self::Describe { .. }
             | Self::Execute { .. }
             | Self::Close { .. }
             | Self::OwnParseComplete { .. }

@@ -43,6 +43,10 @@ impl Session {
                 server.passed += n;
                 server.passing -= n;
             }
+            // Now that what came before is whole, an answer of ours may be next.
+            self.answer_in_turn();
+            let Some(lease) = &mut self.link else { break };
+            let server = &mut **lease.connection();
             let unread = server.inbox.get(server.passed..).unwrap_or_default();
             let Some(header) = Header::read(unread)? else { break };
             let is_own = matches!(server.awaited.front(), Some(Awaited::OwnQuery(_)));
@@ -66,7 +70,6 @@ impl Session {
                 }
                 Show::Hide => self.take_out(header.whole()),
             }
-            self.answer_in_turn();
         }
         self.answer_in_turn();
         self.after_answers();
@@ -95,14 +98,16 @@ impl Session {
                 Some(Awaited::Parse { origin: Origin::Client, .. }) => Ok(Show::Pass),
                 _ => Err(out_of_turn(header.tag)),
             },
-            b'2' => expect(server.awaited.pop_front(), header.tag, |a| matches!(a, Awaited::Bind)),
+            b'2' => expect(server.awaited.pop_front(), header.tag, |a| {
+                matches!(a, Awaited::Bind { .. })
+            }),
             b'3' => match server.awaited.pop_front() {
                 Some(Awaited::Close { origin: Origin::Own, .. }) => Ok(Show::Hide),
                 Some(Awaited::Close { origin: Origin::Client, .. }) => Ok(Show::Pass),
                 _ => Err(out_of_turn(header.tag)),
             },
             b'T' | b'n' => {
-                if matches!(server.awaited.front(), Some(Awaited::Describe)) {
+                if matches!(server.awaited.front(), Some(Awaited::Describe { .. })) {
                     server.awaited.pop_front();
                 }
                 Ok(Show::Pass)
@@ -273,6 +278,11 @@ impl Session {
         if said.severity == Severity::Fatal {
             self.server_said_goodbye = true;
         }
+        if said.stale_plan {
+            self.forget_stale_plan();
+        }
+        let Some(lease) = &mut self.link else { return Ok(()) };
+        let server = &mut **lease.connection();
         // A simple query, or the commit at a Sync, ends with its own ReadyForQuery.
         if server.awaited.front().is_none_or(Awaited::ends_with_ready) {
             return Ok(());
@@ -287,6 +297,21 @@ impl Session {
             server.skips = Skips::ToSync;
         }
         Ok(())
+    }
+
+    /// A table has changed under a prepared statement. Every connection has its own plan, so
+    /// each would fail once more: from now on the text is prepared under a new name, for this
+    /// client at once, for others when they prepare it again (as drivers do after this error).
+    fn forget_stale_plan(&mut self) {
+        let Some(lease) = &mut self.link else { return };
+        let stale = match lease.connection().awaited.front() {
+            Some(Awaited::Bind { statement } | Awaited::Describe { statement }) => *statement,
+            _ => None,
+        };
+        let known = &self.gateway.statements;
+        for statement in self.statements.values_mut().filter(|s| Some(s.id) == stale) {
+            *statement = known.renewed(statement);
+        }
     }
 
     /// Answers that are ours and whose turn has come.
@@ -442,8 +467,8 @@ fn take_back(
         }
         Awaited::OwnParseComplete { change } | Awaited::OwnCloseComplete { change } => change,
         Awaited::Close { evicted: None, .. }
-        | Awaited::Bind
-        | Awaited::Describe
+        | Awaited::Bind { .. }
+        | Awaited::Describe { .. }
         | Awaited::Execute { .. }
         | Awaited::Sync
         | Awaited::Query { .. }

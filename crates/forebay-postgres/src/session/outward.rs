@@ -347,7 +347,10 @@ impl Session {
         let server = &mut **lease.connection();
         server.unsynced = true;
         if parse.name.is_empty() {
-            let statement = self.gateway.statements.own(&text, parse.types);
+            // Drivers parse the same text again and again: what it does is known then.
+            let again = self.unnamed.clone().filter(|s| s.text == *text && s.types == parse.types);
+            let statement =
+                again.unwrap_or_else(|| self.gateway.statements.own(&text, parse.types));
             statement.parse(b"").write(&mut server.outbox);
             server.unnamed = Some(statement.id);
             let change = Some(NameChange::Unnamed(self.unnamed.replace(statement)));
@@ -403,6 +406,7 @@ impl Session {
         foresee(server, &mut self.pin, &effect);
         self.portals.insert(Bytes::copy_from_slice(bind.portal), effect);
         let missing = header.whole() - taken.len();
+        let bound = statement.map(|statement| statement.id);
         let name = match statement.map(Arc::clone) {
             Some(statement) if bind.statement.is_empty() => {
                 prepare_unnamed(server, &statement);
@@ -414,7 +418,7 @@ impl Session {
             }
             None => unknown(bind.statement),
         };
-        server.awaited.push_back(Awaited::Bind);
+        server.awaited.push_back(Awaited::Bind { statement: bound });
         if name == bind.statement {
             server.outbox.extend_from_slice(taken);
         } else {
@@ -430,6 +434,7 @@ impl Session {
         let Some(lease) = &mut self.link else { return Ok(()) };
         let server = &mut **lease.connection();
         server.unsynced = true;
+        let mut described = None;
         match named {
             Named::Portal(_) => {
                 frontend::message(&mut server.outbox, b'D', |out| out.extend_from_slice(body))
@@ -442,13 +447,14 @@ impl Session {
             }
             Named::Statement(name) => match self.statements.get(name) {
                 Some(statement) => {
+                    described = Some(statement.id);
                     prepare(server, statement);
                     frontend::write_named_statement(&mut server.outbox, b'D', &statement.name);
                 }
                 None => frontend::write_named_statement(&mut server.outbox, b'D', &unknown(name)),
             },
         }
-        server.awaited.push_back(Awaited::Describe);
+        server.awaited.push_back(Awaited::Describe { statement: described });
         Ok(())
     }
 
