@@ -61,6 +61,15 @@ pub(crate) fn effect_of(text: &[u8]) -> Effect {
     }
 }
 
+/// May `text` forget statements? The first letter tells most apart before anything is
+/// allocated.
+pub(crate) fn is_deallocate(text: &[u8]) -> bool {
+    let first = text.trim_ascii_start().first();
+    let forgets = |effect: &Effect| matches!(effect, Effect::Deallocate { .. } | Effect::DiscardAll);
+    first.is_some_and(|b| matches!(b, b'd' | b'D' | b'-' | b'/' | b';'))
+        && effect::of(text).iter().any(forgets)
+}
+
 /// Every text that some client has prepared by name.
 #[derive(Default)]
 pub(crate) struct Statements {

@@ -4,7 +4,7 @@
 //! server's place stand in the same line, so that real and synthesised ones keep their
 //! order, and an error that makes the server skip to Sync skips ours as well.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -26,6 +26,8 @@ pub(crate) enum NameChange {
     Added(Bytes),
     Removed(Bytes, Arc<Statement>),
     Unnamed(Option<Arc<Statement>>),
+    /// Names that went, and statements that the server had before.
+    Forgot { names: HashMap<Bytes, Arc<Statement>>, prepared: Vec<StatementId> },
 }
 
 /// An answer that is due.
@@ -38,7 +40,7 @@ pub(crate) enum Awaited {
     /// RowDescription or NoData, after ParameterDescription for a statement.
     Describe,
     /// CommandComplete, EmptyQueryResponse or PortalSuspended, after rows.
-    Execute { effect: Option<Effect> },
+    Execute { effect: Option<Effect>, change: Option<Box<NameChange>> },
     /// CloseComplete. `evicted`: what the server has no longer once it came.
     Close { origin: Origin, evicted: Option<StatementId> },
     /// ParseComplete from us: the server has the statement already.

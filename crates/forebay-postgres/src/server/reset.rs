@@ -13,12 +13,15 @@ use super::answers::Awaited;
 use super::{CopyIn, Residue, Server, ServerFailure, Skips};
 use crate::cancel;
 use crate::wire::backend::ServerError;
-use crate::wire::frontend::{cstr, message, write_bare, write_query};
+use crate::wire::frontend::{Parse, cstr, message, write_bare, write_query};
 use crate::wire::{Fields, HEADER, Header, Malformed, TxStatus};
 
 /// As `DISCARD ALL`, but prepared statements stay: they are shared, and known.
 const CLEAR: &str = "SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; UNLISTEN *; \
                      SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD SEQUENCES; DISCARD TEMP";
+
+/// No statement: it fails the transaction that a vanished client left open.
+const ABANDONED: &[u8] = b"abandoned by its client";
 
 impl Server {
     /// The connection as good as fresh, or nothing.
@@ -76,6 +79,8 @@ impl Server {
             self.copy = CopyIn::None;
         }
         if self.unsynced {
+            // A Sync alone would commit what a batch without its own has done so far.
+            Parse { name: b"", text: ABANDONED, types: &[0, 0] }.write(&mut self.outbox);
             write_bare(&mut self.outbox, b'S');
             self.awaited.push_back(Awaited::Sync);
             self.unsynced = false;

@@ -44,7 +44,11 @@ impl Session {
                 let n = server.passing.min(server.inbox.len() - server.passed);
                 server.passed += n;
                 server.passing -= n;
+                // Ours may be due behind it, and before what the server says next.
+                self.answer_in_turn();
             }
+            let Some(lease) = &mut self.link else { break };
+            let server = &mut **lease.connection();
             let unread = server.inbox.get(server.passed..).unwrap_or_default();
             let Some(header) = Header::read(unread)? else { break };
             let is_own = matches!(server.awaited.front(), Some(Awaited::OwnQuery(_)));
@@ -115,7 +119,7 @@ impl Session {
             b'C' | b'I' | b's' => {
                 server.copy = CopyIn::None;
                 let effect = match server.awaited.front_mut() {
-                    Some(Awaited::Execute { effect }) => {
+                    Some(Awaited::Execute { effect, .. }) => {
                         let effect = effect.take();
                         server.awaited.pop_front();
                         effect
@@ -185,6 +189,7 @@ impl Session {
                 server.status =
                     TxStatus::from_byte(Fields::new(body).u8()?).ok_or(Malformed::Value)?;
                 server.awaited.pop_front();
+                server.pipeline.is_answered();
                 if !matches!(server.awaited.front(), Some(Awaited::OwnQuery(_))) {
                     self.registration.client.runs(&server.key, &server.in_flight);
                 }
@@ -245,7 +250,12 @@ impl Session {
             }
             Some(Effect::Set { name, value }) => self.uncommitted.push(Change::Set { name, value }),
             Some(Effect::Reset { name }) => self.uncommitted.push(Change::Reset { name }),
-            Some(Effect::ResetAll) => self.uncommitted.push(Change::ResetAll),
+            Some(Effect::ResetAll) => {
+                self.uncommitted.push(Change::ResetAll);
+                if tag.starts_with(b"DISCARD") {
+                    self.pin = None;
+                }
+            }
             Some(Effect::DiscardAll) => {
                 self.uncommitted.push(Change::ResetAll);
                 self.forget_statements();
@@ -338,10 +348,6 @@ impl Session {
         if said.code == STALE_PLAN {
             self.gateway.statements.outdate();
         }
-        let renamed = backend::rename(&body, PREFIX, |ours| {
-            let id: StatementId = std::str::from_utf8(ours).ok()?.parse().ok()?;
-            self.statements.iter().find(|(_, s)| s.id == id).map(|(name, _)| name.clone())
-        });
         // A simple query, or the commit at a Sync, ends with its own ReadyForQuery; after
         // everything else all up to Sync is skipped, simple queries too.
         if !server.awaited.front().is_none_or(Awaited::ends_with_ready) {
@@ -363,6 +369,10 @@ impl Session {
                 server.unsynced = true;
             }
         }
+        let renamed = backend::rename(&body, PREFIX, |ours| {
+            let id: StatementId = std::str::from_utf8(ours).ok()?.parse().ok()?;
+            self.statements.iter().find(|(_, s)| s.id == id).map(|(name, _)| name.clone())
+        });
         let Some(renamed) = renamed else { return Ok(Show::Pass) };
         self.keep_passed();
         frontend::message(&mut self.outbox, b'E', |out| out.extend_from_slice(&renamed));
@@ -399,6 +409,7 @@ impl Session {
         }
         let status = TxStatus::from_byte(Fields::new(body).u8()?).ok_or(Malformed::Value)?;
         server.status = status;
+        server.pipeline.is_answered();
         server.copy = CopyIn::None;
         self.status = status;
         let failed = std::mem::take(&mut self.failed);
@@ -518,6 +529,7 @@ fn take_back(
             server.prepared.push(id, ());
             None
         }
+        Awaited::Execute { change, .. } => change.map(|change| *change),
         Awaited::OwnParseComplete { change } | Awaited::OwnCloseComplete { change } => change,
         _ => None,
     };
@@ -526,5 +538,11 @@ fn take_back(
         Some(NameChange::Added(name)) => drop(statements.remove(&name)),
         Some(NameChange::Removed(name, statement)) => drop(statements.insert(name, statement)),
         Some(NameChange::Unnamed(before)) => *unnamed = before,
+        Some(NameChange::Forgot { names, prepared }) => {
+            statements.extend(names);
+            for id in prepared {
+                server.prepared.push(id, ());
+            }
+        }
     }
 }
