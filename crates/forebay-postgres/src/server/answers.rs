@@ -26,6 +26,8 @@ pub(crate) enum NameChange {
     Added(Bytes),
     Removed(Bytes, Arc<Statement>),
     Unnamed(Option<Arc<Statement>>),
+    /// Nothing: the name is taken, as the server will say.
+    Taken(Bytes),
     /// Names that went, and statements that the server had before.
     Forgot { names: HashMap<Bytes, Arc<Statement>>, prepared: Vec<StatementId> },
 }
@@ -69,6 +71,20 @@ pub(crate) enum Purpose {
 }
 
 impl Awaited {
+    /// The names that go, if this succeeds.
+    pub(crate) fn forgets(&self) -> Option<&HashMap<Bytes, Arc<Statement>>> {
+        match self {
+            Self::Execute { change: Some(change), .. } => match &**change {
+                NameChange::Forgot { names, .. } => Some(names),
+                NameChange::Added(_)
+                | NameChange::Removed(..)
+                | NameChange::Unnamed(_)
+                | NameChange::Taken(_) => None,
+            },
+            _ => None,
+        }
+    }
+
     pub(crate) fn ends_with_ready(&self) -> bool {
         match self {
             Self::Sync | Self::Query { .. } | Self::OwnQuery(_) | Self::FunctionCall => true,

@@ -348,20 +348,25 @@ impl Session {
         if said.code == STALE_PLAN {
             self.gateway.statements.outdate();
         }
+        let (mut lost_unnamed, mut taken) = (false, None);
         // A simple query, or the commit at a Sync, ends with its own ReadyForQuery; after
         // everything else all up to Sync is skipped, simple queries too.
         if !server.awaited.front().is_none_or(Awaited::ends_with_ready) {
             let end = server.awaited.iter().position(|awaited| matches!(awaited, Awaited::Sync));
             let end = end.unwrap_or(server.awaited.len());
-            let first = server.awaited.front().map(|front| {
-                // It is gone before its successor is looked at.
-                matches!(front, Awaited::Parse { change: Some(NameChange::Unnamed(_)), .. })
-            });
+            if let Some(Awaited::Parse { change: Some(change), .. }) = server.awaited.front() {
+                match change {
+                    // It is gone before its successor is looked at.
+                    NameChange::Unnamed(_) => lost_unnamed = true,
+                    NameChange::Taken(name) => taken = Some(name.clone()),
+                    NameChange::Added(_) | NameChange::Removed(..) | NameChange::Forgot { .. } => {}
+                }
+            }
             let skipped: Vec<_> = server.awaited.drain(..end).collect();
             for skipped in skipped.into_iter().rev() {
                 take_back(server, &mut self.statements, &mut self.unnamed, skipped);
             }
-            if first == Some(true) {
+            if lost_unnamed {
                 self.unnamed = None;
             }
             if server.awaited.is_empty() {
@@ -369,9 +374,15 @@ impl Session {
                 server.unsynced = true;
             }
         }
+        let awaited = &server.awaited;
         let renamed = backend::rename(&body, PREFIX, |ours| {
             let id: StatementId = std::str::from_utf8(ours).ok()?.parse().ok()?;
-            self.statements.iter().find(|(_, s)| s.id == id).map(|(name, _)| name.clone())
+            if taken.is_some() {
+                return taken.clone();
+            }
+            let forgotten = awaited.iter().filter_map(Awaited::forgets);
+            let names = std::iter::once(&self.statements).chain(forgotten);
+            names.flatten().find(|(_, s)| s.id == id).map(|(name, _)| name.clone())
         });
         let Some(renamed) = renamed else { return Ok(Show::Pass) };
         self.keep_passed();
@@ -534,7 +545,7 @@ fn take_back(
         _ => None,
     };
     match change {
-        None => {}
+        None | Some(NameChange::Taken(_)) => {}
         Some(NameChange::Added(name)) => drop(statements.remove(&name)),
         Some(NameChange::Removed(name, statement)) => drop(statements.insert(name, statement)),
         Some(NameChange::Unnamed(before)) => *unnamed = before,

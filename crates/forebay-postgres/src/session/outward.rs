@@ -81,15 +81,27 @@ impl Session {
             server.pipeline.is_empty();
             return false;
         }
+        if matches!(header.tag, b'd' | b'c' | b'f') && server.skips == Skips::Nothing {
+            // Sent ahead of the server's word that it takes data: it may turn out not to.
+            return server.copy == CopyIn::None;
+        }
+        let body = self.inbox.get(HEADER..header.whole().min(self.inbox.len())).unwrap_or_default();
+        let forgets = match header.tag {
+            b'Q' => prepared::is_deallocate(body.strip_suffix(&[0]).unwrap_or(body)),
+            b'P' => Parse::read(body).is_ok_and(|parse| prepared::is_deallocate(parse.text)),
+            _ => false,
+        };
+        if forgets {
+            return server.awaited.iter().any(Awaited::ends_with_ready)
+                && server.copy == CopyIn::None;
+        }
         let (names, unnamed) =
             (server.pipeline.names_are_open(), server.pipeline.unnamed_is_open());
         if !names && !unnamed || server.copy == CopyIn::Receiving {
             return false;
         }
-        let body = self.inbox.get(HEADER..header.whole().min(self.inbox.len())).unwrap_or_default();
         let statement = match header.tag {
             b'P' => match Parse::read(body) {
-                Ok(parse) if prepared::is_deallocate(parse.text) => return names,
                 // A new unnamed statement replaces whichever there was.
                 Ok(parse) => Some(parse.name).filter(|name| !name.is_empty()),
                 Err(_) => None,
@@ -99,9 +111,6 @@ impl Session {
                 Ok(Named::Statement(name)) => Some(name),
                 Ok(Named::Portal(_)) | Err(_) => None,
             },
-            b'Q' if prepared::is_deallocate(body.strip_suffix(&[0]).unwrap_or(body)) => {
-                return names;
-            }
             _ => None,
         };
         statement.is_some_and(|name| if name.is_empty() { unnamed } else { names })
@@ -486,7 +495,8 @@ impl Session {
             prepare(server, &existing);
             Parse { name: &existing.name, text: &text, types: parse.types }
                 .write(&mut server.outbox);
-            let awaited = Awaited::Parse { origin: Origin::Client, prepared: None, change: None };
+            let change = Some(NameChange::Taken(name));
+            let awaited = Awaited::Parse { origin: Origin::Client, prepared: None, change };
             server.awaited.push_back(awaited);
             return Ok(());
         }

@@ -7,7 +7,7 @@ use forebay_seam::net;
 use std::net::SocketAddr;
 
 use crate::bench::{Bench, connect, start, until};
-use crate::client::{Client, packet, query, show, startup};
+use crate::client::{Client, packet, query, show, startup, sync};
 
 const KILL: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'";
 
@@ -17,7 +17,10 @@ async fn a_server_that_is_killed_costs_one_error_or_none() {
     // At rest: nobody notices.
     let mut client = bench.client().await;
     client.query("SELECT 1").await;
-    bench.direct().await.query(KILL).await;
+    let mut direct = bench.direct().await;
+    direct.query(KILL).await;
+    let left = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()";
+    until("it is dead", async || direct.value(left).await == "1").await;
     assert_eq!(client.query("SELECT 2").await, "T D[2] C[SELECT 1] Z[I]");
     // In a transaction, and while it runs: the server's own words, once.
     let killed = "E[57P01 terminating connection due to administrator command]";
@@ -27,7 +30,7 @@ async fn a_server_that_is_killed_costs_one_error_or_none() {
     assert_eq!(show(&client.until_ready(9).await), killed);
     let mut client = bench.client().await;
     client.send(&query("SELECT pg_sleep(30)")).await;
-    let running = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT pg_sleep%'";
+    let running = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'active' AND query LIKE 'SELECT pg_sleep%'";
     let mut direct = bench.direct().await;
     until("it runs", async || direct.value(running).await == "1").await;
     direct.query(KILL).await;
@@ -123,7 +126,7 @@ async fn nonsense_is_refused_and_harms_nobody() {
     }
     for garbage in [&b"Q\0\0\0\0"[..], b"Z\0\0\0\x04", b"P\0\0\0\x05x", b"B\0\0\0\x08xxxx", b"\0\0\0\0\x04"] {
         let mut client = bench.client().await;
-        client.send(garbage).await;
+        client.send(&[garbage, &sync()].concat()).await;
         let told = show(&client.until_ready(9).await);
         assert!(told.starts_with("E[08P01 ") || told.is_empty(), "{told}");
     }
