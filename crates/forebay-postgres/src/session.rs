@@ -91,11 +91,18 @@ enum Intake {
 /// What a command did to the session's settings; of use once its transaction commits.
 #[derive(Debug)]
 enum Change {
-    Set { name: String, value: String },
-    Reset { name: String },
+    Set {
+        name: String,
+        value: String,
+    },
+    Reset {
+        name: String,
+    },
     ResetAll,
     /// Changes behind this one may be taken back.
-    Savepoint { name: String },
+    Savepoint {
+        name: String,
+    },
 }
 
 pub(crate) struct Session {

@@ -29,7 +29,10 @@ pub(crate) enum NameChange {
     /// Nothing: the name is taken, as the server will say.
     Taken(Bytes),
     /// Names that went, and statements that the server had before.
-    Forgot { names: HashMap<Bytes, Arc<Statement>>, prepared: Vec<StatementId> },
+    Forgot {
+        names: HashMap<Bytes, Arc<Statement>>,
+        prepared: Vec<StatementId>,
+    },
 }
 
 /// An answer that is due.

@@ -283,7 +283,8 @@ impl Session {
                 let at = savepoint(&self.uncommitted, &name);
                 self.uncommitted.truncate(at.map_or(0, |at| at + 1));
             }
-            None | Some(Effect::Clean | Effect::Dirty | Effect::Pin(_) | Effect::Savepoint { .. }) => {
+            None
+            | Some(Effect::Clean | Effect::Dirty | Effect::Pin(_) | Effect::Savepoint { .. }) => {
                 if tag.starts_with(b"COMMIT") || tag.starts_with(b"PREPARE TRANSACTION") {
                     self.commit_settings();
                     self.failed = false;
@@ -382,7 +383,9 @@ impl Session {
             }
             let forgotten = awaited.iter().filter_map(Awaited::forgets);
             let names = std::iter::once(&self.statements).chain(forgotten);
-            names.flatten().find(|(_, s)| s.id == id).map(|(name, _)| name.clone())
+            let known = names.flatten().find(|(_, s)| s.id == id).map(|(name, _)| name.clone());
+            // Perhaps it went before, by the statement that was to make it go again.
+            known.or_else(|| self.unnamed.as_ref()?.deallocates(ours))
         });
         let Some(renamed) = renamed else { return Ok(Show::Pass) };
         self.keep_passed();

@@ -210,7 +210,9 @@ impl Session {
             b'C' => {
                 // Names are the client's, and a portal needs a transaction on a server.
                 let taken = self.take(header);
-                if let Named::Statement(name) = Named::read(taken.get(HEADER..).unwrap_or_default())? {
+                if let Named::Statement(name) =
+                    Named::read(taken.get(HEADER..).unwrap_or_default())?
+                {
                     self.statements.remove(name);
                     if name.is_empty() {
                         self.unnamed = None;
@@ -253,7 +255,8 @@ impl Session {
             b'P' => Parse::read(body).is_ok_and(|parse| effect::plain_end(parse.text).is_some()),
             _ => Bind::read(body).is_ok_and(|bind| {
                 let named = self.statements.get(bind.statement);
-                let statement = if bind.statement.is_empty() { self.unnamed.as_ref() } else { named };
+                let statement =
+                    if bind.statement.is_empty() { self.unnamed.as_ref() } else { named };
                 statement.is_some_and(|statement| effect::plain_end(&statement.text).is_some())
             }),
         }
@@ -378,14 +381,18 @@ impl Session {
                 };
                 effects.iter().for_each(|effect| foresee(server, &mut self.pin, effect));
                 let ours = match effects.as_slice() {
-                    [Effect::Deallocate { name: Some(name) }] => self.statements.get(name.as_bytes()),
+                    [Effect::Deallocate { name: Some(name) }] => {
+                        self.statements.get(name.as_bytes())
+                    }
                     _ => None,
                 };
                 match ours {
                     Some(statement) if server.transaction_is_known_to_work() => {
                         prepare(server, statement);
                         let text = [b"DEALLOCATE ", &*statement.name].concat();
-                        frontend::message(&mut server.outbox, b'Q', |out| frontend::cstr(out, &text));
+                        frontend::message(&mut server.outbox, b'Q', |out| {
+                            frontend::cstr(out, &text)
+                        });
                     }
                     _ => server.outbox.extend_from_slice(&taken),
                 }
@@ -743,9 +750,9 @@ fn forget(
     server.pipeline.changes_names();
     if let Effect::Deallocate { name: Some(name) } = effect {
         let gone = statements.remove_entry(name.as_bytes());
-        let prepared = gone.iter().filter_map(|(_, statement)| {
-            server.prepared.pop(&statement.id).map(|()| statement.id)
-        });
+        let prepared = gone
+            .iter()
+            .filter_map(|(_, statement)| server.prepared.pop(&statement.id).map(|()| statement.id));
         let prepared = prepared.collect();
         return NameChange::Forgot { names: gone.into_iter().collect(), prepared };
     }
@@ -756,7 +763,8 @@ fn forget(
 
 /// Statements that go change what the next messages have to be.
 fn close_gate(server: &mut Server, effects: &[Effect]) {
-    let forgets = |effect: &Effect| matches!(effect, Effect::DiscardAll | Effect::Deallocate { .. });
+    let forgets =
+        |effect: &Effect| matches!(effect, Effect::DiscardAll | Effect::Deallocate { .. });
     if effects.iter().any(forgets) {
         server.gate = Gate::AfterBatch;
     }

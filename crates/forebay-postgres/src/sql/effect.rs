@@ -152,9 +152,11 @@ fn of_one(statement: &[Token<'_>]) -> Effect {
         }
         b"declare" if hold_cursor(rest) => Effect::Pin(PinReason::HoldCursor),
         b"rollback" | b"savepoint" | b"release" => savepoint(&first, rest),
-        b"begin" | b"start" | b"commit" | b"end" | b"abort" | b"fetch" | b"move" | b"close" | b"unlisten" | b"show" | b"truncate"
-        | b"analyze" | b"vacuum" | b"reindex" | b"checkpoint" | b"lock" | b"comment" | b"grant"
-        | b"revoke" | b"notify" | b"cluster" => Effect::Clean,
+        b"begin" | b"start" | b"commit" | b"end" | b"abort" | b"fetch" | b"move" | b"close"
+        | b"unlisten" | b"show" | b"truncate" | b"analyze" | b"vacuum" | b"reindex"
+        | b"checkpoint" | b"lock" | b"comment" | b"grant" | b"revoke" | b"notify" | b"cluster" => {
+            Effect::Clean
+        }
         b"select" | b"insert" | b"update" | b"delete" | b"with" | b"values" | b"table"
         | b"merge" | b"copy" | b"explain" | b"declare" | b"create" | b"alter" | b"drop"
         | b"execute" => calls(statement),
@@ -185,7 +187,8 @@ fn set_config(statement: &[Token<'_>]) -> Option<Effect> {
         [select, call @ ..] if select.is("select") => call,
         _ => return None,
     };
-    let [function, Token::Mark(b'('), Token::Text(name), Token::Mark(b','), value, rest @ ..] = call
+    let [function, Token::Mark(b'('), Token::Text(name), Token::Mark(b','), value, rest @ ..] =
+        call
     else {
         return None;
     };
@@ -371,14 +374,18 @@ fn calls_only_harmless(statement: &[Token<'_>]) -> bool {
                 {
                     true
                 }
-                [_, Some(on), Some(Token::Word(_))] if on.is("on") && makes_index(statement) => true,
+                [_, Some(on), Some(Token::Word(_))] if on.is("on") && makes_index(statement) => {
+                    true
+                }
                 [_, Some(Token::Mark(b'.')), Some(Token::Word(name))] => {
                     let schema = previous.first().copied().flatten();
                     let of_catalog = matches!(schema, Some(Token::Word(s)) if s.eq_ignore_ascii_case(b"pg_catalog"));
                     of_catalog && is_harmless(name) || schema_of_insert(statement, name)
                 }
                 [_, before, Some(Token::Word(name))] => {
-                    is_harmless(name) || is_syntax(before.as_ref(), name) || is_cte_or_alias(statement, name)
+                    is_harmless(name)
+                        || is_syntax(before.as_ref(), name)
+                        || is_cte_or_alias(statement, name)
                 }
                 [_, Some(on), Some(Token::QuotedName(_))] if on.is("on") => makes_index(statement),
                 [.., Some(Token::QuotedName(_))] => false,
@@ -494,12 +501,8 @@ fn is_assignment(token: &Token<'_>) -> bool {
 /// A value as `set_config` takes it: lists keep their commas, and what was a string in a
 /// list of names becomes a quoted name.
 fn value_text(setting: &str, tokens: &[Token<'_>]) -> Option<String> {
-    const LISTS_OF_NAMES: [&str; 4] = [
-        "search_path",
-        "temp_tablespaces",
-        "local_preload_libraries",
-        "session_preload_libraries",
-    ];
+    const LISTS_OF_NAMES: [&str; 4] =
+        ["search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries"];
     let is_list = tokens.len() > 1 || LISTS_OF_NAMES.contains(&setting);
     let mut out = String::new();
     for token in tokens {

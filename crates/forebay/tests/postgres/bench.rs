@@ -72,7 +72,10 @@ impl Bench {
         let cluster = tokio::task::spawn_blocking(cluster).await.unwrap();
         let database = format!("bench_{}", NEXT.fetch_add(1, Ordering::Relaxed));
         let admin = connect(cluster.address(), "postgres").await;
-        admin.batch_execute(&format!("CREATE DATABASE {database} STRATEGY FILE_COPY")).await.unwrap();
+        admin
+            .batch_execute(&format!("CREATE DATABASE {database} STRATEGY FILE_COPY"))
+            .await
+            .unwrap();
         Self::before(cluster.address(), &database, budget, change)
     }
 
@@ -86,7 +89,8 @@ impl Bench {
         let mut settings = settings(server, budget);
         change(&mut settings);
         let overlaps = Arc::new(Overlaps::default());
-        let gateway = Gateway::new(settings, Arc::clone(&overlaps), Some("default".into())).unwrap();
+        let gateway =
+            Gateway::new(settings, Arc::clone(&overlaps), Some("default".into())).unwrap();
         let listener = net::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let address = listener.local_addr().unwrap();
         let (stopper, stop) = Stopper::new();

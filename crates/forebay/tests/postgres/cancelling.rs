@@ -16,7 +16,9 @@ async fn cancel(bench: &Bench, key: &[u8]) {
 const CANCELLED: &str = "E[57014 canceling statement due to user request] Z[I]";
 
 async fn runs(bench: &Bench, what: &str) {
-    let question = format!("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'active' AND query LIKE '{what}%' AND pid <> pg_backend_pid()");
+    let question = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'active' AND query LIKE '{what}%' AND pid <> pg_backend_pid()"
+    );
     let mut direct = bench.direct().await;
     until("it runs", async || direct.value(&question).await == "1").await;
 }

@@ -39,17 +39,31 @@ async fn a_client_may_vanish_at_any_moment() {
         ("with answers unread of several batches", [run(many), sync(), run(many), sync()].concat()),
         ("in the middle of a message", query("INSERT INTO t VALUES (1)")[..12].to_vec()),
         ("in the middle of a batch", [run("INSERT INTO t VALUES (1)")].concat()),
-        ("in the middle of a long query", query(&format!("INSERT INTO t SELECT 1; SELECT '{}'", "x".repeat(300_000)))[..200_000].to_vec()),
+        (
+            "in the middle of a long query",
+            query(&format!("INSERT INTO t SELECT 1; SELECT '{}'", "x".repeat(300_000)))[..200_000]
+                .to_vec(),
+        ),
         ("behind a flush", [run("INSERT INTO t VALUES (1)"), flush()].concat()),
         ("behind a flush in a long query", [run("SELECT pg_sleep(60)"), flush()].concat()),
         ("in a transaction", [query("BEGIN"), query("INSERT INTO t VALUES (1)")].concat()),
         ("in a transaction that failed", [query("BEGIN"), query("SELECT 1/0")].concat()),
         ("in a transaction that was not begun", query("BEGIN")),
         ("while it copies in", [query("COPY t FROM STDIN"), copy_data("1\n")].concat()),
-        ("while it copies half a message in", [&query("COPY t FROM STDIN")[..], &copy_data("1\n2\n3\n")[..7]].concat()),
-        ("while it copies in by a batch", [run("COPY t FROM STDIN"), flush(), copy_data("1\n")].concat()),
+        (
+            "while it copies half a message in",
+            [&query("COPY t FROM STDIN")[..], &copy_data("1\n2\n3\n")[..7]].concat(),
+        ),
+        (
+            "while it copies in by a batch",
+            [run("COPY t FROM STDIN"), flush(), copy_data("1\n")].concat(),
+        ),
         ("while it copies out", query(&format!("COPY ({many}) TO STDOUT"))),
-        ("with a portal open", [query("BEGIN"), parse("", many), bind("p", "", &[]), execute("p", 5), flush()].concat()),
+        (
+            "with a portal open",
+            [query("BEGIN"), parse("", many), bind("p", "", &[]), execute("p", 5), flush()]
+                .concat(),
+        ),
         ("with a temporary table", query("CREATE TEMP TABLE mine (n int)")),
     ];
     for (when, bytes) in moments {
@@ -75,7 +89,9 @@ async fn what_a_vanished_client_had_queued_does_not_run() {
     for n in 0..20 {
         let mut client = bench.client().await;
         let insert = format!("INSERT INTO t VALUES ({n})");
-        client.send(&if n % 2 == 0 { query(&insert) } else { [run(&insert), sync()].concat() }).await;
+        client
+            .send(&if n % 2 == 0 { query(&insert) } else { [run(&insert), sync()].concat() })
+            .await;
         queued.push(client);
     }
     until("all wait", async || bench.waiting() == 20).await;
@@ -98,10 +114,14 @@ async fn five_hundred_departures_by_chance_leave_nothing() {
         let whole = match n % 6 {
             0 => query("BEGIN; INSERT INTO t VALUES (1); SELECT pg_sleep(0.01)"),
             1 => [query("BEGIN"), run("INSERT INTO t VALUES (1)"), sync()].concat(),
-            2 => [run("SELECT pg_sleep(0.02)"), run("SELECT 1/0"), sync(), run("SELECT 1"), sync()].concat(),
+            2 => [run("SELECT pg_sleep(0.02)"), run("SELECT 1/0"), sync(), run("SELECT 1"), sync()]
+                .concat(),
             3 => [query("COPY t FROM STDIN"), copy_data("1\n"), copy_data("2\n")].concat(),
-            4 => [query("SET work_mem = '9MB'"), query("SELECT generate_series(1, 20000)")].concat(),
-            _ => [parse("s", "SELECT pg_sleep(0.01)"), bind("", "s", &[]), execute("", 0), flush()].concat(),
+            4 => {
+                [query("SET work_mem = '9MB'"), query("SELECT generate_series(1, 20000)")].concat()
+            }
+            _ => [parse("s", "SELECT pg_sleep(0.01)"), bind("", "s", &[]), execute("", 0), flush()]
+                .concat(),
         };
         let cut = usize::try_from(chance).unwrap() % (whole.len() + whole.len() / 2);
         client.send(&whole[..cut.min(whole.len())]).await;

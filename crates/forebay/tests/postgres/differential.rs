@@ -116,7 +116,8 @@ fn extended(chance: &mut Chance, table: &str, turn: &mut Turn) {
         }
         5 => note(parse(name, &sql), format!("parse {name:?} {sql:?}")),
         6 => {
-            let all = [bind(portal, name, &[]), describe(b'P', portal), execute(portal, 2)].concat();
+            let all =
+                [bind(portal, name, &[]), describe(b'P', portal), execute(portal, 2)].concat();
             note(all, format!("bind, describe, execute 2 {name:?} {portal:?}"));
         }
         // Always behind its Parse: in a failed transaction a server that has not got the

@@ -119,12 +119,17 @@ async fn nonsense_is_refused_and_harms_nobody() {
         (old, "0A000"),
         (b"\x7f\xff\xff\xff....".to_vec(), "08P01"),
         (b"GET / HTTP/1.1\r\n\r\n".to_vec(), "08P01"),
-        (startup(&[("user", "forebay"), ("database", &bench.database), ("options", "nonsense")]), "22023"),
+        (
+            startup(&[("user", "forebay"), ("database", &bench.database), ("options", "nonsense")]),
+            "22023",
+        ),
     ] {
         let refused = Client::start(bench.address, &first).await.err().unwrap();
         assert!(refused.starts_with(&format!("E[{code} ")), "{refused}");
     }
-    for garbage in [&b"Q\0\0\0\0"[..], b"Z\0\0\0\x04", b"P\0\0\0\x05x", b"B\0\0\0\x08xxxx", b"\0\0\0\0\x04"] {
+    for garbage in
+        [&b"Q\0\0\0\0"[..], b"Z\0\0\0\x04", b"P\0\0\0\x05x", b"B\0\0\0\x08xxxx", b"\0\0\0\0\x04"]
+    {
         let mut client = bench.client().await;
         client.send(&[garbage, &sync()].concat()).await;
         let told = show(&client.until_ready(9).await);
@@ -162,7 +167,10 @@ async fn tls_is_spoken_with_clients_and_with_the_server() {
         use forebay::demo::cluster::{Cluster, ClusterSettings};
         let settings = ClusterSettings {
             settings: vec![("ssl".into(), "on".into())],
-            hba: vec!["hostssl all all 127.0.0.1/32 trust".into(), "host all all all reject".into()],
+            hba: vec![
+                "hostssl all all 127.0.0.1/32 trust".into(),
+                "host all all all reject".into(),
+            ],
             files,
             ..ClusterSettings::default()
         };
@@ -182,13 +190,22 @@ async fn tls_is_spoken_with_clients_and_with_the_server() {
             settings.tls = Some(tls);
         })
     };
-    for (mode, host, verifies) in [("require", "127.0.0.1", false), ("prefer", "127.0.0.1", false), ("allow", "127.0.0.1", false), ("verify-full", "localhost", true)] {
+    for (mode, host, verifies) in [
+        ("require", "127.0.0.1", false),
+        ("prefer", "127.0.0.1", false),
+        ("allow", "127.0.0.1", false),
+        ("verify-full", "localhost", true),
+    ] {
         let bench = gateway(mode, host, verifies);
         let mut client = bench.client().await;
         let encrypted = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
         assert_eq!(client.value(encrypted).await, "t", "{mode}");
     }
-    for (mode, host, verifies) in [("verify-full", "127.0.0.1", true), ("verify-full", "localhost", false), ("disable", "127.0.0.1", false)] {
+    for (mode, host, verifies) in [
+        ("verify-full", "127.0.0.1", true),
+        ("verify-full", "localhost", false),
+        ("disable", "127.0.0.1", false),
+    ] {
         let bench = gateway(mode, host, verifies);
         let refused = Client::connect(bench.address, "postgres", &[]).await.err();
         assert!(refused.is_some(), "{mode} {host}");

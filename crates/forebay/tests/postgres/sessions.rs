@@ -11,23 +11,51 @@ async fn two(bench: &Bench) -> (Client, Client) {
 #[tokio::test]
 async fn what_a_client_sets_follows_it_and_nobody_else() {
     let bench = Bench::start(1).await;
-    bench.direct().await.query("CREATE ROLE guest; CREATE SCHEMA \"My Schema\"; GRANT guest TO forebay").await;
+    bench
+        .direct()
+        .await
+        .query("CREATE ROLE guest; CREATE SCHEMA \"My Schema\"; GRANT guest TO forebay")
+        .await;
     for (set, show, own) in [
         ("SET search_path = ''", "SHOW search_path", "\"\""),
-        ("SET search_path TO \"My Schema\", Public, 'pg_catalog'", "SHOW search_path", "\"My Schema\", public, pg_catalog"),
-        ("SET app.tenant = 'o''brien \\ \"x\"'", "SELECT current_setting('app.tenant', true)", "o'brien \\ \"x\""),
+        (
+            "SET search_path TO \"My Schema\", Public, 'pg_catalog'",
+            "SHOW search_path",
+            "\"My Schema\", public, pg_catalog",
+        ),
+        (
+            "SET app.tenant = 'o''brien \\ \"x\"'",
+            "SELECT current_setting('app.tenant', true)",
+            "o'brien \\ \"x\"",
+        ),
         ("SET ROLE Guest", "SELECT current_user", "guest"),
         ("SET TimeZone = 'Asia/Tokyo'", "SHOW TimeZone", "Asia/Tokyo"),
         ("SET datestyle TO german", "SHOW DateStyle", "German, DMY"),
         ("SET DateStyle = 'SQL', 'DMY'", "SHOW DateStyle", "SQL, DMY"),
-        ("SET TIME ZONE INTERVAL '+02:00' HOUR TO MINUTE", "SELECT extract(timezone from now())::int", "7200"),
+        (
+            "SET TIME ZONE INTERVAL '+02:00' HOUR TO MINUTE",
+            "SELECT extract(timezone from now())::int",
+            "7200",
+        ),
         ("SET work_mem = '9MB'", "SHOW work_mem", "9MB"),
         ("SET statement_timeout TO 4000", "SHOW statement_timeout", "4s"),
-        ("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY", "SHOW transaction_read_only", "on"),
+        (
+            "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
+            "SHOW transaction_read_only",
+            "on",
+        ),
         ("SET SESSION AUTHORIZATION guest", "SELECT session_user", "guest"),
         ("SET app.odd = E'a\\nb'", "SELECT current_setting('app.odd', true)", "a\nb"),
-        ("SELECT pg_catalog.set_config('app.x', 'y', false)", "SELECT current_setting('app.x', true)", "y"),
-        ("SELECT set_config('app.z', 'y' || 'z', false)", "SELECT current_setting('app.z', true)", "yz"),
+        (
+            "SELECT pg_catalog.set_config('app.x', 'y', false)",
+            "SELECT current_setting('app.x', true)",
+            "y",
+        ),
+        (
+            "SELECT set_config('app.z', 'y' || 'z', false)",
+            "SELECT current_setting('app.z', true)",
+            "yz",
+        ),
     ] {
         let (mut a, mut b) = two(&bench).await;
         let others = b.value(show).await;
@@ -77,7 +105,14 @@ async fn what_is_rolled_back_or_local_was_never_set() {
         assert_eq!(a.value("SHOW TimeZone").await, b.value("SHOW TimeZone").await, "{script:?}");
     }
     // What was set before the savepoint stays.
-    for statement in ["BEGIN", "SET work_mem = '9MB'", "SAVEPOINT s", "SET work_mem = '8MB'", "ROLLBACK TO s", "COMMIT"] {
+    for statement in [
+        "BEGIN",
+        "SET work_mem = '9MB'",
+        "SAVEPOINT s",
+        "SET work_mem = '8MB'",
+        "ROLLBACK TO s",
+        "COMMIT",
+    ] {
         a.query(statement).await;
     }
     b.query("SELECT 1").await;
@@ -113,7 +148,10 @@ async fn settings_made_where_no_text_tells_do_not_leak() {
     let bench = Bench::start(1).await;
     let (mut a, mut b) = two(&bench).await;
     a.query("CREATE FUNCTION sets() RETURNS void LANGUAGE plpgsql AS $$ BEGIN PERFORM set_config('work_mem', '9MB', false); END $$").await;
-    a.query("CREATE PROCEDURE sets_too() LANGUAGE plpgsql AS $$ BEGIN SET work_mem = '9MB'; END $$").await;
+    a.query(
+        "CREATE PROCEDURE sets_too() LANGUAGE plpgsql AS $$ BEGIN SET work_mem = '9MB'; END $$",
+    )
+    .await;
     for hidden in [
         "SELECT sets()",
         "DO $$ BEGIN SET work_mem = '9MB'; END $$",
@@ -179,11 +217,14 @@ async fn start_options_are_read_as_postgres_reads_them() {
     let bench = Bench::start(1).await;
     let options = "-c search_path=a,\"b\\ c\" --work-mem=9MB -cgeqo=off";
     for address in [bench.address, bench.server] {
-        let mut client = Client::connect(address, &bench.database, &[("options", options)]).await.unwrap();
+        let mut client =
+            Client::connect(address, &bench.database, &[("options", options)]).await.unwrap();
         assert_eq!(client.value("SHOW work_mem").await, "9MB");
         assert_eq!(client.value("SHOW geqo").await, "off");
     }
-    for wrong in [("work_mem", "lots"), ("no_such", "1"), ("TimeZone", "Nowhere"), ("options", "-c geqo=7")] {
+    for wrong in
+        [("work_mem", "lots"), ("no_such", "1"), ("TimeZone", "Nowhere"), ("options", "-c geqo=7")]
+    {
         let through = Client::connect(bench.address, &bench.database, &[wrong]).await.err();
         let direct = Client::connect(bench.server, &bench.database, &[wrong]).await.err();
         assert!(direct.is_some());
@@ -201,7 +242,12 @@ async fn a_client_is_told_what_it_set_in_the_servers_spelling() {
         Client::connect(bench.server, &bench.database, &start).await.unwrap(),
     );
     assert_eq!(a.parameters, direct.parameters);
-    for set in ["SET TimeZone = 'asia/tokyo'", "SET DateStyle = german", "SET client_encoding = 'latin1'", "SET application_name = 'you'"] {
+    for set in [
+        "SET TimeZone = 'asia/tokyo'",
+        "SET DateStyle = german",
+        "SET client_encoding = 'latin1'",
+        "SET application_name = 'you'",
+    ] {
         a.query(set).await;
         direct.query(set).await;
         assert_eq!(a.parameters, direct.parameters, "{set}");
@@ -215,13 +261,19 @@ async fn a_client_is_told_what_it_set_in_the_servers_spelling() {
 #[tokio::test]
 async fn a_client_alone_is_not_replayed_to() {
     let bench = Bench::start(1).await;
-    let start = [("client_encoding", "utf-8"), ("TimeZone", "utc"), ("application_name", "me"), ("extra_float_digits", "2")];
+    let start = [
+        ("client_encoding", "utf-8"),
+        ("TimeZone", "utc"),
+        ("application_name", "me"),
+        ("extra_float_digits", "2"),
+    ];
     let mut a = Client::connect(bench.address, &bench.database, &start).await.unwrap();
     a.query("SET search_path = public, pg_catalog").await;
     a.query("SET statement_timeout = '10s'").await;
     // Whatever we send of our own replaces the unnamed statement's text in pg_stat_activity;
     // so the count of transactions tells.
-    let transactions = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()";
+    let transactions =
+        "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()";
     a.query("SELECT pg_stat_force_next_flush()").await;
     a.query("SELECT 1").await;
     let before: u64 = bench.truth(transactions).await.parse().unwrap();
@@ -254,7 +306,8 @@ async fn a_statement_waits_until_its_settings_are_certain() {
 async fn an_empty_transaction_touches_no_server() {
     let bench = Bench::start(1).await;
     let mut a = bench.client().await;
-    let checkouts = || bench.gateway.snapshot().pools[0].classes.iter().map(|c| c.checkouts).sum::<u64>();
+    let checkouts =
+        || bench.gateway.snapshot().pools[0].classes.iter().map(|c| c.checkouts).sum::<u64>();
     let before = checkouts();
     assert_eq!(a.query("BEGIN").await, "C[BEGIN] Z[T]");
     assert_eq!(a.query("COMMIT").await, "C[COMMIT] Z[I]");
@@ -272,7 +325,8 @@ async fn an_empty_transaction_touches_no_server() {
 #[tokio::test]
 async fn a_transaction_that_gets_no_server_fails_and_can_be_ended() {
     let bench = Bench::with(1, |settings| {
-        let core = serde_json::from_str("{\"kind\": \"core\", \"checkout_timeout\": \"100ms\"}").unwrap();
+        let core =
+            serde_json::from_str("{\"kind\": \"core\", \"checkout_timeout\": \"100ms\"}").unwrap();
         let main = settings.servers.get_mut("main").unwrap();
         main.classes.insert(forebay_pool::ClassName::new("core"), core);
     })
@@ -281,8 +335,13 @@ async fn a_transaction_that_gets_no_server_fails_and_can_be_ended() {
     b.ask(&[parse("end", "ROLLBACK"), sync()]).await;
     a.query("BEGIN").await;
     a.query("SELECT 1").await;
-    let aborted = "E[25P02 current transaction is aborted, commands ignored until end of transaction block]";
-    for end in [query("ROLLBACK"), query("COMMIT"), [bind("", "end", &[]), execute("", 0), sync()].concat()] {
+    let aborted =
+        "E[25P02 current transaction is aborted, commands ignored until end of transaction block]";
+    for end in [
+        query("ROLLBACK"),
+        query("COMMIT"),
+        [bind("", "end", &[]), execute("", 0), sync()].concat(),
+    ] {
         b.query("BEGIN").await;
         let answer = b.query("SELECT 1").await;
         assert!(answer.starts_with("E[53300 ") && answer.ends_with(" Z[E]"), "{answer}");

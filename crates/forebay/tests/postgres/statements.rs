@@ -38,7 +38,8 @@ async fn a_hundred_clients_share_two_connections_and_one_statement() {
         client.await.unwrap();
     }
     let mut client = bench.client().await;
-    let known = "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE 'SELECT $1::int +%'";
+    let known =
+        "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE 'SELECT $1::int +%'";
     assert_eq!(client.value(known).await, "1");
     let connections = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
     assert!(bench.truth(connections).await.parse::<u32>().unwrap() <= 2);
@@ -48,7 +49,10 @@ async fn a_hundred_clients_share_two_connections_and_one_statement() {
 async fn the_unnamed_statement_survives_other_clients_in_between() {
     let bench = Bench::start(1).await;
     let (mut a, mut b) = (bench.client().await, bench.client().await);
-    assert_eq!(a.ask(&[parse("", "SELECT 'mine'"), describe(b'S', ""), sync()]).await, "1 t T Z[I]");
+    assert_eq!(
+        a.ask(&[parse("", "SELECT 'mine'"), describe(b'S', ""), sync()]).await,
+        "1 t T Z[I]"
+    );
     assert_eq!(b.ask(&[run("SELECT 'other'"), sync()]).await, "1 2 D[other] C[SELECT 1] Z[I]");
     let batch = [bind("", "", &[]), execute("", 0), sync()];
     assert_eq!(a.ask(&batch).await, "2 D[mine] C[SELECT 1] Z[I]");
@@ -60,7 +64,10 @@ async fn nobody_reaches_another_clients_unnamed_statement() {
     let (mut a, mut b) = (bench.client().await, bench.client().await);
     let missing = "E[26000 unnamed prepared statement does not exist] Z[I]";
     for probe in [bind("", "", &[]), describe(b'S', "")] {
-        assert_eq!(a.ask(&[run("SELECT 'secret'"), sync()]).await, "1 2 D[secret] C[SELECT 1] Z[I]");
+        assert_eq!(
+            a.ask(&[run("SELECT 'secret'"), sync()]).await,
+            "1 2 D[secret] C[SELECT 1] Z[I]"
+        );
         assert_eq!(b.ask(&[probe, sync()]).await, missing);
     }
     // A simple query destroys one's own.
@@ -124,8 +131,13 @@ async fn names_taken_or_unknown_are_refused_in_the_servers_words() {
 async fn after_an_error_everything_up_to_sync_is_skipped_even_a_query() {
     let bench = Bench::start(1).await;
     let mut client = bench.client().await;
-    let pipeline =
-        [run("SELECT 1/0"), query("SELECT 'skipped'"), run("SELECT 'skipped'"), sync(), query("SELECT 'seen'")];
+    let pipeline = [
+        run("SELECT 1/0"),
+        query("SELECT 'skipped'"),
+        run("SELECT 'skipped'"),
+        sync(),
+        query("SELECT 'seen'"),
+    ];
     client.send(&pipeline.concat()).await;
     let answers = show(&client.until_ready(2).await);
     assert_eq!(answers, "1 E[22012 division by zero] Z[I] T D[seen] C[SELECT 1] Z[I]");
@@ -136,7 +148,8 @@ async fn after_an_error_everything_up_to_sync_is_skipped_even_a_query() {
 async fn several_syncs_of_one_write_are_answered_one_by_one() {
     let bench = Bench::start(1).await;
     let mut client = bench.client().await;
-    let batch = [run("SELECT 1"), sync(), run("SELECT 1/0"), sync(), sync(), run("SELECT 3"), sync()];
+    let batch =
+        [run("SELECT 1"), sync(), run("SELECT 1/0"), sync(), sync(), run("SELECT 3"), sync()];
     assert_eq!(
         client.ask(&batch).await,
         "1 2 D[1] C[SELECT 1] Z[I] 1 E[22012 division by zero] Z[I] Z[I] 1 2 D[3] C[SELECT 1] Z[I]"
@@ -172,12 +185,16 @@ async fn portals_give_their_rows_in_parts() {
     let bench = Bench::start(1).await;
     let mut client = bench.client().await;
     client.query("BEGIN").await;
-    let open = [parse("s", "SELECT generate_series(1, 3)"), bind("p", "s", &[]), execute("p", 2), sync()];
+    let open =
+        [parse("s", "SELECT generate_series(1, 3)"), bind("p", "s", &[]), execute("p", 2), sync()];
     assert_eq!(client.ask(&open).await, "1 2 D[1] D[2] s Z[T]");
     assert_eq!(client.ask(&[close(b'S', "s"), sync()]).await, "3 Z[T]");
     assert_eq!(client.ask(&[execute("p", 2), sync()]).await, "D[3] C[SELECT 1] Z[T]");
     assert_eq!(client.ask(&[close(b'P', "p"), sync()]).await, "3 Z[T]");
-    assert_eq!(client.ask(&[execute("p", 0), sync()]).await, "E[34000 portal \"p\" does not exist] Z[E]");
+    assert_eq!(
+        client.ask(&[execute("p", 0), sync()]).await,
+        "E[34000 portal \"p\" does not exist] Z[E]"
+    );
     assert_eq!(client.query("COMMIT").await, "C[ROLLBACK] Z[I]");
 }
 
@@ -249,7 +266,9 @@ async fn data_behind_a_copy_that_failed_is_eaten() {
         show(&client.until_ready(1).await),
         "E[22P02 invalid input syntax for type integer: \"x\"] Z[I]"
     );
-    client.send(&[copy_data("1\n"), copy_data("2\n"), copy_done(), query("SELECT 'fine'")].concat()).await;
+    client
+        .send(&[copy_data("1\n"), copy_data("2\n"), copy_done(), query("SELECT 'fine'")].concat())
+        .await;
     assert_eq!(show(&client.until_ready(1).await), "T D[fine] C[SELECT 1] Z[I]");
     bench.all_home().await;
 }
@@ -267,7 +286,10 @@ async fn a_copy_of_the_extended_protocol_may_have_its_sync_early() {
     client.send(&[run("COPY t FROM STDIN"), sync()].concat()).await;
     client.until_tag(b'G').await;
     client.send(&copy_data("x\n")).await;
-    assert_eq!(show(&client.until_tag(b'E').await), "E[22P02 invalid input syntax for type integer: \"x\"]");
+    assert_eq!(
+        show(&client.until_tag(b'E').await),
+        "E[22P02 invalid input syntax for type integer: \"x\"]"
+    );
     client.send(&[copy_data("1\n"), copy_done(), sync()].concat()).await;
     assert_eq!(show(&client.until_ready(1).await), "Z[I]");
     bench.all_home().await;
@@ -289,7 +311,10 @@ async fn several_statements_of_one_query_are_one_transaction() {
     let bench = Bench::start(1).await;
     let mut client = bench.client().await;
     let sql = "CREATE TABLE t (n int); INSERT INTO t VALUES (1); SELECT 1/0";
-    assert_eq!(client.query(sql).await, "C[CREATE TABLE] C[INSERT 0 1] E[22012 division by zero] Z[I]");
+    assert_eq!(
+        client.query(sql).await,
+        "C[CREATE TABLE] C[INSERT 0 1] E[22012 division by zero] Z[I]"
+    );
     assert_eq!(client.value("SELECT to_regclass('t') IS NULL").await, "t");
     assert_eq!(client.query("").await, "I Z[I]");
     assert_eq!(client.query(";;").await, "I Z[I]");
@@ -304,7 +329,13 @@ async fn comments_with_tags_do_not_multiply_statements() {
     for n in 0..50 {
         let sql = format!("SELECT 'tagged' /*traceparent='00-{n:032x}-0000000000000001-01'*/");
         let name = format!("s{n}");
-        let batch = [parse(&name, &sql), describe(b'S', &name), bind("", &name, &[]), execute("", 0), sync()];
+        let batch = [
+            parse(&name, &sql),
+            describe(b'S', &name),
+            bind("", &name, &[]),
+            execute("", 0),
+            sync(),
+        ];
         assert_eq!(client.ask(&batch).await, "1 t T 2 D[tagged] C[SELECT 1] Z[I]");
     }
     let known = "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%tagged%'";
@@ -350,13 +381,19 @@ async fn statements_of_sql_stay_with_their_client() {
     let (mut a, mut b) = (bench.client().await, bench.client().await);
     assert_eq!(a.query("PREPARE p AS SELECT 'mine'").await, "C[PREPARE] Z[I]");
     for _ in 0..3 {
-        assert_eq!(b.query("EXECUTE p").await, "E[26000 prepared statement \"p\" does not exist] Z[I]");
+        assert_eq!(
+            b.query("EXECUTE p").await,
+            "E[26000 prepared statement \"p\" does not exist] Z[I]"
+        );
         assert_eq!(a.query("EXECUTE p").await, "T D[mine] C[SELECT 1] Z[I]");
     }
     drop(a);
     bench.all_home().await;
     for _ in 0..3 {
-        assert_eq!(b.query("EXECUTE p").await, "E[26000 prepared statement \"p\" does not exist] Z[I]");
+        assert_eq!(
+            b.query("EXECUTE p").await,
+            "E[26000 prepared statement \"p\" does not exist] Z[I]"
+        );
     }
 }
 

@@ -115,7 +115,15 @@ fn only_a_bare_begin_can_wait() {
     for text in ["BEGIN", "begin;", " BEGIN WORK ; ", "START TRANSACTION", "BEGIN TRANSACTION;"] {
         assert!(plain_begin(text.as_bytes()).is_some(), "{text}");
     }
-    for text in ["BEGIN READ ONLY", "BEGIN; SELECT 1", "START", "BEGINS", "", "BEGIN WORK WORK", "START TRANSACTION WORK"] {
+    for text in [
+        "BEGIN READ ONLY",
+        "BEGIN; SELECT 1",
+        "START",
+        "BEGINS",
+        "",
+        "BEGIN WORK WORK",
+        "START TRANSACTION WORK",
+    ] {
         assert!(plain_begin(text.as_bytes()).is_none(), "{text}");
     }
     assert_eq!(plain_end(b"END;"), Some("COMMIT"));
