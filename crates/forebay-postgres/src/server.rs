@@ -7,6 +7,7 @@
 pub(crate) mod answers;
 pub(crate) mod connector;
 pub(crate) mod login;
+mod pipeline;
 mod reset;
 
 use std::collections::VecDeque;
@@ -18,6 +19,7 @@ use bytes::{Buf, BytesMut};
 use lru::LruCache;
 
 pub(crate) use answers::Awaited;
+use pipeline::Pipeline;
 
 use crate::cancel::{InFlight, ServerKey};
 use crate::params::Applied;
@@ -108,6 +110,7 @@ pub(crate) struct Server {
     pub(crate) unsynced: bool,
     pub(crate) skips: Skips,
     pub(crate) gate: Gate,
+    pub(crate) pipeline: Pipeline,
     pub(crate) settings: Applied,
     pub(crate) prepared: LruCache<StatementId, ()>,
     /// Whose unnamed statement it has.
@@ -132,6 +135,7 @@ impl Server {
             unsynced: false,
             skips: Skips::Nothing,
             gate: Gate::Open,
+            pipeline: Pipeline::default(),
             settings: Applied::default(),
             prepared: LruCache::new(max_prepared),
             unnamed: None,

@@ -4,7 +4,7 @@
 //! server's place stand in the same line, so that real and synthesised ones keep their
 //! order, and an error that makes the server skip to Sync skips ours as well.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -26,6 +26,13 @@ pub(crate) enum NameChange {
     Added(Bytes),
     Removed(Bytes, Arc<Statement>),
     Unnamed(Option<Arc<Statement>>),
+    /// Nothing: the name is taken, as the server will say.
+    Taken(Bytes),
+    /// Names that went, and statements that the server had before.
+    Forgot {
+        names: HashMap<Bytes, Arc<Statement>>,
+        prepared: Vec<StatementId>,
+    },
 }
 
 /// An answer that is due.
@@ -38,7 +45,7 @@ pub(crate) enum Awaited {
     /// RowDescription or NoData, after ParameterDescription for a statement.
     Describe { statement: Option<StatementId> },
     /// CommandComplete, EmptyQueryResponse or PortalSuspended, after rows.
-    Execute { effect: Option<Effect> },
+    Execute { effect: Option<Effect>, change: Option<Box<NameChange>> },
     /// CloseComplete. `evicted`: what the server has no longer once it came.
     Close { origin: Origin, evicted: Option<StatementId> },
     /// ParseComplete from us: the server has the statement already.
@@ -67,6 +74,20 @@ pub(crate) enum Purpose {
 }
 
 impl Awaited {
+    /// The names that go, if this succeeds.
+    pub(crate) fn forgets(&self) -> Option<&HashMap<Bytes, Arc<Statement>>> {
+        match self {
+            Self::Execute { change: Some(change), .. } => match &**change {
+                NameChange::Forgot { names, .. } => Some(names),
+                NameChange::Added(_)
+                | NameChange::Removed(..)
+                | NameChange::Unnamed(_)
+                | NameChange::Taken(_) => None,
+            },
+            _ => None,
+        }
+    }
+
     pub(crate) fn ends_with_ready(&self) -> bool {
         match self {
             Self::Sync | Self::Query { .. } | Self::OwnQuery(_) | Self::FunctionCall => true,

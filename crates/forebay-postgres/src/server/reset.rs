@@ -6,19 +6,28 @@ use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
 use std::task::{Poll, ready};
+use std::time::Duration;
 
 use bytes::Buf;
+use forebay_seam::time;
+use tokio::sync::Notify;
 
 use super::answers::Awaited;
 use super::{CopyIn, Residue, Server, ServerFailure, Skips};
 use crate::cancel;
 use crate::wire::backend::ServerError;
-use crate::wire::frontend::{cstr, message, write_bare, write_query};
+use crate::wire::frontend::{Parse, cstr, message, write_bare, write_query};
 use crate::wire::{Fields, HEADER, Header, Malformed, TxStatus};
 
 /// As `DISCARD ALL`, but prepared statements stay: they are shared, and known.
 const CLEAR: &str = "SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; UNLISTEN *; \
                      SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD SEQUENCES; DISCARD TEMP";
+
+/// How long an answer may take before the cancel is repeated.
+const CANCEL_AGAIN: Duration = Duration::from_millis(250);
+
+/// No statement: it fails the transaction that a vanished client left open.
+const ABANDONED: &[u8] = b"abandoned by its client";
 
 impl Server {
     /// The connection as good as fresh, or nothing.
@@ -45,6 +54,7 @@ impl Server {
             cancel::send_counted(&self.key, &self.in_flight).await;
             return Err(Malformed::Short.into());
         }
+        self.suspect_what_is_owed();
         self.inbox.advance(self.passed);
         self.passed = 0;
         self.finish_what_runs().await?;
@@ -69,6 +79,26 @@ impl Server {
         if self.is_clean() { Ok(()) } else { Err(Malformed::Value.into()) }
     }
 
+    /// Nobody follows what the owed answers say: settings may have changed, and statements
+    /// may have been prepared, or not.
+    fn suspect_what_is_owed(&mut self) {
+        for awaited in &self.awaited {
+            self.residue.at_least(match awaited {
+                Awaited::Parse { .. } | Awaited::Close { .. } => Residue::WithStatements,
+                Awaited::Execute { change: Some(_), .. } => Residue::WithStatements,
+                Awaited::Execute { .. }
+                | Awaited::Query { .. }
+                | Awaited::OwnQuery(_)
+                | Awaited::FunctionCall => Residue::Possible,
+                Awaited::Bind { .. }
+                | Awaited::Describe { .. }
+                | Awaited::Sync
+                | Awaited::OwnParseComplete { .. }
+                | Awaited::OwnCloseComplete { .. } => Residue::None,
+            });
+        }
+    }
+
     /// Cancels what runs and reads what is owed.
     async fn finish_what_runs(&mut self) -> Result<(), ServerFailure> {
         if self.copy == CopyIn::Receiving {
@@ -76,6 +106,8 @@ impl Server {
             self.copy = CopyIn::None;
         }
         if self.unsynced {
+            // A Sync alone would commit what a batch without its own has done so far.
+            Parse { name: b"", text: ABANDONED, types: &[0, 0] }.write(&mut self.outbox);
             write_bare(&mut self.outbox, b'S');
             self.awaited.push_back(Awaited::Sync);
             self.unsynced = false;
@@ -87,10 +119,23 @@ impl Server {
         }
         let (key, in_flight) = (self.key.clone(), Arc::clone(&self.in_flight));
         // The server may want to be read before it reads, so sending and reading go on
-        // together; the cancel goes its own way.
-        let (cancelled, drained) =
-            tokio::join!(cancel::send_counted(&key, &in_flight), self.read_owed(owed));
-        let () = cancelled;
+        // together; the cancel goes its own way. One that comes before the statement has
+        // begun is lost on the server, so there is another while answers are owed.
+        let done = Notify::new();
+        let cancel = async {
+            loop {
+                cancel::send_counted(&key, &in_flight).await;
+                if time::timeout(CANCEL_AGAIN, done.notified()).await.is_ok() {
+                    return;
+                }
+            }
+        };
+        let drain = async {
+            let drained = self.read_owed(owed).await;
+            done.notify_one();
+            drained
+        };
+        let ((), drained) = tokio::join!(cancel, drain);
         drained
     }
 

@@ -44,9 +44,9 @@ impl Session {
                 let n = server.passing.min(server.inbox.len() - server.passed);
                 server.passed += n;
                 server.passing -= n;
+                // Ours may be due behind it, and before what the server says next.
+                self.answer_in_turn();
             }
-            // Now that what came before is whole, an answer of ours may be next.
-            self.answer_in_turn();
             let Some(lease) = &mut self.link else { break };
             let server = &mut **lease.connection();
             let unread = server.inbox.get(server.passed..).unwrap_or_default();
@@ -120,7 +120,7 @@ impl Session {
             b'C' | b'I' | b's' => {
                 server.copy = CopyIn::None;
                 let effect = match server.awaited.front_mut() {
-                    Some(Awaited::Execute { effect }) => {
+                    Some(Awaited::Execute { effect, .. }) => {
                         let effect = effect.take();
                         server.awaited.pop_front();
                         effect
@@ -190,6 +190,7 @@ impl Session {
                 server.status =
                     TxStatus::from_byte(Fields::new(body).u8()?).ok_or(Malformed::Value)?;
                 server.awaited.pop_front();
+                server.pipeline.is_answered();
                 if !matches!(server.awaited.front(), Some(Awaited::OwnQuery(_))) {
                     self.registration.client.runs(&server.key, &server.in_flight);
                 }
@@ -253,7 +254,12 @@ impl Session {
             }
             Some(Effect::Set { name, value }) => self.uncommitted.push(Change::Set { name, value }),
             Some(Effect::Reset { name }) => self.uncommitted.push(Change::Reset { name }),
-            Some(Effect::ResetAll) => self.uncommitted.push(Change::ResetAll),
+            Some(Effect::ResetAll) => {
+                self.uncommitted.push(Change::ResetAll);
+                if tag.starts_with(b"DISCARD") {
+                    self.pin = None;
+                }
+            }
             Some(Effect::DiscardAll) => {
                 self.uncommitted.push(Change::ResetAll);
                 self.forget_statements();
@@ -349,24 +355,25 @@ impl Session {
         }
         let Some(lease) = &mut self.link else { return Ok(Show::Hide) };
         let server = &mut **lease.connection();
-        let renamed = backend::rename(&body, PREFIX, |ours| {
-            let id: StatementId = std::str::from_utf8(ours).ok()?.parse().ok()?;
-            self.statements.iter().find(|(_, s)| s.id == id).map(|(name, _)| name.clone())
-        });
+        let (mut lost_unnamed, mut taken) = (false, None);
         // A simple query, or the commit at a Sync, ends with its own ReadyForQuery; after
         // everything else all up to Sync is skipped, simple queries too.
         if !server.awaited.front().is_none_or(Awaited::ends_with_ready) {
             let end = server.awaited.iter().position(|awaited| matches!(awaited, Awaited::Sync));
             let end = end.unwrap_or(server.awaited.len());
-            let first = server.awaited.front().map(|front| {
-                // It is gone before its successor is looked at.
-                matches!(front, Awaited::Parse { change: Some(NameChange::Unnamed(_)), .. })
-            });
+            if let Some(Awaited::Parse { change: Some(change), .. }) = server.awaited.front() {
+                match change {
+                    // It is gone before its successor is looked at.
+                    NameChange::Unnamed(_) => lost_unnamed = true,
+                    NameChange::Taken(name) => taken = Some(name.clone()),
+                    NameChange::Added(_) | NameChange::Removed(..) | NameChange::Forgot { .. } => {}
+                }
+            }
             let skipped: Vec<_> = server.awaited.drain(..end).collect();
             for skipped in skipped.into_iter().rev() {
                 take_back(server, &mut self.statements, &mut self.unnamed, skipped);
             }
-            if first == Some(true) {
+            if lost_unnamed {
                 self.unnamed = None;
             }
             if server.awaited.is_empty() {
@@ -374,6 +381,18 @@ impl Session {
                 server.unsynced = true;
             }
         }
+        let awaited = &server.awaited;
+        let renamed = backend::rename(&body, PREFIX, |ours| {
+            let id: StatementId = std::str::from_utf8(ours).ok()?.parse().ok()?;
+            if taken.is_some() {
+                return taken.clone();
+            }
+            let forgotten = awaited.iter().filter_map(Awaited::forgets);
+            let names = std::iter::once(&self.statements).chain(forgotten);
+            let known = names.flatten().find(|(_, s)| s.id == id).map(|(name, _)| name.clone());
+            // Perhaps it went before, by the statement that was to make it go again.
+            known.or_else(|| self.unnamed.as_ref()?.deallocates(ours))
+        });
         let Some(renamed) = renamed else { return Ok(Show::Pass) };
         self.keep_passed();
         frontend::message(&mut self.outbox, b'E', |out| out.extend_from_slice(&renamed));
@@ -426,6 +445,7 @@ impl Session {
         }
         let status = TxStatus::from_byte(Fields::new(body).u8()?).ok_or(Malformed::Value)?;
         server.status = status;
+        server.pipeline.is_answered();
         server.copy = CopyIn::None;
         self.status = status;
         let failed = std::mem::take(&mut self.failed);
@@ -542,20 +562,26 @@ fn take_back(
             server.prepared.push(id, ());
             None
         }
+        Awaited::Execute { change, .. } => change.map(|change| *change),
         Awaited::OwnParseComplete { change } | Awaited::OwnCloseComplete { change } => change,
         Awaited::Close { evicted: None, .. }
         | Awaited::Bind { .. }
         | Awaited::Describe { .. }
-        | Awaited::Execute { .. }
         | Awaited::Sync
         | Awaited::Query { .. }
         | Awaited::OwnQuery(_)
         | Awaited::FunctionCall => None,
     };
     match change {
-        None => {}
+        None | Some(NameChange::Taken(_)) => {}
         Some(NameChange::Added(name)) => drop(statements.remove(&name)),
         Some(NameChange::Removed(name, statement)) => drop(statements.insert(name, statement)),
         Some(NameChange::Unnamed(before)) => *unnamed = before,
+        Some(NameChange::Forgot { names, prepared }) => {
+            statements.extend(names);
+            for id in prepared {
+                server.prepared.push(id, ());
+            }
+        }
     }
 }

@@ -58,6 +58,7 @@ impl Session {
             let failed = self.status == TxStatus::Failed;
             let purpose = if failed { Purpose::FailedBegin } else { Purpose::Begin };
             server.awaited.push_back(Awaited::OwnQuery(purpose));
+            server.pipeline.ends_batch();
         }
         if server.awaited.is_empty() {
             self.registration.client.runs(&server.key, &server.in_flight);
@@ -79,6 +80,7 @@ impl Session {
         }
         server.unnamed = None;
         server.awaited.push_back(Awaited::OwnQuery(Purpose::Settings));
+        server.pipeline.ends_batch();
         true
     }
 

@@ -4,7 +4,7 @@
 //! there, so a client that vanishes half way has run nothing. Names of statements become
 //! names of ours; everything else goes on as it came.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -46,6 +46,9 @@ impl Session {
                     return Ok(Next::Exchange);
                 }
             }
+            if self.must_wait(header) {
+                return Ok(Next::Exchange);
+            }
             self.idling = None;
             let next = match (self.intake, &self.link) {
                 (Intake::SkipToSync, _) => self.skip(header),
@@ -68,6 +71,49 @@ impl Session {
             server.gate = Gate::Open;
         }
         server.gate == Gate::UntilAnswered && server.copy == CopyIn::None
+    }
+
+    /// Does the message at hand build on an earlier batch whose answers may take it back?
+    fn must_wait(&mut self, header: Header) -> bool {
+        let Some(lease) = &mut self.link else { return false };
+        let server = lease.connection();
+        if server.awaited.is_empty() {
+            server.pipeline.is_empty();
+            return false;
+        }
+        if matches!(header.tag, b'd' | b'c' | b'f') && server.skips == Skips::Nothing {
+            // Sent ahead of the server's word that it takes data: it may turn out not to.
+            return server.copy == CopyIn::None;
+        }
+        let body = self.inbox.get(HEADER..header.whole().min(self.inbox.len())).unwrap_or_default();
+        let forgets = match header.tag {
+            b'Q' => prepared::is_deallocate(body.strip_suffix(&[0]).unwrap_or(body)),
+            b'P' => Parse::read(body).is_ok_and(|parse| prepared::is_deallocate(parse.text)),
+            _ => false,
+        };
+        if forgets {
+            return server.awaited.iter().any(Awaited::ends_with_ready)
+                && server.copy == CopyIn::None;
+        }
+        let (names, unnamed) =
+            (server.pipeline.names_are_open(), server.pipeline.unnamed_is_open());
+        if !names && !unnamed || server.copy == CopyIn::Receiving {
+            return false;
+        }
+        let statement = match header.tag {
+            b'P' => match Parse::read(body) {
+                // A new unnamed statement replaces whichever there was.
+                Ok(parse) => Some(parse.name).filter(|name| !name.is_empty()),
+                Err(_) => None,
+            },
+            b'B' => Bind::read(body).ok().map(|bind| bind.statement),
+            b'D' | b'C' => match Named::read(body) {
+                Ok(Named::Statement(name)) => Some(name),
+                Ok(Named::Portal(_)) | Err(_) => None,
+            },
+            _ => None,
+        };
+        statement.is_some_and(|name| if name.is_empty() { unnamed } else { names })
     }
 
     /// Moves bytes of a long message on, or away. `false`: more of them have to come.
@@ -240,11 +286,6 @@ impl Session {
     /// settings of ours, names that are the client's only.
     fn answer_locally(&mut self, text: &Bytes) -> Local {
         let tag = match (self.status, &self.begin) {
-            (TxStatus::Idle, None) if effect::is_plain_begin(text) => {
-                self.begin = Some(text.clone());
-                self.status = TxStatus::Open;
-                "BEGIN"
-            }
             (TxStatus::Open, Some(_)) => match effect::plain_end(text) {
                 Some(tag) => {
                     self.begin = None;
@@ -260,9 +301,16 @@ impl Session {
                 }
                 None => return Local::NeedsServer,
             },
-            (TxStatus::Idle, None) => match self.answer_about_session(text) {
-                Some(tag) => tag,
-                None => return Local::NeedsServer,
+            (TxStatus::Idle, None) => match effect::plain_begin(text) {
+                Some(tag) => {
+                    self.begin = Some(text.clone());
+                    self.status = TxStatus::Open;
+                    tag
+                }
+                None => match self.answer_about_session(text) {
+                    Some(tag) => tag,
+                    None => return Local::NeedsServer,
+                },
             },
             (TxStatus::Idle, Some(_)) | (TxStatus::Open, None) => return Local::NeedsServer,
         };
@@ -355,6 +403,8 @@ impl Session {
                 self.portals.clear();
                 close_gate(server, &effects);
                 server.awaited.push_back(Awaited::Query { effects: VecDeque::from(effects) });
+                server.pipeline.changes_unnamed();
+                server.pipeline.ends_batch();
                 server.streaming = missing;
                 server.unsynced = false;
                 let tags = tags::of(text);
@@ -367,7 +417,15 @@ impl Session {
             b'E' => {
                 let portal = frontend::execute(body)?;
                 let effect = self.portals.get(portal).cloned();
-                server.awaited.push_back(Awaited::Execute { effect });
+                let (effect, change) = match effect {
+                    Some(effect @ (Effect::DiscardAll | Effect::Deallocate { .. })) => {
+                        let change = forget(server, &mut self.statements, &effect);
+                        let rest = (effect == Effect::DiscardAll).then_some(Effect::ResetAll);
+                        (rest, Some(Box::new(change)))
+                    }
+                    effect => (effect, None),
+                };
+                server.awaited.push_back(Awaited::Execute { effect, change });
                 server.outbox.extend_from_slice(&taken);
                 server.unsynced = true;
             }
@@ -378,11 +436,13 @@ impl Session {
                 // The server ignores a Sync while it takes COPY data: it owes nothing.
                 if server.copy == CopyIn::None {
                     server.awaited.push_back(Awaited::Sync);
+                    server.pipeline.ends_batch();
                     server.unsynced = false;
                 }
             }
             b'F' => {
                 server.awaited.push_back(Awaited::FunctionCall);
+                server.pipeline.ends_batch();
                 server.outbox.extend_from_slice(&taken);
                 server.streaming = missing;
                 server.residue = Residue::Possible;
@@ -430,6 +490,7 @@ impl Session {
             let server = &mut **lease.connection();
             statement.parse(b"").write(&mut server.outbox);
             server.unnamed = Some(statement.id);
+            server.pipeline.changes_unnamed();
             let change = Some(NameChange::Unnamed(self.unnamed.replace(statement)));
             server.awaited.push_back(Awaited::Parse {
                 origin: Origin::Client,
@@ -446,7 +507,8 @@ impl Session {
             prepare(server, &existing);
             Parse { name: &existing.name, text: &text, types: parse.types }
                 .write(&mut server.outbox);
-            let awaited = Awaited::Parse { origin: Origin::Client, prepared: None, change: None };
+            let change = Some(NameChange::Taken(name));
+            let awaited = Awaited::Parse { origin: Origin::Client, prepared: None, change };
             server.awaited.push_back(awaited);
             return Ok(());
         }
@@ -461,6 +523,7 @@ impl Session {
         let Some(lease) = &mut self.link else { return Ok(()) };
         let server = &mut **lease.connection();
         self.statements.insert(name.clone(), Arc::clone(&statement));
+        server.pipeline.changes_names();
         let change = Some(NameChange::Added(name));
         let is_known = server.prepared.get(&statement.id).is_some();
         if is_known && server.transaction_is_known_to_work() {
@@ -482,8 +545,7 @@ impl Session {
 
     /// `DEALLOCATE name` of a name that is the client's becomes one of our name.
     fn deallocate(&self, text: &[u8], types: &[u8]) -> Option<Arc<Statement>> {
-        // The first letter tells most statements apart before anything is allocated.
-        if !text.trim_ascii_start().first()?.eq_ignore_ascii_case(&b'd') {
+        if !prepared::is_deallocate(text) {
             return None;
         }
         let effect = prepared::effect_of(text);
@@ -589,6 +651,7 @@ impl Session {
             }
             Named::Statement(name) => {
                 // Others may use the server's statement: only the client's name goes.
+                server.pipeline.changes_names();
                 let name = Bytes::copy_from_slice(name);
                 let change = self.statements.remove(&name).map(|s| NameChange::Removed(name, s));
                 server.awaited.push_back(Awaited::OwnCloseComplete { change });
@@ -669,6 +732,7 @@ fn prepare(server: &mut Server, statement: &Statement) {
         return;
     }
     evict_for(server, statement);
+    server.pipeline.changes_names();
     statement.parse(&statement.name).write(&mut server.outbox);
     let prepared = Some(statement.id);
     server.awaited.push_back(Awaited::Parse { origin: Origin::Own, prepared, change: None });
@@ -683,6 +747,26 @@ fn evict_for(server: &mut Server, statement: &Statement) {
         frontend::write_named_statement(&mut server.outbox, b'C', &name);
         server.awaited.push_back(Awaited::Close { origin: Origin::Own, evicted: Some(evicted) });
     }
+}
+
+/// Names go when what forgets them is sent: what is sent behind it may use them anew.
+fn forget(
+    server: &mut Server,
+    statements: &mut HashMap<Bytes, Arc<Statement>>,
+    effect: &Effect,
+) -> NameChange {
+    server.pipeline.changes_names();
+    if let Effect::Deallocate { name: Some(name) } = effect {
+        let gone = statements.remove_entry(name.as_bytes());
+        let prepared = gone
+            .iter()
+            .filter_map(|(_, statement)| server.prepared.pop(&statement.id).map(|()| statement.id));
+        let prepared = prepared.collect();
+        return NameChange::Forgot { names: gone.into_iter().collect(), prepared };
+    }
+    let prepared = server.prepared.iter().map(|(id, ())| *id).collect();
+    server.prepared.clear();
+    NameChange::Forgot { names: std::mem::take(statements), prepared }
 }
 
 /// Statements that go change what the next messages have to be.
@@ -708,6 +792,7 @@ fn prepare_unnamed(server: &mut Server, statement: &Statement) {
     if server.unnamed != Some(statement.id) {
         statement.parse(b"").write(&mut server.outbox);
         server.unnamed = Some(statement.id);
+        server.pipeline.changes_unnamed();
         let awaited = Awaited::Parse { origin: Origin::Own, prepared: None, change: None };
         server.awaited.push_back(awaited);
     }

@@ -87,17 +87,22 @@ pub(crate) fn of(text: &[u8]) -> Vec<Effect> {
 }
 
 /// Exactly `BEGIN` or `START TRANSACTION` with nothing behind: a statement that can wait
-/// for the first one that needs a server.
-pub(crate) fn is_plain_begin(text: &[u8]) -> bool {
+/// for the first one that needs a server. The answer is its command tag.
+pub(crate) fn plain_begin(text: &[u8]) -> Option<&'static str> {
     let mut tokens = Tokens::new(text).filter(|token| *token != Token::Mark(b';'));
-    let begins = match tokens.next() {
-        Some(token) if token.is("begin") => true,
-        Some(token) if token.is("start") => tokens.next().is_some_and(|t| t.is("transaction")),
-        _ => false,
-    };
-    // BEGIN WORK and BEGIN TRANSACTION mean the same.
-    let rest = tokens.next();
-    begins && (rest.is_none_or(|t| t.is("work") || t.is("transaction")) && tokens.next().is_none())
+    let mut next = || tokens.next();
+    match (next(), next(), next()) {
+        (Some(begin), None, None) if begin.is("begin") => Some("BEGIN"),
+        (Some(begin), Some(word), None)
+            if begin.is("begin") && (word.is("work") || word.is("transaction")) =>
+        {
+            Some("BEGIN")
+        }
+        (Some(start), Some(word), None) if start.is("start") && word.is("transaction") => {
+            Some("START TRANSACTION")
+        }
+        _ => None,
+    }
 }
 
 /// Whether `text` begins like a statement that a pooler may answer by itself: a look at the
@@ -265,23 +270,17 @@ const LEAVE_NOTHING: &[&[u8]] = &[
     b"array",
     b"as",
     b"between",
-    b"by",
     b"case",
     b"cast",
     b"check",
     b"coalesce",
     b"collate",
-    b"conflict",
     b"cross",
-    b"cube",
-    b"delete",
     b"distinct",
     b"else",
     b"except",
     b"exists",
-    b"explain",
     b"extract",
-    b"filter",
     b"from",
     b"greatest",
     b"group",
@@ -289,37 +288,27 @@ const LEAVE_NOTHING: &[&[u8]] = &[
     b"having",
     b"ilike",
     b"in",
-    b"index",
     b"intersect",
     b"interval",
     b"into",
     b"is",
     b"join",
-    b"key",
     b"lateral",
     b"least",
     b"like",
     b"limit",
-    b"materialized",
     b"not",
     b"nullif",
     b"offset",
     b"on",
     b"or",
     b"order",
-    b"over",
     b"overlay",
-    b"partition",
     b"position",
-    b"range",
     b"references",
     b"returning",
-    b"rollup",
     b"row",
-    b"rows",
     b"select",
-    b"set",
-    b"sets",
     b"some",
     b"substring",
     b"table",
@@ -330,17 +319,14 @@ const LEAVE_NOTHING: &[&[u8]] = &[
     b"trim",
     b"union",
     b"unique",
-    b"update",
     b"using",
     b"values",
     b"varchar",
     b"varying",
-    b"view",
     b"when",
     b"where",
     b"window",
     b"with",
-    b"within",
     b"normalize",
     b"numeric",
     b"decimal",
@@ -354,9 +340,6 @@ const LEAVE_NOTHING: &[&[u8]] = &[
     b"xmlagg",
     b"primary",
     b"foreign",
-    b"exclude",
-    b"include",
-    b"copy",
     b"only",
     b"json_array",
     b"json_object",
@@ -414,14 +397,20 @@ fn calls_only_harmless(statement: &[Token<'_>]) -> bool {
                 {
                     true
                 }
+                [_, Some(on), Some(Token::Word(_))] if on.is("on") && makes_index(statement) => {
+                    true
+                }
                 [_, Some(Token::Mark(b'.')), Some(Token::Word(name))] => {
                     let schema = previous.first().copied().flatten();
                     let of_catalog = matches!(schema, Some(Token::Word(s)) if s.eq_ignore_ascii_case(b"pg_catalog"));
                     of_catalog && is_harmless(name) || schema_of_insert(statement, name)
                 }
-                [.., Some(Token::Word(name))] => {
-                    is_harmless(name) || is_cte_or_alias(statement, name)
+                [_, before, Some(Token::Word(name))] => {
+                    is_harmless(name)
+                        || is_syntax(before.as_ref(), name)
+                        || is_cte_or_alias(statement, name)
                 }
+                [_, Some(on), Some(Token::QuotedName(_))] if on.is("on") => makes_index(statement),
                 [.., Some(Token::QuotedName(_))] => false,
                 _ => true,
             };
@@ -434,8 +423,31 @@ fn calls_only_harmless(statement: &[Token<'_>]) -> bool {
     true
 }
 
+/// `CREATE [UNIQUE] INDEX … ON table (…)`: behind ON stands a table and not a condition.
+fn makes_index(statement: &[Token<'_>]) -> bool {
+    statement.first().is_some_and(|t| t.is("create"))
+        && statement.iter().skip(1).take(2).any(|t| t.is("index"))
+}
+
+/// Words that may also be functions' names, where the one before shows that they are none.
+fn is_syntax(before: Option<&Token<'_>>, name: &[u8]) -> bool {
+    let name = name.to_ascii_lowercase();
+    let Some(before) = before else { return matches!(&*name, b"copy" | b"explain") };
+    let follows = |words: &[&str]| words.iter().any(|word| before.is(word));
+    match &*name {
+        b"by" => follows(&["group", "order", "partition"]),
+        b"conflict" => follows(&["on"]),
+        b"key" => follows(&["primary", "foreign"]),
+        b"materialized" => follows(&["as", "not"]),
+        b"range" => follows(&["by"]),
+        b"sets" => follows(&["grouping"]),
+        b"filter" | b"include" | b"over" => *before == Token::Mark(b')'),
+        _ => false,
+    }
+}
+
 fn names_a_relation(before: &Token<'_>) -> bool {
-    ["into", "copy", "table", "index", "view", "exists", "on", "references"]
+    ["into", "copy", "table", "index", "view", "exists", "references"]
         .iter()
         .any(|word| before.is(word))
 }
@@ -521,15 +533,15 @@ fn value_text(setting: &str, tokens: &[Token<'_>]) -> Option<String> {
             Token::Text(text) => {
                 let content = unquote(text)?;
                 if is_list {
-                    out.push('"');
-                    out.push_str(&content.replace('"', "\"\""));
-                    out.push('"');
+                    quote_where_needed(&mut out, &content);
                 } else {
                     out.push_str(&content);
                 }
             }
             Token::Word(name) => out.push_str(&lower(name)),
-            Token::QuotedName(name) if is_list => out.push_str(std::str::from_utf8(name).ok()?),
+            Token::QuotedName(name) if is_list => {
+                quote_where_needed(&mut out, &unquote_name(name)?);
+            }
             Token::QuotedName(name) => out.push_str(&unquote_name(name)?),
             Token::Number(number) => out.push_str(std::str::from_utf8(number).ok()?),
             Token::Mark(b',') => out.push_str(", "),
@@ -538,6 +550,18 @@ fn value_text(setting: &str, tokens: &[Token<'_>]) -> Option<String> {
         }
     }
     (!tokens.is_empty()).then_some(out)
+}
+
+/// As `quote_identifier` does it, but for keywords, which need no quotes in a list.
+fn quote_where_needed(out: &mut String, name: &str) {
+    let starts = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_');
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    if starts && name.chars().all(plain) {
+        return out.push_str(name);
+    }
+    out.push('"');
+    out.push_str(&name.replace('"', "\"\""));
+    out.push('"');
 }
 
 /// The content of a plain string; other quotings are not worth understanding here.

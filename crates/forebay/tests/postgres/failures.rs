@@ -1,1 +1,252 @@
-//! To be written.
+//! Servers that fail, queues that are full, and clients that speak nonsense: each is told
+//! once, with the right code.
+
+use forebay_pool::ClassName;
+use forebay_postgres::settings::ClientTls;
+use forebay_seam::net;
+use std::net::SocketAddr;
+
+use crate::bench::{Bench, connect, start, until};
+use crate::client::{Client, packet, query, show, startup, sync};
+
+const KILL: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'";
+
+#[tokio::test]
+async fn a_server_that_is_killed_costs_one_error_or_none() {
+    let bench = Bench::start(1).await;
+    // At rest: nobody notices.
+    let mut client = bench.client().await;
+    client.query("SELECT 1").await;
+    let mut direct = bench.direct().await;
+    direct.query(KILL).await;
+    let left = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()";
+    until("it is dead", async || direct.value(left).await == "1").await;
+    assert_eq!(client.query("SELECT 2").await, "T D[2] C[SELECT 1] Z[I]");
+    // In a transaction, and while it runs: the server's own words, once.
+    let killed = "E[57P01 terminating connection due to administrator command]";
+    client.query("BEGIN").await;
+    client.query("SELECT 1").await;
+    bench.direct().await.query(KILL).await;
+    assert_eq!(show(&client.until_ready(9).await), killed);
+    let mut client = bench.client().await;
+    client.send(&query("SELECT pg_sleep(30)")).await;
+    let running = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'active' AND query LIKE 'SELECT pg_sleep%'";
+    let mut direct = bench.direct().await;
+    until("it runs", async || direct.value(running).await == "1").await;
+    direct.query(KILL).await;
+    let answer = show(&client.until_ready(9).await);
+    assert!(answer.ends_with(killed) && answer.matches("E[").count() == 1, "{answer}");
+    bench.all_home().await;
+    assert_eq!(bench.client().await.query("SELECT 1").await, "T D[1] C[SELECT 1] Z[I]");
+}
+
+#[tokio::test]
+async fn clients_survive_a_restart_and_are_told_while_it_lasts() {
+    let mut cluster = tokio::task::spawn_blocking(|| start(Vec::new())).await.unwrap();
+    let bench = Bench::before(cluster.address(), "postgres", 2, |_| {});
+    let (mut a, mut b) = (bench.client().await, bench.client().await);
+    a.query("SET work_mem = '9MB'").await;
+    b.query("SELECT 1").await;
+    let mut cluster = tokio::task::spawn_blocking(move || {
+        cluster.stop().unwrap();
+        cluster
+    })
+    .await
+    .unwrap();
+    let told = a.query("SELECT 1").await;
+    assert!(told.starts_with("E[57P03 ") && told.ends_with(" Z[I]"), "{told}");
+    let refused = Client::connect(bench.address, "other", &[]).await.err().unwrap();
+    assert!(refused.starts_with("E[08001 "), "{refused}");
+    let cluster = tokio::task::spawn_blocking(move || {
+        cluster.restart().unwrap();
+        cluster
+    })
+    .await
+    .unwrap();
+    until("it serves again", async || a.query("SELECT 1").await == "T D[1] C[SELECT 1] Z[I]").await;
+    assert_eq!(a.value("SHOW work_mem").await, "9MB");
+    assert_eq!(b.value("SHOW work_mem").await, "4MB");
+    drop(cluster);
+}
+
+#[tokio::test]
+async fn a_full_queue_and_a_long_wait_say_when_to_come_again() {
+    let bench = Bench::with(1, |settings| {
+        let main = settings.servers.get_mut("main").unwrap();
+        main.queue_factor = 1;
+        for (name, class) in [
+            ("core", "{\"kind\": \"core\", \"checkout_timeout\": \"200ms\"}"),
+            ("agents", "{\"checkout_timeout\": \"5s\", \"ceiling\": 1}"),
+        ] {
+            main.classes.insert(ClassName::new(name), serde_json::from_str(class).unwrap());
+        }
+    })
+    .await;
+    let mut holder = bench.client().await;
+    holder.query("BEGIN").await;
+    holder.query("SELECT 1").await;
+    let mut client = bench.client().await;
+    client.send(&query("SELECT 1")).await;
+    let told = client.until_ready(1).await;
+    assert!(show(&told).starts_with("E[53300 "), "{}", show(&told));
+    let hint = crate::client::field(&told[0], b'H');
+    assert!(hint.starts_with("retry-after-ms="), "{hint}");
+    // The same connection goes on.
+    holder.query("COMMIT").await;
+    assert_eq!(client.query("SELECT 1").await, "T D[1] C[SELECT 1] Z[I]");
+}
+
+#[tokio::test]
+async fn whoever_cannot_be_let_in_is_told_why() {
+    let bench = Bench::with(2, |settings| settings.max_clients = 2).await;
+    let unknown = Client::connect(bench.address, "nowhere", &[]).await.err().unwrap();
+    assert_eq!(unknown, "E[3D000 database \"nowhere\" does not exist]");
+    let _a = bench.client().await;
+    until("one is in", async || bench.gateway.snapshot().clients == 1).await;
+    let _b = bench.client().await;
+    let refused = Client::connect(bench.address, &bench.database, &[]).await.err().unwrap();
+    assert_eq!(refused, "E[53300 sorry, too many clients already]");
+}
+
+#[tokio::test]
+async fn nonsense_is_refused_and_harms_nobody() {
+    let bench = Bench::start(1).await;
+    let mut good = bench.client().await;
+    let no_user = packet(&[&196_608_u32.to_be_bytes()[..], b"database\0x\0\0"].concat());
+    let old = packet(&[&131_072_u32.to_be_bytes()[..], b"user\0x\0\0"].concat());
+    for (first, code) in [
+        (no_user, "28000"),
+        (old, "0A000"),
+        (b"\x7f\xff\xff\xff....".to_vec(), "08P01"),
+        (b"GET / HTTP/1.1\r\n\r\n".to_vec(), "08P01"),
+        (
+            startup(&[("user", "forebay"), ("database", &bench.database), ("options", "nonsense")]),
+            "22023",
+        ),
+    ] {
+        let refused = Client::start(bench.address, &first).await.err().unwrap();
+        assert!(refused.starts_with(&format!("E[{code} ")), "{refused}");
+    }
+    for garbage in
+        [&b"Q\0\0\0\0"[..], b"Z\0\0\0\x04", b"P\0\0\0\x05x", b"B\0\0\0\x08xxxx", b"\0\0\0\0\x04"]
+    {
+        let mut client = bench.client().await;
+        client.send(&[garbage, &sync()].concat()).await;
+        let told = show(&client.until_ready(9).await);
+        assert!(told.starts_with("E[08P01 ") || told.is_empty(), "{told}");
+    }
+    assert_eq!(good.query("SELECT 1").await, "T D[1] C[SELECT 1] Z[I]");
+    bench.all_home().await;
+}
+
+fn ssl_request() -> Vec<u8> {
+    packet(&80_877_103_u32.to_be_bytes())
+}
+
+#[tokio::test]
+async fn plaintext_behind_a_request_for_tls_is_refused() {
+    let bench = Bench::start(1).await;
+    let smuggled = [ssl_request(), startup(&[("user", "forebay")])].concat();
+    let refused = Client::start(bench.address, &smuggled).await.err().unwrap();
+    assert!(refused.starts_with("E[08P01 "), "{refused}");
+}
+
+#[tokio::test]
+async fn tls_is_spoken_with_clients_and_with_the_server() {
+    use std::sync::Arc;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let certified = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let (cert, key) = (certified.cert.pem(), certified.signing_key.serialize_pem());
+    let folder = tempfile::tempdir().unwrap();
+    let (cert_file, key_file) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    std::fs::write(&cert_file, &cert).unwrap();
+    std::fs::write(&key_file, &key).unwrap();
+    let files = vec![("server.crt".into(), cert), ("server.key".into(), key)];
+    let cluster = tokio::task::spawn_blocking(|| {
+        use forebay::demo::cluster::{Cluster, ClusterSettings};
+        let settings = ClusterSettings {
+            settings: vec![("ssl".into(), "on".into())],
+            hba: vec![
+                "hostssl all all 127.0.0.1/32 trust".into(),
+                "host all all all reject".into(),
+            ],
+            files,
+            ..ClusterSettings::default()
+        };
+        Cluster::start(&forebay::demo::postgres_binaries::find().unwrap(), settings).unwrap()
+    })
+    .await
+    .unwrap();
+    let (port, address) = (cluster.port(), cluster.address());
+    let gateway = |mode: &'static str, host: &str, verifies: bool| {
+        let (host, roots) = (format!("{host}:{port}"), verifies.then(|| cert_file.clone()));
+        let tls = ClientTls { cert: cert_file.clone(), key: key_file.clone(), required: false };
+        Bench::before(address, "postgres", 1, move |settings| {
+            let main = settings.servers.get_mut("main").unwrap();
+            main.address = host;
+            main.sslmode = serde_json::from_value(mode.into()).unwrap();
+            main.sslrootcert = roots;
+            settings.tls = Some(tls);
+        })
+    };
+    for (mode, host, verifies) in [
+        ("require", "127.0.0.1", false),
+        ("prefer", "127.0.0.1", false),
+        ("allow", "127.0.0.1", false),
+        ("verify-full", "localhost", true),
+    ] {
+        let bench = gateway(mode, host, verifies);
+        let mut client = bench.client().await;
+        let encrypted = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+        assert_eq!(client.value(encrypted).await, "t", "{mode}");
+    }
+    for (mode, host, verifies) in [
+        ("verify-full", "127.0.0.1", true),
+        ("verify-full", "localhost", false),
+        ("disable", "127.0.0.1", false),
+    ] {
+        let bench = gateway(mode, host, verifies);
+        let refused = Client::connect(bench.address, "postgres", &[]).await.err();
+        assert!(refused.is_some(), "{mode} {host}");
+    }
+    // With a client.
+    let bench = gateway("require", "127.0.0.1", false);
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(certified.cert.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let mut tcp = net::connect(&[bench.address]).await.unwrap();
+    tcp.write_all(&ssl_request()).await.unwrap();
+    assert_eq!(tcp.read_u8().await.unwrap(), b'S');
+    let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+    let tls = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let mut tls = tls.connect(name, tcp).await.unwrap();
+    tls.write_all(&startup(&[("user", "forebay"), ("database", "postgres")])).await.unwrap();
+    tls.write_all(&query("SELECT repeat('x', 100000)")).await.unwrap();
+    let mut seen = Vec::new();
+    while seen.windows(6).filter(|w| w == b"Z\0\0\0\x05I").count() < 2 {
+        assert_ne!(tls.read_buf(&mut seen).await.unwrap(), 0);
+    }
+    assert!(seen.len() > 100_000);
+}
+
+#[tokio::test]
+async fn nobody_there_is_another_error_than_no_place() {
+    let nobody = net::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap().local_addr().unwrap();
+    let bench = Bench::before(nobody, "postgres", 1, |_| {});
+    let refused = Client::connect(bench.address, "postgres", &[]).await.err().unwrap();
+    assert!(refused.starts_with("E[08001 "), "{refused}");
+}
+
+#[tokio::test]
+async fn drivers_live_through_it_all() {
+    let bench = Bench::start(2).await;
+    let driver = connect(bench.address, &bench.database).await;
+    let row = driver.query_one("SELECT $1::text || 'b'", &[&"a"]).await.unwrap();
+    assert_eq!(row.get::<_, &str>(0), "ab");
+}

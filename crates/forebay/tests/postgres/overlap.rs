@@ -1,1 +1,43 @@
-//! To be written.
+//! A transaction that idles while its request waits for a call is found, once, and no value
+//! of its statement shows.
+
+use std::sync::Arc;
+
+use forebay_pool::overlap::{HoldKind, OutboundCall};
+use forebay_pool::{Request, TraceId};
+
+use crate::bench::Bench;
+
+const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+async fn found(statements: &[&str]) -> Vec<(HoldKind, String)> {
+    let bench = Bench::start(1).await;
+    let mut client = bench.client().await;
+    let mut events = bench.overlaps.events();
+    for statement in statements {
+        client.query(&format!("{statement} /*traceparent='{TRACE}',route='%2Fask'*/")).await;
+    }
+    let request = Request::new(Arc::from("default"), TraceId::from_traceparent(TRACE).unwrap());
+    let call = OutboundCall { destination: "model".into(), operation: "POST /v1".into() };
+    let calling = bench.overlaps.call_begins(&request, call);
+    drop(calling);
+    client.query("COMMIT").await;
+    let mut found = Vec::new();
+    while let Ok(overlap) = events.try_recv() {
+        assert_eq!((&*overlap.feature, &*overlap.destination), ("/ask", "model"));
+        found.push((overlap.kind, overlap.statement.to_string()));
+    }
+    found
+}
+
+#[tokio::test]
+async fn a_held_transaction_beside_a_call_is_found_once() {
+    let found = found(&["BEGIN", "SELECT 'secret', 42"]).await;
+    assert_eq!(found, [(HoldKind::Held, "SELECT ?, ?".to_owned())]);
+}
+
+#[tokio::test]
+async fn a_transaction_that_is_over_is_none() {
+    assert_eq!(found(&["BEGIN", "SELECT 1", "COMMIT"]).await, []);
+    assert_eq!(found(&["SELECT 1"]).await, []);
+}
