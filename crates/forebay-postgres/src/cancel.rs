@@ -69,8 +69,10 @@ impl Drop for Underway {
 enum Doing {
     #[default]
     Nothing,
-    /// Waiting for a connection: the cancel ends the wait.
-    Waiting,
+    /// Waiting for a connection: the cancel ends this wait.
+    Waiting(Arc<Notify>),
+    /// What we send ahead of its statement runs: the cancel is for the statement.
+    Preparing,
     Running {
         key: ServerKey,
         in_flight: Arc<InFlight>,
@@ -81,33 +83,67 @@ enum Doing {
 #[derive(Debug, Default)]
 pub(crate) struct Cancelable {
     doing: Mutex<Doing>,
-    pub(crate) cancelled_in_queue: Notify,
+    started: Notify,
+}
+
+/// What a cancel request meets.
+enum Aim {
+    Nothing,
+    /// In a moment the statement itself will run.
+    Soon,
+    At(ServerKey, Underway),
 }
 
 impl Cancelable {
-    pub(crate) fn waits(&self) {
-        *self.doing.lock() = Doing::Waiting;
+    /// Waits in line; the answer is told when that is cancelled.
+    pub(crate) fn waits(&self) -> Arc<Notify> {
+        let cancelled = Arc::new(Notify::new());
+        *self.doing.lock() = Doing::Waiting(Arc::clone(&cancelled));
+        cancelled
+    }
+
+    pub(crate) fn prepares(&self) {
+        *self.doing.lock() = Doing::Preparing;
     }
 
     pub(crate) fn runs(&self, key: &ServerKey, in_flight: &Arc<InFlight>) {
         let (key, in_flight) = (key.clone(), Arc::clone(in_flight));
         *self.doing.lock() = Doing::Running { key, in_flight };
+        self.started.notify_waiters();
     }
 
     pub(crate) fn rests(&self) {
         *self.doing.lock() = Doing::Nothing;
+        self.started.notify_waiters();
     }
 
     /// Notes a request as under way while the statement still runs.
-    fn aim(&self) -> Option<(ServerKey, Underway)> {
+    fn aim(&self) -> Aim {
         match &*self.doing.lock() {
-            Doing::Nothing => None,
-            Doing::Waiting => {
-                self.cancelled_in_queue.notify_one();
-                None
+            Doing::Nothing => Aim::Nothing,
+            Doing::Waiting(cancelled) => {
+                cancelled.notify_one();
+                Aim::Nothing
             }
-            Doing::Running { key, in_flight } => Some((key.clone(), in_flight.begin())),
+            Doing::Preparing => Aim::Soon,
+            Doing::Running { key, in_flight } => Aim::At(key.clone(), in_flight.begin()),
         }
+    }
+
+    /// As [`Cancelable::aim`], once what we send ahead has been answered.
+    async fn aim_at_statement(&self) -> Option<(ServerKey, Underway)> {
+        let mut started = std::pin::pin!(self.started.notified());
+        started.as_mut().enable();
+        if let Aim::At(key, underway) = match self.aim() {
+            Aim::Soon => {
+                drop(time::timeout(PATIENCE, started).await);
+                self.aim()
+            }
+            aim => aim,
+        } {
+            return Some((key, underway));
+        }
+        None
     }
 }
 
@@ -160,7 +196,7 @@ impl Registry {
             _ => return,
         };
         let Ok(_slot) = self.slots.try_acquire() else { return };
-        if let Some((key, underway)) = client.aim() {
+        if let Some((key, underway)) = client.aim_at_statement().await {
             if let Err(error) = send(&key).await {
                 tracing::warn!(%error, "a cancel request did not reach the server");
             }
@@ -216,12 +252,34 @@ mod tests {
     async fn a_wrong_secret_cancels_nothing() {
         let registry = Arc::new(Registry::default());
         let one = registry.register();
-        one.client.waits();
+        let cancelled = one.client.waits();
         registry.cancel(one.pid, one.secret ^ 1).await;
-        let told = one.client.cancelled_in_queue.notified();
-        assert!(time::timeout(Duration::from_millis(20), told).await.is_err());
+        assert!(time::timeout(Duration::from_millis(20), cancelled.notified()).await.is_err());
         registry.cancel(one.pid, one.secret).await;
-        one.client.cancelled_in_queue.notified().await;
+        cancelled.notified().await;
+    }
+
+    #[tokio::test]
+    async fn a_cancel_that_came_late_does_not_end_the_next_wait() {
+        let registry = Arc::new(Registry::default());
+        let one = registry.register();
+        let first = one.client.waits();
+        registry.cancel(one.pid, one.secret).await;
+        let second = one.client.waits();
+        assert!(time::timeout(Duration::from_millis(20), second.notified()).await.is_err());
+        first.notified().await;
+    }
+
+    #[tokio::test]
+    async fn a_cancel_waits_for_what_is_sent_ahead() {
+        let in_flight = InFlight::new();
+        let client = Cancelable::default();
+        let key = ServerKey { addresses: Arc::from([]), pid: 1, secret: 2 };
+        client.prepares();
+        let (aimed, ()) = tokio::join!(client.aim_at_statement(), async {
+            client.runs(&key, &in_flight);
+        });
+        assert!(aimed.is_some());
     }
 
     #[tokio::test]
@@ -230,10 +288,10 @@ mod tests {
         let client = Cancelable::default();
         let key = ServerKey { addresses: Arc::from([]), pid: 1, secret: 2 };
         client.runs(&key, &in_flight);
-        let (_, underway) = client.aim().unwrap();
+        let Aim::At(_, underway) = client.aim() else { panic!("it runs") };
         client.rests();
         assert!(!in_flight.is_settled());
-        assert!(client.aim().is_none(), "what has ended cannot be cancelled");
+        assert!(matches!(client.aim(), Aim::Nothing), "what has ended cannot be cancelled");
         drop(underway);
         in_flight.settled().await;
     }

@@ -32,6 +32,10 @@ pub(crate) enum Fault {
     UnknownDatabase(String),
     #[error("sorry, too many clients already")]
     TooManyClients,
+    #[error("a client may have {limit} prepared statements: close those that are done with")]
+    TooManyStatements { limit: usize },
+    #[error("{}", .0.text)]
+    Refused(ServerError),
     #[error("message of {length} bytes is longer than the limit of {limit}")]
     TooLong { length: usize, limit: usize },
     #[error("{0}")]
@@ -65,12 +69,13 @@ impl Fault {
             Self::WrongPassword(_) => "28P01",
             Self::UnknownDatabase(_) => "3D000",
             Self::TooManyClients => "53300",
-            Self::TooLong { .. } => "54000",
+            Self::TooLong { .. } | Self::TooManyStatements { .. } => "54000",
             Self::Cancelled => "57014",
             Self::InFailedTransaction => "25P02",
             Self::ServerLost { .. } => "08006",
             Self::Stopping => "57P01",
             Self::Replay(_) => "08006",
+            Self::Refused(said) => return said.code.clone(),
             Self::Checkout(error) => return checkout_code(error),
         };
         code.to_owned()
@@ -108,6 +113,9 @@ impl Fault {
 
     /// The server's own words, where it refused the login.
     fn server_said(&self) -> Option<&ServerError> {
+        if let Self::Refused(said) = self {
+            return Some(said);
+        }
         let Self::Checkout(CheckoutError::Denied { failure, .. }) = self else { return None };
         server_said(failure)
     }

@@ -13,7 +13,7 @@ use forebay_seam::net::TcpStream;
 
 use crate::fault::Fault;
 use crate::gateway::Inner;
-use crate::params::Settings;
+use crate::params::{Settings, is_fact};
 use crate::route::Who;
 use crate::scram::{self, Challenge, ScramError, Verifier};
 use crate::server::connector::Identity;
@@ -274,7 +274,7 @@ impl Greeting<'_> {
         let class_wish = settings.remove("forebay.class");
         let trace = settings.remove("forebay.traceparent");
         let feature = settings.remove("forebay.feature");
-        settings.retain(|name, _| !name.starts_with("forebay."));
+        settings.retain(|name, _| !name.starts_with("forebay.") && !is_fact(name));
         // As PostgreSQL does: bytes that are no printable ASCII become question marks.
         if let Some(name) = settings.get_mut("application_name") {
             *name = name

@@ -100,23 +100,40 @@ impl Applied {
         self.changed.retain(|name, _| base.get(name).is_some());
     }
 
-    /// The statement that brings the connection to `wanted`; `None` if it is there.
-    pub(crate) fn statement_to(&self, wanted: &Settings) -> Option<String> {
+    /// What brings the connection to `wanted`; `None` if it is there.
+    pub(crate) fn replay_of(&self, wanted: &Settings) -> Option<Replay> {
         if self.changed == *wanted {
             return None;
         }
         let mut sql = String::new();
-        for name in self.changed.keys().filter(|name| !wanted.contains_key(*name)) {
+        let mut stakes = Stakes::NameOnly;
+        // What may be set depends on the role, so an old one goes first and a new one last.
+        let by_role = |name: &str| name == ROLE;
+        let mut gone: Vec<_> =
+            self.changed.keys().filter(|name| !wanted.contains_key(*name)).collect();
+        gone.sort_by_key(|name| !by_role(name));
+        if let (Some(has), Some(wants)) = (self.changed.get(ROLE), wanted.get(ROLE))
+            && has != wants
+        {
+            sql.push_str("RESET ROLE;");
+        }
+        for name in gone {
+            stakes.raise_for(name);
             sql.push_str("RESET ");
             quote_name(&mut sql, name);
             sql.push(';');
         }
-        let missing = wanted.iter().filter(|(name, value)| match self.changed.get(*name) {
-            Some(has) => has != *value,
-            None => self.base.get(name) != Some(value.as_str()),
-        });
+        let mut missing: Vec<_> = wanted
+            .iter()
+            .filter(|(name, value)| match self.changed.get(*name) {
+                Some(has) => has != *value,
+                None => self.base.get(name) != Some(value.as_str()),
+            })
+            .collect();
+        missing.sort_by_key(|(name, _)| by_role(name));
         let mut sets = String::new();
         for (name, value) in missing {
+            stakes.raise_for(name);
             sets.push_str(if sets.is_empty() { "SELECT " } else { ", " });
             sets.push_str("pg_catalog.set_config(");
             quote_text(&mut sets, name);
@@ -125,7 +142,33 @@ impl Applied {
             sets.push_str(",false)");
         }
         sql.push_str(&sets);
-        (!sql.is_empty()).then_some(sql)
+        (!sql.is_empty()).then_some(Replay { sql, stakes })
+    }
+}
+
+const ROLE: &str = "role";
+
+/// What brings a connection to a client's settings.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Replay {
+    pub(crate) sql: String,
+    pub(crate) stakes: Stakes,
+}
+
+/// What a statement would suffer that runs although its settings could not be restored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stakes {
+    /// It runs under another application_name: no reason to wait for the answer.
+    NameOnly,
+    /// It may mean something else, or be allowed more.
+    Meaning,
+}
+
+impl Stakes {
+    fn raise_for(&mut self, setting: &str) {
+        if setting != "application_name" {
+            *self = Self::Meaning;
+        }
     }
 }
 
@@ -172,10 +215,10 @@ mod tests {
     #[test]
     fn nothing_is_sent_where_nothing_differs() {
         let mut server = logged_in();
-        assert_eq!(server.statement_to(&settings(&[])), None);
-        assert_eq!(server.statement_to(&settings(&[("timezone", "UTC")])), None);
+        assert_eq!(server.replay_of(&settings(&[])), None);
+        assert_eq!(server.replay_of(&settings(&[("timezone", "UTC")])), None);
         server.report("TimeZone", "CET");
-        assert_eq!(server.statement_to(&settings(&[("timezone", "CET")])), None);
+        assert_eq!(server.replay_of(&settings(&[("timezone", "CET")])), None);
     }
 
     #[test]
@@ -183,7 +226,7 @@ mod tests {
         let mut server = logged_in();
         server.report("TimeZone", "CET");
         server.set("work_mem", "64MB");
-        let sql = server.statement_to(&settings(&[("app.tenant", "o'b\\c")])).unwrap();
+        let sql = server.replay_of(&settings(&[("app.tenant", "o'b\\c")])).unwrap().sql;
         assert_eq!(
             sql,
             "RESET \"timezone\";RESET \"work_mem\";\
@@ -198,6 +241,25 @@ mod tests {
         server.set("a.b", "1");
         server.report("TimeZone", "UTC");
         server.reset_all();
-        assert_eq!(server.statement_to(&Settings::new()), None);
+        assert_eq!(server.replay_of(&Settings::new()), None);
+    }
+
+    #[test]
+    fn an_old_role_goes_first_and_a_new_one_comes_last() {
+        let mut server = logged_in();
+        server.set("role", "old");
+        server.set("log_statement", "all");
+        let sql = server.replay_of(&settings(&[("role", "new"), ("work_mem", "1MB")])).unwrap().sql;
+        let order = ["RESET ROLE", "log_statement", "work_mem", "'role','new'"];
+        let places: Vec<_> = order.iter().map(|part| sql.find(part).unwrap()).collect();
+        assert!(places.is_sorted(), "{sql}");
+    }
+
+    #[test]
+    fn only_a_name_needs_no_answer() {
+        let server = logged_in();
+        let stakes = |pairs| server.replay_of(&settings(pairs)).unwrap().stakes;
+        assert_eq!(stakes(&[("application_name", "a")]), Stakes::NameOnly);
+        assert_eq!(stakes(&[("application_name", "a"), ("role", "b")]), Stakes::Meaning);
     }
 }

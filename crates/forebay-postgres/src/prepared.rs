@@ -33,14 +33,7 @@ pub(crate) struct Statement {
 }
 
 impl Statement {
-    fn new(id: StatementId, text: &[u8], types: &[u8]) -> Self {
-        let mut effects = effect::of(text);
-        let effect = match effects.len() {
-            0 => Effect::Clean,
-            1 => effects.remove(0),
-            // The server refuses it.
-            _ => Effect::Dirty,
-        };
+    fn new(id: StatementId, text: &[u8], types: &[u8], effect: Effect) -> Self {
         let name = [PREFIX, id.to_string().as_bytes()].concat();
         Self {
             id,
@@ -55,6 +48,22 @@ impl Statement {
     pub(crate) fn parse<'a>(&'a self, name: &'a [u8]) -> Parse<'a> {
         Parse { name, text: &self.text, types: &self.types }
     }
+}
+
+/// What one statement may leave behind.
+pub(crate) fn effect_of(text: &[u8]) -> Effect {
+    let mut effects = effect::of(text);
+    match effects.len() {
+        0 => Effect::Clean,
+        1 => effects.remove(0),
+        // The server refuses it.
+        _ => Effect::Dirty,
+    }
+}
+
+/// What makes two statements one.
+fn key_of(text: &[u8], types: &[u8], path: Option<&str>) -> Vec<u8> {
+    [text, &[0], types, path.map(str::as_bytes).unwrap_or_default()].concat()
 }
 
 /// Every text that some client has prepared by name.
@@ -76,14 +85,15 @@ impl Statements {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The statement that all clients with this text and these types share.
-    pub(crate) fn shared(&self, text: &[u8], types: &[u8]) -> Arc<Statement> {
-        let key = [text, &[0], types].concat();
+    /// The statement that all clients with this text, these types and this search path
+    /// share. Names in a text mean other tables on another path.
+    pub(crate) fn shared(&self, text: &[u8], types: &[u8], path: Option<&str>) -> Arc<Statement> {
+        let key = key_of(text, types, path);
         let mut known = self.known.lock();
         if let Some(statement) = known.by_text.get(&*key).and_then(Weak::upgrade) {
             return statement;
         }
-        let statement = Arc::new(Statement::new(self.next_id(), text, types));
+        let statement = Arc::new(Statement::new(self.next_id(), text, types, effect_of(text)));
         if known.by_text.len() >= known.sweep_at {
             known.by_text.retain(|_, statement| statement.strong_count() > 0);
             known.sweep_at = (known.by_text.len() * 2).max(1024);
@@ -94,8 +104,8 @@ impl Statements {
 
     /// The same text under another name, since the plans that servers keep under this one are
     /// of no use any more.
-    pub(crate) fn renewed(&self, stale: &Statement) -> Arc<Statement> {
-        let key = [&*stale.text, &[0], &*stale.types].concat();
+    pub(crate) fn renewed(&self, stale: &Statement, path: Option<&str>) -> Arc<Statement> {
+        let key = key_of(&stale.text, &stale.types, path);
         {
             let mut known = self.known.lock();
             let current = known.by_text.get(&*key).and_then(Weak::upgrade);
@@ -103,12 +113,23 @@ impl Statements {
                 known.by_text.remove(&*key);
             }
         }
-        self.shared(&stale.text, &stale.types)
+        self.shared(&stale.text, &stale.types, path)
     }
 
     /// A statement of one client only: the unnamed one.
     pub(crate) fn own(&self, text: &[u8], types: &[u8]) -> Arc<Statement> {
-        Arc::new(Statement::new(self.next_id(), text, types))
+        self.with_effect(text, types, effect_of(text))
+    }
+
+    /// A statement of one client only whose effect its text does not tell.
+    pub(crate) fn with_effect(&self, text: &[u8], types: &[u8], effect: Effect) -> Arc<Statement> {
+        Arc::new(Statement::new(self.next_id(), text, types, effect))
+    }
+
+    /// What the texts mean may have changed: whoever prepares one from now on gets it anew.
+    /// Those who have one keep it, as they would without us.
+    pub(crate) fn outdate(&self) {
+        self.known.lock().by_text.clear();
     }
 }
 
@@ -119,27 +140,27 @@ mod tests {
     #[test]
     fn the_same_text_and_types_are_one_statement() {
         let statements = Statements::default();
-        let one = statements.shared(b"SELECT $1", &[0, 0]);
-        assert_eq!(one.id, statements.shared(b"SELECT $1", &[0, 0]).id);
-        assert_ne!(one.id, statements.shared(b"SELECT $1", &[0, 1, 0, 0, 0, 23]).id);
+        let one = statements.shared(b"SELECT $1", &[0, 0], None);
+        assert_eq!(one.id, statements.shared(b"SELECT $1", &[0, 0], None).id);
+        assert_ne!(one.id, statements.shared(b"SELECT $1", &[0, 1, 0, 0, 0, 23], None).id);
         assert_ne!(one.id, statements.own(b"SELECT $1", &[0, 0]).id);
     }
 
     #[test]
     fn a_stale_statement_is_renewed_once_for_all() {
         let statements = Statements::default();
-        let stale = statements.shared(b"SELECT * FROM t", &[0, 0]);
-        let renewed = statements.renewed(&stale);
+        let stale = statements.shared(b"SELECT * FROM t", &[0, 0], None);
+        let renewed = statements.renewed(&stale, None);
         assert_ne!(stale.id, renewed.id);
-        assert_eq!(statements.renewed(&stale).id, renewed.id);
-        assert_eq!(statements.shared(b"SELECT * FROM t", &[0, 0]).id, renewed.id);
+        assert_eq!(statements.renewed(&stale, None).id, renewed.id);
+        assert_eq!(statements.shared(b"SELECT * FROM t", &[0, 0], None).id, renewed.id);
     }
 
     #[test]
     fn what_nobody_has_any_more_is_forgotten() {
         let statements = Statements::default();
         for n in 0..10_000 {
-            statements.shared(format!("SELECT {n}").as_bytes(), &[0, 0]);
+            statements.shared(format!("SELECT {n}").as_bytes(), &[0, 0], None);
         }
         assert!(statements.known.lock().by_text.len() <= 1024);
     }

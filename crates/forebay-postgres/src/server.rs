@@ -76,6 +76,17 @@ pub(crate) enum Skips {
     ToSync,
 }
 
+/// Whether more of the client's messages may be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gate {
+    Open,
+    /// The rest of this batch.
+    AfterBatch,
+    /// What was sent decides what may follow, or what follows has to be: not before all
+    /// answers are here.
+    UntilAnswered,
+}
+
 /// A logged-in server connection.
 pub(crate) struct Server {
     pub(crate) stream: Stream,
@@ -96,6 +107,7 @@ pub(crate) struct Server {
     /// Extended-protocol messages were sent since the last Sync.
     pub(crate) unsynced: bool,
     pub(crate) skips: Skips,
+    pub(crate) gate: Gate,
     pub(crate) settings: Applied,
     pub(crate) prepared: LruCache<StatementId, ()>,
     /// Whose unnamed statement it has.
@@ -119,6 +131,7 @@ impl Server {
             copy: CopyIn::None,
             unsynced: false,
             skips: Skips::Nothing,
+            gate: Gate::Open,
             settings: Applied::default(),
             prepared: LruCache::new(max_prepared),
             unnamed: None,
@@ -137,6 +150,12 @@ impl Server {
             && self.streaming == 0
             && !self.unsynced
             && self.copy == CopyIn::None
+    }
+
+    /// Would a statement of now be carried out? Not known while an answer is owed that may
+    /// end in another status.
+    pub(crate) fn transaction_is_known_to_work(&self) -> bool {
+        self.status != TxStatus::Failed && !self.awaited.iter().any(Awaited::ends_with_ready)
     }
 
     /// Fit for the next owner as it is.

@@ -88,6 +88,23 @@ enum Intake {
     SkipToSync,
 }
 
+/// What a command did to the session's settings; of use once its transaction commits.
+#[derive(Debug)]
+enum Change {
+    Set {
+        name: String,
+        value: String,
+    },
+    Reset {
+        name: String,
+    },
+    ResetAll,
+    /// Changes behind this one may be taken back.
+    Savepoint {
+        name: String,
+    },
+}
+
 pub(crate) struct Session {
     gateway: Arc<Inner>,
     who: Who,
@@ -109,8 +126,10 @@ pub(crate) struct Session {
     wanted: Settings,
     /// What it wanted at its start: RESET goes back to that.
     wanted_at_start: Settings,
-    /// Settings of the open transaction.
-    uncommitted: Vec<(String, Option<String>)>,
+    /// What the open transaction did to settings.
+    uncommitted: Vec<Change>,
+    /// Something has failed since the last ReadyForQuery, and no transaction ended since.
+    failed: bool,
     statements: HashMap<Bytes, Arc<Statement>>,
     unnamed: Option<Arc<Statement>>,
     /// What executing a portal does.
@@ -126,8 +145,6 @@ pub(crate) struct Session {
     pin_told: Option<PinReason>,
     /// The server has said why it ends the connection.
     server_said_goodbye: bool,
-    /// The last command of a transaction was a ROLLBACK.
-    rolled_back: bool,
     work: Work,
     idling: Option<Idling>,
 }
@@ -175,6 +192,7 @@ impl Session {
             wanted_at_start: wanted.clone(),
             wanted,
             uncommitted: Vec::new(),
+            failed: false,
             statements: HashMap::new(),
             unnamed: None,
             portals: HashMap::new(),
@@ -185,7 +203,6 @@ impl Session {
             pin: None,
             pin_told: None,
             server_said_goodbye: false,
-            rolled_back: false,
             work: Work::default(),
             idling: None,
         }

@@ -62,6 +62,8 @@ pub(crate) enum Purpose {
     Settings,
     /// The client's BEGIN, which was answered before.
     Begin,
+    /// A transaction that has failed, as the client was told of its own.
+    FailedBegin,
 }
 
 impl Awaited {

@@ -6,12 +6,12 @@
 
 use std::sync::Arc;
 
-use bytes::Buf;
 use forebay_pool::{Ask, Condition};
 
 use super::Session;
 use crate::fault::Fault;
 use crate::params::Reported;
+use crate::server::ServerFailure;
 use crate::wire::TxStatus;
 use crate::wire::backend;
 
@@ -47,9 +47,11 @@ impl Session {
         let ask = Ask { identity: self.who.identity.clone(), class, request: None, deadline: None };
         let mut lease = self.who.backend.pool.checkout(ask).await?;
         let server = &mut **lease.connection();
-        if let Some(sql) = server.settings.statement_to(&self.wanted) {
-            if let Err(failure) = server.run(&sql).await {
-                return Err(Fault::Replay(failure.to_string()));
+        if let Some(replay) = server.settings.replay_of(&self.wanted) {
+            match server.run(&replay.sql).await {
+                Ok(()) => {}
+                Err(ServerFailure::Refused(said)) => return Err(Fault::Refused(said)),
+                Err(failure) => return Err(Fault::Replay(failure.to_string())),
             }
             for (name, value) in &mut self.wanted {
                 match server.settings.now.get(name) {
@@ -59,7 +61,6 @@ impl Session {
             }
         }
         let reported = Arc::new(server.settings.now.clone());
-        server.inbox.advance(0);
         let condition = if server.is_clean() { Condition::Clean } else { Condition::Unknown };
         lease.give_back(condition);
         let (identity, asked) = (&self.who.identity, &self.who.settings);

@@ -6,21 +6,23 @@
 
 use std::sync::Arc;
 
-use bytes::Buf;
+use bytes::{Buf, Bytes};
 use forebay_pool::Condition;
 use forebay_pool::overlap::{HoldKind, IdleTransaction};
 use forebay_seam::time;
 use smallvec::SmallVec;
 
-use super::{End, Session};
+use super::{Change, End, Session};
 use crate::fault::Fault;
 use crate::params::is_fact;
+use crate::prepared::{PREFIX, StatementId};
 use crate::server::answers::{Awaited, NameChange, Origin, Purpose};
 use crate::server::{CopyIn, Residue, Server, Skips};
 use crate::settings::PoolMode;
 use crate::sql::effect::Effect;
 use crate::sql::shape;
 use crate::wire::backend::{self, ServerError, Severity};
+use crate::wire::frontend;
 use crate::wire::{Fields, HEADER, Header, Malformed, TxStatus};
 
 /// Messages whose body we read are never longer than this.
@@ -50,8 +52,11 @@ impl Session {
             let unread = server.inbox.get(server.passed..).unwrap_or_default();
             let Some(header) = Header::read(unread)? else { break };
             let is_own = matches!(server.awaited.front(), Some(Awaited::OwnQuery(_)));
-            let streams =
-                matches!(header.tag, b'D' | b'd' | b'T' | b'E' | b'N' | b'A' | b'V' | b't');
+            let streams = match header.tag {
+                // Read whole where that is possible: it may name a statement by our name.
+                b'E' => header.body > LONGEST_READ,
+                tag => matches!(tag, b'D' | b'd' | b'T' | b'N' | b'A' | b'V' | b't'),
+            };
             if !streams && header.body > LONGEST_READ {
                 return Err(Malformed::Length(i32::MAX).into());
             }
@@ -129,10 +134,7 @@ impl Session {
                 Ok(Show::Pass)
             }
             b'Z' => self.ready(body),
-            b'E' => {
-                self.failed()?;
-                Ok(Show::Pass)
-            }
+            b'E' => self.failed(),
             b'S' => {
                 let (name, value) = backend::read_parameter_status(body)?;
                 server.settings.report(name, value);
@@ -172,6 +174,7 @@ impl Session {
         let Some(lease) = &mut self.link else { return Ok(Show::Hide) };
         let server = &mut **lease.connection();
         match header.tag {
+            b'E' if purpose == Purpose::FailedBegin => Ok(Show::Hide),
             b'E' => {
                 let unread = server.inbox.get(server.passed..).unwrap_or_default();
                 let body = unread.get(HEADER..header.whole().min(unread.len())).unwrap_or_default();
@@ -187,6 +190,9 @@ impl Session {
                 server.status =
                     TxStatus::from_byte(Fields::new(body).u8()?).ok_or(Malformed::Value)?;
                 server.awaited.pop_front();
+                if !matches!(server.awaited.front(), Some(Awaited::OwnQuery(_))) {
+                    self.registration.client.runs(&server.key, &server.in_flight);
+                }
                 if purpose == Purpose::Settings {
                     self.settings_replayed();
                 }
@@ -234,69 +240,144 @@ impl Session {
 
     /// A command of the client's has succeeded.
     fn completed(&mut self, tag: &[u8], effect: Option<Effect>) {
-        self.rolled_back = tag.starts_with(b"ROLLBACK");
-        let Some(lease) = &mut self.link else { return };
-        let server = &mut **lease.connection();
+        if changes_meanings(tag) {
+            self.gateway.statements.outdate();
+        }
+        let savepoint = |changes: &[Change], wanted: &str| {
+            let is_it = |c: &Change| matches!(c, Change::Savepoint { name } if name == wanted);
+            changes.iter().rposition(is_it)
+        };
         match effect {
-            None | Some(Effect::Clean | Effect::Dirty | Effect::Pin(_)) => {}
-            Some(Effect::Set { name, value }) => {
-                if name.starts_with("forebay.") {
-                    self.note_own_setting(&name, &value);
-                }
-                self.uncommitted.push((name, Some(value)));
+            Some(Effect::Set { name, value }) if name.starts_with("forebay.") => {
+                self.note_own_setting(&name, &value);
             }
-            Some(Effect::Reset { name }) => self.uncommitted.push((name, None)),
-            Some(Effect::ResetAll | Effect::DiscardAll) => {
-                server.settings.reset_all();
-                self.uncommitted.clear();
-                self.wanted.clone_from(&self.wanted_at_start);
-                if tag.starts_with(b"DISCARD") {
-                    self.statements.clear();
-                }
+            Some(Effect::Set { name, value }) => self.uncommitted.push(Change::Set { name, value }),
+            Some(Effect::Reset { name }) => self.uncommitted.push(Change::Reset { name }),
+            Some(Effect::ResetAll) => self.uncommitted.push(Change::ResetAll),
+            Some(Effect::DiscardAll) => {
+                self.uncommitted.push(Change::ResetAll);
+                self.forget_statements();
+                self.pin = None;
             }
-            Some(Effect::Deallocate { name: None }) => self.statements.clear(),
+            Some(Effect::Deallocate { name: None }) => self.forget_statements(),
             Some(Effect::Deallocate { name: Some(name) }) => {
-                self.statements.remove(name.as_bytes());
+                let gone = self.statements.remove(name.as_bytes());
+                if let (Some(gone), Some(lease)) = (gone, &mut self.link) {
+                    lease.connection().prepared.pop(&gone.id);
+                }
             }
-            Some(Effect::PartialRollback) => {
-                // Which settings are left is the server's knowledge: it is reset later.
-                self.uncommitted.clear();
+            // Without changes before it, there is nothing to come back to.
+            Some(Effect::Savepoint { name }) if !self.uncommitted.is_empty() => {
+                self.uncommitted.push(Change::Savepoint { name });
+            }
+            Some(Effect::Release { name }) => {
+                if let Some(at) = savepoint(&self.uncommitted, &name) {
+                    let kept = self.uncommitted.split_off(at).into_iter();
+                    let kept = kept.filter(|change| !matches!(change, Change::Savepoint { .. }));
+                    self.uncommitted.extend(kept);
+                }
+            }
+            Some(Effect::RollbackTo { name }) => {
+                let at = savepoint(&self.uncommitted, &name);
+                self.uncommitted.truncate(at.map_or(0, |at| at + 1));
+            }
+            None
+            | Some(Effect::Clean | Effect::Dirty | Effect::Pin(_) | Effect::Savepoint { .. }) => {
+                if tag.starts_with(b"COMMIT") || tag.starts_with(b"PREPARE TRANSACTION") {
+                    self.commit_settings();
+                    self.failed = false;
+                } else if tag.starts_with(b"ROLLBACK") {
+                    self.uncommitted.clear();
+                    self.failed = false;
+                }
+            }
+        }
+    }
+
+    fn forget_statements(&mut self) {
+        self.statements.clear();
+        if let Some(lease) = &mut self.link {
+            lease.connection().prepared.clear();
+        }
+    }
+
+    /// What the transaction did to settings is the session's from now on.
+    fn commit_settings(&mut self) {
+        let Some(lease) = &mut self.link else { return };
+        let settings = &mut lease.connection().settings;
+        for change in std::mem::take(&mut self.uncommitted) {
+            match change {
+                Change::Set { name, value } => {
+                    settings.set(&name, &value);
+                    let value = settings.now.get(&name).map_or(value, str::to_owned);
+                    if !is_fact(&name) {
+                        self.wanted.insert(name, value);
+                    }
+                }
+                Change::Reset { name } => {
+                    settings.reset(&name);
+                    match self.wanted_at_start.get(&name) {
+                        Some(value) => drop(self.wanted.insert(name, value.clone())),
+                        None => drop(self.wanted.remove(&name)),
+                    }
+                }
+                Change::ResetAll => {
+                    settings.reset_all();
+                    self.wanted.clone_from(&self.wanted_at_start);
+                }
+                Change::Savepoint { .. } => {}
             }
         }
     }
 
     /// The server failed what is at the front: what follows up to Sync is skipped.
-    fn failed(&mut self) -> Result<(), End> {
-        let Some(lease) = &mut self.link else { return Ok(()) };
+    fn failed(&mut self) -> Result<Show, End> {
+        self.failed = true;
+        let Some(lease) = &mut self.link else { return Ok(Show::Hide) };
         let server = &mut **lease.connection();
         server.copy = CopyIn::None;
         let unread = server.inbox.get(server.passed..).unwrap_or_default();
         let header = Header::read(unread)?;
         let whole = header.map_or(0, Header::whole).min(unread.len());
-        let body = unread.get(HEADER..whole).unwrap_or_default();
-        let said = ServerError::read(body);
+        let body = Bytes::copy_from_slice(unread.get(HEADER..whole).unwrap_or_default());
+        let said = ServerError::read(&body);
         if said.severity == Severity::Fatal {
             self.server_said_goodbye = true;
         }
         if said.stale_plan {
             self.forget_stale_plan();
         }
-        let Some(lease) = &mut self.link else { return Ok(()) };
+        let Some(lease) = &mut self.link else { return Ok(Show::Hide) };
         let server = &mut **lease.connection();
-        // A simple query, or the commit at a Sync, ends with its own ReadyForQuery.
-        if server.awaited.front().is_none_or(Awaited::ends_with_ready) {
-            return Ok(());
-        }
-        // Everything else up to Sync is skipped, simple queries too.
-        while server.awaited.front().is_some_and(|awaited| !matches!(awaited, Awaited::Sync)) {
-            if let Some(skipped) = server.awaited.pop_front() {
+        let renamed = backend::rename(&body, PREFIX, |ours| {
+            let id: StatementId = std::str::from_utf8(ours).ok()?.parse().ok()?;
+            self.statements.iter().find(|(_, s)| s.id == id).map(|(name, _)| name.clone())
+        });
+        // A simple query, or the commit at a Sync, ends with its own ReadyForQuery; after
+        // everything else all up to Sync is skipped, simple queries too.
+        if !server.awaited.front().is_none_or(Awaited::ends_with_ready) {
+            let end = server.awaited.iter().position(|awaited| matches!(awaited, Awaited::Sync));
+            let end = end.unwrap_or(server.awaited.len());
+            let first = server.awaited.front().map(|front| {
+                // It is gone before its successor is looked at.
+                matches!(front, Awaited::Parse { change: Some(NameChange::Unnamed(_)), .. })
+            });
+            let skipped: Vec<_> = server.awaited.drain(..end).collect();
+            for skipped in skipped.into_iter().rev() {
                 take_back(server, &mut self.statements, &mut self.unnamed, skipped);
             }
+            if first == Some(true) {
+                self.unnamed = None;
+            }
+            if server.awaited.is_empty() {
+                server.skips = Skips::ToSync;
+                server.unsynced = true;
+            }
         }
-        if server.awaited.is_empty() {
-            server.skips = Skips::ToSync;
-        }
-        Ok(())
+        let Some(renamed) = renamed else { return Ok(Show::Pass) };
+        self.keep_passed();
+        frontend::message(&mut self.outbox, b'E', |out| out.extend_from_slice(&renamed));
+        Ok(Show::Hide)
     }
 
     /// A table has changed under a prepared statement. Every connection has its own plan, so
@@ -309,8 +390,9 @@ impl Session {
             _ => None,
         };
         let known = &self.gateway.statements;
+        let path = self.wanted.get("search_path").map(String::as_str);
         for statement in self.statements.values_mut().filter(|s| Some(s.id) == stale) {
-            *statement = known.renewed(statement);
+            *statement = known.renewed(statement, path);
         }
     }
 
@@ -330,7 +412,7 @@ impl Session {
             }
             server.awaited.pop_front();
             self.keep_passed();
-            crate::wire::frontend::write_bare(&mut self.outbox, tag);
+            frontend::write_bare(&mut self.outbox, tag);
         }
     }
 
@@ -346,26 +428,14 @@ impl Session {
         server.status = status;
         server.copy = CopyIn::None;
         self.status = status;
+        let failed = std::mem::take(&mut self.failed);
         if status == TxStatus::Idle {
-            let rolled_back = std::mem::take(&mut self.rolled_back);
-            let kept = std::mem::take(&mut self.uncommitted);
-            for (name, value) in kept.into_iter().filter(|_| !rolled_back) {
-                match value {
-                    Some(value) => {
-                        server.settings.set(&name, &value);
-                        if server.settings.now.get(&name).is_none() {
-                            self.wanted.insert(name, value);
-                        }
-                    }
-                    None => {
-                        server.settings.reset(&name);
-                        match self.wanted_at_start.get(&name) {
-                            Some(value) => drop(self.wanted.insert(name, value.clone())),
-                            None => drop(self.wanted.remove(&name)),
-                        }
-                    }
-                }
+            self.portals.clear();
+            if failed {
+                // A transaction that nobody began ends with its error.
+                self.uncommitted.clear();
             }
+            self.commit_settings();
         }
         Ok(Show::Pass)
     }
@@ -378,10 +448,12 @@ impl Session {
             return;
         }
         if server.status == TxStatus::Idle {
+            self.work = super::Work::default();
             if self.who.mode == PoolMode::Transaction && self.pin.is_none() {
                 self.part_with_server();
-                self.work = super::Work::default();
-                self.portals.clear();
+            } else {
+                // RESET goes back to the client's start values, which the server does not know.
+                self.replay_settings();
             }
             if let Some(reason) = self.pin
                 && self.pin_told != self.pin
@@ -438,6 +510,11 @@ impl Session {
     }
 }
 
+/// Do names in statements perhaps mean something else, once a command with this tag ran?
+fn changes_meanings(tag: &[u8]) -> bool {
+    [&b"ALTER "[..], b"DROP ", b"CREATE VIEW"].iter().any(|command| tag.starts_with(command))
+}
+
 fn out_of_turn(tag: u8) -> End {
     Fault::Unexpected { tag, state: "from the server" }.into()
 }
@@ -449,7 +526,7 @@ fn expect(front: Option<Awaited>, tag: u8, is: fn(&Awaited) -> bool) -> Result<S
 /// A message was skipped or failed: what it would have changed did not change.
 fn take_back(
     server: &mut Server,
-    statements: &mut std::collections::HashMap<bytes::Bytes, Arc<crate::prepared::Statement>>,
+    statements: &mut std::collections::HashMap<Bytes, Arc<crate::prepared::Statement>>,
     unnamed: &mut Option<Arc<crate::prepared::Statement>>,
     skipped: Awaited,
 ) {

@@ -9,6 +9,8 @@ use forebay_pool::{Ask, CheckoutError, Lease};
 
 use super::{End, HIGH_WATER, Session};
 use crate::fault::Fault;
+use crate::params::Stakes;
+use crate::server::Gate;
 use crate::server::answers::{Awaited, Purpose};
 use crate::server::connector::Postgres;
 use crate::sql::tags;
@@ -44,22 +46,40 @@ impl Session {
     pub(super) fn prepare_link(&mut self) {
         let Some(lease) = &mut self.link else { return };
         let server = &mut **lease.connection();
-        self.registration.client.runs(&server.key, &server.in_flight);
-        match server.settings.statement_to(&self.wanted) {
-            Some(sql) => {
-                frontend::write_query(&mut server.outbox, &sql);
-                server.unnamed = None;
-                server.awaited.push_back(Awaited::OwnQuery(Purpose::Settings));
-            }
-            None => self.tell_reported(),
+        server.gate = Gate::Open;
+        if !self.replay_settings() {
+            self.tell_reported();
         }
         let Some(lease) = &mut self.link else { return };
         let server = &mut **lease.connection();
         if let Some(begin) = self.begin.take() {
             frontend::message(&mut server.outbox, b'Q', |out| frontend::cstr(out, &begin));
             server.unnamed = None;
-            server.awaited.push_back(Awaited::OwnQuery(Purpose::Begin));
+            let failed = self.status == TxStatus::Failed;
+            let purpose = if failed { Purpose::FailedBegin } else { Purpose::Begin };
+            server.awaited.push_back(Awaited::OwnQuery(purpose));
         }
+        if server.awaited.is_empty() {
+            self.registration.client.runs(&server.key, &server.in_flight);
+        } else {
+            self.registration.client.prepares();
+        }
+    }
+
+    /// Sends what the connection lacks of the client's settings; `false` if it lacks nothing.
+    pub(super) fn replay_settings(&mut self) -> bool {
+        let Some(lease) = &mut self.link else { return false };
+        let server = &mut **lease.connection();
+        let Some(replay) = server.settings.replay_of(&self.wanted) else { return false };
+        frontend::write_query(&mut server.outbox, &replay.sql);
+        // A statement that runs under another path, role or time zone than its client's may
+        // do harm, so it is not sent before these are certain.
+        if replay.stakes == Stakes::Meaning {
+            server.gate = Gate::UntilAnswered;
+        }
+        server.unnamed = None;
+        server.awaited.push_back(Awaited::OwnQuery(Purpose::Settings));
+        true
     }
 
     /// Class, feature and request of the statement at hand.
@@ -84,10 +104,9 @@ impl Session {
         ask: Ask<crate::server::connector::Identity>,
     ) -> Result<Result<Lease<Postgres>, Fault>, End> {
         let pool = self.who.backend.pool.clone();
-        let registration = &self.registration.client;
-        registration.waits();
+        let cancelled = self.registration.client.waits();
         let mut checkout = std::pin::pin!(pool.checkout(ask));
-        let mut cancelled = std::pin::pin!(registration.cancelled_in_queue.notified());
+        let mut cancelled = std::pin::pin!(cancelled.notified());
         let (client, inbox, outbox) = (&mut self.client, &mut self.inbox, &mut self.outbox);
         let waited = poll_fn(|cx| {
             use std::future::Future;

@@ -12,9 +12,9 @@ use forebay_pool::{Request, TraceId};
 
 use super::{End, Intake, Next, Session};
 use crate::fault::Fault;
-use crate::prepared::{PREFIX, Statement};
+use crate::prepared::{self, PREFIX, Statement};
 use crate::server::answers::{Awaited, NameChange, Origin};
-use crate::server::{CopyIn, Residue, Server, Skips};
+use crate::server::{CopyIn, Gate, Residue, Server, Skips};
 use crate::sql::effect::{self, Effect, PinReason};
 use crate::sql::tags::{self, Tags};
 use crate::wire::backend::{self, Severity};
@@ -29,12 +29,14 @@ const STREAM_FROM: usize = 64 * 1024;
 const HEAD: usize = 4 * 1024;
 /// Named statements of one client; a client that needs more leaks them.
 const MOST_STATEMENTS: usize = 10_000;
+/// Opens a transaction that has failed: the savepoint does not exist.
+const FAILED_BEGIN: &[u8] = b"BEGIN; ROLLBACK TO SAVEPOINT forebay";
 
 impl Session {
     /// Digests what the client has sent, as far as that goes now.
     pub(super) fn outward(&mut self) -> Result<Next, End> {
         loop {
-            if !self.pass_streaming() {
+            if !self.pass_streaming() || self.is_gated() {
                 return Ok(Next::Exchange);
             }
             let Some(header) = Header::read(&self.inbox)? else { return Ok(Next::Exchange) };
@@ -56,6 +58,16 @@ impl Session {
                 Step::Leave => return Ok(Next::Leave),
             }
         }
+    }
+
+    /// Must answers come before more may be sent? A COPY's data may always follow.
+    fn is_gated(&mut self) -> bool {
+        let Some(lease) = &mut self.link else { return false };
+        let server = lease.connection();
+        if server.gate == Gate::UntilAnswered && server.awaited.is_empty() {
+            server.gate = Gate::Open;
+        }
+        server.gate == Gate::UntilAnswered && server.copy == CopyIn::None
     }
 
     /// Moves bytes of a long message on, or away. `false`: more of them have to come.
@@ -156,11 +168,31 @@ impl Session {
                     Local::NeedsServer => Ok(Step::Link),
                 }
             }
-            b'P' | b'B' | b'D' | b'E' | b'C' | b'F' if self.status == TxStatus::Failed => {
+            b'C' => {
+                // Names are the client's, and a portal needs a transaction on a server.
+                let taken = self.take(header);
+                if let Named::Statement(name) =
+                    Named::read(taken.get(HEADER..).unwrap_or_default())?
+                {
+                    self.statements.remove(name);
+                    if name.is_empty() {
+                        self.unnamed = None;
+                    }
+                }
+                frontend::write_bare(&mut self.outbox, b'3');
+                Ok(Step::Taken)
+            }
+            b'P' | b'B' if self.status == TxStatus::Failed && self.ends_transaction(header) => {
+                // Only a server can carry out what ends the transaction: one is brought to
+                // where the client believes to be.
+                self.begin = Some(Bytes::from_static(FAILED_BEGIN));
+                Ok(Step::Link)
+            }
+            b'P' | b'B' | b'D' | b'E' | b'F' if self.status == TxStatus::Failed => {
                 self.refuse_batch(&Fault::InFailedTransaction);
                 Ok(Step::Taken)
             }
-            b'P' | b'B' | b'D' | b'E' | b'C' | b'F' => Ok(Step::Link),
+            b'P' | b'B' | b'D' | b'E' | b'F' => Ok(Step::Link),
             b'S' => {
                 self.take(header);
                 backend::ready_for_query(&mut self.outbox, self.status);
@@ -174,6 +206,20 @@ impl Session {
             }
             b'X' => Ok(Step::Leave),
             tag => Err(Fault::Unexpected { tag, state: "while idle" }.into()),
+        }
+    }
+
+    /// Is the Parse or Bind at hand one of a plain COMMIT or ROLLBACK?
+    fn ends_transaction(&self, header: Header) -> bool {
+        let body = self.inbox.get(HEADER..header.whole().min(self.inbox.len())).unwrap_or_default();
+        match header.tag {
+            b'P' => Parse::read(body).is_ok_and(|parse| effect::plain_end(parse.text).is_some()),
+            _ => Bind::read(body).is_ok_and(|bind| {
+                let named = self.statements.get(bind.statement);
+                let statement =
+                    if bind.statement.is_empty() { self.unnamed.as_ref() } else { named };
+                statement.is_some_and(|statement| effect::plain_end(&statement.text).is_some())
+            }),
         }
     }
 
@@ -280,14 +326,37 @@ impl Session {
                 if missing == 0 {
                     frontend::query(body)?;
                 }
-                let effects = effect::of(text);
+                let effects = if missing == 0 {
+                    effect::of(text)
+                } else {
+                    // Its end may do anything.
+                    server.residue.at_least(Residue::WithStatements);
+                    Vec::new()
+                };
                 effects.iter().for_each(|effect| foresee(server, &mut self.pin, effect));
+                let ours = match effects.as_slice() {
+                    [Effect::Deallocate { name: Some(name) }] => {
+                        self.statements.get(name.as_bytes())
+                    }
+                    _ => None,
+                };
+                match ours {
+                    Some(statement) if server.transaction_is_known_to_work() => {
+                        prepare(server, statement);
+                        let text = [b"DEALLOCATE ", &*statement.name].concat();
+                        frontend::message(&mut server.outbox, b'Q', |out| {
+                            frontend::cstr(out, &text)
+                        });
+                    }
+                    _ => server.outbox.extend_from_slice(&taken),
+                }
                 server.unnamed = None;
                 self.unnamed = None;
                 self.portals.clear();
+                close_gate(server, &effects);
                 server.awaited.push_back(Awaited::Query { effects: VecDeque::from(effects) });
-                server.outbox.extend_from_slice(&taken);
                 server.streaming = missing;
+                server.unsynced = false;
                 let tags = tags::of(text);
                 let text = Bytes::copy_from_slice(text.get(..text.len().min(2048)).unwrap_or(text));
                 self.note_work(tags, &text);
@@ -303,9 +372,7 @@ impl Session {
                 server.unsynced = true;
             }
             b'C' => self.close(body)?,
-            b'H' => {
-                server.outbox.extend_from_slice(&taken);
-            }
+            b'H' => server.outbox.extend_from_slice(&taken),
             b'S' => {
                 server.outbox.extend_from_slice(&taken);
                 // The server ignores a Sync while it takes COPY data: it owes nothing.
@@ -331,6 +398,12 @@ impl Session {
             b'X' => return Ok(Step::Leave),
             tag => return Err(Fault::Unexpected { tag, state: "in a session" }.into()),
         }
+        if let Some(lease) = &mut self.link
+            && lease.connection().gate == Gate::AfterBatch
+            && matches!(header.tag, b'Q' | b'S' | b'H')
+        {
+            lease.connection().gate = Gate::UntilAnswered;
+        }
         self.answer_in_turn();
         Ok(Step::Taken)
     }
@@ -348,9 +421,13 @@ impl Session {
         server.unsynced = true;
         if parse.name.is_empty() {
             // Drivers parse the same text again and again: what it does is known then.
-            let again = self.unnamed.clone().filter(|s| s.text == *text && s.types == parse.types);
-            let statement =
-                again.unwrap_or_else(|| self.gateway.statements.own(&text, parse.types));
+            let again = |s: &Arc<Statement>| s.text == *text && s.types == parse.types;
+            let statement = self
+                .deallocate(&text, parse.types)
+                .or_else(|| self.unnamed.clone().filter(again))
+                .unwrap_or_else(|| self.gateway.statements.own(&text, parse.types));
+            let Some(lease) = &mut self.link else { return Ok(()) };
+            let server = &mut **lease.connection();
             statement.parse(b"").write(&mut server.outbox);
             server.unnamed = Some(statement.id);
             let change = Some(NameChange::Unnamed(self.unnamed.replace(statement)));
@@ -363,32 +440,57 @@ impl Session {
         }
         let name = Bytes::copy_from_slice(parse.name);
         if let Some(existing) = self.statements.get(&name) {
-            // The server shall say that the name is taken: it is, under the name of ours.
+            // The server shall say what is wrong with the text, or that the name is taken: it
+            // is, under the name of ours.
             let existing = Arc::clone(existing);
             prepare(server, &existing);
-            existing.parse(&existing.name).write(&mut server.outbox);
+            Parse { name: &existing.name, text: &text, types: parse.types }
+                .write(&mut server.outbox);
             let awaited = Awaited::Parse { origin: Origin::Client, prepared: None, change: None };
             server.awaited.push_back(awaited);
             return Ok(());
         }
         if self.statements.len() >= MOST_STATEMENTS {
-            return Err(
-                Fault::TooLong { length: self.statements.len(), limit: MOST_STATEMENTS }.into()
-            );
+            return Err(Fault::TooManyStatements { limit: MOST_STATEMENTS }.into());
         }
-        let statement = self.gateway.statements.shared(&text, parse.types);
+        let path = self.wanted.get("search_path").map(String::as_str);
+        let statement = match self.deallocate(&text, parse.types) {
+            Some(statement) => statement,
+            None => self.gateway.statements.shared(&text, parse.types, path),
+        };
+        let Some(lease) = &mut self.link else { return Ok(()) };
+        let server = &mut **lease.connection();
         self.statements.insert(name.clone(), Arc::clone(&statement));
         let change = Some(NameChange::Added(name));
-        // In a failed transaction the server refuses a Parse, so it has to see it.
-        if server.prepared.get(&statement.id).is_some() && server.status != TxStatus::Failed {
+        let is_known = server.prepared.get(&statement.id).is_some();
+        if is_known && server.transaction_is_known_to_work() {
             server.awaited.push_back(Awaited::OwnParseComplete { change });
         } else {
+            if is_known {
+                // In a failed transaction the server refuses a Parse, so it has to see it.
+                frontend::write_named_statement(&mut server.outbox, b'C', &statement.name);
+                let evicted = server.prepared.pop(&statement.id).map(|()| statement.id);
+                server.awaited.push_back(Awaited::Close { origin: Origin::Own, evicted });
+            }
             evict_for(server, &statement);
             statement.parse(&statement.name).write(&mut server.outbox);
             let prepared = Some(statement.id);
             server.awaited.push_back(Awaited::Parse { origin: Origin::Client, prepared, change });
         }
         Ok(())
+    }
+
+    /// `DEALLOCATE name` of a name that is the client's becomes one of our name.
+    fn deallocate(&self, text: &[u8], types: &[u8]) -> Option<Arc<Statement>> {
+        // The first letter tells most statements apart before anything is allocated.
+        if !text.trim_ascii_start().first()?.eq_ignore_ascii_case(&b'd') {
+            return None;
+        }
+        let effect = prepared::effect_of(text);
+        let Effect::Deallocate { name: Some(name) } = &effect else { return None };
+        let ours = self.statements.get(name.as_bytes())?;
+        let text = [b"DEALLOCATE ", &*ours.name].concat();
+        Some(self.gateway.statements.with_effect(&text, types, effect))
     }
 
     fn bind(&mut self, header: Header, taken: &BytesMut) -> Result<(), End> {
@@ -404,6 +506,12 @@ impl Session {
         };
         let effect = statement.map_or(Effect::Clean, |statement| statement.effect.clone());
         foresee(server, &mut self.pin, &effect);
+        if let Effect::Deallocate { name: Some(name) } = &effect
+            && let Some(goes) = self.statements.get(name.as_bytes())
+        {
+            prepare(server, goes);
+        }
+        close_gate(server, std::slice::from_ref(&effect));
         self.portals.insert(Bytes::copy_from_slice(bind.portal), effect);
         let missing = header.whole() - taken.len();
         let bound = statement.map(|statement| statement.id);
@@ -416,7 +524,10 @@ impl Session {
                 prepare(server, &statement);
                 statement.name.clone()
             }
-            None => unknown(bind.statement),
+            None => {
+                close_unnamed(server, bind.statement);
+                unknown(bind.statement)
+            }
         };
         server.awaited.push_back(Awaited::Bind { statement: bound });
         if name == bind.statement {
@@ -440,8 +551,9 @@ impl Session {
                 frontend::message(&mut server.outbox, b'D', |out| out.extend_from_slice(body))
             }
             Named::Statement(b"") => {
-                if let Some(statement) = &self.unnamed {
-                    prepare_unnamed(server, statement);
+                match &self.unnamed {
+                    Some(statement) => prepare_unnamed(server, statement),
+                    None => close_unnamed(server, b""),
                 }
                 frontend::write_named_statement(&mut server.outbox, b'D', b"");
             }
@@ -525,8 +637,18 @@ enum Local {
 /// What a statement may do is noted before it is sent: it may do it and fail later.
 fn foresee(server: &mut Server, pin: &mut Option<PinReason>, effect: &Effect) {
     match effect {
-        Effect::Clean | Effect::Set { .. } | Effect::Reset { .. } | Effect::ResetAll => {}
-        Effect::Dirty | Effect::PartialRollback => server.residue.at_least(Residue::Possible),
+        // What is not followed may stay behind.
+        Effect::Set { name, .. } if name.starts_with("forebay.") => {
+            server.residue.at_least(Residue::Possible);
+        }
+        Effect::Clean
+        | Effect::Set { .. }
+        | Effect::Reset { .. }
+        | Effect::ResetAll
+        | Effect::Savepoint { .. }
+        | Effect::Release { .. }
+        | Effect::RollbackTo { .. } => {}
+        Effect::Dirty => server.residue.at_least(Residue::Possible),
         Effect::Pin(reason) => {
             pin.get_or_insert(*reason);
             server.residue.at_least(if *reason == PinReason::SqlPrepare {
@@ -536,7 +658,6 @@ fn foresee(server: &mut Server, pin: &mut Option<PinReason>, effect: &Effect) {
             });
         }
         Effect::DiscardAll | Effect::Deallocate { .. } => {
-            server.prepared.clear();
             server.residue.at_least(Residue::WithStatements);
         }
     }
@@ -564,6 +685,24 @@ fn evict_for(server: &mut Server, statement: &Statement) {
     }
 }
 
+/// Statements that go change what the next messages have to be.
+fn close_gate(server: &mut Server, effects: &[Effect]) {
+    let forgets =
+        |effect: &Effect| matches!(effect, Effect::DiscardAll | Effect::Deallocate { .. });
+    if effects.iter().any(forgets) {
+        server.gate = Gate::AfterBatch;
+    }
+}
+
+/// A client without an unnamed statement must not meet another's.
+fn close_unnamed(server: &mut Server, name: &[u8]) {
+    if name.is_empty() {
+        frontend::write_named_statement(&mut server.outbox, b'C', b"");
+        server.unnamed = None;
+        server.awaited.push_back(Awaited::Close { origin: Origin::Own, evicted: None });
+    }
+}
+
 /// Makes sure that the server's unnamed statement is this client's.
 fn prepare_unnamed(server: &mut Server, statement: &Statement) {
     if server.unnamed != Some(statement.id) {
@@ -577,7 +716,7 @@ fn prepare_unnamed(server: &mut Server, statement: &Statement) {
 /// A name that no client has, as the server shall complain about it; never one of ours.
 fn unknown(name: &[u8]) -> Bytes {
     if name.starts_with(PREFIX) {
-        return [b"client's ", name].concat().into();
+        return [b"__client_", name.get(PREFIX.len()..).unwrap_or_default()].concat().into();
     }
     Bytes::copy_from_slice(name)
 }

@@ -29,8 +29,12 @@ pub(crate) enum Effect {
     /// Something that lives in the session and cannot be replayed: the client keeps this
     /// connection until it leaves.
     Pin(PinReason),
-    /// `ROLLBACK TO SAVEPOINT`: settings of the transaction are no longer known.
-    PartialRollback,
+    /// `SAVEPOINT name`: settings of the transaction can go back to here.
+    Savepoint { name: String },
+    /// `RELEASE name`: no longer.
+    Release { name: String },
+    /// `ROLLBACK TO name`: settings of the transaction are as they were there.
+    RollbackTo { name: String },
 }
 
 /// Why a client keeps its server connection beyond its transaction.
@@ -41,6 +45,9 @@ pub(crate) enum PinReason {
     AdvisoryLock,
     HoldCursor,
     SqlPrepare,
+    /// A setting whose value the text does not tell.
+    Setting,
+    SessionAuthorization,
 }
 
 impl PinReason {
@@ -51,6 +58,8 @@ impl PinReason {
             Self::AdvisoryLock => "advisory_lock",
             Self::HoldCursor => "hold_cursor",
             Self::SqlPrepare => "sql_prepare",
+            Self::Setting => "setting",
+            Self::SessionAuthorization => "session_authorization",
         }
     }
 }
@@ -148,15 +157,62 @@ fn of_one(statement: &[Token<'_>]) -> Effect {
             Effect::Pin(PinReason::TemporaryTable)
         }
         b"declare" if hold_cursor(rest) => Effect::Pin(PinReason::HoldCursor),
-        b"rollback" if rest.iter().any(|t| t.is("to")) => Effect::PartialRollback,
-        b"begin" | b"start" | b"commit" | b"end" | b"rollback" | b"abort" | b"savepoint"
-        | b"release" | b"fetch" | b"move" | b"close" | b"unlisten" | b"show" | b"truncate"
-        | b"analyze" | b"vacuum" | b"reindex" | b"checkpoint" | b"lock" | b"comment" | b"grant"
-        | b"revoke" | b"notify" | b"cluster" => Effect::Clean,
+        b"rollback" | b"savepoint" | b"release" => savepoint(&first, rest),
+        b"begin" | b"start" | b"commit" | b"end" | b"abort" | b"fetch" | b"move" | b"close"
+        | b"unlisten" | b"show" | b"truncate" | b"analyze" | b"vacuum" | b"reindex"
+        | b"checkpoint" | b"lock" | b"comment" | b"grant" | b"revoke" | b"notify" | b"cluster" => {
+            Effect::Clean
+        }
         b"select" | b"insert" | b"update" | b"delete" | b"with" | b"values" | b"table"
         | b"merge" | b"copy" | b"explain" | b"declare" | b"create" | b"alter" | b"drop"
         | b"execute" => calls(statement),
         _ => Effect::Dirty,
+    }
+}
+
+/// `SAVEPOINT s`, `RELEASE [SAVEPOINT] s`, `ROLLBACK [WORK] TO [SAVEPOINT] s`; or a whole
+/// transaction's ROLLBACK, which leaves nothing.
+fn savepoint(first: &[u8], rest: &[Token<'_>]) -> Effect {
+    let Some(name) = rest.last().and_then(name_of) else { return Effect::Clean };
+    match first {
+        b"savepoint" => Effect::Savepoint { name },
+        b"release" => Effect::Release { name },
+        _ if rest.iter().any(|t| t.is("to")) => Effect::RollbackTo { name },
+        _ => Effect::Clean,
+    }
+}
+
+/// `SELECT set_config(name, value, is_local)` and nothing else.
+fn set_config(statement: &[Token<'_>]) -> Option<Effect> {
+    let call = match statement {
+        [select, schema, Token::Mark(b'.'), call @ ..]
+            if select.is("select") && schema.is("pg_catalog") =>
+        {
+            call
+        }
+        [select, call @ ..] if select.is("select") => call,
+        _ => return None,
+    };
+    let [function, Token::Mark(b'('), Token::Text(name), Token::Mark(b','), value, rest @ ..] =
+        call
+    else {
+        return None;
+    };
+    let rest = match rest {
+        // A parameter may say its type.
+        [Token::Mark(b':'), Token::Mark(b':'), Token::Word(_), rest @ ..] => rest,
+        rest => rest,
+    };
+    let [Token::Mark(b','), is_local, Token::Mark(b')')] = rest else { return None };
+    if !function.is("set_config") {
+        return None;
+    }
+    match value {
+        Token::Text(_) | Token::Parameter(_) if is_local.is("true") => Some(Effect::Clean),
+        Token::Text(value) if is_local.is("false") => {
+            Some(Effect::Set { name: lower(unquote(name)?.as_bytes()), value: unquote(value)? })
+        }
+        _ => None,
     }
 }
 
@@ -184,6 +240,18 @@ fn calls(statement: &[Token<'_>]) -> Effect {
     });
     if takes_session_lock {
         return Effect::Pin(PinReason::AdvisoryLock);
+    }
+    if let Some(effect) = set_config(statement) {
+        return effect;
+    }
+    let word = |what: fn(&[u8]) -> bool| {
+        statement.iter().any(|t| matches!(t, Token::Word(name) if what(&name.to_ascii_lowercase())))
+    };
+    if word(|name| name.starts_with(b"pg_temp")) {
+        return Effect::Pin(PinReason::TemporaryTable);
+    }
+    if word(|name| name == b"set_config") {
+        return Effect::Pin(PinReason::Setting);
     }
     if calls_only_harmless(statement) { Effect::Clean } else { Effect::Dirty }
 }
@@ -406,8 +474,11 @@ fn set(rest: &[Token<'_>]) -> Effect {
         _ => rest,
     };
     let assignment = match rest {
-        [session, auth, value] if session.is("session") && auth.is("authorization") => {
-            Some(("session_authorization".to_owned(), std::slice::from_ref(value)))
+        [session, auth, _] if session.is("session") && auth.is("authorization") => {
+            return Effect::Pin(PinReason::SessionAuthorization);
+        }
+        [schema, value] if schema.is("schema") => {
+            Some(("search_path".to_owned(), std::slice::from_ref(value)))
         }
         [role, value] if role.is("role") => Some(("role".to_owned(), std::slice::from_ref(value))),
         [time, zone, value] if time.is("time") && zone.is("zone") => {
@@ -424,12 +495,12 @@ fn set(rest: &[Token<'_>]) -> Effect {
         }
         _ => None,
     };
-    let Some((name, value)) = assignment else { return Effect::Dirty };
+    let Some((name, value)) = assignment else { return Effect::Pin(PinReason::Setting) };
     match value {
         [default] if default.is("default") => Effect::Reset { name },
         value => match value_text(&name, value) {
             Some(value) => Effect::Set { name, value },
-            None => Effect::Dirty,
+            None => Effect::Pin(PinReason::Setting),
         },
     }
 }
@@ -441,7 +512,9 @@ fn is_assignment(token: &Token<'_>) -> bool {
 /// A value as `set_config` takes it: lists keep their commas, and what was a string in a
 /// list of names becomes a quoted name.
 fn value_text(setting: &str, tokens: &[Token<'_>]) -> Option<String> {
-    let is_list = tokens.len() > 1 || setting == "search_path";
+    const LISTS_OF_NAMES: [&str; 4] =
+        ["search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries"];
+    let is_list = tokens.len() > 1 || LISTS_OF_NAMES.contains(&setting);
     let mut out = String::new();
     for token in tokens {
         match token {
@@ -455,7 +528,7 @@ fn value_text(setting: &str, tokens: &[Token<'_>]) -> Option<String> {
                     out.push_str(&content);
                 }
             }
-            Token::Word(name) => out.push_str(std::str::from_utf8(name).ok()?),
+            Token::Word(name) => out.push_str(&lower(name)),
             Token::QuotedName(name) if is_list => out.push_str(std::str::from_utf8(name).ok()?),
             Token::QuotedName(name) => out.push_str(&unquote_name(name)?),
             Token::Number(number) => out.push_str(std::str::from_utf8(number).ok()?),

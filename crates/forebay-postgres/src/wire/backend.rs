@@ -1,6 +1,6 @@
 //! Messages towards a client, and the few fields of a server's messages that we read.
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 
 use super::TxStatus;
 use super::fields::{Fields, Malformed};
@@ -136,6 +136,28 @@ impl ServerError {
     }
 }
 
+/// The body of an ErrorResponse with names that begin with `prefix` and go on with digits
+/// replaced by what `name` says of the digits; `None` if nothing was replaced.
+pub(crate) fn rename(
+    body: &[u8],
+    prefix: &[u8],
+    name: impl Fn(&[u8]) -> Option<Bytes>,
+) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    let mut rest = body;
+    while let Some(at) = rest.windows(prefix.len()).position(|window| window == prefix) {
+        let (before, found) = rest.split_at(at);
+        let digits = found.iter().skip(prefix.len()).take_while(|b| b.is_ascii_digit()).count();
+        let (ours, after) = found.split_at(prefix.len() + digits);
+        out.extend_from_slice(before);
+        let theirs = ours.get(prefix.len()..).and_then(&name);
+        out.extend_from_slice(theirs.as_deref().unwrap_or(ours));
+        rest = after;
+    }
+    out.extend_from_slice(rest);
+    (out != body).then_some(out)
+}
+
 /// ParameterStatus: name and value.
 pub(crate) fn read_parameter_status(body: &[u8]) -> Result<(&str, &str), Malformed> {
     let mut fields = Fields::new(body);
@@ -155,6 +177,15 @@ mod tests {
         let error = ServerError::read(&out[5..]);
         assert_eq!((error.code.as_str(), error.text.as_str()), ("28P01", "noway"));
         assert_eq!((error.detail.as_deref(), error.hint.as_deref()), (Some("d"), Some("h")));
+    }
+
+    #[test]
+    fn names_of_ours_become_the_clients() {
+        let name = |digits: &[u8]| (digits == b"12").then(|| Bytes::from_static(b"s"));
+        let rename = |body| rename(body, b"our_", name);
+        assert_eq!(rename(b"Ma \"our_12\" b our_1 our_").unwrap(), b"Ma \"s\" b our_1 our_");
+        assert_eq!(rename(b"Mnothing"), None);
+        assert_eq!(rename(b""), None);
     }
 
     #[test]

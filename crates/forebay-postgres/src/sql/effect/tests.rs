@@ -21,6 +21,8 @@ fn everyday_statements_are_clean() {
         "SET TRANSACTION READ ONLY",
         "SELECT pg_advisory_xact_lock(1)",
         "FETCH 10 FROM c",
+        "SELECT set_config('app.tenant', $1::text, true)",
+        "ROLLBACK",
         "CREATE TABLE t (a int PRIMARY KEY)",
         "CREATE INDEX i ON t (a)",
     ] {
@@ -31,7 +33,6 @@ fn everyday_statements_are_clean() {
 #[test]
 fn what_may_hide_a_setting_is_dirt() {
     for text in [
-        "SELECT set_config('a.b', '1', false)",
         "SELECT my_function(1)",
         "SELECT app.count(1)",
         "SELECT \"set_config\"('a', 'b', false)",
@@ -40,8 +41,6 @@ fn what_may_hide_a_setting_is_dirt() {
         "LOAD 'x'",
         "SELECT query_to_xml('set x = 1', true, true, '')",
         "nonsense",
-        "SET x = 1 + 1",
-        "SET \"x\".\"y\" = 1",
     ] {
         assert_eq!(one(text), Effect::Dirty, "{text}");
     }
@@ -58,6 +57,14 @@ fn what_lives_in_the_session_pins() {
         ("select Pg_Try_Advisory_Lock_Shared(1)", PinReason::AdvisoryLock),
         ("DECLARE c CURSOR WITH HOLD FOR SELECT 1", PinReason::HoldCursor),
         ("PREPARE p AS SELECT 1", PinReason::SqlPrepare),
+        ("CREATE TABLE pg_temp.t (a int)", PinReason::TemporaryTable),
+        ("SELECT set_config('a.b', $1, false)", PinReason::Setting),
+        ("SELECT set_config(name, '1', true) FROM t", PinReason::Setting),
+        ("SET x = 1 + 1", PinReason::Setting),
+        ("SET \"x\".\"y\" = 1", PinReason::Setting),
+        ("SET a.b = E'1'", PinReason::Setting),
+        ("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY", PinReason::Setting),
+        ("SET SESSION AUTHORIZATION bob", PinReason::SessionAuthorization),
     ] {
         assert_eq!(one(text), Effect::Pin(reason), "{text}");
     }
@@ -70,7 +77,9 @@ fn settings_are_read_as_set_config_takes_them() {
         ("SET SESSION Work_Mem = 64", "work_mem", "64"),
         ("set time zone 'UTC'", "timezone", "UTC"),
         ("SET ROLE \"Some One\"", "role", "Some One"),
-        ("SET SESSION AUTHORIZATION bob", "session_authorization", "bob"),
+        ("SET ROLE Bob", "role", "bob"),
+        ("SET SCHEMA 'A b'", "search_path", "\"A b\""),
+        ("SELECT pg_catalog.set_config('search_path', '', false);", "search_path", ""),
         ("SET search_path TO a, \"B\", 'c d'", "search_path", "a, \"B\", \"c d\""),
         ("SET search_path = ''", "search_path", "\"\""),
         ("SET extra_float_digits = -3", "extra_float_digits", "-3"),
@@ -82,6 +91,9 @@ fn settings_are_read_as_set_config_takes_them() {
     assert_eq!(one("SET x TO DEFAULT"), Effect::Reset { name: "x".into() });
     assert_eq!(one("RESET a.b"), Effect::Reset { name: "a.b".into() });
     assert_eq!(one("RESET ALL"), Effect::ResetAll);
+    assert_eq!(one("SAVEPOINT A"), Effect::Savepoint { name: "a".into() });
+    assert_eq!(one("RELEASE SAVEPOINT a"), Effect::Release { name: "a".into() });
+    assert_eq!(one("ROLLBACK TO a"), Effect::RollbackTo { name: "a".into() });
 }
 
 #[test]

@@ -20,6 +20,7 @@ pub(super) fn of(report: &Report) -> Vec<String> {
     }
     if let Some(sides) = &report.neighbour {
         said.push(beside(sides));
+        said.extend(busy(sides));
         said.extend(samples("Noisy neighbour", sides));
     }
     said
@@ -79,6 +80,19 @@ fn beside(sides: &Sides<NeighbourMore>) -> String {
         thousands(with.more.transactions_held),
         failures([without.errors, with.errors]),
     )
+}
+
+/// That the machine was busy, where its own delays are most of a login's p99.
+fn busy(sides: &Sides<NeighbourMore>) -> Option<String> {
+    let late = sides.with.more.machine_late_p99_ms;
+    (late * 2.0 > sides.with.times.p99_ms).then(|| {
+        format!(
+            "This machine was busy: it woke timers up to {} late (p99) while \
+             logins were measured with Forebay, which is in their times. On a \
+             quiet machine the figures say more.",
+            milliseconds(late)
+        )
+    })
 }
 
 /// `12 times fewer`, `as many`, `1.4 times more`.
