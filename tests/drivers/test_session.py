@@ -55,7 +55,7 @@ def test_nothing_is_left_for_the_next_client(session):
             )
             assert connection.execute("show work_mem").fetchone() == ("4MB",)
             assert connection.execute(
-                "select count(*) from pg_locks where locktype = 'advisory'"
+                "select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()"
             ).fetchone() == (0,)
             connection.execute("create temp table left_over(n int)")
             connection.execute("set work_mem = '5MB'")

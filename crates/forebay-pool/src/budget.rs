@@ -1,8 +1,8 @@
 //! Seats: what each class may take of one budget right now.
 //!
-//! Nothing is stored but what is taken; every answer is derived at the moment of the
-//! question, so there are no permits to lose. Always true after a grant: the seats left
-//! still cover every guarantee that is not used. An unused guarantee is never lent.
+//! Nothing is stored but what is taken, and its sums; every answer is derived at the moment
+//! of the question, so there are no permits to lose. Always true after a grant: the seats
+//! left still cover every guarantee that is not used. An unused guarantee is never lent.
 
 use std::time::Instant;
 
@@ -22,6 +22,8 @@ pub(crate) struct Seats {
     pub(crate) ai_ceiling: u32,
     pub(crate) taken: u32,
     taken_ai: u32,
+    /// Guarantees that are not in use, of all classes.
+    unmet: u32,
     settings: Vec<ClassSettings>,
     pub(crate) classes: Vec<ClassSeats>,
 }
@@ -36,6 +38,7 @@ impl Seats {
             ai_ceiling: 0,
             taken: 0,
             taken_ai: 0,
+            unmet: 0,
             classes: vec![ClassSeats { limits: zero, taken: 0 }; class_settings.len()],
             settings: class_settings,
         };
@@ -60,12 +63,12 @@ impl Seats {
         for (class, limits) in self.classes.iter_mut().zip(limits) {
             class.limits = limits;
         }
+        self.unmet = self.classes.iter().map(unmet).sum();
     }
 
     /// Guarantees of the other classes that are not in use.
     fn unmet_beside(&self, class: ClassId) -> u32 {
-        let all: u32 = self.classes.iter().map(unmet).sum();
-        all - unmet(&self.classes[class.index()])
+        self.unmet - unmet(&self.classes[class.index()])
     }
 
     /// How many more connections `class` could be given now, if they were there.
@@ -99,6 +102,11 @@ impl Seats {
         core.saturating_add(ai).min(self.budget.saturating_sub(self.taken))
     }
 
+    /// Is any seat free, for whomever?
+    pub(crate) fn are_left(&self) -> bool {
+        self.taken < self.budget
+    }
+
     pub(crate) fn may_take(&self, class: ClassId) -> bool {
         self.headroom(class) > 0
     }
@@ -116,6 +124,7 @@ impl Seats {
 
     pub(crate) fn take(&mut self, class: ClassId) {
         let seats = &mut self.classes[class.index()];
+        self.unmet -= u32::from(unmet(seats) > 0);
         seats.taken += 1;
         self.taken += 1;
         if seats.limits.kind == Kind::Ai {
@@ -126,6 +135,7 @@ impl Seats {
     pub(crate) fn free(&mut self, class: ClassId) {
         let seats = &mut self.classes[class.index()];
         seats.taken -= 1;
+        self.unmet += u32::from(unmet(seats) > 0);
         self.taken -= 1;
         if seats.limits.kind == Kind::Ai {
             self.taken_ai -= 1;

@@ -276,6 +276,16 @@ pub enum ClassError {
         /// Seats allowed.
         ceiling: u32,
     },
+    /// The others are promised all there is, and an unused promise is never lent.
+    #[error(
+        "class `{class}` could never get a connection: the others are guaranteed the whole budget of {budget}; lower a `guarantee` or raise `budget`"
+    )]
+    NothingLeft {
+        /// The class.
+        class: ClassName,
+        /// Seats there are.
+        budget: u32,
+    },
     /// The table has 16 places at most.
     #[error("{count} classes are configured, at most 16 are possible")]
     TooMany {
@@ -298,8 +308,12 @@ pub fn check(
     }
     let ai = ai_ceiling(budget, budget, ai_share_percent);
     let mut sum = 0_u32;
+    let mut empty_handed = None;
     for (class, settings) in classes {
         let guarantee = settings.guarantee.seats(budget, ai);
+        if guarantee == 0 {
+            empty_handed.get_or_insert(class);
+        }
         if let Some(ceiling) = settings.ceiling.map(|c| c.seats(budget, ai))
             && guarantee > ceiling
         {
@@ -314,7 +328,12 @@ pub fn check(
     if sum > budget {
         return Err(ClassError::GuaranteesExceedBudget { sum, budget });
     }
-    Ok(())
+    match empty_handed {
+        Some(class) if sum == budget => {
+            Err(ClassError::NothingLeft { class: class.clone(), budget })
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -363,6 +382,14 @@ mod tests {
         assert_eq!(
             check(&too_much, 10, 100),
             Err(ClassError::GuaranteesExceedBudget { sum: 11, budget: 10 })
+        );
+        let nothing_left = [
+            (ClassName::new("a"), class(Share::Seats(10), None)),
+            (ClassName::new("b"), class(Share::Seats(0), None)),
+        ];
+        let nothing = check(&nothing_left, 10, 100).unwrap_err();
+        assert!(
+            matches!(nothing, ClassError::NothingLeft { ref class, .. } if class.as_str() == "b")
         );
         let upside_down = [(ClassName::new("a"), class(Share::Seats(6), Some(Share::Seats(5))))];
         assert!(matches!(

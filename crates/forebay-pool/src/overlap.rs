@@ -13,6 +13,7 @@ use forebay_seam::sync::Mutex;
 use forebay_seam::time;
 use serde::Serialize;
 use slotmap::{DefaultKey, SlotMap};
+use smallvec::SmallVec;
 use tokio::sync::broadcast;
 
 use crate::class::ClassName;
@@ -20,6 +21,9 @@ use crate::request::Request;
 
 /// Told apart by feature and destination up to here; what comes after is counted as `other`.
 const FAMILIES: usize = 1_000;
+/// Calls and transactions of one request that are compared with each new one, so that a
+/// client that uses one trace id for everything costs no more than others.
+const COMPARED: usize = 32;
 /// Events kept for a slow reader before it misses the oldest.
 const EVENTS: usize = 1_024;
 
@@ -121,6 +125,17 @@ struct Sides {
     calls: Vec<DefaultKey>,
 }
 
+impl Sides {
+    /// The oldest of a side, at most [`COMPARED`].
+    fn compared(&self, side: Side) -> SmallVec<[DefaultKey; 2]> {
+        let keys = match side {
+            Side::Idle => &self.idle,
+            Side::Call => &self.calls,
+        };
+        keys.iter().copied().take(COMPARED).collect()
+    }
+}
+
 /// Feature, destination, kind.
 type Family = (Arc<str>, Arc<str>, HoldKind);
 
@@ -193,7 +208,7 @@ impl Overlaps {
         let key = state.idle.insert((request.clone(), what));
         let sides = state.requests.entry(request.clone()).or_default();
         sides.idle.push(key);
-        for call in sides.calls.clone() {
+        for call in sides.compared(Side::Call) {
             state.begin(key, call, now);
         }
         Idling { overlaps: Arc::clone(self), key }
@@ -206,7 +221,7 @@ impl Overlaps {
         let key = state.calls.insert((request.clone(), what));
         let sides = state.requests.entry(request.clone()).or_default();
         sides.calls.push(key);
-        for idle in sides.idle.clone() {
+        for idle in sides.compared(Side::Idle) {
             state.begin(idle, key, now);
         }
         Calling { overlaps: Arc::clone(self), key }
@@ -376,6 +391,19 @@ mod tests {
         let calling = overlaps.call_begins(&request("b"), call());
         drop((idling, calling));
         assert!(overlaps.counts().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_with_a_thousand_calls_is_compared_with_the_oldest_of_them() {
+        let overlaps = Arc::new(Overlaps::default());
+        let calls: Vec<_> =
+            (0..1_000).map(|_| overlaps.call_begins(&request("a"), call())).collect();
+        let idling: Vec<_> = (0..10)
+            .map(|_| overlaps.transaction_idles(&request("a"), idle(HoldKind::Held)))
+            .collect();
+        assert_eq!(overlaps.state.lock().running.len(), 10 * COMPARED);
+        drop((calls, idling));
+        assert!(overlaps.state.lock().running.is_empty());
     }
 
     #[tokio::test(start_paused = true)]

@@ -71,6 +71,8 @@ pub(crate) struct Shared<K: Connector> {
     state: Mutex<State<K>>,
     alarm: Notify,
     emptied: Notify,
+    /// What the last connect said when it failed, so that it is logged once.
+    last_failure: Mutex<Option<String>>,
 }
 
 #[derive(Clone, Copy)]
@@ -125,6 +127,7 @@ impl<K: Connector> Pool<K> {
             }),
             alarm: Notify::new(),
             emptied: Notify::new(),
+            last_failure: Mutex::default(),
         });
         shared.spawner.spawn(look_around(Arc::downgrade(&shared)));
         Self { shared }
@@ -223,8 +226,8 @@ impl<K: Connector> Pool<K> {
         self.close();
         let mut timer = pin!(time::sleep_until(deadline));
         loop {
-            let mut emptied = pin!(self.shared.emptied.notified());
-            emptied.as_mut().enable();
+            // Made before the look, so that it hears of what happens after it.
+            let emptied = self.shared.emptied.notified();
             if self.shared.state.lock().ledger.is_empty() {
                 return;
             }
@@ -262,9 +265,12 @@ impl<K: Connector> Shared<K> {
     /// Lets the ledger decide under the lock, then carries out what it decided.
     fn act<R>(self: &Arc<Self>, decide: impl FnOnce(&mut State<K>, &mut Actions) -> R) -> R {
         let mut actions = Actions::new();
-        let mut chores = Chores::new();
         let mut state = self.state.lock();
         let result = decide(&mut state, &mut actions);
+        if actions.is_empty() && !state.ledger.is_closing() {
+            return result;
+        }
+        let mut chores = Chores::new();
         state.prepare(&actions, &mut chores);
         drop(state);
         for chore in chores {
@@ -309,7 +315,7 @@ impl<K: Connector> Shared<K> {
                 let identity = state.identity(&ask.identity);
                 match state.ledger.ask(identity, class, request, *came, now, actions) {
                     Asked::Granted(id) => {
-                        Told::Granted(id, state.hand_out(id, &self.connector, now, actions))
+                        Told::Granted(id, state.hand_out(id, &self.connector, actions))
                     }
                     Asked::Waiting(id) => {
                         state.wakers.insert(id, cx.waker().clone());
@@ -396,11 +402,10 @@ impl<K: Connector> State<K> {
         &mut self,
         id: ConnId,
         connector: &K,
-        now: Instant,
         actions: &mut Actions,
     ) -> Option<K::Connection> {
         if !self.connections.get_mut(id).is_some_and(|connection| connector.is_open(connection)) {
-            self.ledger.was_dead(id, now, actions);
+            self.ledger.was_dead(id, time::now(), actions);
             return None;
         }
         self.connections.remove(id)

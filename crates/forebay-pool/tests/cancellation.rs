@@ -123,7 +123,9 @@ impl Connector for Server {
     fn is_open(&self, _: &mut Conn) -> bool {
         match self.script.rested {
             Rested::Alive => true,
-            Rested::SometimesDead => self.counts.looks.fetch_add(1, Ordering::SeqCst) % 2 == 0,
+            Rested::SometimesDead => {
+                self.counts.looks.fetch_add(1, Ordering::SeqCst).is_multiple_of(2)
+            }
         }
     }
 

@@ -2,8 +2,6 @@
 //! hint, one variant for each situation. 08 and 57P0x are for connections that are lost;
 //! "try again here" is 53300, or clients' pools would throw good connections away.
 
-use std::time::Duration;
-
 use bytes::BytesMut;
 use forebay_pool::CheckoutError;
 
@@ -84,45 +82,42 @@ impl Fault {
     }
 
     fn detail(&self) -> Option<String> {
-        match self {
-            Self::ServerLost { outcome: Outcome::Unknown } => {
-                Some("The outcome of the last statement is unknown.".into())
-            }
-            Self::ServerLost { outcome: Outcome::NotSent } => {
-                Some("The last statement was not sent.".into())
-            }
-            Self::Checkout(CheckoutError::Denied { failure, .. }) => {
-                server_said(failure).and_then(|said| said.detail.clone())
-            }
-            Self::Refused(said) => said.detail.clone(),
-            Self::TooLong { .. } => Some("The limit is `postgres.max_message`.".into()),
-            _ => None,
+        if let Self::ServerLost { outcome } = self {
+            let detail = match outcome {
+                Outcome::Unknown => "The outcome of the last statement is unknown.",
+                Outcome::NotSent => "The last statement was not sent.",
+            };
+            return Some(detail.into());
         }
+        if let Self::TooLong { .. } = self {
+            return Some("The limit is `postgres.max_message`.".into());
+        }
+        self.server_said()?.detail.clone()
     }
 
     fn hint(&self) -> Option<String> {
-        let retry = |after: &Duration| Some(format!("retry-after-ms={}", after.as_millis().max(1)));
-        match self {
-            Self::Checkout(
-                CheckoutError::QueueFull { retry_after, .. }
-                | CheckoutError::TimedOut { retry_after, .. }
-                | CheckoutError::Unreachable { retry_after, .. },
-            ) => retry(retry_after),
-            Self::Refused(said) => said.hint.clone(),
-            Self::Checkout(CheckoutError::Denied { failure, .. }) => {
-                server_said(failure).and_then(|said| said.hint.clone())
-            }
-            _ => None,
+        if let Self::Checkout(
+            CheckoutError::QueueFull { retry_after, .. }
+            | CheckoutError::TimedOut { retry_after, .. }
+            | CheckoutError::Unreachable { retry_after, .. },
+        ) = self
+        {
+            return Some(format!("retry-after-ms={}", retry_after.as_millis().max(1)));
         }
+        self.server_said()?.hint.clone()
     }
 
     fn text(&self) -> String {
-        match self {
-            Self::Checkout(CheckoutError::Denied { failure, .. }) => {
-                server_said(failure).map_or_else(|| self.to_string(), |said| said.text.clone())
-            }
-            _ => self.to_string(),
+        self.server_said().map_or_else(|| self.to_string(), |said| said.text.clone())
+    }
+
+    /// The server's own words, where it refused the login.
+    fn server_said(&self) -> Option<&ServerError> {
+        if let Self::Refused(said) = self {
+            return Some(said);
         }
+        let Self::Checkout(CheckoutError::Denied { failure, .. }) = self else { return None };
+        server_said(failure)
     }
 
     /// Writes it as an ErrorResponse.
@@ -149,8 +144,8 @@ fn checkout_code(error: &CheckoutError) -> String {
         }
         CheckoutError::Unreachable { .. } => "57P03".into(),
         CheckoutError::Closed { .. } => "57P01".into(),
-        // Queue full, timed out, and whatever else means "not now".
-        _ => "53300".into(),
+        // Whatever else there will be means "not now", too.
+        CheckoutError::QueueFull { .. } | CheckoutError::TimedOut { .. } | _ => "53300".into(),
     }
 }
 
@@ -168,6 +163,7 @@ fn server_said(failure: &forebay_pool::ConnectFailure) -> Option<&ServerError> {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::Duration;
 
     use forebay_pool::ClassName;
 

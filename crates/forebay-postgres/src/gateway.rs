@@ -1,6 +1,7 @@
 //! The gateway: accepts clients, knows the pools, and comes to an orderly end.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -37,6 +38,10 @@ use crate::welcome::Welcomes;
 const BUDGET_UNTIL_KNOWN: u32 = 10;
 /// Percent of what the server can take that is ours by default.
 const BUDGET_PERCENT: u8 = 70;
+/// How long a server may take to accept the connection that shows that it is there, and how
+/// long until it is asked again.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
+const ANSWER_PAUSE: Duration = Duration::from_secs(1);
 /// Pause after a failed accept: usually no file descriptor is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -273,8 +278,8 @@ impl Gateway {
                 () = stop.told() => return,
             };
             match accepted {
-                Ok((client, _)) => {
-                    let session = serve_one(Arc::clone(&self.inner), client, stop.clone());
+                Ok((client, from)) => {
+                    let session = serve_one(Arc::clone(&self.inner), client, from, stop.clone());
                     drop(tokio::spawn(session));
                 }
                 Err(error) => {
@@ -305,9 +310,12 @@ impl Gateway {
         }
     }
 
-    /// Is every pool warm?
+    /// Is every pool warm, and did every server answer?
     pub fn is_ready(&self) -> bool {
-        self.inner.backends.values().all(|backend| backend.pool.snapshot().warm)
+        self.inner
+            .backends
+            .values()
+            .all(|backend| backend.answers.load(Ordering::Relaxed) && backend.pool.snapshot().warm)
     }
 
     /// One picture.
@@ -323,7 +331,7 @@ impl Gateway {
 }
 
 /// One client from accept to end.
-async fn serve_one(inner: Arc<Inner>, client: TcpStream, stop: Stop) {
+async fn serve_one(inner: Arc<Inner>, client: TcpStream, from: SocketAddr, stop: Stop) {
     if net::tune(&client).is_err() {
         return;
     }
@@ -339,13 +347,14 @@ async fn serve_one(inner: Arc<Inner>, client: TcpStream, stop: Stop) {
             let greeting::Arrival { client, inbox, who } = *arrival;
             Session::new(Arc::clone(&inner), who, client, inbox, registration).run(stop).await;
         }
-        Ok(Greeted::Cancel { pid, secret }) => {
+        Ok(Greeted::Cancel { client, pid, secret }) => {
             inner.cancels.fetch_add(1, Ordering::Relaxed);
             inner.registry.cancel(pid, secret).await;
+            Session::send_away(client, bytes::BytesMut::new()).await;
         }
         Ok(Greeted::Refused { client, outbox, fault }) => {
             inner.refused.fetch_add(1, Ordering::Relaxed);
-            tracing::info!(error = %fault, "client refused");
+            tracing::info!(%from, error = %fault, "client refused");
             Session::send_away(client, outbox).await;
         }
         Ok(Greeted::Gone) | Err(_) => {}
@@ -448,6 +457,7 @@ fn backend(
         .map_err(|reason| at("sslrootcert", reason))?;
     let max_prepared =
         NonZeroUsize::new(settings.max_prepared_statements).unwrap_or(NonZeroUsize::MIN);
+    let address_of_target = (host.clone(), port);
     let target = Target { host, port, sslmode: server.sslmode, tls, max_prepared };
     let credentials = settings
         .users
@@ -493,7 +503,24 @@ fn backend(
             }
         }
     }));
-    Ok(Backend { pool, classes: ids, default_class })
+    let answers = Arc::new(AtomicBool::new(false));
+    drop(tokio::spawn(await_answer(address_of_target, Arc::clone(&answers))));
+    Ok(Backend { pool, classes: ids, default_class, answers })
+}
+
+/// Tries the server until it accepts a connection: where nothing can be warmed up, because
+/// databases are not configured, that is what readiness means.
+async fn await_answer((host, port): (String, u16), answers: Arc<AtomicBool>) {
+    loop {
+        let attempt = async {
+            let addresses = net::resolve(&host, port).await?;
+            net::connect(&addresses).await
+        };
+        if let Ok(Ok(_)) = time::timeout(ANSWER_PATIENCE, attempt).await {
+            return answers.store(true, Ordering::Relaxed);
+        }
+        time::sleep(ANSWER_PAUSE).await;
+    }
 }
 
 /// `host`, `host:port` or `[v6]:port`.

@@ -28,8 +28,10 @@ const LONGEST_SASL: usize = 4 * 1024;
 /// What came out of a greeting.
 pub(crate) enum Greeted {
     In(Box<Arrival>),
-    /// A cancel request: no session.
+    /// A cancel request: no session. Its client waits for the end of the connection, which
+    /// says that the request was dealt with.
     Cancel {
+        client: Stream,
         pid: i32,
         secret: i32,
     },
@@ -66,7 +68,9 @@ pub(crate) async fn greet(gateway: &Inner, tcp: TcpStream) -> Greeted {
     let mut greeting = Greeting { gateway, inbox: BytesMut::new(), outbox: BytesMut::new() };
     let (mut client, startup) = match greeting.first(Stream::Plain(tcp)).await {
         Ok(Start::Session(client, startup)) => (client, startup),
-        Ok(Start::Cancel { pid, secret }) => return Greeted::Cancel { pid, secret },
+        Ok(Start::Cancel { client, pid, secret }) => {
+            return Greeted::Cancel { client, pid, secret };
+        }
         Ok(Start::Gone) => return Greeted::Gone,
         Err((client, fault)) => return greeting.refuse(client, fault),
     };
@@ -82,7 +86,7 @@ pub(crate) async fn greet(gateway: &Inner, tcp: TcpStream) -> Greeted {
 
 enum Start {
     Session(Stream, Startup),
-    Cancel { pid: i32, secret: i32 },
+    Cancel { client: Stream, pid: i32, secret: i32 },
     Gone,
 }
 
@@ -112,7 +116,9 @@ impl Greeting<'_> {
                 Err(malformed) => return Err((client, malformed.into())),
             };
             match first {
-                First::Cancel { pid, secret } => return Ok(Start::Cancel { pid, secret }),
+                First::Cancel { pid, secret } => {
+                    return Ok(Start::Cancel { client, pid, secret });
+                }
                 First::Unsupported { major, minor } => {
                     return Err((client, Fault::UnsupportedProtocol { major, minor }));
                 }

@@ -46,12 +46,8 @@ impl Statement {
 
     /// The client's name of the statement that this one deallocates, if that is our `id`.
     pub(crate) fn deallocates(&self, id: &[u8]) -> Option<Bytes> {
-        match &self.effect {
-            Effect::Deallocate { name: Some(name) } if self.text.ends_with(id) => {
-                Some(Bytes::copy_from_slice(name.as_bytes()))
-            }
-            _ => None,
-        }
+        let Effect::Deallocate { name: Some(name) } = &self.effect else { return None };
+        self.text.ends_with(id).then(|| Bytes::copy_from_slice(name.as_bytes()))
     }
 
     /// The Parse that prepares it on a server under `name`.
@@ -81,6 +77,11 @@ pub(crate) fn is_deallocate(text: &[u8]) -> bool {
         && effect::of(text).iter().any(forgets)
 }
 
+/// What makes two statements one.
+fn key_of(text: &[u8], types: &[u8], path: Option<&str>) -> Vec<u8> {
+    [text, &[0], types, path.map(str::as_bytes).unwrap_or_default()].concat()
+}
+
 /// Every text that some client has prepared by name.
 #[derive(Default)]
 pub(crate) struct Statements {
@@ -103,8 +104,7 @@ impl Statements {
     /// The statement that all clients with this text, these types and this search path
     /// share. Names in a text mean other tables on another path.
     pub(crate) fn shared(&self, text: &[u8], types: &[u8], path: Option<&str>) -> Arc<Statement> {
-        let mut key = [text, &[0], types].concat();
-        key.extend(path.map(str::as_bytes).unwrap_or_default());
+        let key = key_of(text, types, path);
         let mut known = self.known.lock();
         if let Some(statement) = known.by_text.get(&*key).and_then(Weak::upgrade) {
             return statement;
@@ -116,6 +116,20 @@ impl Statements {
         }
         known.by_text.insert(key.into(), Arc::downgrade(&statement));
         statement
+    }
+
+    /// The same text under another name, since the plans that servers keep under this one are
+    /// of no use any more.
+    pub(crate) fn renewed(&self, stale: &Statement, path: Option<&str>) -> Arc<Statement> {
+        let key = key_of(&stale.text, &stale.types, path);
+        {
+            let mut known = self.known.lock();
+            let current = known.by_text.get(&*key).and_then(Weak::upgrade);
+            if current.is_some_and(|current| current.id == stale.id) {
+                known.by_text.remove(&*key);
+            }
+        }
+        self.shared(&stale.text, &stale.types, path)
     }
 
     /// A statement of one client only: the unnamed one.
@@ -146,6 +160,16 @@ mod tests {
         assert_eq!(one.id, statements.shared(b"SELECT $1", &[0, 0], None).id);
         assert_ne!(one.id, statements.shared(b"SELECT $1", &[0, 1, 0, 0, 0, 23], None).id);
         assert_ne!(one.id, statements.own(b"SELECT $1", &[0, 0]).id);
+    }
+
+    #[test]
+    fn a_stale_statement_is_renewed_once_for_all() {
+        let statements = Statements::default();
+        let stale = statements.shared(b"SELECT * FROM t", &[0, 0], None);
+        let renewed = statements.renewed(&stale, None);
+        assert_ne!(stale.id, renewed.id);
+        assert_eq!(statements.renewed(&stale, None).id, renewed.id);
+        assert_eq!(statements.shared(b"SELECT * FROM t", &[0, 0], None).id, renewed.id);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use forebay_pool::{ClassId, ClassName, Kind, Pool, Request, TraceId};
 
@@ -15,6 +16,8 @@ pub(crate) struct Backend {
     pub(crate) classes: HashMap<String, (ClassId, Kind)>,
     /// The class of work that nobody names.
     pub(crate) default_class: ClassId,
+    /// Whether the server has accepted a connection since start.
+    pub(crate) answers: Arc<AtomicBool>,
 }
 
 /// A client that is logged in.

@@ -113,6 +113,8 @@ pub(crate) struct Session {
     inbox: BytesMut,
     /// Bytes of `inbox` that belong to a batch that is complete.
     batch: usize,
+    /// The inbox must be able to hold so much, or a long message would never be whole.
+    needs: usize,
     /// Bytes of a message that is dropped while it still arrives.
     dropping: usize,
     /// To the client; what the server's inbox passes on comes behind it.
@@ -182,6 +184,7 @@ impl Session {
             client,
             inbox,
             batch: 0,
+            needs: 0,
             dropping: 0,
             outbox: BytesMut::new(),
             registration,
@@ -289,7 +292,7 @@ impl Session {
 
     /// Moves bytes in all directions until there are new ones to look at.
     async fn exchange(&mut self, stop: &mut Stop) -> io::Result<Moved> {
-        let may_stop = self.link.is_none() && self.begin.is_none();
+        let may_stop = self.is_at_rest();
         tokio::select! {
             biased;
             moved = poll_fn(|cx| self.poll_exchange(cx)) => moved,
@@ -297,21 +300,31 @@ impl Session {
         }
     }
 
+    /// The client runs nothing: no transaction is open, and nothing is owed.
+    fn is_at_rest(&mut self) -> bool {
+        let quiet = self.link.as_mut().is_none_or(|lease| lease.connection().is_quiet());
+        quiet && self.status == TxStatus::Idle
+    }
+
+    /// Whether more of the client's bytes may be held.
+    fn has_room(&self) -> bool {
+        self.inbox.len() < outward::LONGEST_BATCH.max(self.needs)
+    }
+
     fn poll_exchange(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Moved>> {
+        let has_room = self.has_room();
         let Some(lease) = &mut self.link else {
             let flushed = self.client.poll_drain(cx, &mut self.outbox)?.is_ready();
             if flushed {
                 self.outbox = BytesMut::new();
             }
-            if self.inbox.len() < HIGH_WATER
-                && let Poll::Ready(n) = self.client.poll_fill_idle(cx, &mut self.inbox)?
-            {
+            if has_room && let Poll::Ready(n) = self.client.poll_fill_idle(cx, &mut self.inbox)? {
                 return Poll::Ready(Ok(if n == 0 { Moved::ClientGone } else { Moved::Client }));
             }
             return Poll::Pending;
         };
         let server = lease.connection();
-        if server.stream.poll_drain(cx, &mut server.outbox).is_ready_err() {
+        if let Poll::Ready(Err(_)) = server.stream.poll_drain(cx, &mut server.outbox) {
             // What it said last may still be in its socket: reading tells.
             server.outbox.clear();
         }
@@ -337,7 +350,7 @@ impl Session {
                 Poll::Pending => {}
             }
         }
-        if self.inbox.len() < HIGH_WATER + self.batch && server.outbox.len() < HIGH_WATER {
+        if has_room && server.outbox.len() < HIGH_WATER {
             match self.client.poll_fill(cx, &mut self.inbox)? {
                 Poll::Ready(0) => return Poll::Ready(Ok(Moved::ClientGone)),
                 Poll::Ready(_) => return Poll::Ready(Ok(Moved::Client)),
@@ -375,15 +388,4 @@ async fn linger(client: &mut Stream, outbox: &mut BytesMut) {
         Ok::<_, io::Error>(())
     };
     drop(time::timeout(FAREWELL, goodbye).await);
-}
-
-/// Was a write refused?
-trait Refused {
-    fn is_ready_err(&self) -> bool;
-}
-
-impl Refused for Poll<io::Result<()>> {
-    fn is_ready_err(&self) -> bool {
-        matches!(self, Poll::Ready(Err(_)))
-    }
 }

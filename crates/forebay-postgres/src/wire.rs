@@ -18,6 +18,10 @@ pub(crate) struct Header {
     pub(crate) body: usize,
 }
 
+/// The longest message there can be: what PostgreSQL itself can hold in memory (its
+/// `MaxAllocSize`).
+const LONGEST: i32 = 0x3fff_ffff;
+
 /// Bytes of tag and length.
 pub(crate) const HEADER: usize = 5;
 
@@ -30,10 +34,13 @@ impl Header {
     /// The header at the start of `bytes`; `None` while it is not there yet.
     ///
     /// # Errors
-    /// A length that counts less than itself.
+    /// A length that counts less than itself, or more than there can be.
     pub(crate) fn read(bytes: &[u8]) -> Result<Option<Self>, Malformed> {
         let [tag, a, b, c, d, ..] = *bytes else { return Ok(None) };
         let length = i32::from_be_bytes([a, b, c, d]);
+        if length > LONGEST {
+            return Err(Malformed::Length(length));
+        }
         let body = usize::try_from(i64::from(length) - 4).map_err(|_| Malformed::Length(length))?;
         Ok(Some(Self { tag, body }))
     }
@@ -81,8 +88,8 @@ mod tests {
     }
 
     #[test]
-    fn a_length_that_counts_less_than_itself_is_malformed() {
-        for length in [3, 0, -1, i32::MIN] {
+    fn a_length_that_cannot_be_is_malformed() {
+        for length in [3, 0, -1, i32::MIN, i32::MAX, 1 << 30] {
             let mut bytes = vec![b'Q'];
             bytes.extend(i32::to_be_bytes(length));
             assert_eq!(Header::read(&bytes), Err(Malformed::Length(length)));

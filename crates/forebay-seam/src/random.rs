@@ -6,8 +6,16 @@ use std::ops::Range;
 ///
 /// # Panics
 /// When the operating system has no randomness to give, which no caller can mend.
+#[cfg(not(forebay_model))]
 pub fn fill(bytes: &mut [u8]) {
     aws_lc_rs::rand::fill(bytes).expect("the operating system gives random bytes");
+}
+
+/// Fills `bytes` from the model checker's generator, so that a schedule can be replayed.
+#[cfg(forebay_model)]
+pub fn fill(bytes: &mut [u8]) {
+    use shuttle::rand::RngCore;
+    shuttle::rand::thread_rng().fill_bytes(bytes);
 }
 
 /// A random array, as [`fill`].

@@ -1,7 +1,7 @@
 //! What operators and their tools look at, by HTTP: metrics, health, state.
 //!
 //! Runs on a thread and a runtime of its own, so that it answers while the gateways are
-//! busy. Every page renders one [`ProgramSnapshot`]. Always true: at most [`CONNECTIONS`]
+//! busy. Every page renders one [`ProgramSnapshot`]. Always true: at most `CONNECTIONS`
 //! connections at once, and none that says nothing keeps its place.
 
 use std::io;

@@ -31,7 +31,7 @@ struct Needy {
 impl Ledger {
     /// Opens what the queue needs, as the pace allows.
     pub(super) fn open_more(&mut self, now: Instant, actions: &mut Actions) {
-        while !self.closing && !self.queued.is_empty() {
+        while !self.closing && !self.queued.is_empty() && self.seats.are_left() {
             let Some(needy) = self.neediest(now, actions) else { return };
             if self.total() < self.seats.budget {
                 if !self.open_if_paced(needy.identity, now, actions) {

@@ -17,8 +17,10 @@ use crate::slot::{ConnId, RequestId, Slot, WaiterId};
 
 use super::Ledger;
 
-/// An admitted request that used nothing for so long has to queue as a new one.
-const CONTINUATION: Duration = Duration::from_secs(60);
+/// How long an admitted request goes before new ones.
+const PRIORITY: Duration = Duration::from_secs(60);
+/// A request that used nothing for so long is forgotten.
+const FORGOTTEN: Duration = Duration::from_secs(60);
 /// Requests remembered.
 const REQUESTS: usize = 65_536;
 /// Queries of one request that wait under its name.
@@ -32,6 +34,12 @@ struct Known {
     /// When it first got a connection.
     admitted: Option<Instant>,
     last_used: Instant,
+}
+
+impl Known {
+    fn has_priority(&self, now: Instant) -> bool {
+        self.admitted.is_some_and(|at| at + PRIORITY > now)
+    }
 }
 
 #[derive(Debug, Default, Clone)]
@@ -70,19 +78,23 @@ impl Requests {
     }
 
     /// The rank of a query that comes now, and its age within that rank.
+    ///
+    /// A request has priority for [`PRIORITY`] from its first connection: a client that puts
+    /// one trace id on everything it does would otherwise hold up all others for ever.
     pub(super) fn rank(
         &self,
         request: Option<RequestId>,
         since: Instant,
         now: Instant,
     ) -> (Level, Instant) {
-        let Some(known) = request.map(|id| &self.known[id]) else { return (Level::New, since) };
-        match known.admitted {
-            Some(admitted) if known.held > 0 => (Level::Holder, admitted),
-            Some(admitted) if known.last_used + CONTINUATION > now => {
-                (Level::Continuation, admitted)
+        let known = request.map(|id| &self.known[id]).filter(|known| known.has_priority(now));
+        match known {
+            // Beyond its named places nothing tells a query when its request holds again.
+            Some(known) if known.held > 0 || known.waiting.len() >= PARALLEL => {
+                (Level::Holder, known.admitted.unwrap_or(since))
             }
-            Some(_) | None => (Level::New, since),
+            Some(known) => (Level::Continuation, known.admitted.unwrap_or(since)),
+            None => (Level::New, since),
         }
     }
 
@@ -120,7 +132,7 @@ impl Requests {
         let ids = &mut self.ids;
         self.known.retain(|_, known| {
             let keep =
-                known.held > 0 || !known.waiting.is_empty() || known.last_used + CONTINUATION > now;
+                known.held > 0 || !known.waiting.is_empty() || known.last_used + FORGOTTEN > now;
             if !keep {
                 ids.remove(&known.name);
             }
@@ -141,6 +153,16 @@ impl Requests {
     #[cfg(test)]
     pub(super) fn all(&self) -> impl Iterator<Item = (RequestId, u32, &[WaiterId])> {
         self.known.iter().map(|(id, known)| (id, known.held, known.waiting.as_slice()))
+    }
+
+    #[cfg(test)]
+    pub(super) fn admitted(&self, id: RequestId) -> Option<Instant> {
+        self.known[id].admitted
+    }
+
+    #[cfg(test)]
+    pub(super) fn has_priority(&self, id: RequestId, now: Instant) -> bool {
+        self.known[id].has_priority(now)
     }
 }
 
@@ -170,7 +192,7 @@ impl Ledger {
         known.held += 1;
         known.last_used = now;
         let admitted = *known.admitted.get_or_insert(now);
-        if known.held > 1 || known.waiting.is_empty() {
+        if known.held > 1 || known.waiting.is_empty() || !known.has_priority(now) {
             return;
         }
         // It can free what it holds only by going on: its other queries wait no longer

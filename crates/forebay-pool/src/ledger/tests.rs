@@ -1,6 +1,7 @@
 //! The ledger, proved: sentences about single rules, random lives of a pool, and every life
 //! of a small one.
 
+mod books;
 mod random;
 mod sentences;
 mod small;

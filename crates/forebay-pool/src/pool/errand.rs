@@ -39,11 +39,26 @@ impl<K: Connector> Errand<K> {
         let outcome = attempt.unwrap_or_else(|_| {
             Err(ConnectFailure::new(FailureKind::Unreachable, ConnectError::TimedOut(patience)))
         });
-        if let Err(failure) = &outcome {
-            let destination = &errand.pool.destination;
-            tracing::warn!(%destination, %identity, error = %failure, "connect failed");
-        }
+        errand.log(&identity, outcome.as_ref().err());
         errand.was_opened(outcome);
+    }
+
+    /// Says a failure once, however often it comes, and that it is over.
+    fn log(&self, identity: &K::Identity, failure: Option<&ConnectFailure>) {
+        let destination = &self.pool.destination;
+        let said = failure.map(ToString::to_string);
+        let before = {
+            let mut last = self.pool.last_failure.lock();
+            if *last == said {
+                return;
+            }
+            std::mem::replace(&mut *last, said)
+        };
+        match (before, failure) {
+            (_, Some(error)) => tracing::warn!(%destination, %identity, %error, "connect failed"),
+            (Some(_), None) => tracing::info!(%destination, "connects succeed again"),
+            (None, None) => {}
+        }
     }
 
     /// Brings a connection back to a known state, or closes it.

@@ -70,21 +70,20 @@ impl<K: Connector> Ticket<K> {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Outcome<K>, CheckoutError>> {
         let Some(waiter) = self.waiter else { return Poll::Pending };
-        let now = time::now();
         let (class, since, pool) = (self.class, self.since, &self.pool);
         let decided = pool.act(|state, actions| match state.ledger.fate(waiter) {
             Fate::Waiting { .. } => Err(state.register(waiter, cx.waker())),
             Fate::Granted { conn } => {
                 let conn = *conn;
                 state.ledger.heard(waiter);
-                let lent = state.ledger.lent_since(conn).unwrap_or(now);
-                let connection = state.hand_out(conn, &pool.connector, now, actions);
+                let lent = state.ledger.lent_since(conn).unwrap_or(since);
+                let connection = state.hand_out(conn, &pool.connector, actions);
                 Ok(Ok((conn, lent, connection)))
             }
             Fate::Rejected(why) => {
                 let why = why.clone();
                 state.ledger.heard(waiter);
-                Ok(Err(state.explain(pool, class, why, since, now)))
+                Ok(Err(state.explain(pool, class, why, since, time::now())))
             }
         });
         let decided = match decided {

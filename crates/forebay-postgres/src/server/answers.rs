@@ -40,10 +40,10 @@ pub(crate) enum NameChange {
 pub(crate) enum Awaited {
     /// ParseComplete. `prepared`: what the server has by name once it came.
     Parse { origin: Origin, prepared: Option<StatementId>, change: Option<NameChange> },
-    /// BindComplete.
-    Bind,
+    /// BindComplete. `statement`: what is bound, by a name of ours.
+    Bind { statement: Option<StatementId> },
     /// RowDescription or NoData, after ParameterDescription for a statement.
-    Describe,
+    Describe { statement: Option<StatementId> },
     /// CommandComplete, EmptyQueryResponse or PortalSuspended, after rows.
     Execute { effect: Option<Effect>, change: Option<Box<NameChange>> },
     /// CloseComplete. `evicted`: what the server has no longer once it came.
@@ -76,15 +76,13 @@ pub(crate) enum Purpose {
 impl Awaited {
     /// The names that go, if this succeeds.
     pub(crate) fn forgets(&self) -> Option<&HashMap<Bytes, Arc<Statement>>> {
-        match self {
-            Self::Execute { change: Some(change), .. } => match &**change {
-                NameChange::Forgot { names, .. } => Some(names),
-                NameChange::Added(_)
-                | NameChange::Removed(..)
-                | NameChange::Unnamed(_)
-                | NameChange::Taken(_) => None,
-            },
-            _ => None,
+        let Self::Execute { change: Some(change), .. } = self else { return None };
+        match &**change {
+            NameChange::Forgot { names, .. } => Some(names),
+            NameChange::Added(_)
+            | NameChange::Removed(..)
+            | NameChange::Unnamed(_)
+            | NameChange::Taken(_) => None,
         }
     }
 
@@ -92,8 +90,8 @@ impl Awaited {
         match self {
             Self::Sync | Self::Query { .. } | Self::OwnQuery(_) | Self::FunctionCall => true,
             Self::Parse { .. }
-            | Self::Bind
-            | Self::Describe
+            | Self::Bind { .. }
+            | Self::Describe { .. }
             | Self::Execute { .. }
             | Self::Close { .. }
             | Self::OwnParseComplete { .. }

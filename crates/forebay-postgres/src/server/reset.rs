@@ -90,8 +90,8 @@ impl Server {
                 | Awaited::Query { .. }
                 | Awaited::OwnQuery(_)
                 | Awaited::FunctionCall => Residue::Possible,
-                Awaited::Bind
-                | Awaited::Describe
+                Awaited::Bind { .. }
+                | Awaited::Describe { .. }
                 | Awaited::Sync
                 | Awaited::OwnParseComplete { .. }
                 | Awaited::OwnCloseComplete { .. } => Residue::None,

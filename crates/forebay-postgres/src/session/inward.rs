@@ -44,9 +44,9 @@ impl Session {
                 let n = server.passing.min(server.inbox.len() - server.passed);
                 server.passed += n;
                 server.passing -= n;
-                // Ours may be due behind it, and before what the server says next.
-                self.answer_in_turn();
             }
+            // Now that what came before is whole, an answer of ours may be next.
+            self.answer_in_turn();
             let Some(lease) = &mut self.link else { break };
             let server = &mut **lease.connection();
             let unread = server.inbox.get(server.passed..).unwrap_or_default();
@@ -75,7 +75,6 @@ impl Session {
                 }
                 Show::Hide => self.take_out(header.whole()),
             }
-            self.answer_in_turn();
         }
         self.answer_in_turn();
         self.after_answers();
@@ -104,14 +103,16 @@ impl Session {
                 Some(Awaited::Parse { origin: Origin::Client, .. }) => Ok(Show::Pass),
                 _ => Err(out_of_turn(header.tag)),
             },
-            b'2' => expect(server.awaited.pop_front(), header.tag, |a| matches!(a, Awaited::Bind)),
+            b'2' => expect(server.awaited.pop_front(), header.tag, |a| {
+                matches!(a, Awaited::Bind { .. })
+            }),
             b'3' => match server.awaited.pop_front() {
                 Some(Awaited::Close { origin: Origin::Own, .. }) => Ok(Show::Hide),
                 Some(Awaited::Close { origin: Origin::Client, .. }) => Ok(Show::Pass),
                 _ => Err(out_of_turn(header.tag)),
             },
             b'T' | b'n' => {
-                if matches!(server.awaited.front(), Some(Awaited::Describe)) {
+                if matches!(server.awaited.front(), Some(Awaited::Describe { .. })) {
                     server.awaited.pop_front();
                 }
                 Ok(Show::Pass)
@@ -225,6 +226,9 @@ impl Session {
 
     /// Tells the client what differs from what it was told.
     pub(super) fn tell_reported(&mut self) {
+        if self.link.as_mut().is_none_or(|l| l.connection().settings.now == self.reported) {
+            return;
+        }
         self.keep_passed();
         let Some(lease) = &mut self.link else { return };
         for (name, value) in lease.connection().settings.now.iter() {
@@ -253,11 +257,14 @@ impl Session {
             Some(Effect::ResetAll) => {
                 self.uncommitted.push(Change::ResetAll);
                 if tag.starts_with(b"DISCARD") {
+                    // It runs outside of transactions only, and commits at once.
+                    self.commit_settings();
                     self.pin = None;
                 }
             }
             Some(Effect::DiscardAll) => {
                 self.uncommitted.push(Change::ResetAll);
+                self.commit_settings();
                 self.forget_statements();
                 self.pin = None;
             }
@@ -346,9 +353,11 @@ impl Session {
         if said.severity == Severity::Fatal {
             self.server_said_goodbye = true;
         }
-        if said.code == STALE_PLAN {
-            self.gateway.statements.outdate();
+        if said.stale_plan {
+            self.forget_stale_plan();
         }
+        let Some(lease) = &mut self.link else { return Ok(Show::Hide) };
+        let server = &mut **lease.connection();
         let (mut lost_unnamed, mut taken) = (false, None);
         // A simple query, or the commit at a Sync, ends with its own ReadyForQuery; after
         // everything else all up to Sync is skipped, simple queries too.
@@ -391,6 +400,22 @@ impl Session {
         self.keep_passed();
         frontend::message(&mut self.outbox, b'E', |out| out.extend_from_slice(&renamed));
         Ok(Show::Hide)
+    }
+
+    /// A table has changed under a prepared statement. Every connection has its own plan, so
+    /// each would fail once more: from now on the text is prepared under a new name, for this
+    /// client at once, for others when they prepare it again (as drivers do after this error).
+    fn forget_stale_plan(&mut self) {
+        let Some(lease) = &mut self.link else { return };
+        let stale = match lease.connection().awaited.front() {
+            Some(Awaited::Bind { statement } | Awaited::Describe { statement }) => *statement,
+            _ => None,
+        };
+        let known = &self.gateway.statements;
+        let path = self.wanted.get("search_path").map(String::as_str);
+        for statement in self.statements.values_mut().filter(|s| Some(s.id) == stale) {
+            *statement = known.renewed(statement, path);
+        }
     }
 
     /// Answers that are ours and whose turn has come.
@@ -508,9 +533,6 @@ impl Session {
     }
 }
 
-/// "cached plan must not change result type", and whatever else is not supported.
-const STALE_PLAN: &str = "0A000";
-
 /// Do names in statements perhaps mean something else, once a command with this tag ran?
 fn changes_meanings(tag: &[u8]) -> bool {
     [&b"ALTER "[..], b"DROP ", b"CREATE VIEW"].iter().any(|command| tag.starts_with(command))
@@ -545,7 +567,13 @@ fn take_back(
         }
         Awaited::Execute { change, .. } => change.map(|change| *change),
         Awaited::OwnParseComplete { change } | Awaited::OwnCloseComplete { change } => change,
-        _ => None,
+        Awaited::Close { evicted: None, .. }
+        | Awaited::Bind { .. }
+        | Awaited::Describe { .. }
+        | Awaited::Sync
+        | Awaited::Query { .. }
+        | Awaited::OwnQuery(_)
+        | Awaited::FunctionCall => None,
     };
     match change {
         None | Some(NameChange::Taken(_)) => {}

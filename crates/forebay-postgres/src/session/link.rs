@@ -136,10 +136,10 @@ impl Session {
             Waited::Over(Ok(lease)) => Ok(Ok(lease)),
             Waited::Over(Err(error)) => {
                 self.registration.client.rests();
-                match error {
-                    CheckoutError::Closed { .. } => Err(Fault::Stopping.into()),
-                    error => Ok(Err(error.into())),
+                if matches!(error, CheckoutError::Closed { .. }) {
+                    return Err(Fault::Stopping.into());
                 }
+                Ok(Err(error.into()))
             }
             Waited::Cancelled => {
                 self.registration.client.rests();

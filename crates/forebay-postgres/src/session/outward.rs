@@ -22,7 +22,7 @@ use crate::wire::frontend::{self, Bind, Named, Parse};
 use crate::wire::{HEADER, Header, TxStatus};
 
 /// A batch that is longer goes on in parts.
-const LONGEST_BATCH: usize = 256 * 1024;
+pub(super) const LONGEST_BATCH: usize = 256 * 1024;
 /// Queries, Binds and COPY data from this length on are passed on while they arrive.
 const STREAM_FROM: usize = 64 * 1024;
 /// Of a message that is passed on while it arrives, so much is looked at.
@@ -136,8 +136,9 @@ impl Session {
 
     /// How many bytes at the start of the inbox make a batch that can be worked on; 0 if more
     /// have to come.
-    fn measure_batch(&self) -> Result<usize, End> {
+    fn measure_batch(&mut self) -> Result<usize, End> {
         let mut end = 0;
+        self.needs = 0;
         loop {
             let rest = self.inbox.get(end..).unwrap_or_default();
             let Some(header) = Header::read(rest)? else { break };
@@ -149,7 +150,11 @@ impl Session {
             if rest.len() < header.whole() {
                 // What comes before it can be worked on; a long one can begin.
                 let begins = streams && header.whole() > STREAM_FROM && rest.len() >= HEAD;
-                return Ok(if begins { self.inbox.len() } else { 0 });
+                if begins {
+                    return Ok(self.inbox.len());
+                }
+                self.needs = end + header.whole();
+                return Ok(0);
             }
             end += header.whole();
             match header.tag {
@@ -189,8 +194,10 @@ impl Session {
                 let whole = self.inbox.len() >= header.whole();
                 let text = body.filter(|_| whole).map(frontend::query).transpose()?;
                 let local = match text {
-                    Some(text) => self.answer_locally(&Bytes::copy_from_slice(text)),
-                    None => Local::NeedsServer,
+                    Some(text) if effect::may_need_no_server(text) => {
+                        self.answer_locally(&Bytes::copy_from_slice(text))
+                    }
+                    Some(_) | None => Local::NeedsServer,
                 };
                 match local {
                     Local::Answered => {
@@ -315,11 +322,6 @@ impl Session {
     }
 
     fn answer_about_session(&mut self, text: &[u8]) -> Option<&'static str> {
-        // The keyword tells most statements apart before anything is allocated.
-        let first = text.trim_ascii_start().first()?.to_ascii_lowercase();
-        if !matches!(first, b's' | b'd') {
-            return None;
-        }
         let effects = effect::of(text);
         match effects.as_slice() {
             [Effect::Set { name, value }] if name.starts_with("forebay.") => {
@@ -478,9 +480,12 @@ impl Session {
         let server = &mut **lease.connection();
         server.unsynced = true;
         if parse.name.is_empty() {
-            let deallocate = self.deallocate(&text, parse.types);
-            let statement =
-                deallocate.unwrap_or_else(|| self.gateway.statements.own(&text, parse.types));
+            // Drivers parse the same text again and again: what it does is known then.
+            let again = |s: &Arc<Statement>| s.text == *text && s.types == parse.types;
+            let statement = self
+                .deallocate(&text, parse.types)
+                .or_else(|| self.unnamed.clone().filter(again))
+                .unwrap_or_else(|| self.gateway.statements.own(&text, parse.types));
             let Some(lease) = &mut self.link else { return Ok(()) };
             let server = &mut **lease.connection();
             statement.parse(b"").write(&mut server.outbox);
@@ -571,6 +576,7 @@ impl Session {
         close_gate(server, std::slice::from_ref(&effect));
         self.portals.insert(Bytes::copy_from_slice(bind.portal), effect);
         let missing = header.whole() - taken.len();
+        let bound = statement.map(|statement| statement.id);
         let name = match statement.map(Arc::clone) {
             Some(statement) if bind.statement.is_empty() => {
                 prepare_unnamed(server, &statement);
@@ -585,7 +591,7 @@ impl Session {
                 unknown(bind.statement)
             }
         };
-        server.awaited.push_back(Awaited::Bind);
+        server.awaited.push_back(Awaited::Bind { statement: bound });
         if name == bind.statement {
             server.outbox.extend_from_slice(taken);
         } else {
@@ -601,6 +607,7 @@ impl Session {
         let Some(lease) = &mut self.link else { return Ok(()) };
         let server = &mut **lease.connection();
         server.unsynced = true;
+        let mut described = None;
         match named {
             Named::Portal(_) => {
                 frontend::message(&mut server.outbox, b'D', |out| out.extend_from_slice(body))
@@ -614,13 +621,14 @@ impl Session {
             }
             Named::Statement(name) => match self.statements.get(name) {
                 Some(statement) => {
+                    described = Some(statement.id);
                     prepare(server, statement);
                     frontend::write_named_statement(&mut server.outbox, b'D', &statement.name);
                 }
                 None => frontend::write_named_statement(&mut server.outbox, b'D', &unknown(name)),
             },
         }
-        server.awaited.push_back(Awaited::Describe);
+        server.awaited.push_back(Awaited::Describe { statement: described });
         Ok(())
     }
 

@@ -5,6 +5,8 @@
 //! PostgreSQL's own that are known to leave none. Everything else is dirt, and the engine
 //! resets the connection before anyone else gets it.
 
+use std::cmp::Ordering;
+
 use super::token::{Token, Tokens};
 
 /// One statement's effect on the session.
@@ -101,6 +103,15 @@ pub(crate) fn plain_begin(text: &[u8]) -> Option<&'static str> {
         }
         _ => None,
     }
+}
+
+/// Whether `text` begins like a statement that a pooler may answer by itself: a look at the
+/// first word, for all those that do not.
+pub(crate) fn may_need_no_server(text: &[u8]) -> bool {
+    let Some(Token::Word(first)) = Tokens::new(text).next() else { return false };
+    const LOCAL: [&[u8]; 8] =
+        [b"begin", b"start", b"commit", b"end", b"rollback", b"abort", b"set", b"deallocate"];
+    LOCAL.iter().any(|word| first.eq_ignore_ascii_case(word))
 }
 
 /// Exactly `COMMIT`, `END` or `ROLLBACK`: what ends a transaction that never began.
@@ -201,13 +212,12 @@ fn set_config(statement: &[Token<'_>]) -> Option<Effect> {
     if !function.is("set_config") {
         return None;
     }
-    match value {
-        Token::Text(_) | Token::Parameter(_) if is_local.is("true") => Some(Effect::Clean),
-        Token::Text(value) if is_local.is("false") => {
-            Some(Effect::Set { name: lower(unquote(name)?.as_bytes()), value: unquote(value)? })
-        }
-        _ => None,
+    if is_local.is("true") && matches!(value, Token::Text(_) | Token::Parameter(_)) {
+        return Some(Effect::Clean);
     }
+    let Token::Text(value) = value else { return None };
+    let name = lower(unquote(name)?.as_bytes());
+    is_local.is("false").then_some(Effect::Set { name, value: unquote(value)? })
 }
 
 /// `DECLARE … WITH HOLD`.
@@ -353,13 +363,25 @@ const HARMLESS: &str = include_str!("harmless_functions.txt");
 
 fn is_harmless(name: &[u8]) -> bool {
     let name = lower(name);
-    LEAVE_NOTHING.contains(&name.as_bytes()) || harmless().binary_search(&name.as_str()).is_ok()
+    LEAVE_NOTHING.contains(&name.as_bytes()) || has_line(HARMLESS, &name)
 }
 
-fn harmless() -> &'static [&'static str] {
-    static NAMES: std::sync::LazyLock<Vec<&str>> =
-        std::sync::LazyLock::new(|| HARMLESS.lines().collect());
-    &NAMES
+/// Is `line` one of the lines of `sorted`? Halves the text, so that no table has to be built.
+fn has_line(sorted: &str, line: &str) -> bool {
+    let mut rest = sorted.as_bytes();
+    while !rest.is_empty() {
+        let (before, behind) = rest.split_at(rest.len() / 2);
+        let start = before.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+        let end =
+            behind.iter().position(|b| *b == b'\n').map_or(rest.len(), |at| before.len() + at);
+        let middle = rest.get(start..end).unwrap_or_default();
+        rest = match middle.cmp(line.as_bytes()) {
+            Ordering::Equal => return true,
+            Ordering::Less => rest.get(end + 1..).unwrap_or_default(),
+            Ordering::Greater => rest.get(..start).unwrap_or_default(),
+        };
+    }
+    false
 }
 
 fn calls_only_harmless(statement: &[Token<'_>]) -> bool {

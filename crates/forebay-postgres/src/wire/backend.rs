@@ -100,6 +100,9 @@ pub(crate) struct ServerError {
     pub(crate) text: String,
     pub(crate) detail: Option<String>,
     pub(crate) hint: Option<String>,
+    /// "cached plan must not change result type". Its words are translated and its SQLSTATE
+    /// is that of much else, so the server's function tells (as in pgjdbc).
+    pub(crate) stale_plan: bool,
 }
 
 impl ServerError {
@@ -111,6 +114,7 @@ impl ServerError {
             text: "no message".into(),
             detail: None,
             hint: None,
+            stale_plan: false,
         };
         let mut fields = Fields::new(body);
         while let (Ok(kind @ 1..), Ok(value)) = (fields.u8(), fields.cstr()) {
@@ -124,6 +128,7 @@ impl ServerError {
                 b'M' => error.text = value,
                 b'D' => error.detail = Some(value),
                 b'H' => error.hint = Some(value),
+                b'R' => error.stale_plan = value == "RevalidateCachedQuery",
                 _ => {}
             }
         }

@@ -84,7 +84,7 @@ pub(crate) fn hex(bytes: [u8; 16]) -> String {
 }
 
 /// What a client asks for.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Default, PartialEq, Eq)]
 struct Form {
     client: String,
     secret: String,
@@ -154,11 +154,11 @@ mod tests {
     fn a_client_names_itself_in_the_body_or_in_the_header() {
         let said = Form { client: "acme".into(), secret: "s".into(), audience: "crm".into() };
         let body = "grant_type=client_credentials&client_id=acme&client_secret=s&audience=crm";
-        assert_eq!(Form::read(body, None).as_ref(), Some(&said));
+        assert!(Form::read(body, None).as_ref() == Some(&said));
         let basic = format!("Basic {}", BASE64.encode("acme:s"));
         let body = "grant_type=client_credentials&audience=crm";
-        assert_eq!(Form::read(body, Some(&basic)).as_ref(), Some(&said));
-        assert_eq!(Form::read("grant_type=password&client_id=acme", None), None);
+        assert!(Form::read(body, Some(&basic)).as_ref() == Some(&said));
+        assert!(Form::read("grant_type=password&client_id=acme", None).is_none());
     }
 
     #[test]

@@ -65,6 +65,8 @@ pub(crate) struct Neighbour {
     pub(crate) alone: Arc<Tries>,
     /// Logins, beside the others.
     pub(crate) beside: Arc<Tries>,
+    /// How late this machine's timers woke the paced logins, beside the others.
+    pub(crate) late: Arc<Tries>,
     /// Retrievals, each until its last query was answered.
     pub(crate) retrievals: Arc<Tries>,
     /// Agents' tasks, from wanting a connection to the commit.
@@ -97,8 +99,8 @@ pub(crate) async fn run(roads: &Roads, side: &str, progress: Progress) -> Neighb
     let step = progress.counted(&format!("logins alone, {side}"), (WARM_UP + ALONE).as_secs());
     tokio::select! {
         () = async {
-            logins(&roads.core, &Arc::default(), WARM_UP).await;
-            logins(&roads.core, &seen.alone, ALONE).await;
+            logins(&roads.core, &Arc::default(), &Tries::default(), WARM_UP).await;
+            logins(&roads.core, &seen.alone, &Tries::default(), ALONE).await;
         } => {}
         () = step.tick() => {}
     }
@@ -128,7 +130,7 @@ pub(crate) async fn run(roads: &Roads, side: &str, progress: Progress) -> Neighb
         () = async {
             time::sleep(START).await;
             let ending = async { time::sleep_until(end).await; stopper.stop(); };
-            tokio::join!(logins(&roads.core, &seen.beside, BESIDE), ending);
+            tokio::join!(logins(&roads.core, &seen.beside, &seen.late, BESIDE), ending);
         } => {}
         () = step.tick() => {}
     }
@@ -139,7 +141,7 @@ pub(crate) async fn run(roads: &Roads, side: &str, progress: Progress) -> Neighb
 }
 
 /// Paced logins for `length`, and until the last of them was answered.
-async fn logins(pool: &Arc<ClientPool>, tries: &Arc<Tries>, length: Duration) {
+async fn logins(pool: &Arc<ClientPool>, tries: &Arc<Tries>, late: &Tries, length: Duration) {
     let start = time::now();
     let mut pace = Pace::new(start, LOGINS);
     let mut under_way = JoinSet::new();
@@ -149,6 +151,7 @@ async fn logins(pool: &Arc<ClientPool>, tries: &Arc<Tries>, length: Duration) {
         if due >= start + length {
             break;
         }
+        late.note(due, &Ok::<_, QueryError>(()));
         id = id % 10_000 + 1;
         let (pool, tries) = (Arc::clone(pool), Arc::clone(tries));
         under_way.spawn(async move { tries.note(due, &pool.login(id).await) });

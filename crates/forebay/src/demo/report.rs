@@ -91,6 +91,9 @@ pub(crate) struct NeighbourMore {
     pub(crate) unloaded_p99_ms: f64,
     /// Of the 99th percentiles, loaded to unloaded.
     pub(crate) p99_to_unloaded: f64,
+    /// 99th percentile of how late this machine woke a timer meanwhile, milliseconds: what
+    /// no program on it can be better than.
+    pub(crate) machine_late_p99_ms: f64,
     /// Median of a whole retrieval, milliseconds.
     pub(crate) retrieval_p50_ms: f64,
     /// 99th percentile of a whole retrieval, milliseconds.
@@ -164,6 +167,7 @@ impl Figures<NeighbourMore> {
                 logins: seen.beside.good(),
                 unloaded_p99_ms: alone.p99_ms,
                 p99_to_unloaded: round(ratio(times.p99_ms, alone.p99_ms)),
+                machine_late_p99_ms: Times::of(&seen.late).p99_ms,
                 retrieval_p50_ms: retrievals.p50_ms,
                 retrieval_p99_ms: retrievals.p99_ms,
                 database_connections_opened: counts.sessions,

@@ -193,3 +193,12 @@ fn secrets_have_no_debug_display_or_serialize() {
     let place = "#[derive(Debug)]\nstruct Login {\n    password: Option<SecretRef>,\n}";
     assert_eq!(rules::secrets_cannot_be_shown(&Source::new("a.rs", place)), []);
 }
+
+#[test]
+fn the_map_names_files_that_exist() {
+    let map = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let mut paths = map.split('`').filter(|word| word.ends_with(".rs")).peekable();
+    assert!(paths.peek().is_some(), "ARCHITECTURE.md names no files");
+    let lost: Vec<_> = paths.filter(|p| !root().join("crates").join(p).is_file()).collect();
+    assert!(lost.is_empty(), "ARCHITECTURE.md names files that are gone: {lost:?}");
+}

@@ -95,7 +95,7 @@ fn holders_are_served_before_continuations_and_these_before_new_requests() {
 }
 
 #[test]
-fn a_request_that_was_idle_for_a_minute_queues_as_a_new_one() {
+fn a_request_goes_before_new_ones_for_a_minute_and_no_longer() {
     let mut world = one_class(1);
     let lease = world.fill()[0];
     world.attach(lease, request(1));
@@ -107,15 +107,12 @@ fn a_request_that_was_idle_for_a_minute_queues_as_a_new_one() {
     world.give_back(lease, Condition::Broken);
     world.opened(0);
     assert!(world.served(continuation) && !world.served(new));
-    world.abandon(continuation);
-    world.abandon(new);
-    world.advance(61 * SECOND);
-    let lease = world.gets(0, 0, None);
-    let first = world.waits(None);
+    let lease = world.take(continuation);
+    world.advance(2 * SECOND);
     let late = world.waits(Some(request(1)));
     world.give_back(lease, Condition::Broken);
     world.opened(0);
-    assert!(world.served(first) && !world.served(late));
+    assert!(world.served(new) && !world.served(late));
     world.settle();
 }
 
@@ -319,6 +316,34 @@ fn a_refusal_does_not_touch_those_who_wait_for_a_connection_that_lives() {
 }
 
 #[test]
+fn a_refusal_lets_the_next_identity_connect_at_once() {
+    let mut slow = settings(4, vec![class(Kind::Core, 0, None)]);
+    slow.concurrent_opens = Some(1);
+    let mut world = World::new(slow);
+    world.waits_as(0, 0, None);
+    let next = world.waits_as(1, 0, None);
+    assert_eq!(world.opens.len(), 1);
+    world.advance(SECOND);
+    world.open_failed(0, FailureKind::Denied);
+    world.opened(0);
+    assert!(world.served(next));
+    world.settle();
+}
+
+#[test]
+fn who_waited_for_a_seat_gets_the_warmest_connection() {
+    let mut world =
+        World::new(settings(3, vec![class(Kind::Core, 0, None), class(Kind::Ai, 0, Some(1))]));
+    world.fill_and_rest();
+    let lease = world.gets(0, 1, None);
+    let waiter = world.waits_as(0, 1, None);
+    world.advance(SECOND);
+    world.give_back(lease, Condition::Clean);
+    assert_eq!(world.callers[&waiter].told, Told::Granted(lease));
+    world.settle();
+}
+
+#[test]
 fn a_busy_destination_rejects_nobody_and_is_asked_again_after_a_second() {
     let mut world = one_class(2);
     let waiter = world.waits(None);
@@ -489,11 +514,11 @@ fn idle_connections_are_closed_coldest_first_down_to_the_warm_ones() {
     }
     world.advance(SECOND);
     world.give_back(last, Condition::Clean);
-    world.advance(9 * SECOND);
-    world.tick();
-    world.advance(9 * SECOND);
-    world.tick();
-    assert_eq!(world.idle(), 2);
+    for _ in 0..5 {
+        world.advance(9 * SECOND);
+        world.tick();
+    }
+    assert_eq!((world.idle(), world.ledger.snapshot().closed.idle), (2, 2));
     assert_eq!(world.gets(0, 0, None), last, "the warmest is lent first");
 }
 
@@ -575,9 +600,10 @@ fn a_closing_pool_rejects_those_who_wait_and_not_those_who_were_served() {
 fn an_identity_that_nobody_uses_is_forgotten_but_not_its_refusal() {
     let mut world = one_class(1);
     let waiter = world.waits(None);
+    world.advance(500 * MS);
     world.open_failed(0, FailureKind::Denied);
     assert_eq!(world.callers[&waiter].told, Told::Rejected("denied"));
-    world.advance(900 * MS);
+    world.advance(600 * MS);
     world.tick();
     assert!(matches!(world.ask(0, 0, None), Asked::Rejected(Rejection::Denied(_))));
     world.advance(2 * SECOND);

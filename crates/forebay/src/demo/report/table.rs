@@ -36,6 +36,8 @@ impl Display for Report {
             times(f, "p99 of the logins alone (unloaded)", more.map(|m| m.unloaded_p99_ms))?;
             let factor = more.map(|m| format!("{:.1}x", m.p99_to_unloaded));
             row(f, "p99 beside the others, to unloaded", &factor)?;
+            let late = more.map(|m| m.machine_late_p99_ms);
+            times(f, "how late this machine wakes a timer, p99", late)?;
             times(f, "a retrieval (15 queries), p50", more.map(|m| m.retrieval_p50_ms))?;
             times(f, "a retrieval (15 queries), p99", more.map(|m| m.retrieval_p99_ms))?;
             let sessions = more.map(|m| m.database_connections_opened);

@@ -1,5 +1,8 @@
 //! What the table shows, said in sentences that hold whichever side was better.
 
+use crate::demo::gateway::AGENT_CEILING;
+use crate::demo::neighbour;
+
 use super::table::{milliseconds, rate, thousands};
 use super::{NeighbourMore, Report, Sides, StormMore, float, ratio};
 
@@ -16,7 +19,8 @@ pub(super) fn of(report: &Report) -> Vec<String> {
         said.extend(samples("Connection storm", sides));
     }
     if let Some(sides) = &report.neighbour {
-        said.push(neighbour(sides));
+        said.push(beside(sides));
+        said.extend(busy(sides));
         said.extend(samples("Noisy neighbour", sides));
     }
     said
@@ -58,7 +62,7 @@ fn storm(sides: &Sides<StormMore>) -> String {
     )
 }
 
-fn neighbour(sides: &Sides<NeighbourMore>) -> String {
+fn beside(sides: &Sides<NeighbourMore>) -> String {
     let (without, with) = (&sides.without, &sides.with);
     let verdict = |ratio: f64| if ratio <= WITHIN { "within" } else { "not within" };
     format!(
@@ -71,11 +75,24 @@ fn neighbour(sides: &Sides<NeighbourMore>) -> String {
         milliseconds(with.times.p99_ms),
         with.more.p99_to_unloaded,
         verdict(with.more.p99_to_unloaded),
-        tasks([without.tasks_a_minute, with.tasks_a_minute]),
+        agents([without.tasks_a_minute, with.tasks_a_minute]),
         thousands(with.holds_found),
         thousands(with.more.transactions_held),
         failures([without.errors, with.errors]),
     )
+}
+
+/// That the machine was busy, where its own delays are most of a login's p99.
+fn busy(sides: &Sides<NeighbourMore>) -> Option<String> {
+    let late = sides.with.more.machine_late_p99_ms;
+    (late * 2.0 > sides.with.times.p99_ms).then(|| {
+        format!(
+            "This machine was busy: it woke timers up to {} late (p99) while \
+             logins were measured with Forebay, which is in their times. On a \
+             quiet machine the figures say more.",
+            milliseconds(late)
+        )
+    })
 }
 
 /// `12 times fewer`, `as many`, `1.4 times more`.
@@ -112,6 +129,17 @@ fn once(exchanges: u64, keys: u64) -> String {
 fn tasks([without, with]: [f64; 2]) -> String {
     let what = change([without, with]);
     format!("tasks a minute went from {} to {} ({what})", rate(without), rate(with))
+}
+
+/// As [`tasks`], and why they may be fewer.
+fn agents([without, with]: [f64; 2]) -> String {
+    let said = tasks([without, with]);
+    if without > with * EVEN {
+        let seats = neighbour::SERVER_CONNECTIONS;
+        format!("{said}: their class may hold {AGENT_CEILING} of the {seats} server connections")
+    } else {
+        said
+    }
 }
 
 fn failures(errors: [u64; 2]) -> String {
