@@ -257,16 +257,13 @@ impl Session {
             Some(Effect::ResetAll) => {
                 self.uncommitted.push(Change::ResetAll);
                 if tag.starts_with(b"DISCARD") {
-                    // It runs outside of transactions only, and commits at once.
-                    self.commit_settings();
-                    self.pin = None;
+                    self.discarded();
                 }
             }
             Some(Effect::DiscardAll) => {
                 self.uncommitted.push(Change::ResetAll);
-                self.commit_settings();
+                self.discarded();
                 self.forget_statements();
-                self.pin = None;
             }
             Some(Effect::Deallocate { name: None }) => self.forget_statements(),
             Some(Effect::Deallocate { name: Some(name) }) => {
@@ -301,6 +298,14 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// DISCARD ALL runs outside of transactions only, and commits at once. What the server
+    /// reports of it comes later, so start settings are put back once more at the end.
+    fn discarded(&mut self) {
+        self.commit_settings();
+        self.uncommitted.push(Change::ResetAll);
+        self.pin = None;
     }
 
     fn forget_statements(&mut self) {
