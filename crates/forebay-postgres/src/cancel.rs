@@ -139,7 +139,7 @@ impl Cancelable {
                 drop(time::timeout(PATIENCE, started).await);
                 self.aim()
             }
-            aim => aim,
+            aim @ (Aim::Nothing | Aim::At(..)) => aim,
         } {
             return Some((key, underway));
         }

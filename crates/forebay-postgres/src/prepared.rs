@@ -46,12 +46,8 @@ impl Statement {
 
     /// The client's name of the statement that this one deallocates, if that is our `id`.
     pub(crate) fn deallocates(&self, id: &[u8]) -> Option<Bytes> {
-        match &self.effect {
-            Effect::Deallocate { name: Some(name) } if self.text.ends_with(id) => {
-                Some(Bytes::copy_from_slice(name.as_bytes()))
-            }
-            _ => None,
-        }
+        let Effect::Deallocate { name: Some(name) } = &self.effect else { return None };
+        self.text.ends_with(id).then(|| Bytes::copy_from_slice(name.as_bytes()))
     }
 
     /// The Parse that prepares it on a server under `name`.
@@ -71,11 +67,6 @@ pub(crate) fn effect_of(text: &[u8]) -> Effect {
     }
 }
 
-/// What makes two statements one.
-fn key_of(text: &[u8], types: &[u8], path: Option<&str>) -> Vec<u8> {
-    [text, &[0], types, path.map(str::as_bytes).unwrap_or_default()].concat()
-}
-
 /// May `text` forget statements? The first letter tells most apart before anything is
 /// allocated.
 pub(crate) fn is_deallocate(text: &[u8]) -> bool {
@@ -84,6 +75,11 @@ pub(crate) fn is_deallocate(text: &[u8]) -> bool {
         |effect: &Effect| matches!(effect, Effect::Deallocate { .. } | Effect::DiscardAll);
     first.is_some_and(|b| matches!(b, b'd' | b'D' | b'-' | b'/' | b';'))
         && effect::of(text).iter().any(forgets)
+}
+
+/// What makes two statements one.
+fn key_of(text: &[u8], types: &[u8], path: Option<&str>) -> Vec<u8> {
+    [text, &[0], types, path.map(str::as_bytes).unwrap_or_default()].concat()
 }
 
 /// Every text that some client has prepared by name.

@@ -8,6 +8,7 @@
 //! Dropped at any await point, it loses the client and nothing else: the lease goes home in
 //! unknown state, and the engine cancels, reads, rolls back and clears it.
 
+mod extended;
 mod greet;
 mod inward;
 mod link;

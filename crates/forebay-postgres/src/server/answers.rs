@@ -76,15 +76,13 @@ pub(crate) enum Purpose {
 impl Awaited {
     /// The names that go, if this succeeds.
     pub(crate) fn forgets(&self) -> Option<&HashMap<Bytes, Arc<Statement>>> {
-        match self {
-            Self::Execute { change: Some(change), .. } => match &**change {
-                NameChange::Forgot { names, .. } => Some(names),
-                NameChange::Added(_)
-                | NameChange::Removed(..)
-                | NameChange::Unnamed(_)
-                | NameChange::Taken(_) => None,
-            },
-            _ => None,
+        let Self::Execute { change: Some(change), .. } = self else { return None };
+        match &**change {
+            NameChange::Forgot { names, .. } => Some(names),
+            NameChange::Added(_)
+            | NameChange::Removed(..)
+            | NameChange::Unnamed(_)
+            | NameChange::Taken(_) => None,
         }
     }
 

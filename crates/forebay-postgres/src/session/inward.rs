@@ -44,9 +44,9 @@ impl Session {
                 let n = server.passing.min(server.inbox.len() - server.passed);
                 server.passed += n;
                 server.passing -= n;
-                // Ours may be due behind it, and before what the server says next.
-                self.answer_in_turn();
             }
+            // Now that what came before is whole, an answer of ours may be next.
+            self.answer_in_turn();
             let Some(lease) = &mut self.link else { break };
             let server = &mut **lease.connection();
             let unread = server.inbox.get(server.passed..).unwrap_or_default();
@@ -257,13 +257,13 @@ impl Session {
             Some(Effect::ResetAll) => {
                 self.uncommitted.push(Change::ResetAll);
                 if tag.starts_with(b"DISCARD") {
-                    self.pin = None;
+                    self.discarded();
                 }
             }
             Some(Effect::DiscardAll) => {
                 self.uncommitted.push(Change::ResetAll);
+                self.discarded();
                 self.forget_statements();
-                self.pin = None;
             }
             Some(Effect::Deallocate { name: None }) => self.forget_statements(),
             Some(Effect::Deallocate { name: Some(name) }) => {
@@ -298,6 +298,14 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// DISCARD ALL runs outside of transactions only, and commits at once. What the server
+    /// reports of it comes later, so start settings are put back once more at the end.
+    fn discarded(&mut self) {
+        self.commit_settings();
+        self.uncommitted.push(Change::ResetAll);
+        self.pin = None;
     }
 
     fn forget_statements(&mut self) {

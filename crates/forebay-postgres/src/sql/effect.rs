@@ -212,13 +212,12 @@ fn set_config(statement: &[Token<'_>]) -> Option<Effect> {
     if !function.is("set_config") {
         return None;
     }
-    match value {
-        Token::Text(_) | Token::Parameter(_) if is_local.is("true") => Some(Effect::Clean),
-        Token::Text(value) if is_local.is("false") => {
-            Some(Effect::Set { name: lower(unquote(name)?.as_bytes()), value: unquote(value)? })
-        }
-        _ => None,
+    if is_local.is("true") && matches!(value, Token::Text(_) | Token::Parameter(_)) {
+        return Some(Effect::Clean);
     }
+    let Token::Text(value) = value else { return None };
+    let name = lower(unquote(name)?.as_bytes());
+    is_local.is("false").then_some(Effect::Set { name, value: unquote(value)? })
 }
 
 /// `DECLARE … WITH HOLD`.

@@ -7,7 +7,7 @@ use forebay_seam::time;
 use socket2::SockRef;
 
 use crate::bench::{Bench, until};
-use crate::client::{Client, bind, copy_data, execute, flush, parse, query, run, sync};
+use crate::client::{Client, bind, copy_data, execute, flush, parse, query, run, sync, terminate};
 
 /// Gone without a goodbye: the kernel answers what still comes with a reset.
 fn vanish(client: Client) {
@@ -37,6 +37,7 @@ async fn a_client_may_vanish_at_any_moment() {
         ("while its batch runs", [run("SELECT pg_sleep(60)"), sync()].concat()),
         ("with answers unread", query(many)),
         ("with answers unread of several batches", [run(many), sync(), run(many), sync()].concat()),
+        ("with a goodbye behind its query", [query("SELECT pg_sleep(60)"), terminate()].concat()),
         ("in the middle of a message", query("INSERT INTO t VALUES (1)")[..12].to_vec()),
         ("in the middle of a batch", [run("INSERT INTO t VALUES (1)")].concat()),
         (

@@ -128,7 +128,12 @@ fn extended(chance: &mut Chance, table: &str, turn: &mut Turn) {
         }
         8 => note(close(b'S', name), format!("close {name:?}")),
         9 => note(close(b'P', portal), format!("close portal {portal:?}")),
-        10 => note(execute(portal, 1), format!("execute 1 {portal:?}")),
+        // Always behind its Bind: PostgreSQL 15.18 itself dies of an Execute in a failed
+        // transaction whose portal was bound in an earlier batch.
+        10 => {
+            let all = [bind(portal, name, &[]), execute(portal, 1)].concat();
+            note(all, format!("bind, execute 1 {name:?} {portal:?}"));
+        }
         _ => note(flush(), "flush".into()),
     }
 }

@@ -1,0 +1,342 @@
+//! Messages of the extended protocol that name statements: Parse, Bind, Describe, Close.
+//!
+//! Names of the client's become names of ours. What the server lacks is prepared ahead of
+//! the message that needs it, and makes room for itself; whose unnamed statement the server
+//! has is always known, or it is closed first.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use super::outward::MOST_STATEMENTS;
+use super::{End, Session};
+use crate::fault::Fault;
+use crate::prepared::{self, PREFIX, Statement};
+use crate::server::answers::{Awaited, NameChange, Origin};
+use crate::server::{Gate, Residue, Server};
+use crate::sql::effect::{Effect, PinReason};
+use crate::sql::tags;
+use crate::wire::frontend::{self, Bind, Named, Parse};
+use crate::wire::{HEADER, Header};
+
+impl Session {
+    /// Parse: a name that the server knows already is answered by us, in turn.
+    pub(super) fn parse(&mut self, body: &[u8]) -> Result<(), End> {
+        let parse = Parse::read(body)?;
+        let (text, tags) = match tags::split(parse.text) {
+            Some((text, tags)) => (text, Some(tags)),
+            None => (parse.text.into(), None),
+        };
+        self.note_work(tags, &text);
+        let Some(lease) = &mut self.link else { return Ok(()) };
+        let server = &mut **lease.connection();
+        server.unsynced = true;
+        if parse.name.is_empty() {
+            // Drivers parse the same text again and again: what it does is known then.
+            let again = |s: &Arc<Statement>| s.text == *text && s.types == parse.types;
+            let statement = self
+                .deallocate(&text, parse.types)
+                .or_else(|| self.unnamed.clone().filter(again))
+                .unwrap_or_else(|| self.gateway.statements.own(&text, parse.types));
+            let Some(lease) = &mut self.link else { return Ok(()) };
+            let server = &mut **lease.connection();
+            statement.parse(b"").write(&mut server.outbox);
+            server.unnamed = Some(statement.id);
+            server.pipeline.changes_unnamed();
+            let change = Some(NameChange::Unnamed(self.unnamed.replace(statement)));
+            server.awaited.push_back(Awaited::Parse {
+                origin: Origin::Client,
+                prepared: None,
+                change,
+            });
+            return Ok(());
+        }
+        let name = Bytes::copy_from_slice(parse.name);
+        if let Some(existing) = self.statements.get(&name) {
+            // The server shall say what is wrong with the text, or that the name is taken: it
+            // is, under the name of ours.
+            let existing = Arc::clone(existing);
+            prepare(server, &existing);
+            Parse { name: &existing.name, text: &text, types: parse.types }
+                .write(&mut server.outbox);
+            let change = Some(NameChange::Taken(name));
+            let awaited = Awaited::Parse { origin: Origin::Client, prepared: None, change };
+            server.awaited.push_back(awaited);
+            return Ok(());
+        }
+        if self.statements.len() >= MOST_STATEMENTS {
+            return Err(Fault::TooManyStatements { limit: MOST_STATEMENTS }.into());
+        }
+        let path = self.wanted.get("search_path").map(String::as_str);
+        let statement = match self.deallocate(&text, parse.types) {
+            Some(statement) => statement,
+            None => self.gateway.statements.shared(&text, parse.types, path),
+        };
+        let Some(lease) = &mut self.link else { return Ok(()) };
+        let server = &mut **lease.connection();
+        self.statements.insert(name.clone(), Arc::clone(&statement));
+        server.pipeline.changes_names();
+        let change = Some(NameChange::Added(name));
+        let is_known = server.prepared.get(&statement.id).is_some();
+        if is_known && server.transaction_is_known_to_work() {
+            server.awaited.push_back(Awaited::OwnParseComplete { change });
+        } else {
+            if is_known {
+                // In a failed transaction the server refuses a Parse, so it has to see it.
+                frontend::write_named_statement(&mut server.outbox, b'C', &statement.name);
+                let evicted = server.prepared.pop(&statement.id).map(|()| statement.id);
+                server.awaited.push_back(Awaited::Close { origin: Origin::Own, evicted });
+            }
+            evict_for(server, &statement);
+            statement.parse(&statement.name).write(&mut server.outbox);
+            let prepared = Some(statement.id);
+            server.awaited.push_back(Awaited::Parse { origin: Origin::Client, prepared, change });
+        }
+        Ok(())
+    }
+
+    /// `DEALLOCATE name` of a name that is the client's becomes one of our name.
+    fn deallocate(&self, text: &[u8], types: &[u8]) -> Option<Arc<Statement>> {
+        if !prepared::is_deallocate(text) {
+            return None;
+        }
+        let effect = prepared::effect_of(text);
+        let Effect::Deallocate { name: Some(name) } = &effect else { return None };
+        let ours = self.statements.get(name.as_bytes())?;
+        let text = [b"DEALLOCATE ", &*ours.name].concat();
+        Some(self.gateway.statements.with_effect(&text, types, effect))
+    }
+
+    pub(super) fn bind(&mut self, header: Header, taken: &BytesMut) -> Result<(), End> {
+        let body = taken.get(HEADER..).unwrap_or_default();
+        let bind = Bind::read(body)?;
+        let Some(lease) = &mut self.link else { return Ok(()) };
+        let server = &mut **lease.connection();
+        server.unsynced = true;
+        let statement = if bind.statement.is_empty() {
+            self.unnamed.as_ref()
+        } else {
+            self.statements.get(bind.statement)
+        };
+        let effect = statement.map_or(Effect::Clean, |statement| statement.effect.clone());
+        foresee(server, &mut self.pin, &effect);
+        if let Effect::Deallocate { name: Some(name) } = &effect
+            && let Some(goes) = self.statements.get(name.as_bytes())
+        {
+            prepare(server, goes);
+        }
+        close_gate(server, std::slice::from_ref(&effect));
+        self.portals.insert(Bytes::copy_from_slice(bind.portal), effect);
+        let missing = header.whole() - taken.len();
+        let bound = statement.map(|statement| statement.id);
+        let name = match statement.map(Arc::clone) {
+            Some(statement) if bind.statement.is_empty() => {
+                prepare_unnamed(server, &statement);
+                Bytes::new()
+            }
+            Some(statement) => {
+                prepare(server, &statement);
+                statement.name.clone()
+            }
+            None => {
+                close_unnamed(server, bind.statement);
+                unknown(bind.statement)
+            }
+        };
+        server.awaited.push_back(Awaited::Bind { statement: bound });
+        if name == bind.statement {
+            server.outbox.extend_from_slice(taken);
+        } else {
+            let rest = body.get(bind.names..).unwrap_or_default();
+            write_renamed(&mut server.outbox, header, &bind, &name, rest)?;
+        }
+        server.streaming = missing;
+        Ok(())
+    }
+
+    pub(super) fn describe(&mut self, body: &[u8]) -> Result<(), End> {
+        let named = Named::read(body)?;
+        let Some(lease) = &mut self.link else { return Ok(()) };
+        let server = &mut **lease.connection();
+        server.unsynced = true;
+        let mut described = None;
+        match named {
+            Named::Portal(_) => {
+                frontend::message(&mut server.outbox, b'D', |out| out.extend_from_slice(body))
+            }
+            Named::Statement(b"") => {
+                match &self.unnamed {
+                    Some(statement) => prepare_unnamed(server, statement),
+                    None => close_unnamed(server, b""),
+                }
+                frontend::write_named_statement(&mut server.outbox, b'D', b"");
+            }
+            Named::Statement(name) => match self.statements.get(name) {
+                Some(statement) => {
+                    described = Some(statement.id);
+                    prepare(server, statement);
+                    frontend::write_named_statement(&mut server.outbox, b'D', &statement.name);
+                }
+                None => frontend::write_named_statement(&mut server.outbox, b'D', &unknown(name)),
+            },
+        }
+        server.awaited.push_back(Awaited::Describe { statement: described });
+        Ok(())
+    }
+
+    pub(super) fn close(&mut self, body: &[u8]) -> Result<(), End> {
+        let named = Named::read(body)?;
+        let Some(lease) = &mut self.link else { return Ok(()) };
+        let server = &mut **lease.connection();
+        server.unsynced = true;
+        match named {
+            Named::Portal(name) => {
+                self.portals.remove(name);
+                frontend::message(&mut server.outbox, b'C', |out| out.extend_from_slice(body));
+                server.awaited.push_back(Awaited::Close { origin: Origin::Client, evicted: None });
+            }
+            Named::Statement(b"") => {
+                frontend::write_named_statement(&mut server.outbox, b'C', b"");
+                server.unnamed = None;
+                self.unnamed = None;
+                server.awaited.push_back(Awaited::Close { origin: Origin::Client, evicted: None });
+            }
+            Named::Statement(name) => {
+                // Others may use the server's statement: only the client's name goes.
+                server.pipeline.changes_names();
+                let name = Bytes::copy_from_slice(name);
+                let change = self.statements.remove(&name).map(|s| NameChange::Removed(name, s));
+                server.awaited.push_back(Awaited::OwnCloseComplete { change });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a statement may do is noted before it is sent: it may do it and fail later.
+pub(super) fn foresee(server: &mut Server, pin: &mut Option<PinReason>, effect: &Effect) {
+    match effect {
+        // What is not followed may stay behind.
+        Effect::Set { name, .. } if name.starts_with("forebay.") => {
+            server.residue.at_least(Residue::Possible);
+        }
+        Effect::Clean
+        | Effect::Set { .. }
+        | Effect::Reset { .. }
+        | Effect::ResetAll
+        | Effect::Savepoint { .. }
+        | Effect::Release { .. }
+        | Effect::RollbackTo { .. } => {}
+        Effect::Dirty => server.residue.at_least(Residue::Possible),
+        Effect::Pin(reason) => {
+            pin.get_or_insert(*reason);
+            server.residue.at_least(if *reason == PinReason::SqlPrepare {
+                Residue::WithStatements
+            } else {
+                Residue::Possible
+            });
+        }
+        Effect::DiscardAll | Effect::Deallocate { .. } => {
+            server.residue.at_least(Residue::WithStatements);
+        }
+    }
+}
+
+/// Makes sure that the server knows `statement` by its name of ours.
+pub(super) fn prepare(server: &mut Server, statement: &Statement) {
+    if server.prepared.get(&statement.id).is_some() {
+        return;
+    }
+    evict_for(server, statement);
+    server.pipeline.changes_names();
+    statement.parse(&statement.name).write(&mut server.outbox);
+    let prepared = Some(statement.id);
+    server.awaited.push_back(Awaited::Parse { origin: Origin::Own, prepared, change: None });
+}
+
+/// Notes `statement` as prepared; the one that was used least makes room.
+fn evict_for(server: &mut Server, statement: &Statement) {
+    if let Some((evicted, ())) = server.prepared.push(statement.id, ())
+        && evicted != statement.id
+    {
+        let name = [PREFIX, evicted.to_string().as_bytes()].concat();
+        frontend::write_named_statement(&mut server.outbox, b'C', &name);
+        server.awaited.push_back(Awaited::Close { origin: Origin::Own, evicted: Some(evicted) });
+    }
+}
+
+/// Names go when what forgets them is sent: what is sent behind it may use them anew.
+pub(super) fn forget(
+    server: &mut Server,
+    statements: &mut HashMap<Bytes, Arc<Statement>>,
+    effect: &Effect,
+) -> NameChange {
+    server.pipeline.changes_names();
+    if let Effect::Deallocate { name: Some(name) } = effect {
+        let gone = statements.remove_entry(name.as_bytes());
+        let prepared = gone
+            .iter()
+            .filter_map(|(_, statement)| server.prepared.pop(&statement.id).map(|()| statement.id));
+        let prepared = prepared.collect();
+        return NameChange::Forgot { names: gone.into_iter().collect(), prepared };
+    }
+    let prepared = server.prepared.iter().map(|(id, ())| *id).collect();
+    server.prepared.clear();
+    NameChange::Forgot { names: std::mem::take(statements), prepared }
+}
+
+/// Statements that go change what the next messages have to be.
+pub(super) fn close_gate(server: &mut Server, effects: &[Effect]) {
+    let forgets =
+        |effect: &Effect| matches!(effect, Effect::DiscardAll | Effect::Deallocate { .. });
+    if effects.iter().any(forgets) {
+        server.gate = Gate::AfterBatch;
+    }
+}
+
+/// A client without an unnamed statement must not meet another's.
+fn close_unnamed(server: &mut Server, name: &[u8]) {
+    if name.is_empty() {
+        frontend::write_named_statement(&mut server.outbox, b'C', b"");
+        server.unnamed = None;
+        server.awaited.push_back(Awaited::Close { origin: Origin::Own, evicted: None });
+    }
+}
+
+/// Makes sure that the server's unnamed statement is this client's.
+fn prepare_unnamed(server: &mut Server, statement: &Statement) {
+    if server.unnamed != Some(statement.id) {
+        statement.parse(b"").write(&mut server.outbox);
+        server.unnamed = Some(statement.id);
+        server.pipeline.changes_unnamed();
+        let awaited = Awaited::Parse { origin: Origin::Own, prepared: None, change: None };
+        server.awaited.push_back(awaited);
+    }
+}
+
+/// A name that no client has, as the server shall complain about it; never one of ours.
+fn unknown(name: &[u8]) -> Bytes {
+    if name.starts_with(PREFIX) {
+        return [b"__client_", name.get(PREFIX.len()..).unwrap_or_default()].concat().into();
+    }
+    Bytes::copy_from_slice(name)
+}
+
+fn write_renamed(
+    out: &mut BytesMut,
+    header: Header,
+    bind: &Bind<'_>,
+    name: &[u8],
+    rest: &[u8],
+) -> Result<(), End> {
+    let too_long = || Fault::TooLong { length: header.body, limit: 1 << 30 };
+    let length = header.body - bind.statement.len() + name.len() + 4;
+    let length = i32::try_from(length).map_err(|_| too_long())?;
+    out.extend_from_slice(b"B");
+    out.extend_from_slice(&length.to_be_bytes());
+    frontend::cstr(out, bind.portal);
+    frontend::cstr(out, name);
+    out.extend_from_slice(rest);
+    Ok(())
+}
