@@ -18,7 +18,7 @@ class Standin:
         self.traceparents = []
         self.abandoned = threading.Event()
         handler = type("Handler", (_Handler,), {"standin": self})
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self.server = _Server(("127.0.0.1", 0), handler)
         self.server.daemon_threads = True
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(cert, key)
@@ -31,6 +31,11 @@ class Standin:
     def stop(self):
         self.server.shutdown()
         self.server.server_close()
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    def handle_error(self, request, client_address):
+        """Clients that leave or do not trust us are what is tested."""
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):

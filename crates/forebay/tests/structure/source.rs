@@ -1,4 +1,5 @@
-//! A source file as the rules see it: without comments, without its tests.
+//! A source file as the rules see it: without comments, without its tests, without what only
+//! the model checker runs.
 //!
 //! Text inside string literals stays, because a message that names a protocol names it too.
 //! Always true: every line keeps its number.
@@ -31,7 +32,7 @@ impl std::fmt::Display for Finding {
 impl Source {
     /// The file `path` with `text` in it.
     pub(crate) fn new(path: &str, text: &str) -> Self {
-        Self { path: path.to_owned(), code: without_tests(&without_comments(text)) }
+        Self { path: path.to_owned(), code: without_model(&without_tests(&without_comments(text))) }
     }
 
     /// Each line with its number.
@@ -156,6 +157,22 @@ fn without_tests(code: &str) -> String {
     out
 }
 
+/// Blanks modules that exist only under the model checker: they are no part of the program.
+fn without_model(code: &str) -> String {
+    let mut out = String::with_capacity(code.len());
+    let (mut announced, mut inside) = (false, false);
+    for line in code.lines() {
+        inside |= announced && line.starts_with("mod ") && line.ends_with('{');
+        announced = line == "#[cfg(forebay_model)]";
+        if !inside {
+            out.push_str(line);
+        }
+        inside &= line != "}";
+        out.push('\n');
+    }
+    out
+}
+
 /// Can `c` stand in a name?
 pub(crate) fn is_name(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
@@ -185,6 +202,14 @@ fn comments_and_tests_are_not_code_and_lines_keep_their_numbers() {
     assert_eq!(found, [2]);
     assert!(source.code.contains("let c = r#\"\" // \"#; let d"), "{}", source.code);
     assert!(source.lines().any(|(n, l)| n == 3 && l.contains("let b")), "{}", source.code);
+}
+
+#[test]
+fn what_only_the_model_checker_runs_is_not_code() {
+    let text = "#[cfg(forebay_model)]\nmod model {\n    static A: Cell<u8>;\n}\nmod b {\n}\n";
+    let source = Source::new("a.rs", text);
+    assert!(!source.code.contains("static") && source.code.contains("mod b {"), "{}", source.code);
+    assert!(source.lines().any(|(number, line)| number == 5 && line == "mod b {"));
 }
 
 #[test]
