@@ -25,7 +25,8 @@ pub(crate) enum Origin {
 pub(crate) enum NameChange {
     Added(Bytes),
     Removed(Bytes, Arc<Statement>),
-    Unnamed(Option<Arc<Statement>>),
+    /// The one that came, and the one that was there before.
+    Unnamed(StatementId, Option<Arc<Statement>>),
     /// Nothing: the name is taken, as the server will say.
     Taken(Bytes),
     /// Names that went, and statements that the server had before.
@@ -81,7 +82,7 @@ impl Awaited {
             NameChange::Forgot { names, .. } => Some(names),
             NameChange::Added(_)
             | NameChange::Removed(..)
-            | NameChange::Unnamed(_)
+            | NameChange::Unnamed(..)
             | NameChange::Taken(_) => None,
         }
     }

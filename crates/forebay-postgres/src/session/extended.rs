@@ -44,7 +44,8 @@ impl Session {
             statement.parse(b"").write(&mut server.outbox);
             server.unnamed = Some(statement.id);
             server.pipeline.changes_unnamed();
-            let change = Some(NameChange::Unnamed(self.unnamed.replace(statement)));
+            let id = statement.id;
+            let change = Some(NameChange::Unnamed(id, self.unnamed.replace(statement)));
             server.awaited.push_back(Awaited::Parse {
                 origin: Origin::Client,
                 prepared: None,

@@ -372,7 +372,7 @@ impl Session {
             if let Some(Awaited::Parse { change: Some(change), .. }) = server.awaited.front() {
                 match change {
                     // It is gone before its successor is looked at.
-                    NameChange::Unnamed(_) => lost_unnamed = true,
+                    NameChange::Unnamed(..) => lost_unnamed = true,
                     NameChange::Taken(name) => taken = Some(name.clone()),
                     NameChange::Added(_) | NameChange::Removed(..) | NameChange::Forgot { .. } => {}
                 }
@@ -584,7 +584,12 @@ fn take_back(
         None | Some(NameChange::Taken(_)) => {}
         Some(NameChange::Added(name)) => drop(statements.remove(&name)),
         Some(NameChange::Removed(name, statement)) => drop(statements.insert(name, statement)),
-        Some(NameChange::Unnamed(before)) => *unnamed = before,
+        // A query behind it may have destroyed it since.
+        Some(NameChange::Unnamed(id, before)) => {
+            if unnamed.as_ref().is_some_and(|now| now.id == id) {
+                *unnamed = before;
+            }
+        }
         Some(NameChange::Forgot { names, prepared }) => {
             statements.extend(names);
             for id in prepared {
