@@ -71,8 +71,6 @@ pub(crate) struct Shared<K: Connector> {
     state: Mutex<State<K>>,
     alarm: Notify,
     emptied: Notify,
-    /// What the last connect said when it failed, so that it is logged once.
-    last_failure: Mutex<Option<String>>,
 }
 
 #[derive(Clone, Copy)]
@@ -89,6 +87,8 @@ struct State<K: Connector> {
     identities: HashMap<K::Identity, IdentityId>,
     identity_names: SecondaryMap<IdentityId, K::Identity>,
     next_alarm: Option<Instant>,
+    /// What the last connect said when it failed, so that it is logged once.
+    last_failure: Option<String>,
 }
 
 /// What is left to do once the lock is released.
@@ -124,10 +124,10 @@ impl<K: Connector> Pool<K> {
                 identities: HashMap::new(),
                 identity_names: SecondaryMap::new(),
                 next_alarm: None,
+                last_failure: None,
             }),
             alarm: Notify::new(),
             emptied: Notify::new(),
-            last_failure: Mutex::default(),
         });
         shared.spawner.spawn(look_around(Arc::downgrade(&shared)));
         Self { shared }

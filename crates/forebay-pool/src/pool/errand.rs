@@ -30,6 +30,16 @@ enum Purpose {
     Done,
 }
 
+/// What an attempt to connect changed in what is known of the destination.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum News {
+    None,
+    /// It fails, or fails in another way.
+    Trouble,
+    /// It succeeds again.
+    Over,
+}
+
 impl<K: Connector> Errand<K> {
     /// Opens a connection of `identity`.
     pub(super) async fn open(pool: Arc<Shared<K>>, conn: ConnId, identity: K::Identity) {
@@ -39,25 +49,17 @@ impl<K: Connector> Errand<K> {
         let outcome = attempt.unwrap_or_else(|_| {
             Err(ConnectFailure::new(FailureKind::Unreachable, ConnectError::TimedOut(patience)))
         });
-        errand.log(&identity, outcome.as_ref().err());
-        errand.was_opened(outcome);
-    }
-
-    /// Says a failure once, however often it comes, and that it is over.
-    fn log(&self, identity: &K::Identity, failure: Option<&ConnectFailure>) {
-        let destination = &self.pool.destination;
-        let said = failure.map(ToString::to_string);
-        let before = {
-            let mut last = self.pool.last_failure.lock();
-            if *last == said {
-                return;
+        let failure = outcome.as_ref().err().cloned();
+        let destination = Arc::clone(&errand.pool.destination);
+        // A failure is said once, however often it comes, and that it is over.
+        match (errand.was_opened(outcome), failure) {
+            (News::None, _) => {}
+            (News::Trouble, Some(error)) => {
+                tracing::warn!(%destination, %identity, %error, "connect failed");
             }
-            std::mem::replace(&mut *last, said)
-        };
-        match (before, failure) {
-            (_, Some(error)) => tracing::warn!(%destination, %identity, %error, "connect failed"),
-            (Some(_), None) => tracing::info!(%destination, "connects succeed again"),
-            (None, None) => {}
+            (News::Trouble | News::Over, _) => {
+                tracing::info!(%destination, "connects succeed again");
+            }
         }
     }
 
@@ -77,16 +79,26 @@ impl<K: Connector> Errand<K> {
         errand.was_probed(connection);
     }
 
-    fn was_opened(&mut self, outcome: Result<K::Connection, ConnectFailure>) {
+    fn was_opened(&mut self, outcome: Result<K::Connection, ConnectFailure>) -> News {
         self.purpose = Purpose::Done;
         let now = time::now();
-        self.pool.act(|state, actions| match outcome {
-            Ok(connection) => {
-                state.connections.insert(self.conn, connection);
-                state.ledger.opened(self.conn, now, actions);
+        self.pool.act(|state, actions| {
+            let said = outcome.as_ref().err().map(ToString::to_string);
+            let news = match (&said, &state.last_failure) {
+                (now, before) if now == before => News::None,
+                (Some(_), _) => News::Trouble,
+                (None, _) => News::Over,
+            };
+            state.last_failure = said;
+            match outcome {
+                Ok(connection) => {
+                    state.connections.insert(self.conn, connection);
+                    state.ledger.opened(self.conn, now, actions);
+                }
+                Err(failure) => state.ledger.open_failed(self.conn, failure, now, actions),
             }
-            Err(failure) => state.ledger.open_failed(self.conn, failure, now, actions),
-        });
+            news
+        })
     }
 
     fn was_reset(&mut self, connection: Option<K::Connection>) {
@@ -113,7 +125,7 @@ impl<K: Connector> Drop for Errand<K> {
         match self.purpose {
             Purpose::Open => {
                 let failure = ConnectFailure::new(FailureKind::Unreachable, ConnectError::Dropped);
-                self.was_opened(Err(failure));
+                let _news = self.was_opened(Err(failure));
             }
             Purpose::Reset => self.was_reset(None),
             Purpose::Probe => self.was_probed(None),
