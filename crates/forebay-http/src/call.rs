@@ -153,10 +153,8 @@ impl Desk {
             destination,
             overlaps: &self.overlaps,
             ask: Ask {
-                identity: destination.identity(&caller.tenant),
-                class,
                 request: ai_request.clone(),
-                deadline: None,
+                ..Ask::new(destination.identity(&caller.tenant), class)
             },
             request: ai_request,
             operation,

@@ -74,11 +74,10 @@ struct Case {
 fn ask(pool: &Pool<Nothing>, traced: bool) -> Ask<Identity> {
     let trace =
         TraceId::from_traceparent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+    let identity = Identity { database: "app".into(), user: "agent".into() };
     Ask {
-        identity: Identity { database: "app".into(), user: "agent".into() },
-        class: pool.class("core").unwrap(),
         request: traced.then(|| Request::new("tenant".into(), trace.unwrap())),
-        deadline: None,
+        ..Ask::new(identity, pool.class("core").unwrap())
     }
 }
 

@@ -12,6 +12,8 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::mode::Mode;
+
 /// The name of a class, as an operator writes it.
 #[derive(
     Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
@@ -162,6 +164,40 @@ pub struct ClassSettings {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String", extend("format" = "humantime"))]
     pub checkout_timeout: Duration,
+    /// Its part of what is above the guarantees while several classes wait, in connection
+    /// time, against the weights of the others. Default 1; of the standard `core` 4.
+    pub weight: u32,
+    /// Requests under way at the same time, at the most. Default: no such limit.
+    pub max_requests: Option<u32>,
+    /// Operations of one request that wait for connections with its priority; further ones
+    /// wait as if each were a request of its own. Default 32.
+    pub max_parallel: u32,
+    /// What the policies below may do: `off`, `observe` (count what they would do) or
+    /// `enforce`. Default `observe`.
+    pub mode: Mode,
+    /// Policies with a mode of their own.
+    pub policies: Policies,
+}
+
+/// Policies of a class that have a mode of their own; the others have the class's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Policies {
+    /// New requests are admitted by the connections that they and those under way need, and
+    /// up to `max_requests`.
+    pub admission: Option<Mode>,
+    /// Who would wait beyond its deadline is told at once.
+    pub deadline: Option<Mode>,
+    /// From 80 % utilisation on, expensive operations are refused first.
+    pub shedding: Option<Mode>,
+    /// While its queue does not empty, the newest goes first and the oldest is refused.
+    pub freshness: Option<Mode>,
+    /// Retries may cost a tenth of what first tries cost.
+    pub retries: Option<Mode>,
+    /// Operations that are known to hold long do not borrow above the guarantee.
+    pub lending: Option<Mode>,
+    /// Work that keeps failing is refused for a while.
+    pub breaker: Option<Mode>,
 }
 
 impl Default for ClassSettings {
@@ -171,6 +207,11 @@ impl Default for ClassSettings {
             guarantee: Share::Seats(0),
             ceiling: None,
             checkout_timeout: Duration::from_secs(2),
+            weight: 1,
+            max_requests: None,
+            max_parallel: 32,
+            mode: Mode::Observe,
+            policies: Policies::default(),
         }
     }
 }
@@ -181,8 +222,9 @@ impl ClassSettings {
         let core = Self {
             kind: Kind::Core,
             guarantee: Share::OfBudget(50),
-            ceiling: None,
             checkout_timeout: Duration::from_secs(5),
+            weight: 4,
+            ..Self::default()
         };
         let ai_read = Self {
             guarantee: Share::OfBudget(10),
@@ -203,7 +245,7 @@ impl ClassSettings {
 
     /// The only class of a destination that has no workload classes (HTTP by default).
     pub fn whole_budget(checkout_timeout: Duration) -> Self {
-        Self { kind: Kind::Core, guarantee: Share::Seats(0), ceiling: None, checkout_timeout }
+        Self { kind: Kind::Core, checkout_timeout, ..Self::default() }
     }
 }
 

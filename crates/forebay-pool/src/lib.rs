@@ -77,7 +77,7 @@
 //! let settings = PoolSettings::new("numbers", Budget::Fixed(10));
 //! let pool = Pool::new(Numbers::default(), settings);
 //! let class = pool.class("core").ok_or("one of the three standard classes")?;
-//! let ask = Ask { identity: "app".to_owned(), class, request: None, deadline: None };
+//! let ask = Ask::new("app".to_owned(), class);
 //!
 //! let mut lease = pool.checkout(ask.clone()).await?;
 //! assert_eq!(*lease.connection(), 0);
@@ -95,6 +95,8 @@ pub mod class;
 mod connect;
 mod lease;
 mod ledger;
+mod mode;
+mod operation;
 pub mod overlap;
 mod pool;
 mod queue;
@@ -104,10 +106,12 @@ mod slot;
 pub mod stats;
 mod target;
 
-pub use class::{ClassId, ClassName, ClassSettings, Kind, Share};
+pub use class::{ClassId, ClassName, ClassSettings, Kind, Policies, Share};
 pub use connect::{ConnectFailure, Connector, FailureKind};
 pub use lease::{Condition, Lease};
-pub use pool::{Ask, CheckoutError, Pool};
+pub use mode::Mode;
+pub use operation::Operation;
+pub use pool::{Ask, Attempt, CheckoutError, Pool, Refusal};
 pub use request::{Request, TraceId};
 pub use settings::{Budget, PoolSettings};
 pub use stats::Snapshot;

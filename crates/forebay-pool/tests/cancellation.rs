@@ -182,7 +182,7 @@ fn pool(script: Script) -> (Pool<Server>, Server) {
 
 async fn take(pool: &Pool<Server>) -> Result<Lease<Server>, CheckoutError> {
     let class = pool.class("core").unwrap();
-    pool.checkout(Ask { identity: User, class, request: None, deadline: None }).await
+    pool.checkout(Ask::new(User, class)).await
 }
 
 /// Polls `future` at most `polls` times and drops it right after the last.

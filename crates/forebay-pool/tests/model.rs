@@ -127,7 +127,7 @@ fn ask(pool: &Pool<Server>, identities: u8) -> Ask<User> {
     let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     let trace = TraceId::from_traceparent(trace).unwrap();
     let request = chance(30).then(|| Request::new("tenant".into(), trace));
-    Ask { identity: User(thread_rng().gen_range(0..identities)), class, request, deadline: None }
+    Ask { request, ..Ask::new(User(thread_rng().gen_range(0..identities)), class) }
 }
 
 fn own(lease: &mut Lease<Server>) {
@@ -206,7 +206,7 @@ fn a_life(tasks: u32, budget: u32, identities: u8, weather: Weather, closes: boo
             let class = pool.class("core").unwrap();
             let mut all = Vec::new();
             for _ in 0..budget {
-                let ask = Ask { identity: User(0), class, request: None, deadline: None };
+                let ask = Ask::new(User(0), class);
                 let lease: Result<_, CheckoutError> = pool.checkout(ask).await;
                 all.push(lease.unwrap());
             }

@@ -79,6 +79,7 @@ fn class(kind: Kind, guarantee: u32, ceiling: u32) -> ClassSettings {
         guarantee: Share::Seats(guarantee),
         ceiling: Some(Share::Seats(ceiling)),
         checkout_timeout: Duration::from_secs(5),
+        ..ClassSettings::default()
     }
 }
 
@@ -96,7 +97,7 @@ fn settings() -> PoolSettings {
 
 fn ask(pool: &Pool<Server>, class: &str) -> Ask<User> {
     let class = pool.class(class).unwrap();
-    Ask { identity: User("app"), class, request: None, deadline: None }
+    Ask::new(User("app"), class)
 }
 
 async fn take(pool: &Pool<Server>, class: &str) -> Result<Lease<Server>, CheckoutError> {

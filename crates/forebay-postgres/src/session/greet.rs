@@ -44,7 +44,7 @@ impl Session {
     /// Asks a server what a session with these settings looks like.
     async fn meet_server(&mut self) -> Result<Arc<Reported>, Fault> {
         let class = self.who.class(None);
-        let ask = Ask { identity: self.who.identity.clone(), class, request: None, deadline: None };
+        let ask = Ask::new(self.who.identity.clone(), class);
         let mut lease = self.who.backend.pool.checkout(ask).await?;
         let server = &mut **lease.connection();
         if let Some(replay) = server.settings.replay_of(&self.wanted) {

@@ -25,7 +25,7 @@ impl Session {
         let class = self.who.class(self.work.class.as_deref());
         let request = self.work.request.clone().or_else(|| self.who.request());
         let identity = self.who.identity.clone();
-        let ask = Ask { identity, class, request, deadline: None };
+        let ask = Ask { request, ..Ask::new(identity, class) };
         let checkout = match self.wait_for(ask).await? {
             Ok(lease) => lease,
             Err(fault) => {

@@ -82,6 +82,7 @@ prop_compose! {
             guarantee: Share::Seats(guarantee),
             ceiling: ceiling.map(Share::Seats),
             checkout_timeout: Duration::from_secs(2),
+            ..ClassSettings::default()
         }
     }
 }

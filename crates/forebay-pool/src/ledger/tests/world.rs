@@ -34,6 +34,7 @@ pub(super) fn class(kind: Kind, guarantee: u32, ceiling: Option<u32>) -> ClassSe
         guarantee: Share::Seats(guarantee),
         ceiling: ceiling.map(Share::Seats),
         checkout_timeout: Duration::from_secs(5),
+        ..ClassSettings::default()
     }
 }
 
