@@ -90,16 +90,22 @@
 //! # }
 //! ```
 
+mod admission;
 mod ask;
 mod budget;
 pub mod class;
 mod connect;
+mod cost;
 mod deadlock;
 pub mod event;
 mod fair;
+mod feature;
+mod freshness;
+mod learnt;
 mod lease;
 mod ledger;
 mod mode;
+mod nesting;
 mod operation;
 pub mod overlap;
 pub mod policy;
