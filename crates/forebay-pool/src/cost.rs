@@ -174,6 +174,11 @@ impl Costs {
         })
     }
 
+    /// What it is called, unless it was forgotten or never named.
+    pub(crate) fn operation(&self, id: CostId) -> Option<&Operation> {
+        self.entry(id).map(|entry| &entry.operation)
+    }
+
     /// It took `held` of connection time.
     pub(crate) fn learn(&mut self, id: CostId, held: Duration, now: Instant) {
         let took = micros(held);
