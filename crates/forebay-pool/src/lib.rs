@@ -96,7 +96,7 @@ mod breaker;
 mod budget;
 pub mod class;
 mod connect;
-#[expect(dead_code, reason = "joined to the ledger next")]
+#[cfg_attr(not(test), expect(dead_code, reason = "joined to the ledger next"))]
 mod cost;
 #[cfg_attr(not(test), expect(dead_code, reason = "joined to the ledger next"))]
 mod feature;
@@ -112,6 +112,8 @@ mod request;
 #[cfg_attr(not(test), expect(dead_code, reason = "joined to the ledger next"))]
 mod retry;
 mod settings;
+#[cfg_attr(not(test), expect(dead_code, reason = "joined to the ledger next"))]
+mod shed;
 mod slot;
 pub mod stats;
 mod target;
