@@ -46,6 +46,8 @@ const UTILISATION_OVER: Duration = Duration::from_secs(1);
 const RANKS_OVER: Duration = Duration::from_secs(60);
 /// What is asked for is averaged over this.
 const ASKED_OVER: Duration = Duration::from_secs(5);
+/// Both fade in steps of this, at the least.
+const FADED_EVERY: Duration = Duration::from_millis(10);
 /// One of each kind passes this often.
 const LEAST_FLOW: Duration = Duration::from_secs(10);
 /// When the newest weighs this, all are divided by it (a power of two: nothing is rounded).
@@ -93,29 +95,30 @@ impl Utilisation {
 struct Ranks {
     sums: [f64; BUCKETS + 1],
     weight: f64,
-    last: Instant,
 }
 
 impl Ranks {
-    fn add(&mut self, bucket: usize, cost: f64, now: Instant) {
-        let passed = now.saturating_duration_since(self.last);
-        self.last = self.last.max(now);
+    fn new() -> Self {
+        Self { sums: [0.0; BUCKETS + 1], weight: 1.0 }
+    }
+
+    fn fade(&mut self, passed: Duration) {
         self.weight /= faded(passed, RANKS_OVER);
-        if !(1.0..=HEAVIEST).contains(&self.weight) {
-            self.lighten();
+        if !self.weight.is_finite() {
+            // A silence so long that nothing is left of before.
+            *self = Self::new();
+        } else if self.weight > HEAVIEST {
+            self.sums.iter_mut().for_each(|sum| *sum /= HEAVIEST);
+            self.weight /= HEAVIEST;
         }
+    }
+
+    fn add(&mut self, bucket: usize, cost: f64) {
         let mut index = bucket + 1;
         while let Some(sum) = self.sums.get_mut(index) {
             *sum += cost * self.weight;
             index += index & index.wrapping_neg();
         }
-    }
-
-    /// After a silence so long that the weight is no number, nothing is left of before.
-    fn lighten(&mut self) {
-        let factor = if self.weight.is_finite() { 1.0 / HEAVIEST } else { 0.0 };
-        self.sums.iter_mut().for_each(|sum| *sum *= factor);
-        self.weight = if self.weight.is_finite() { self.weight * factor } else { 1.0 };
     }
 
     /// The share of what is cheaper than `bucket`.
@@ -147,7 +150,8 @@ pub(crate) struct Shedding {
     ranks: Ranks,
     /// Connection-seconds asked for, faded.
     asked: f64,
-    asked_at: Instant,
+    /// Up to when ranks and what was asked for are faded.
+    faded: Instant,
     /// When one of each kind passed last while it was being shed, by its place; empty before
     /// anything was.
     passed: Vec<Option<(u32, Instant)>>,
@@ -162,9 +166,9 @@ impl Shedding {
             utilisation: Utilisation { average: 0.0, present: 0.0, since: now },
             felt: 0.0,
             reach: 0.0,
-            ranks: Ranks { sums: [0.0; BUCKETS + 1], weight: 1.0, last: now },
+            ranks: Ranks::new(),
             asked: 0.0,
-            asked_at: now,
+            faded: now,
             passed: Vec::new(),
             shed: 0,
         }
@@ -176,7 +180,7 @@ impl Shedding {
         let part = if leased >= reach { 1.0 } else { f64::from(leased) / self.reach };
         // A class that can get nothing and has nothing is not busy.
         self.utilisation.change(if reach == 0 && leased == 0 { 0.0 } else { part }, now);
-        self.felt = self.felt_at(now);
+        self.felt = self.felt_by(self.utilisation.average);
     }
 
     /// How busy the class is, 0 to 1, averaged over a second.
@@ -188,11 +192,11 @@ impl Shedding {
     /// `shed_from`, 0.5 where shedding begins, and from there
     /// `0.5 + 0.5 · (1 − θ) / 0.90`, so that it is 1 when all that can be shed is.
     pub(crate) fn pressure(&self, now: Instant) -> f64 {
-        let felt = self.felt_at(now);
+        let felt = self.felt_by(self.utilisation.at(now));
         if felt <= self.from {
             return (0.5 * (felt - self.from + FORETOLD) / FORETOLD).clamp(0.0, 0.5);
         }
-        let asked = self.asked * faded(now.saturating_duration_since(self.asked_at), ASKED_OVER);
+        let asked = self.asked * faded(now.saturating_duration_since(self.faded), ASKED_OVER);
         let threshold = self.curve(felt).min(self.planned(asked));
         (0.5 + 0.5 * (1.0 - threshold) / (1.0 - LEAST)).min(1.0)
     }
@@ -206,14 +210,14 @@ impl Shedding {
         dice: &mut Dice,
     ) -> Verdict {
         let Some(cost) = cost else { return Verdict::Admit };
-        let seconds = cost.mean.as_secs_f64();
-        let bucket = bucket(micros(cost.mean));
-        self.ranks.add(bucket, seconds, now);
-        let passed = now.saturating_duration_since(self.asked_at);
-        self.asked = self.asked * faded(passed, ASKED_OVER) + seconds;
-        self.asked_at = self.asked_at.max(now);
+        self.fade(now);
+        let micros = micros(cost.mean);
+        let (bucket, seconds) = (bucket(micros), f64::from(micros) * 1e-6);
+        self.ranks.add(bucket, seconds);
+        self.asked += seconds;
 
-        self.felt = self.felt_at(now);
+        let utilisation = self.utilisation.at(now);
+        self.felt = self.felt_by(utilisation);
         if self.felt <= self.from {
             return Verdict::Admit;
         }
@@ -226,12 +230,23 @@ impl Shedding {
             return Verdict::Admit;
         }
         self.shed += 1;
-        Verdict::Shed { utilisation: self.utilisation.at(now) }
+        Verdict::Shed { utilisation }
     }
 
     /// Work that was, or would have been, shed since start.
     pub(crate) fn shed(&self) -> u64 {
         self.shed
+    }
+
+    /// Fades ranks and what was asked for, in steps that are long against a verdict and short
+    /// against both.
+    fn fade(&mut self, now: Instant) {
+        let passed = now.saturating_duration_since(self.faded);
+        if passed >= FADED_EVERY {
+            self.ranks.fade(passed);
+            self.asked *= faded(passed, ASKED_OVER);
+            self.faded = now;
+        }
     }
 
     /// The part of the work in this bucket that comes in now.
@@ -263,8 +278,7 @@ impl Shedding {
     }
 
     /// Follows utilisation up at once, and down once it is further away than the play.
-    fn felt_at(&self, now: Instant) -> f64 {
-        let utilisation = self.utilisation.at(now);
+    fn felt_by(&self, utilisation: f64) -> f64 {
         self.felt.clamp(utilisation, utilisation + PLAY)
     }
 

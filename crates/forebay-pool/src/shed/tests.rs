@@ -280,13 +280,13 @@ proptest! {
     fn ranks_are_the_faded_shares(
         steps in prop::collection::vec((0..120_000_u64, 1..100_000_u32), 1..100),
     ) {
-        let start = time::now();
-        let mut ranks = Ranks { sums: [0.0; BUCKETS + 1], weight: 1.0, last: start };
+        let mut ranks = Ranks::new();
         let mut told = Vec::new();
         let mut at = 0;
         for (gap, cost) in steps {
             at += gap;
-            ranks.add(bucket(cost), f64::from(cost), start + Duration::from_millis(at));
+            ranks.fade(Duration::from_millis(gap));
+            ranks.add(bucket(cost), f64::from(cost));
             told.push((Duration::from_millis(at).as_secs_f64(), cost));
         }
         let end = Duration::from_millis(at).as_secs_f64();
