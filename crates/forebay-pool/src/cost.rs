@@ -152,8 +152,7 @@ impl Costs {
         let prior = class.percentiles();
         Some(match self.entry(id) {
             Some(entry) => {
-                let (own, n) = (entry.took.percentiles(), entry.took.worth());
-                let share = n / (n + PRIOR);
+                let (own, share) = (entry.took.percentiles(), entry.took.part_beside(PRIOR));
                 let blend = |own: f64, prior: f64| as_time(prior + share * (own - prior));
                 Estimate {
                     mean: blend(entry.took.mean(), prior.p75),
