@@ -208,7 +208,7 @@ impl User for ForebayUser {
         if let Some(request) = self.traces.as_mut().and_then(Traces::next) {
             self.ask.request = Some(request);
         }
-        self.pool.checkout(self.ask.clone()).await.ok()
+        self.pool.checkout(&self.ask).await.ok()
     }
 
     fn give_back(lease: Lease<Empty>) {

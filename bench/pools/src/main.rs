@@ -1,5 +1,5 @@
-//! `beside-pools [ROUNDS [MILLISECONDS [POOL...]]]`: every pool under every load, turn by
-//! turn, in an order that rotates from round to round, so that a slow minute of the machine
+//! `beside-pools [ROUNDS [MILLISECONDS [PART...]]]`: every pool under every load (or those
+//! whose names contain a PART), turn by turn, in an order that rotates from round to round, so that a slow minute of the machine
 //! hurts all alike. Ratios are taken within a round; medians of the rounds are printed.
 
 use std::pin::Pin;
@@ -43,9 +43,9 @@ fn main() {
         contender::<Harness>(),
     ]
     .into_iter()
-    .filter(|c| wanted.is_empty() || wanted.iter().any(|name| c.name.contains(name.as_str())))
     .collect();
-    let cases = cases();
+    let contenders = chosen(contenders, &wanted, |contender| contender.name.to_owned());
+    let cases = chosen(cases(), &wanted, Case::to_string);
     println!("2 worker threads, {rounds} rounds of {millis} ms for each pool and load, medians");
     println!("deadline 30 s everywhere; forebay: 3 classes, 1 identity, all tasks in `core`;");
     println!("all on: 16 queries for each request, 16 operations, every policy enforced\n");
@@ -66,6 +66,12 @@ fn main() {
     }
 }
 
+/// Those whose name contains a part that is wanted; all, if none of them does.
+fn chosen<T>(all: Vec<T>, wanted: &[String], name: impl Fn(&T) -> String) -> Vec<T> {
+    let is_wanted = |one: &T| wanted.iter().any(|part| name(one).contains(part.as_str()));
+    if all.iter().any(is_wanted) { all.into_iter().filter(is_wanted).collect() } else { all }
+}
+
 fn cases() -> Vec<Case> {
     [Use::AtOnce, Use::OverOneYield]
         .into_iter()
@@ -84,11 +90,7 @@ fn run_once(contender: &Contender, case: Case, duration: Duration) -> Seen {
 }
 
 fn print_case(case: Case, contenders: &[Contender], seen: &[Vec<Seen>]) {
-    let used = match case.used {
-        Use::AtOnce => "returned at once",
-        Use::OverOneYield => "held over one yield",
-    };
-    println!("{} tasks, {} connections, {used}", case.tasks, case.size);
+    println!("{case}");
     println!(
         "  {:<16} {:>7} {:>24} {:>8} {:>11} {:>9} {:>8} {:>8}",
         "",

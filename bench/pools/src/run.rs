@@ -4,6 +4,7 @@
 //! busy neighbours do not count. Every [`SAMPLED`]th wait is timed; tasks count operations
 //! only between the first and the last moment of the measurement.
 
+use std::fmt;
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -14,7 +15,7 @@ use forebay_seam::time;
 use crate::candidates::{Candidate, User};
 
 /// One wait in so many is timed: two readings of the clock would cost as much as a checkout.
-const SAMPLED: u64 = 8;
+const SAMPLED: u64 = 7;
 /// Before this the connections are opened and caches filled.
 const WARM_UP: Duration = Duration::from_millis(40);
 
@@ -37,6 +38,16 @@ pub struct Case {
     pub tasks: usize,
     pub size: u32,
     pub used: Use,
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let used = match self.used {
+            Use::AtOnce => "returned at once",
+            Use::OverOneYield => "held over one yield",
+        };
+        write!(f, "{} tasks, {} connections, {used}", self.tasks, self.size)
+    }
 }
 
 /// What was seen.

@@ -17,13 +17,14 @@ use crate::slot::WaiterId;
 use super::{CheckoutError, Shared};
 
 /// A place in the queue; dropped, it is free.
-pub(super) struct Ticket<K: Connector> {
-    pool: Arc<Shared<K>>,
+pub(super) struct Ticket<'p, K: Connector> {
+    pool: &'p Arc<Shared<K>>,
     /// `None` once its fate was heard.
     waiter: Option<WaiterId>,
     class: ClassId,
     since: Instant,
-    deadline: Instant,
+    /// Its caller's own deadline; that of its class is the pool's clock to watch.
+    deadline: Option<Instant>,
 }
 
 /// What the end of a wait brought.
@@ -33,21 +34,22 @@ pub(super) enum Outcome<K: Connector> {
     WasDead,
 }
 
-impl<K: Connector> Ticket<K> {
+impl<'p, K: Connector> Ticket<'p, K> {
     pub(super) fn new(
-        pool: Arc<Shared<K>>,
+        pool: &'p Arc<Shared<K>>,
         waiter: WaiterId,
         class: ClassId,
         since: Instant,
-        deadline: Instant,
+        deadline: Option<Instant>,
     ) -> Self {
         Self { pool, waiter: Some(waiter), class, since, deadline }
     }
 
     /// Waits until its fate is decided, at most until its deadline. The task that polls was
-    /// registered when the ticket was drawn, so the first poll only arms the timer.
+    /// registered when the ticket was drawn, so the first poll only arms the timer, if its
+    /// caller needs one.
     pub(super) async fn wait(mut self) -> Result<Outcome<K>, CheckoutError> {
-        let mut timer = pin!(time::sleep_until(self.deadline));
+        let mut timer = pin!(self.deadline.map(time::sleep_until));
         let mut look = Look::AtTheClock;
         poll_fn(|cx| {
             if let Look::AtTheQueue = look
@@ -56,12 +58,16 @@ impl<K: Connector> Ticket<K> {
                 return Poll::Ready(result);
             }
             look = Look::AtTheQueue;
-            if timer.as_mut().poll(cx).is_pending() {
+            let Some(timer) = timer.as_mut().as_pin_mut() else { return Poll::Pending };
+            if timer.poll(cx).is_pending() {
                 return Poll::Pending;
             }
             if let Some(waiter) = self.waiter {
                 let now = time::now();
-                self.pool.act(|state, _| state.ledger.expire(waiter, now));
+                let _waker = self.pool.act(|state, _| {
+                    state.ledger.expire(waiter, now);
+                    state.waiting.leave(waiter)
+                });
             }
             self.poll(cx)
         })
@@ -70,9 +76,9 @@ impl<K: Connector> Ticket<K> {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Outcome<K>, CheckoutError>> {
         let Some(waiter) = self.waiter else { return Poll::Pending };
-        let (class, since, pool) = (self.class, self.since, &self.pool);
+        let (class, since, pool) = (self.class, self.since, self.pool);
         let decided = pool.act(|state, actions| match state.ledger.fate(waiter) {
-            Fate::Waiting { .. } => Err(state.register(waiter, cx.waker())),
+            Fate::Waiting { .. } => Err(state.waiting.is_polled_by(waiter, cx.waker())),
             Fate::Granted { conn } => {
                 let conn = *conn;
                 state.ledger.heard(waiter);
@@ -94,7 +100,7 @@ impl<K: Connector> Ticket<K> {
         self.waiter = None;
         Poll::Ready(decided.map(|(conn, lent, connection)| match connection {
             Some(connection) => {
-                Outcome::Lease(Lease::new(Arc::clone(&self.pool), conn, class, lent, connection))
+                Outcome::Lease(Lease::new(Arc::clone(pool), conn, class, lent, connection))
             }
             None => Outcome::WasDead,
         }))
@@ -108,13 +114,13 @@ enum Look {
     AtTheQueue,
 }
 
-impl<K: Connector> Drop for Ticket<K> {
+impl<K: Connector> Drop for Ticket<'_, K> {
     fn drop(&mut self) {
         let Some(waiter) = self.waiter else { return };
         let now = time::now();
         let _waker: Option<Waker> = self.pool.act(|state, actions| {
             state.ledger.abandon(waiter, now, actions);
-            state.wakers.remove(waiter)
+            state.waiting.leave(waiter)
         });
     }
 }
