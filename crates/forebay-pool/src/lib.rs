@@ -93,6 +93,8 @@
 mod budget;
 pub mod class;
 mod connect;
+#[cfg_attr(not(test), expect(dead_code, reason = "joined to the ledger next"))]
+mod generation;
 mod lease;
 mod ledger;
 mod mode;
@@ -106,6 +108,8 @@ mod slot;
 pub mod stats;
 #[cfg_attr(not(test), expect(dead_code, reason = "the ramp is joined to the ledger next"))]
 mod target;
+#[cfg_attr(not(test), expect(dead_code, reason = "joined to the ledger next"))]
+pub mod timetable;
 
 pub use class::{ClassId, ClassName, ClassSettings, Kind, Policies, Share};
 pub use connect::{ConnectFailure, Connector, FailureKind};
@@ -116,3 +120,4 @@ pub use pool::{Ask, Attempt, CheckoutError, Pool, Refusal};
 pub use request::{Request, TraceId};
 pub use settings::{Budget, PoolSettings};
 pub use stats::Snapshot;
+pub use timetable::Timetable;
