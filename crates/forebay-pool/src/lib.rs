@@ -94,6 +94,10 @@ mod budget;
 pub mod class;
 mod connect;
 #[cfg_attr(not(test), expect(dead_code, reason = "joined to the ledger next"))]
+mod evidence;
+#[cfg_attr(not(test), expect(dead_code, reason = "joined to the ledger next"))]
+mod forecast;
+#[cfg_attr(not(test), expect(dead_code, reason = "joined to the ledger next"))]
 mod generation;
 mod lease;
 mod ledger;
