@@ -7,7 +7,7 @@
 use std::time::Instant;
 
 use crate::class::{self, ClassId, ClassSettings, Kind, Limits};
-use crate::settings::{Budget, PoolSettings};
+use crate::settings::PoolSettings;
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ClassSeats {
@@ -49,14 +49,7 @@ impl Seats {
     /// New limits for a destination that can take `capacity` in all, if that is known.
     pub(crate) fn resize(&mut self, settings: &PoolSettings, capacity: Option<u32>) {
         self.capacity = capacity;
-        self.budget = match (settings.budget, capacity) {
-            (Budget::Fixed(budget), _) => budget,
-            (Budget::OfCapacity { percent, .. }, Some(capacity)) => {
-                class::percent_of(capacity, percent)
-            }
-            (Budget::OfCapacity { until_known, .. }, None) => until_known,
-        }
-        .max(1);
+        self.budget = settings.budget.of(capacity);
         let capacity = capacity.unwrap_or(self.budget);
         self.ai_ceiling = class::ai_ceiling(self.budget, capacity, settings.ai_share);
         let limits = class::resolve(&self.settings, self.budget, self.ai_ceiling);
@@ -81,6 +74,27 @@ impl Seats {
         };
         let free = self.budget.saturating_sub(self.taken).saturating_sub(self.unmet_beside(class));
         own.min(ai).min(free)
+    }
+
+    /// Could `class` be given one if nothing were taken but `kept`, by class?
+    pub(crate) fn would_serve(&self, class: ClassId, kept: &[u32]) -> bool {
+        let at = |k: usize| kept.get(k).copied().unwrap_or(0);
+        let of = |kind: Kind| {
+            let classes = self.classes.iter().enumerate();
+            classes.filter(|(_, c)| c.limits.kind == kind).map(|(k, _)| at(k)).sum::<u32>()
+        };
+        let (core, ai) = (of(Kind::Core), of(Kind::Ai));
+        let unmet: u32 = self
+            .classes
+            .iter()
+            .enumerate()
+            .filter(|(k, _)| *k != class.index())
+            .map(|(k, c)| c.limits.guarantee.saturating_sub(at(k)))
+            .sum();
+        let own = self.classes[class.index()].limits;
+        core + ai + unmet < self.budget
+            && at(class.index()) < own.ceiling
+            && (own.kind == Kind::Core || ai < self.ai_ceiling)
     }
 
     /// How many more connections could be given to callers of whom `waiting` wait in each

@@ -4,10 +4,12 @@
 //! with `now`; what must be done goes out as [`Action`]s. The shell ([`crate::pool`]), the
 //! property tests and the simulator drive the same lines.
 //!
-//! Its rooms: `line` (asking, waiting, leaving), `dispatch` (who is next), `home` (what
+//! Its rooms: `line` (asking, waiting, leaving), `dispatch` (who is next), `circle` (requests
+//! that wait for each other), `home` (what
 //! becomes of a connection that comes home, or never came), `opening` (when one more is
-//! opened, and for whom), `requests` (what is known of each request), `upkeep` (what is done
-//! without being asked), `picture` (the snapshot).
+//! opened, and for whom), `requests` (what is known of each request), `sizing` (another
+//! budget while it is used), `upkeep` (what is done without being asked), `picture` (the
+//! snapshot).
 //!
 //! Always true after each event:
 //! - a connection is in exactly one state, and there are never more than the budget allowed;
@@ -15,12 +17,14 @@
 //! - nobody who may have a connection waits while one of its identity is idle;
 //! - a waiter is granted once or rejected once, and a granted one is never rejected.
 
+mod circle;
 mod dispatch;
 mod home;
 mod line;
 mod opening;
 mod picture;
 mod requests;
+mod sizing;
 mod upkeep;
 
 #[cfg(test)]
@@ -32,16 +36,19 @@ use forebay_seam::random::Dice;
 use slotmap::SlotMap;
 
 use crate::budget::Seats;
-use crate::class::ClassId;
+use crate::class::{ClassId, ClassName};
 use crate::connect::ConnectFailure;
+use crate::event::{self, Event};
+use crate::fair::Fair;
+use crate::policy::Policies;
 use crate::queue::{Lanes, Waiter};
-use crate::settings::PoolSettings;
+use crate::settings::{Budget, PoolSettings};
 use crate::slot::{Conn, ConnId, IdentityId, Slot, WaiterId};
 use crate::stats::{Closed, Spread};
 use crate::target::Opener;
 
 pub(crate) use home::Fitness;
-pub(crate) use line::{Asked, Came};
+pub(crate) use line::{Asked, Came, Wanted};
 use requests::Requests;
 
 /// What the shell has to do.
@@ -93,6 +100,7 @@ struct ClassStats {
     queue_full: u64,
     failed: u64,
     abandoned: u64,
+    deadlocks: u64,
     wait: Spread,
     hold: Spread,
     /// Smoothed hold time, seconds.
@@ -110,8 +118,14 @@ struct Counters {
 
 #[derive(Clone)]
 pub(crate) struct Ledger {
+    /// With the budget that counts now.
     settings: PoolSettings,
+    configured: Budget,
+    /// Counts in place of the configured budget.
+    wanted: Option<u32>,
     seats: Seats,
+    fair: Fair,
+    policies: Vec<Policies>,
     opener: Opener,
     dice: Dice,
     conns: SlotMap<ConnId, Conn>,
@@ -133,6 +147,8 @@ pub(crate) struct Ledger {
     warmed: bool,
     closing: bool,
     counters: Counters,
+    /// What happened and was not told yet.
+    events: Vec<Event>,
 }
 
 impl Ledger {
@@ -140,9 +156,13 @@ impl Ledger {
         let seats = Seats::new(&settings);
         let classes = settings.classes.len();
         Self {
+            configured: settings.budget,
+            wanted: None,
             opener: Opener::new(&settings, seats.budget, now),
             dice: Dice::new(settings.seed),
             seats,
+            fair: Fair::new(settings.classes.iter().map(|(_, class)| class.weight)),
+            policies: settings.classes.iter().map(|(_, class)| Policies::new(class)).collect(),
             conns: SlotMap::with_key(),
             identities: SlotMap::with_key(),
             waiters: SlotMap::with_key(),
@@ -161,6 +181,7 @@ impl Ledger {
                 classes: (0..classes).map(|_| ClassStats::default()).collect(),
                 ..Counters::default()
             },
+            events: Vec::new(),
             settings,
         }
     }
@@ -175,16 +196,6 @@ impl Ledger {
             warm: false,
             denied: None,
         })
-    }
-
-    /// The destination says what it can take in all.
-    pub(crate) fn resize(&mut self, capacity: u32, now: Instant, actions: &mut Actions) {
-        self.seats.resize(&self.settings, Some(capacity));
-        self.opener.resize(&self.settings, self.seats.budget);
-        self.close_surplus(actions);
-        self.dispatch(now, actions);
-        self.keep_warm(now, actions);
-        self.open_more(now, actions);
     }
 
     /// No more leases. What is idle is closed, what is lent when it comes home.
@@ -229,12 +240,32 @@ impl Ledger {
     /// Since when a connection is lent; `None` if it is not.
     pub(crate) fn lent_since(&self, id: ConnId) -> Option<Instant> {
         match self.conns.get(id)?.slot {
-            Slot::Leased { since, .. } => Some(since),
+            Slot::Leased(lent) => Some(lent.since),
             Slot::Opening { .. }
             | Slot::Idle { .. }
             | Slot::Cleaning { .. }
             | Slot::Probing { .. } => None,
         }
+    }
+
+    fn class_name(&self, class: ClassId) -> ClassName {
+        self.settings.classes[class.index()].0.clone()
+    }
+
+    /// Keeps `event` for those who listen.
+    pub(crate) fn tell(&mut self, event: Event) {
+        if self.events.len() < event::KEPT {
+            self.events.push(event);
+        }
+    }
+
+    pub(crate) fn has_events(&self) -> bool {
+        !self.events.is_empty()
+    }
+
+    /// What happened since the last question.
+    pub(crate) fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
     }
 
     fn total(&self) -> u32 {

@@ -90,12 +90,15 @@
 //! # }
 //! ```
 
+mod ask;
 mod budget;
 pub mod class;
 mod connect;
-#[cfg_attr(not(test), expect(dead_code, reason = "joined to the ledger next"))]
+mod deadlock;
+pub mod event;
+#[cfg_attr(not(test), expect(dead_code, reason = "executions are told by the ledger next"))]
 mod evidence;
-#[cfg_attr(not(test), expect(dead_code, reason = "joined to the ledger next"))]
+mod fair;
 mod forecast;
 #[cfg_attr(not(test), expect(dead_code, reason = "joined to the ledger next"))]
 mod generation;
@@ -104,24 +107,30 @@ mod ledger;
 mod mode;
 mod operation;
 pub mod overlap;
+pub mod policy;
 mod pool;
 mod queue;
 mod request;
+mod roster;
 mod settings;
 mod slot;
 pub mod stats;
 #[cfg_attr(not(test), expect(dead_code, reason = "the ramp is joined to the ledger next"))]
 mod target;
-#[cfg_attr(not(test), expect(dead_code, reason = "joined to the ledger next"))]
 pub mod timetable;
+#[expect(dead_code, reason = "executions are told by the ledger next")]
+mod wishes;
 
+pub use ask::{Ask, Attempt};
 pub use class::{ClassId, ClassName, ClassSettings, Kind, Policies, Share};
 pub use connect::{ConnectFailure, Connector, FailureKind};
+pub use deadlock::Activity;
 pub use lease::{Condition, Lease};
 pub use mode::Mode;
 pub use operation::Operation;
-pub use pool::{Ask, Attempt, CheckoutError, Pool, Refusal};
+pub use pool::{CheckoutError, Pool, Refusal};
 pub use request::{Request, TraceId};
+pub use roster::Roster;
 pub use settings::{Budget, PoolSettings};
 pub use stats::Snapshot;
 pub use timetable::Timetable;

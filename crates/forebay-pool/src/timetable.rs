@@ -115,6 +115,11 @@ impl Timetable {
         self.windows.iter().map(|window| window.budget).max()
     }
 
+    /// Where its first window's calendar hangs.
+    pub(crate) fn zone(&self) -> Option<&TimeZone> {
+        self.windows.first().map(|window| &window.zone)
+    }
+
     /// What it says at `now`. A window counts `ahead` of its beginning, which is asked for
     /// its budget: so long opening takes, and the connections are there when it begins.
     pub(crate) fn at(&self, now: Timestamp, ahead: impl Fn(u32) -> Duration) -> Entry {

@@ -3,7 +3,7 @@
 use slotmap::SecondaryMap;
 
 use crate::slot::{IdentityId, Slot};
-use crate::stats::{ClassSnapshot, HOLD_BUCKETS, Snapshot, WAIT_BUCKETS};
+use crate::stats::{ClassSnapshot, HOLD_BUCKETS, Snapshot, WAIT_BUCKETS, WantedSnapshot};
 
 use super::Ledger;
 
@@ -48,6 +48,13 @@ impl Ledger {
             destination: self.settings.name.clone(),
             health: self.opener.health(),
             budget: self.seats.budget,
+            wanted: WantedSnapshot {
+                configured: self.configured_budget(),
+                by_hand: None,
+                window: None,
+                advice: None,
+                borne: None,
+            },
             capacity: self.seats.capacity,
             ai_ceiling: self.seats.ai_ceiling,
             leased: self.seats.taken - self.cleaning,
@@ -72,7 +79,7 @@ impl Ledger {
             counts.insert(id, IdentityCount { leased: 0, idle, opening: identity.opening });
         }
         for conn in self.conns.values() {
-            if let Slot::Leased { .. } = conn.slot {
+            if let Slot::Leased(_) = conn.slot {
                 counts[conn.identity].leased += 1;
             }
         }

@@ -8,6 +8,7 @@ use proptest::sample::Index;
 
 use crate::class::{ClassName, ClassSettings, Kind, Share};
 use crate::connect::FailureKind;
+use crate::deadlock::Activity;
 use crate::lease::Condition;
 use crate::ledger::Fitness;
 use crate::settings::{Budget, PoolSettings};
@@ -23,12 +24,14 @@ enum Event {
     Take(Index),
     GiveBack(Index, Condition),
     Attach(Index, u8),
+    Acts(Index, Activity),
     Opened(Index),
     OpenFailed(Index, FailureKind),
     Cleaned(Index, bool),
     Probed(Index, bool),
     WasDead(Index),
     Resize(u32),
+    SetBudget(Option<u32>),
     WarmUp(usize),
     Tick,
     Advance(u64),
@@ -56,12 +59,16 @@ fn event() -> impl Strategy<Value = Event> {
         12 => pick().prop_map(Event::Take),
         18 => (pick(), condition).prop_map(|(which, how)| Event::GiveBack(which, how)),
         2 => (pick(), 0..5_u8).prop_map(|(which, request)| Event::Attach(which, request)),
+        6 => (pick(), prop::bool::weighted(0.8)).prop_map(|(which, rests)| {
+            Event::Acts(which, if rests { Activity::AtRest } else { Activity::Working })
+        }),
         14 => pick().prop_map(Event::Opened),
         3 => (pick(), kind).prop_map(|(which, kind)| Event::OpenFailed(which, kind)),
         5 => (pick(), prop::bool::weighted(0.7)).prop_map(|(which, fit)| Event::Cleaned(which, fit)),
         5 => (pick(), prop::bool::weighted(0.7)).prop_map(|(which, fit)| Event::Probed(which, fit)),
         2 => pick().prop_map(Event::WasDead),
         2 => (1..30_u32).prop_map(Event::Resize),
+        2 => prop::option::of(1..30_u32).prop_map(Event::SetBudget),
         1 => (0..3_usize).prop_map(Event::WarmUp),
         8 => Just(Event::Tick),
         8 => prop_oneof![4 => 0..100_u64, 3 => 100..3_000_u64, 1 => 3_000..90_000_u64]
@@ -157,6 +164,11 @@ impl World {
                     self.attach(conn, request(to));
                 }
             }
+            Event::Acts(which, activity) => {
+                if let Some(conn) = chosen(which, self.in_use()) {
+                    self.acts(conn, activity);
+                }
+            }
             Event::Opened(which) => {
                 if let Some(n) = chosen(which, 0..self.opens.len()) {
                     self.opened(n);
@@ -184,6 +196,7 @@ impl World {
                 }
             }
             Event::Resize(capacity) => self.resize(capacity),
+            Event::SetBudget(wanted) => self.set_budget(wanted),
             Event::WarmUp(identity) => self.warm_up(identity),
             Event::Tick => self.tick(),
             Event::Advance(ms) => self.advance(Duration::from_millis(ms)),
