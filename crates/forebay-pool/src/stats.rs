@@ -215,6 +215,8 @@ pub struct Closed {
     pub unclean: u64,
     /// Closed to make room for another identity.
     pub evicted: u64,
+    /// Opened before the destination was restarted, or before they were told to be replaced.
+    pub renewed: u64,
     /// Over the budget after it shrank, or the pool is draining.
     pub surplus: u64,
 }
