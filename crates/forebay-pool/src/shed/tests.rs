@@ -77,7 +77,7 @@ fn nothing_is_shed_below_eighty_percent() {
     let mut world = World::new();
     world.settle(799);
     assert_eq!(world.admitted(), [1.0; 3]);
-    assert_eq!(world.shedding.shed(), 0);
+    assert!(world.shedding.passed.is_empty(), "it takes no memory before it sheds");
 }
 
 #[test]
@@ -305,7 +305,7 @@ proptest! {
     /// Whatever was asked for and however busy it is: no kind comes in more than a cheaper one.
     #[test]
     fn the_cheapest_is_kept(
-        asked in prop::collection::vec(1..100_000_u64, 1..200), leased in 0..=1_000_u32,
+        asked in prop::collection::vec(1..100_000_u64, 1..60), leased in 0..=1_000_u32,
     ) {
         let mut world = World::new();
         let kind = world.kind("any");
