@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::class::{ClassName, Kind};
-pub use crate::feature::{Buckets, FanOutJump, FeatureSnapshot, Figure};
+pub use crate::feature::{Buckets, FeatureSnapshot, Figure};
 pub use crate::forecast::{Advice, Because};
 
 /// Upper bounds of the wait buckets, in seconds.
