@@ -99,14 +99,13 @@ mod connect;
 mod cost;
 mod deadlock;
 pub mod event;
-#[cfg_attr(not(test), expect(dead_code, reason = "executions are told by the ledger next"))]
 mod evidence;
 mod fair;
 mod feature;
-mod freshness;
-mod learnt;
 mod forecast;
+mod freshness;
 mod generation;
+mod learnt;
 mod lease;
 mod ledger;
 mod mode;
@@ -124,8 +123,8 @@ mod shed;
 mod slot;
 pub mod stats;
 mod target;
-mod window;
 pub mod timetable;
+mod window;
 #[expect(dead_code, reason = "executions are told by the ledger next")]
 mod wishes;
 
