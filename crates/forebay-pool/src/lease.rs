@@ -1,5 +1,6 @@
 //! A connection on lease.
 
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -75,6 +76,20 @@ impl<K: Connector> Lease<K> {
         if let Some(connection) = self.connection.take() {
             self.pool.give_back(self.id, connection, condition);
         }
+    }
+}
+
+impl<K: Connector> Deref for Lease<K> {
+    type Target = K::Connection;
+
+    fn deref(&self) -> &K::Connection {
+        self.connection.as_ref().expect("a lease has its connection until it is dropped")
+    }
+}
+
+impl<K: Connector> DerefMut for Lease<K> {
+    fn deref_mut(&mut self) -> &mut K::Connection {
+        self.connection()
     }
 }
 
