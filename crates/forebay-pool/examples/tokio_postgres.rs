@@ -1,36 +1,28 @@
-//! PostgreSQL by tokio-postgres: a connector, two classes on one budget, requests that fan
-//! out, and a lease that is cancelled in a transaction and comes home as good as new.
-//!
+//! PostgreSQL by tokio-postgres: two classes on one budget, requests that fan out, and a lease
+//! that is cancelled in a transaction and comes home as good as new. Run it with
 //! `cargo run -p forebay-pool --example tokio_postgres -- postgres://user:password@host/database`
 #![allow(clippy::disallowed_methods, reason = "who embeds the pool uses tokio as it is")]
 
-use std::error::Error;
-use std::fmt;
 use std::time::{Duration, Instant};
+use std::{error::Error, fmt};
 
 use forebay_pool::{
     Ask, Budget, Condition, ConnectFailure, Connector, FailureKind, Pool, PoolSettings, Request,
     TraceId,
 };
-use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
-use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-use tokio_postgres::config::Host;
-use tokio_postgres::{Client, Config, NoTls};
+use tokio::{io::AsyncReadExt, net::TcpStream, task::JoinSet};
+use tokio_postgres::{Client, Config, NoTls, config::Host, error::SqlState};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
-/// On whose behalf a connection is: it stays with this login for life.
+/// Database and user: a connection belongs to one login for life.
 #[derive(Clone, PartialEq, Eq, Hash)]
-struct Login {
-    database: String,
-    user: String,
-}
+struct Login(String, String);
 
 impl fmt::Display for Login {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.database, self.user)
+        write!(f, "{}/{}", self.0, self.1)
     }
 }
 
@@ -45,8 +37,9 @@ impl Connector for Postgres {
     type Connection = Client;
 
     async fn connect(&self, login: &Login) -> Result<Client, ConnectFailure> {
+        let unreachable = |error| ConnectFailure::new(FailureKind::Unreachable, error);
         let mut config = self.config.clone();
-        config.dbname(&login.database).user(&login.user);
+        config.dbname(&login.0).user(&login.1);
         let stream = TcpStream::connect(&self.address).await.map_err(unreachable)?;
         let (client, connection) = config.connect_raw(stream, NoTls).await.map_err(failure)?;
         tokio::spawn(connection); // ends when the client is dropped
@@ -61,9 +54,8 @@ impl Connector for Postgres {
         client.check_connection().await.ok().map(|()| client)
     }
 
-    /// The rollback waits behind whatever the last owner left running: if that takes long, it
-    /// is cancelled. Then everything that a session can have set is taken back. DISCARD ALL
-    /// would take the statements that tokio-postgres keeps for itself as well.
+    /// What the last owner left running is cancelled if it takes long. DISCARD ALL would do
+    /// for the rest, but takes the statements that tokio-postgres keeps for itself as well.
     async fn reset(&self, client: Client) -> Option<Client> {
         let rollback = client.batch_execute("ROLLBACK");
         if timeout(Duration::from_millis(100), rollback).await.is_err() {
@@ -78,13 +70,9 @@ impl Connector for Postgres {
     }
 }
 
-fn unreachable(error: std::io::Error) -> ConnectFailure {
-    ConnectFailure::new(FailureKind::Unreachable, error)
-}
-
 /// Busy is not down, and a wrong password is neither: PostgreSQL tells them apart by SQLSTATE.
 fn failure(error: tokio_postgres::Error) -> ConnectFailure {
-    let kind = match error.code().map(tokio_postgres::error::SqlState::code) {
+    let kind = match error.code().map(SqlState::code) {
         Some("53300") => FailureKind::Busy,
         Some("3D000" | "42501") => FailureKind::Denied,
         Some(code) if code.starts_with("28") => FailureKind::Denied,
@@ -93,8 +81,7 @@ fn failure(error: tokio_postgres::Error) -> ConnectFailure {
     ConnectFailure::new(kind, error)
 }
 
-/// One statement that leaves nothing behind: the connection goes home clean, and on an error
-/// of unknown state, with the lease that is dropped.
+/// Leaves nothing behind. After an error the lease is dropped, and its connection reset.
 async fn ask_once(pool: Pool<Postgres>, ask: Ask<Login>) -> Result<(), Failure> {
     let lease = pool.checkout(ask).await?;
     lease.query_one("SELECT count(*) FROM pg_class, pg_sleep(0.02)", &[]).await?;
@@ -106,19 +93,19 @@ async fn ask_once(pool: Pool<Postgres>, ask: Ask<Login>) -> Result<(), Failure> 
 async fn main() -> Result<(), Failure> {
     let url = std::env::args().nth(1).ok_or("which server? postgres://user:password@host/db")?;
     let config: Config = url.parse()?;
-    let (Some(Host::Tcp(host)), Some(user)) = (config.get_hosts().first(), config.get_user())
-    else {
-        return Err("the address needs a host and a user".into());
-    };
+    let [Host::Tcp(host)] = config.get_hosts() else { return Err("which host?".into()) };
     let address = format!("{host}:{}", config.get_ports().first().unwrap_or(&5432));
-    let database = config.get_dbname().unwrap_or(user).to_owned();
-    let login = Login { database, user: user.to_owned() };
+    let user = config.get_user().ok_or("which user?")?.to_owned();
+    let login = Login(config.get_dbname().unwrap_or(&user).to_owned(), user);
 
     let budget = Budget::OfCapacity { percent: 70, until_known: 4 };
-    let pool = Pool::new(Postgres { address, config }, PoolSettings::new("main", budget));
-    pool.warm_up([login.clone()]);
+    let mut settings = PoolSettings::new("main", budget);
+    for (_, class) in &mut settings.classes {
+        class.checkout_timeout = Duration::from_secs(5);
+    }
+    let pool = Pool::new(Postgres { address, config }, settings);
     let core = pool.class("core").ok_or("a standard class")?;
-    let agents = pool.class("ai-write").ok_or("a standard class")?;
+    let agents = pool.class("ai-read").ok_or("a standard class")?;
 
     // The server says what it can take; budget, guarantees and ceilings follow.
     let lease = pool.checkout(Ask::new(login.clone(), core)).await?;
@@ -142,8 +129,7 @@ async fn main() -> Result<(), Failure> {
     let caller = timeout(Duration::from_millis(200), async {
         let lease = pool.checkout(Ask::new(login.clone(), agents)).await?;
         left = lease.query_one("SELECT pg_backend_pid()", &[]).await?.get(0);
-        lease.batch_execute("BEGIN").await?;
-        lease.batch_execute("CREATE TEMP TABLE lost (); SELECT pg_sleep(60)").await?;
+        lease.batch_execute("BEGIN; CREATE TEMP TABLE lost (); SELECT pg_sleep(60)").await?;
         Ok::<(), Failure>(())
     });
     println!("the caller left: {}", caller.await.is_err());
@@ -153,7 +139,7 @@ async fn main() -> Result<(), Failure> {
     let lease = pool.checkout(Ask::new(login, core)).await?;
     let row = lease.query_one("SELECT pg_backend_pid(), to_regclass('lost') IS NULL", &[]).await?;
     println!("the same connection serves again: {}", row.get::<_, i32>(0) == left);
-    println!("nothing is left of the transaction: {}", row.get::<_, bool>(1));
+    println!("nothing is left of it: {}", row.get::<_, bool>(1));
     lease.give_back(Condition::Clean);
 
     let seen = pool.snapshot();
