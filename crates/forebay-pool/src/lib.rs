@@ -90,6 +90,7 @@
 //! # }
 //! ```
 
+mod ask;
 mod budget;
 pub mod class;
 mod connect;
@@ -106,12 +107,13 @@ mod slot;
 pub mod stats;
 mod target;
 
+pub use ask::{Ask, Attempt};
 pub use class::{ClassId, ClassName, ClassSettings, Kind, Policies, Share};
 pub use connect::{ConnectFailure, Connector, FailureKind};
 pub use lease::{Condition, Lease};
 pub use mode::Mode;
 pub use operation::Operation;
-pub use pool::{Ask, Attempt, CheckoutError, Pool, Refusal};
+pub use pool::{CheckoutError, Pool, Refusal};
 pub use request::{Request, TraceId};
 pub use settings::{Budget, PoolSettings};
 pub use stats::Snapshot;
