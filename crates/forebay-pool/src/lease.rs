@@ -21,7 +21,7 @@ pub enum Condition {
     Broken,
 }
 
-/// A connection on lease.
+/// A connection on lease; dereferences to the connection.
 ///
 /// # Cancel safety
 /// Dropped at any await point, it sends its connection home in [`Condition::Unknown`]: the
@@ -67,7 +67,7 @@ impl<K: Connector> Lease<K> {
         self.pool.attach(self.id, &request);
     }
 
-    /// Gives it back in `condition`.
+    /// Gives it back in `condition`. Neither waits nor fails.
     pub fn give_back(mut self, condition: Condition) {
         self.send_home(condition);
     }
