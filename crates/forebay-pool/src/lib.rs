@@ -27,7 +27,8 @@
 //!
 //! The others belong to these: [`ClassId`], [`ClassName`], [`Kind`] and [`Share`] to classes,
 //! [`Mode`] and [`Policies`] to what classes may refuse, [`FailureKind`] and [`Refusal`] to
-//! errors, [`TraceId`], [`Operation`] and [`Attempt`] to an ask.
+//! errors, [`TraceId`], [`Operation`] and [`Attempt`] to an ask, [`Activity`] and [`Roster`] to
+//! requests that hold several connections.
 //!
 //! # The life of a lease
 //!
@@ -121,19 +122,30 @@
 //! # }
 //! ```
 
+mod admission;
 mod ask;
 mod budget;
 pub mod class;
 mod connect;
+mod cost;
+mod deadlock;
+pub mod event;
+mod fair;
+mod feature;
+mod freshness;
 pub mod guide;
+mod learnt;
 mod lease;
 mod ledger;
 mod mode;
+mod nesting;
 mod operation;
 pub mod overlap;
+pub mod policy;
 mod pool;
 mod queue;
 mod request;
+mod roster;
 mod settings;
 mod slot;
 pub mod stats;
@@ -142,10 +154,12 @@ mod target;
 pub use ask::{Ask, Attempt};
 pub use class::{ClassId, ClassName, ClassSettings, Kind, Policies, Share};
 pub use connect::{ConnectFailure, Connector, FailureKind};
+pub use deadlock::Activity;
 pub use lease::{Condition, Lease};
 pub use mode::Mode;
 pub use operation::Operation;
 pub use pool::{CheckoutError, Pool, Refusal};
 pub use request::{Request, TraceId};
+pub use roster::Roster;
 pub use settings::{Budget, PoolSettings};
 pub use stats::Snapshot;
