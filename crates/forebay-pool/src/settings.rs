@@ -53,7 +53,8 @@ pub struct PoolSettings {
     pub queue_factor: u32,
     /// New connections a second at the most. Default: half the budget, at least 4.
     pub opens_per_second: Option<u32>,
-    /// Connects in flight at the most. Default: an eighth of the budget, 1 to 8.
+    /// Connections being opened at the same time, at the most. Default: an eighth of the
+    /// budget, 1 to 8.
     pub concurrent_opens: Option<u32>,
     /// Seed of the jitter; the same seed replays the same decisions. Default: random.
     pub seed: u64,
