@@ -100,6 +100,7 @@ async fn main() -> Result<(), Failure> {
 
     let budget = Budget::OfCapacity { percent: 70, until_known: 4 };
     let mut settings = PoolSettings::new("main", budget);
+    settings.reset_timeout = Duration::from_secs(5);
     for (_, class) in &mut settings.classes {
         class.checkout_timeout = Duration::from_secs(5);
     }
@@ -125,14 +126,12 @@ async fn main() -> Result<(), Failure> {
     work.join_all().await.into_iter().collect::<Result<(), Failure>>()?;
 
     // A caller leaves in the middle of a transaction: its lease is dropped with its future.
-    let mut left = 0;
-    let caller = timeout(Duration::from_millis(200), async {
-        let lease = pool.checkout(Ask::new(login.clone(), agents)).await?;
-        left = lease.query_one("SELECT pg_backend_pid()", &[]).await?.get(0);
-        lease.batch_execute("BEGIN; CREATE TEMP TABLE lost (); SELECT pg_sleep(60)").await?;
-        Ok::<(), Failure>(())
-    });
-    println!("the caller left: {}", caller.await.is_err());
+    let lease = pool.checkout(Ask::new(login.clone(), agents)).await?;
+    let left: i32 = lease.query_one("SELECT pg_backend_pid()", &[]).await?.get(0);
+    let work = async move {
+        lease.batch_execute("BEGIN; CREATE TEMP TABLE lost (); SELECT pg_sleep(60)").await
+    };
+    println!("the caller left: {}", timeout(Duration::from_millis(200), work).await.is_err());
     while pool.snapshot().cleaning > 0 {
         sleep(Duration::from_millis(10)).await; // the pool resets it in a task of its own
     }
