@@ -1,5 +1,6 @@
 //! What the reference promises of every item: each async one says what a drop does, each
 //! setting its default and its unit, and the manual's front page stays about a dozen names.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
