@@ -28,7 +28,7 @@
 //! The others belong to these: [`ClassId`], [`ClassName`], [`Kind`] and [`Share`] to classes,
 //! [`Mode`] and [`Policies`] to what classes may refuse, [`FailureKind`] and [`Refusal`] to
 //! errors, [`TraceId`], [`Operation`] and [`Attempt`] to an ask, [`Activity`] and [`Roster`] to
-//! requests that hold several connections.
+//! requests that hold several connections, [`Timetable`] to budgets by the hour.
 //!
 //! # The life of a lease
 //!
