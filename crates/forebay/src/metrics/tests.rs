@@ -6,10 +6,13 @@ use std::time::Duration;
 use forebay_http::HttpSnapshot;
 use forebay_http::stats::{AnswerCounts, DestinationSnapshot, FeatureCount, RefusalCount};
 use forebay_pool::overlap::{HoldKind, OverlapCount};
+use forebay_pool::policy::Policy;
 use forebay_pool::stats::{
-    ClassSnapshot, Closed, HOLD_BUCKETS, Health, Spread, SpreadSnapshot, WAIT_BUCKETS,
+    Advice, Because, BreakerSnapshot, Buckets, ClassSnapshot, Closed, FeatureSnapshot, Figure,
+    HOLD_BUCKETS, Health, PolicySnapshot, Spread, SpreadSnapshot, TriesSnapshot, WAIT_BUCKETS,
+    WantedSnapshot,
 };
-use forebay_pool::{ClassName, Kind, Snapshot};
+use forebay_pool::{ClassName, Kind, Mode, Snapshot};
 use forebay_postgres::PostgresSnapshot;
 
 use super::*;
@@ -21,6 +24,27 @@ fn spread(bounds: &[f64], millis: &[u64]) -> SpreadSnapshot {
         spread.record(Duration::from_millis(*millis));
     }
     spread.snapshot(bounds)
+}
+
+fn feature(name: &str) -> FeatureSnapshot {
+    let times = |bounds: &[f64]| {
+        let spread = spread(bounds, &[2, 2_000]);
+        Buckets { count: spread.count, sum: spread.sum, buckets: spread.buckets }
+    };
+    let figure = |mean| Figure { mean, p95: 2.0 * mean, most: 3.0 * mean };
+    FeatureSnapshot {
+        feature: name.into(),
+        checkouts: 40,
+        requests: 4,
+        fan_out_jumps: 1,
+        wait: times(&WAIT_BUCKETS),
+        hold: times(&HOLD_BUCKETS),
+        leases: figure(10.0),
+        used: figure(0.5),
+        residence: figure(2.0),
+        peak: figure(3.0),
+        nested: figure(1.0),
+    }
 }
 
 fn class(name: &str, kind: Kind) -> ClassSnapshot {
@@ -37,6 +61,24 @@ fn class(name: &str, kind: Kind) -> ClassSnapshot {
         queue_full: 2,
         failed: 0,
         abandoned: 4,
+        deadlocks: 8,
+        long_holds: 9,
+        weight: 4,
+        under_way: 6,
+        demand: 2.5,
+        utilisation: 0.85,
+        pressure: 0.625,
+        tries: TriesSnapshot { first: 50, retries: 5, over_budget: 3, over_tries: 1 },
+        breaker: BreakerSnapshot { state: "half-open", openings: 2 },
+        policies: vec![
+            PolicySnapshot {
+                policy: Policy::Shedding,
+                mode: Mode::Observe,
+                acted: 0,
+                observed: 11,
+            },
+            PolicySnapshot { policy: Policy::Retries, mode: Mode::Enforce, acted: 12, observed: 0 },
+        ],
         wait: spread(&WAIT_BUCKETS, &[0, 3, 60]),
         hold: spread(&HOLD_BUCKETS, &[2, 2_000, 90_000]),
     }
@@ -47,6 +89,13 @@ fn pool(name: &str) -> Snapshot {
         destination: name.into(),
         health: Health::Up,
         budget: 10,
+        wanted: WantedSnapshot {
+            configured: 12,
+            by_hand: None,
+            window: Some(20),
+            advice: Some(Advice { budget: 14, because: Because::Trend }),
+            borne: None,
+        },
         capacity: Some(100),
         ai_ceiling: 5,
         leased: 4,
@@ -59,6 +108,7 @@ fn pool(name: &str) -> Snapshot {
         closed: Closed { idle: 1, ..Closed::default() },
         connect: spread(&HOLD_BUCKETS, &[20]),
         classes: vec![class("core", Kind::Core), class("ai-read", Kind::Ai)],
+        features: vec![feature("a\"b\\c\nd 1")],
         identities: Vec::new(),
         last_error: None,
     }
