@@ -96,7 +96,6 @@ pub mod class;
 mod connect;
 mod deadlock;
 pub mod event;
-#[cfg_attr(not(test), expect(dead_code, reason = "executions are told by the ledger next"))]
 mod evidence;
 mod fair;
 mod forecast;

@@ -142,6 +142,8 @@ impl<K: Connector> Pool<K> {
             events: broadcast::channel(EVENTS).0,
             roster: OnceLock::new(),
         });
+        // A window that is open by now counts from the first connection on.
+        shared.act(|state, actions| state.look_at_wishes(now, actions));
         shared.spawner.spawn(look_around(Arc::downgrade(&shared)));
         Self { shared }
     }
