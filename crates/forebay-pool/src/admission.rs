@@ -71,14 +71,8 @@ struct Load {
 
 impl Admission {
     pub(crate) fn new(classes: usize) -> Self {
-        let load = Load {
-            demand: 0.0,
-            variance: 0.0,
-            requests: 0,
-            phi: START,
-            continued: 0,
-            slow: 0,
-        };
+        let load =
+            Load { demand: 0.0, variance: 0.0, requests: 0, phi: START, continued: 0, slow: 0 };
         Self { classes: vec![load; classes] }
     }
 

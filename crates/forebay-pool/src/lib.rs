@@ -90,32 +90,45 @@
 //! # }
 //! ```
 
+mod admission;
 mod ask;
+#[cfg_attr(not(test), expect(dead_code, reason = "joined to the ledger next"))]
+mod breaker;
 mod budget;
 pub mod class;
 mod connect;
+mod cost;
 mod deadlock;
 pub mod event;
 mod evidence;
 mod fair;
+mod feature;
+mod freshness;
+mod learnt;
 mod forecast;
 #[cfg_attr(not(test), expect(dead_code, reason = "joined to the ledger next"))]
 mod generation;
 mod lease;
 mod ledger;
 mod mode;
+mod nesting;
 mod operation;
 pub mod overlap;
 pub mod policy;
 mod pool;
 mod queue;
 mod request;
+#[cfg_attr(not(test), expect(dead_code, reason = "joined to the ledger next"))]
+mod retry;
 mod roster;
 mod settings;
+#[cfg_attr(not(test), expect(dead_code, reason = "joined to the ledger next"))]
+mod shed;
 mod slot;
 pub mod stats;
 #[cfg_attr(not(test), expect(dead_code, reason = "the ramp is joined to the ledger next"))]
 mod target;
+mod window;
 pub mod timetable;
 #[expect(dead_code, reason = "executions are told by the ledger next")]
 mod wishes;

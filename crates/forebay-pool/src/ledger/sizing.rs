@@ -39,6 +39,7 @@ impl Ledger {
         self.dispatch(now, actions);
         self.keep_warm(now, actions);
         self.open_more(now, actions);
+        self.conclude(now, actions);
     }
 
     /// The configured budget, whatever counts now.
