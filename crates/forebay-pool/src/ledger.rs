@@ -263,6 +263,11 @@ impl Ledger {
         at.saturating_duration_since(now).max(Duration::from_millis(20))
     }
 
+    /// Does the destination not answer, and is no connection to it left?
+    pub(crate) fn is_away(&self) -> bool {
+        self.opener.outage().is_some() && self.total() == self.opening
+    }
+
     pub(crate) fn deadline(&self, class: ClassId, since: Instant) -> Instant {
         self.seats.deadline(class, since)
     }

@@ -103,16 +103,17 @@ pub mod event;
 mod evidence;
 mod fair;
 mod feature;
-mod freshness;
-mod learnt;
 mod forecast;
+mod freshness;
 #[cfg_attr(not(test), expect(dead_code, reason = "joined to the ledger next"))]
 mod generation;
+mod learnt;
 mod lease;
 mod ledger;
 mod mode;
 mod nesting;
 mod operation;
+pub mod overflow;
 pub mod overlap;
 pub mod policy;
 mod pool;
@@ -128,8 +129,8 @@ mod slot;
 pub mod stats;
 #[cfg_attr(not(test), expect(dead_code, reason = "the ramp is joined to the ledger next"))]
 mod target;
-mod window;
 pub mod timetable;
+mod window;
 #[expect(dead_code, reason = "executions are told by the ledger next")]
 mod wishes;
 
@@ -140,6 +141,7 @@ pub use deadlock::Activity;
 pub use lease::{Condition, Lease};
 pub use mode::Mode;
 pub use operation::Operation;
+pub use overflow::Overflow;
 pub use pool::{CheckoutError, Pool, Refusal};
 pub use request::{Request, TraceId};
 pub use roster::Roster;

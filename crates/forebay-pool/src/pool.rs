@@ -34,6 +34,7 @@ use crate::connect::Connector;
 use crate::event::Told;
 use crate::lease::{Condition, Lease};
 use crate::ledger::{Action, Actions, Asked, Came, Fitness, Ledger, Wanted};
+use crate::overflow::Outlook;
 use crate::queue::Rejection;
 use crate::request::Request;
 use crate::roster::Roster;
@@ -224,6 +225,20 @@ impl<K: Connector> Pool<K> {
                 },
             }
         }
+    }
+
+    /// What one who asks for a connection of `class` would meet now.
+    pub(crate) fn outlook(&self, class: ClassId, now: Instant) -> Outlook {
+        let state = self.shared.state.lock();
+        Outlook {
+            wait: state.ledger.expected_wait(class),
+            latest: state.ledger.deadline(class, now),
+            is_away: state.ledger.is_away(),
+        }
+    }
+
+    pub(crate) fn class_names(&self) -> &[ClassName] {
+        &self.shared.names
     }
 
     /// One picture of the pool.
