@@ -92,7 +92,6 @@
 
 mod admission;
 mod ask;
-#[cfg_attr(not(test), expect(dead_code, reason = "joined to the ledger next"))]
 mod breaker;
 mod budget;
 pub mod class;
@@ -105,7 +104,6 @@ mod fair;
 mod feature;
 mod forecast;
 mod freshness;
-#[cfg_attr(not(test), expect(dead_code, reason = "joined to the ledger next"))]
 mod generation;
 mod learnt;
 mod lease;
@@ -119,15 +117,12 @@ pub mod policy;
 mod pool;
 mod queue;
 mod request;
-#[cfg_attr(not(test), expect(dead_code, reason = "joined to the ledger next"))]
 mod retry;
 mod roster;
 mod settings;
-#[cfg_attr(not(test), expect(dead_code, reason = "joined to the ledger next"))]
 mod shed;
 mod slot;
 pub mod stats;
-#[cfg_attr(not(test), expect(dead_code, reason = "the ramp is joined to the ledger next"))]
 mod target;
 pub mod timetable;
 mod window;

@@ -31,10 +31,12 @@ impl Ledger {
         };
         let from = self.seats.budget;
         self.seats.resize(&self.settings, capacity);
+        self.recover(now, actions);
         if self.seats.budget != from {
             self.tell(Event::Resized { from, to: self.seats.budget });
         }
         self.opener.resize(&self.settings, self.seats.budget);
+        self.recover(now, actions);
         self.close_surplus(actions);
         self.dispatch(now, actions);
         self.keep_warm(now, actions);
