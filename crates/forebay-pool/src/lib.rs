@@ -126,7 +126,6 @@ pub mod stats;
 mod target;
 pub mod timetable;
 mod window;
-#[expect(dead_code, reason = "executions are told by the ledger next")]
 mod wishes;
 
 pub use ask::{Ask, Attempt};

@@ -491,6 +491,9 @@ impl<K: Connector> State<K> {
             configured: self.ledger.configured_budget(),
             warm: self.ledger.configured_warmth(),
         };
+        if let Some((operation, p95)) = self.ledger.executed(now) {
+            self.wishes.executed(operation, p95, now);
+        }
         for news in self.wishes.look(seen, (self.wall)(), now) {
             self.ledger.tell(news);
         }
