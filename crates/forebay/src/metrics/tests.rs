@@ -90,10 +90,10 @@ fn pool(name: &str) -> Snapshot {
         health: Health::Up,
         budget: 10,
         wanted: WantedSnapshot {
-            configured: 12,
+            configured: 10,
             by_hand: None,
-            window: Some(20),
-            advice: Some(Advice { budget: 14, because: Because::Trend }),
+            window: None,
+            advice: Some(Advice { budget: 12, because: Because::Trend }),
             borne: None,
         },
         capacity: Some(100),
