@@ -216,6 +216,31 @@ fn every_figure_of_the_picture_is_there_and_well_formed() {
              class=\"ai-read\",reason=\"queue_full\"}",
             2.0,
         ),
+        (
+            "forebay_class_rejected_total{gateway=\"postgres\",destination=\"main\",\
+             class=\"core\",reason=\"retries\"}",
+            12.0,
+        ),
+        (
+            "forebay_policy_decisions_total{gateway=\"postgres\",destination=\"main\",\
+             class=\"core\",policy=\"shedding\",outcome=\"observed\"}",
+            11.0,
+        ),
+        (
+            "forebay_policy_mode{gateway=\"postgres\",destination=\"main\",class=\"core\",\
+             policy=\"retries\",mode=\"enforce\"}",
+            1.0,
+        ),
+        (
+            "forebay_class_tries_total{gateway=\"http\",destination=\"llm\",class=\"core\",\
+             outcome=\"over_budget\"}",
+            3.0,
+        ),
+        (
+            "forebay_class_breaker{gateway=\"http\",destination=\"llm\",class=\"core\",\
+             state=\"half-open\"}",
+            1.0,
+        ),
         ("forebay_token_exchanges_total{destination=\"llm\"}", 2.0),
         ("forebay_http_answers_total{destination=\"llm\",status=\"2xx\"}", 5.0),
         (
@@ -233,6 +258,51 @@ fn every_figure_of_the_picture_is_there_and_well_formed() {
         ),
     ] {
         assert_eq!(samples.get(series), Some(&value), "{series}");
+    }
+}
+
+#[test]
+fn a_class_shows_how_busy_it_is_and_what_went_wrong_there() {
+    let samples = read(&render(&program(), Format::Classic));
+    for (name, value) in [
+        ("forebay_class_weight", 4.0),
+        ("forebay_class_requests", 6.0),
+        ("forebay_class_demand", 2.5),
+        ("forebay_class_utilisation", 0.85),
+        ("forebay_class_pressure", 0.625),
+        ("forebay_class_deadlocks_total", 8.0),
+        ("forebay_class_long_holds_total", 9.0),
+        ("forebay_class_breaker_openings_total", 2.0),
+    ] {
+        let series =
+            format!("{name}{{gateway=\"postgres\",destination=\"main\",class=\"ai-read\"}}");
+        assert_eq!(samples.get(&series), Some(&value), "{series}");
+    }
+}
+
+#[test]
+fn a_feature_shows_what_its_requests_take_whatever_its_name() {
+    let samples = read(&render(&program(), Format::Classic));
+    let labels = "gateway=\"http\",destination=\"llm\",feature=\"a\\\"b\\\\c\\nd 1\"";
+    for (name, value) in [
+        ("forebay_feature_checkouts_total", 40.0),
+        ("forebay_feature_requests_total", 4.0),
+        ("forebay_feature_fan_out_jumps_total", 1.0),
+        ("forebay_feature_wait_seconds_count", 2.0),
+        ("forebay_feature_hold_seconds_sum", 2.002),
+    ] {
+        assert_eq!(samples.get(&format!("{name}{{{labels}}}")), Some(&value), "{name}");
+    }
+    for (name, figure, value) in [
+        ("fan_out", "mean", 10.0),
+        ("fan_out", "p95", 20.0),
+        ("connection_seconds", "mean", 0.5),
+        ("request_seconds", "most", 6.0),
+        ("peak", "p95", 6.0),
+        ("nested", "mean", 1.0),
+    ] {
+        let series = format!("forebay_feature_{name}{{{labels},figure=\"{figure}\"}}");
+        assert_eq!(samples.get(&series), Some(&value), "{series}");
     }
 }
 
