@@ -117,8 +117,8 @@ fn requests_that_need_little_of_a_connection_are_admitted_in_numbers() {
         }
         world.advance(61 * SECOND);
         world.tick();
+        world.finish_work();
     }
-    world.finish_work();
     // Ten requests that think: by number they would be too many for two connections.
     for n in 100..110 {
         world.tick();
