@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use forebay_pool::{Budget, ClassId, ClassName, ClassSettings, Kind, Pool, PoolSettings, class};
+use forebay_pool::{
+    Budget, ClassId, ClassName, ClassSettings, Kind, Pool, PoolSettings, Timetable, class,
+    timetable,
+};
 
 use crate::SettingsError;
 use crate::credential::{self, Credential, CredentialError, Registry};
@@ -79,7 +82,9 @@ impl Destination {
         {
             tracing::warn!(destination = name, "its credential travels in the clear: use https");
         }
-        let pool_settings = pool_settings(name, settings);
+        let timetable = Timetable::new(&settings.timetable)
+            .map_err(|error| invalid(&error.place(), error.reason))?;
+        let pool_settings = PoolSettings { timetable, ..pool_settings(name, settings) };
         let default_class = default_class(&pool_settings.classes);
         let pool = Pool::new(Opener::new(Arc::clone(&target), tls), pool_settings);
         let missing = || invalid("classes", "at most 16 classes are possible".to_owned());
@@ -176,6 +181,7 @@ fn classes(settings: &DestinationSettings) -> Vec<(ClassName, ClassSettings)> {
 fn pool_settings(name: &str, settings: &DestinationSettings) -> PoolSettings {
     let budget = budget(settings);
     PoolSettings {
+        forecast: settings.forecast,
         ai_share: AI_SHARE,
         classes: classes(settings),
         idle_ttl: settings.idle_ttl,
@@ -225,6 +231,9 @@ pub(crate) fn check(
     }
     if settings.warm_up > 100 {
         return invalid("warm_up", "write percent of the budget, 0 to 100".to_owned());
+    }
+    if let Err(error) = timetable::check(&settings.timetable, &classes(settings), AI_SHARE) {
+        return invalid(&error.place(), error.reason);
     }
     if let Err(error) = class::check(&classes(settings), budget(settings), AI_SHARE) {
         return invalid("classes", error.to_string());

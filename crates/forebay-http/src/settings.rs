@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use forebay_pool::{ClassName, ClassSettings};
+use forebay_pool::timetable::WindowSettings;
+use forebay_pool::{ClassName, ClassSettings, Mode};
 use forebay_seam::secret::SecretRef;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -59,6 +60,13 @@ pub struct DestinationSettings {
     /// Connections we may open there. Default: 70 % of `documented_limit`, or 50.
     #[serde(default)]
     pub budget: Option<u32>,
+    /// Windows of time with a budget of their own. Default: none.
+    #[serde(default)]
+    pub timetable: Vec<WindowSettings>,
+    /// Whether the budget follows observed demand, between what is kept warm and the largest
+    /// budget that is configured. Default observe.
+    #[serde(default)]
+    pub forecast: Mode,
     /// Percent of the budget opened at start and kept, at least one connection, for those
     /// whose credentials are configured (in turn) or who need none. 0: none. Default 25.
     #[serde(default = "warm_up")]

@@ -144,6 +144,7 @@ mod ledger;
 mod mode;
 mod nesting;
 mod operation;
+pub mod overflow;
 pub mod overlap;
 pub mod policy;
 mod pool;
@@ -158,7 +159,6 @@ pub mod stats;
 mod target;
 pub mod timetable;
 mod window;
-#[expect(dead_code, reason = "executions are told by the ledger next")]
 mod wishes;
 
 pub use ask::{Ask, Attempt};
@@ -168,6 +168,7 @@ pub use deadlock::Activity;
 pub use lease::{Condition, Lease};
 pub use mode::Mode;
 pub use operation::Operation;
+pub use overflow::Overflow;
 pub use pool::{CheckoutError, Pool, Refusal};
 pub use request::{Request, TraceId};
 pub use roster::Roster;

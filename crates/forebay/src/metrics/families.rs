@@ -124,6 +124,23 @@ fn connections(pools: &Pools<'_>, sheet: &mut Sheet<'_>) -> fmt::Result {
         pools.iter().map(|(gateway, pool)| (of(gateway, pool), pool.budget)),
     )?;
     sheet.gauge(
+        "forebay_budget_wanted",
+        "Connections that the configuration, a hand, the timetable or demand asks for, or that \
+         the destination bears, by whom",
+        pools.iter().flat_map(|(gateway, pool)| {
+            let wanted = &pool.wanted;
+            [
+                ("configuration", Some(wanted.configured)),
+                ("hand", wanted.by_hand),
+                ("timetable", wanted.window),
+                ("demand", wanted.advice.map(|advice| advice.budget)),
+                ("evidence", wanted.borne),
+            ]
+            .into_iter()
+            .filter_map(|(by, budget)| Some((with(of(gateway, pool), "by", by), budget?)))
+        }),
+    )?;
+    sheet.gauge(
         "forebay_capacity",
         "Connections a destination says it can take, once that is known",
         pools.iter().filter_map(|(gateway, pool)| Some((of(gateway, pool), pool.capacity?))),

@@ -7,7 +7,8 @@ use forebay_http::HttpSnapshot;
 use forebay_http::stats::{AnswerCounts, DestinationSnapshot, FeatureCount, RefusalCount};
 use forebay_pool::overlap::{HoldKind, OverlapCount};
 use forebay_pool::stats::{
-    ClassSnapshot, Closed, HOLD_BUCKETS, Health, Spread, SpreadSnapshot, WAIT_BUCKETS,
+    Advice, Because, ClassSnapshot, Closed, HOLD_BUCKETS, Health, Spread, SpreadSnapshot,
+    WAIT_BUCKETS, WantedSnapshot,
 };
 use forebay_pool::{ClassName, Kind, Snapshot};
 use forebay_postgres::PostgresSnapshot;
@@ -47,6 +48,13 @@ fn pool(name: &str) -> Snapshot {
         destination: name.into(),
         health: Health::Up,
         budget: 10,
+        wanted: WantedSnapshot {
+            configured: 10,
+            by_hand: None,
+            window: None,
+            advice: Some(Advice { budget: 12, because: Because::Trend }),
+            borne: None,
+        },
         capacity: Some(100),
         ai_ceiling: 5,
         leased: 4,
