@@ -100,6 +100,7 @@ mod operation;
 pub mod overlap;
 mod pool;
 mod queue;
+pub mod rate;
 mod request;
 mod settings;
 mod slot;
