@@ -17,6 +17,7 @@ use forebay_seam::time::{self, Sleep};
 use http_body_util::Full;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
+use crate::limits::Passage;
 use crate::meter::{Journey, Outcome};
 use crate::upload::{Progress, Upload};
 use crate::upstream::{Connection, Opener};
@@ -92,6 +93,7 @@ pub(crate) struct Exchange {
     pub(crate) destination: Arc<str>,
     pub(crate) held: Held,
     pub(crate) calling: Option<Calling>,
+    pub(crate) passage: Passage,
     pub(crate) journey: Journey,
 }
 
@@ -134,9 +136,10 @@ impl Answer {
 impl Stream {
     /// The last frame is through.
     fn end(&mut self) {
-        if let Some(Exchange { held, calling, mut journey, .. }) = self.exchange.take() {
+        if let Some(Exchange { held, calling, passage, mut journey, .. }) = self.exchange.take() {
             held.over(&self.upload);
             drop(calling);
+            passage.over();
             journey.ends(Outcome::Answered);
         }
     }
@@ -162,6 +165,9 @@ impl Stream {
             self.pause.timer = None;
             match frame {
                 Some(Ok(frame)) => {
+                    if let (Some(exchange), Some(data)) = (&mut self.exchange, frame.data_ref()) {
+                        exchange.passage.read(data);
+                    }
                     if self.body.is_end_stream() {
                         self.end();
                     }

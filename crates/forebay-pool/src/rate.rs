@@ -420,6 +420,11 @@ impl Reservation {
         }
     }
 
+    /// It came back untouched: nothing of it was sent after all.
+    pub fn came_back(&mut self) {
+        self.spent = Spent::Unsent;
+    }
+
     /// The answer so far says that `tokens` were used, and is not over.
     pub fn at_least(&mut self, tokens: u64) {
         self.spent = match self.spent {
