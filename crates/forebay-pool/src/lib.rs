@@ -104,13 +104,14 @@ pub mod event;
 mod evidence;
 mod fair;
 mod feature;
-mod freshness;
-mod learnt;
 mod forecast;
+mod freshness;
 #[cfg_attr(not(test), expect(dead_code, reason = "joined to the ledger next"))]
 mod generation;
+mod learnt;
 mod lease;
 mod ledger;
+mod limiter;
 mod mode;
 mod nesting;
 mod operation;
@@ -130,8 +131,8 @@ mod slot;
 pub mod stats;
 #[cfg_attr(not(test), expect(dead_code, reason = "the ramp is joined to the ledger next"))]
 mod target;
-mod window;
 pub mod timetable;
+mod window;
 #[expect(dead_code, reason = "executions are told by the ledger next")]
 mod wishes;
 

@@ -22,7 +22,7 @@ const TENANTS: NonZeroUsize = NonZeroUsize::new(4_096).expect("it is not zero");
 const LONGEST_REST: Duration = Duration::from_secs(600);
 
 /// All accounts of one destination.
-pub(super) struct Book {
+pub(crate) struct Book {
     each_tenant: Limits,
     named: HashMap<Arc<str>, Limits>,
     whole: Page,
@@ -49,9 +49,9 @@ struct Announced {
 
 /// What was reserved, and where it is to be settled.
 #[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) amounts: Amounts,
-    pub(super) tenant: Arc<str>,
+pub(crate) struct Entry {
+    pub(crate) amounts: Amounts,
+    pub(crate) tenant: Arc<str>,
     whole: [u64; 2],
     /// The tenant's page and the epochs of its announcements, where it has one.
     own: Option<(u64, [u64; 2])>,
@@ -160,7 +160,7 @@ impl Page {
 }
 
 impl Book {
-    pub(super) fn new(settings: RateSettings, now: Instant) -> Self {
+    pub(crate) fn new(settings: RateSettings, now: Instant) -> Self {
         Self {
             each_tenant: settings.each_tenant,
             named: settings.tenants,
@@ -171,7 +171,7 @@ impl Book {
     }
 
     /// Reserves `amounts` for `tenant`, or says how long it would have to wait.
-    pub(super) fn reserve(
+    pub(crate) fn reserve(
         &mut self,
         tenant: &Arc<str>,
         amounts: Amounts,
@@ -195,7 +195,7 @@ impl Book {
     }
 
     /// What `entry` reserved was `used` in truth.
-    pub(super) fn settle(&mut self, entry: &Entry, used: Amounts) {
+    pub(crate) fn settle(&mut self, entry: &Entry, used: Amounts) {
         self.whole.settle(entry.amounts, used, entry.whole);
         if let Some((number, epoch)) = entry.own
             && let Some(page) = self.tenants.peek_mut(&entry.tenant)
@@ -206,19 +206,19 @@ impl Book {
     }
 
     /// The service said what is left of `account`.
-    pub(super) fn announce(&mut self, account: &Account, said: Announcement, now: Instant) {
+    pub(crate) fn announce(&mut self, account: &Account, said: Announcement, now: Instant) {
         self.account(account, now).announce(said, now);
     }
 
     /// The service wants no calls of `account` for `rest`. A shorter one ends no longer one.
-    pub(super) fn rest(&mut self, account: &Account, rest: Duration, now: Instant) {
+    pub(crate) fn rest(&mut self, account: &Account, rest: Duration, now: Instant) {
         let until = now + rest.min(LONGEST_REST);
         let page = self.account(account, now);
         page.rests_until = Some(page.rests_until.map_or(until, |known| known.max(until)));
     }
 
     /// What the destination's limits, and those of `tenant`, have left.
-    pub(super) fn standings(&mut self, tenant: Option<&Arc<str>>, now: Instant) -> Vec<Standing> {
+    pub(crate) fn standings(&mut self, tenant: Option<&Arc<str>>, now: Instant) -> Vec<Standing> {
         let mut all: Vec<_> = self.whole.standings(Scope::Destination, now).collect();
         if let Some(tenant) = tenant
             && self.limits_of(tenant).is_some()
@@ -229,7 +229,7 @@ impl Book {
     }
 
     /// What the service announced of the whole destination, and how long it rests.
-    pub(super) fn announced(&mut self, now: Instant) -> (Vec<(Unit, u64)>, Duration) {
+    pub(crate) fn announced(&mut self, now: Instant) -> (Vec<(Unit, u64)>, Duration) {
         let announced = self.whole.announced.iter_mut().zip(Unit::ALL);
         let left = announced.filter_map(|(announced, unit)| {
             let announced = announced.as_mut().filter(|a| a.until > now)?;
@@ -241,7 +241,7 @@ impl Book {
     }
 
     /// Tenants that have accounts of their own, and those of them that would be refused now.
-    pub(super) fn tenants(&mut self, now: Instant) -> (usize, usize) {
+    pub(crate) fn tenants(&mut self, now: Instant) -> (usize, usize) {
         let one = Amounts { requests: 1, tokens: 1 };
         let limited = self.tenants.iter_mut().filter_map(|(_, page)| page.wait(one, now)).count();
         (self.tenants.len(), limited)

@@ -2,7 +2,9 @@ use std::time::Instant;
 
 use proptest::prelude::*;
 
-use super::book::Book;
+use forebay_seam::time;
+
+use super::book::{Book, Entry};
 use super::*;
 
 const MINUTE: Duration = Duration::from_secs(60);
