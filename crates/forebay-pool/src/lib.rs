@@ -92,7 +92,6 @@
 
 mod admission;
 mod ask;
-#[cfg_attr(not(test), expect(dead_code, reason = "joined to the ledger next"))]
 mod breaker;
 mod budget;
 pub mod class;
@@ -100,13 +99,11 @@ mod connect;
 mod cost;
 mod deadlock;
 pub mod event;
-#[cfg_attr(not(test), expect(dead_code, reason = "executions are told by the ledger next"))]
 mod evidence;
 mod fair;
 mod feature;
 mod forecast;
 mod freshness;
-#[cfg_attr(not(test), expect(dead_code, reason = "joined to the ledger next"))]
 mod generation;
 mod learnt;
 mod lease;
@@ -121,15 +118,12 @@ mod pool;
 mod queue;
 pub mod rate;
 mod request;
-#[cfg_attr(not(test), expect(dead_code, reason = "joined to the ledger next"))]
 mod retry;
 mod roster;
 mod settings;
-#[cfg_attr(not(test), expect(dead_code, reason = "joined to the ledger next"))]
 mod shed;
 mod slot;
 pub mod stats;
-#[cfg_attr(not(test), expect(dead_code, reason = "the ramp is joined to the ledger next"))]
 mod target;
 pub mod timetable;
 mod window;
