@@ -36,6 +36,13 @@ impl Held {
         self.0.as_mut().expect("the lease is there until it is given back").connection()
     }
 
+    /// The service failed at the call, whatever the connection is like.
+    pub(crate) fn failed(&mut self) {
+        if let Some(lease) = &mut self.0 {
+            lease.failed();
+        }
+    }
+
     /// The answer came to its end, the `upload` perhaps too.
     pub(crate) fn over(mut self, upload: &Progress) {
         let connection = self.connection();
@@ -147,6 +154,7 @@ impl Stream {
     fn break_off(&mut self, error: CutShort) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
         if let Some(mut exchange) = self.exchange.take() {
             exchange.journey.ends(Outcome::CutShort);
+            exchange.held.failed();
             let destination = &*exchange.destination;
             tracing::warn!(destination, %error, "an answer was cut short");
         }

@@ -102,6 +102,9 @@ impl Errand<'_> {
                 Ok(Ok(response)) => {
                     let took = time::now().saturating_duration_since(sent_at);
                     journey.answered(response.status(), took);
+                    if response.status().is_server_error() {
+                        held.failed();
+                    }
                     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                         let detail = "the service switches protocols, which nobody asked for";
                         return Err(Problem::new(Reason::BrokenAnswer, detail));
@@ -109,7 +112,13 @@ impl Errand<'_> {
                     return Ok((response, upload, held, calling));
                 }
                 Ok(Err(failed)) => failed,
-                Err(none) => return Err(self.no_head(&none)),
+                Err(none) => {
+                    // A stalled upload is the agent's failure, not the service's.
+                    if let NoHead::FirstByte = none {
+                        held.failed();
+                    }
+                    return Err(self.no_head(&none));
+                }
             };
             let unsent = failed.take_message();
             if unsent.is_some() {
@@ -122,7 +131,10 @@ impl Errand<'_> {
                     call = unsent;
                     held = self.checkout().await?;
                 }
-                unsent => return Err(broken(failed.error(), &method, unsent.is_some())),
+                unsent => {
+                    held.failed();
+                    return Err(broken(failed.error(), &method, unsent.is_some()));
+                }
             }
         }
         Err(Problem::new(Reason::BrokenAnswer, "the service hung up twice"))

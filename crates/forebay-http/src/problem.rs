@@ -221,6 +221,8 @@ impl From<CheckoutError> for Problem {
             CheckoutError::Unreachable { retry_after, .. } => {
                 (Reason::Unreachable, Retry::After(*retry_after))
             }
+            // SDKs that were told a time would only try again: this is what is too much.
+            CheckoutError::Refused { why: Refusal::Retries, .. } => (Reason::Retries, Retry::Never),
             CheckoutError::Refused { why, retry_after, .. } => {
                 (refusal(*why), retry_after.map_or(Retry::Never, Retry::After))
             }
@@ -303,7 +305,7 @@ mod tests {
             (shed.status().as_u16(), &shed.headers()["retry-after"]),
             (429, &"1".parse().unwrap())
         );
-        let retries = Problem::from(refused(Refusal::Retries, None)).into_response();
+        let retries = Problem::from(refused(Refusal::Retries, Some(wait))).into_response();
         assert_eq!(
             (retries.status().as_u16(), &retries.headers()["x-should-retry"]),
             (429, &"false".parse().unwrap())
