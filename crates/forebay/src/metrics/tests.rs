@@ -10,7 +10,8 @@ use forebay_pool::rate::{
     AnnouncedSnapshot, LimitSnapshot, RateSnapshot, RefusedSnapshot, Scope, Unit,
 };
 use forebay_pool::stats::{
-    ClassSnapshot, Closed, HOLD_BUCKETS, Health, Spread, SpreadSnapshot, WAIT_BUCKETS,
+    BreakerSnapshot, ClassSnapshot, Closed, HOLD_BUCKETS, Health, Spread, SpreadSnapshot,
+    TriesSnapshot, WAIT_BUCKETS, WantedSnapshot,
 };
 use forebay_pool::{ClassName, Kind, Mode, Snapshot};
 use forebay_postgres::PostgresSnapshot;
@@ -40,6 +41,16 @@ fn class(name: &str, kind: Kind) -> ClassSnapshot {
         queue_full: 2,
         failed: 0,
         abandoned: 4,
+        deadlocks: 0,
+        long_holds: 0,
+        weight: 1,
+        under_way: 2,
+        demand: 1.5,
+        utilisation: 0.5,
+        pressure: 0.0,
+        tries: TriesSnapshot::default(),
+        breaker: BreakerSnapshot { state: "closed", openings: 0 },
+        policies: Vec::new(),
         wait: spread(&WAIT_BUCKETS, &[0, 3, 60]),
         hold: spread(&HOLD_BUCKETS, &[2, 2_000, 90_000]),
     }
@@ -50,6 +61,13 @@ fn pool(name: &str) -> Snapshot {
         destination: name.into(),
         health: Health::Up,
         budget: 10,
+        wanted: WantedSnapshot {
+            configured: 10,
+            by_hand: None,
+            window: None,
+            advice: None,
+            borne: None,
+        },
         capacity: Some(100),
         ai_ceiling: 5,
         leased: 4,
@@ -63,6 +81,7 @@ fn pool(name: &str) -> Snapshot {
         connect: spread(&HOLD_BUCKETS, &[20]),
         classes: vec![class("core", Kind::Core), class("ai-read", Kind::Ai)],
         identities: Vec::new(),
+        features: Vec::new(),
         last_error: None,
     }
 }
