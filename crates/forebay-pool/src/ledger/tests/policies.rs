@@ -369,7 +369,7 @@ fn a_lease_beyond_the_hold_limit_is_told_once_with_what_it_does() {
 fn a_feature_whose_fan_out_jumps_is_told() {
     let mut world = under(2, Policies::default(), agents());
     world.events();
-    let mut serve = |world: &mut World, n: u8, leases: u32| {
+    let serve = |world: &mut World, n: u8, leases: u32| {
         for _ in 0..leases {
             let conn = world.does(Ask { request: Some(request(n)), ..work("read") });
             world.advance(MS);
