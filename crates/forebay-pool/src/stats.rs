@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::class::{ClassName, Kind};
+pub use crate::feature::{Buckets, FanOutJump, FeatureSnapshot, Figure};
 
 /// Upper bounds of the wait buckets, in seconds.
 pub const WAIT_BUCKETS: [f64; 13] =

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use forebay_seam::time;
 
-use crate::class::ClassId;
+use crate::ask::Ask;
 use crate::connect::Connector;
 use crate::lease::Lease;
 use crate::queue::Fate;
@@ -21,10 +21,8 @@ pub(super) struct Ticket<'p, K: Connector> {
     pool: &'p Arc<Shared<K>>,
     /// `None` once its fate was heard.
     waiter: Option<WaiterId>,
-    class: ClassId,
+    ask: &'p Ask<K::Identity>,
     since: Instant,
-    /// Its caller's own deadline; that of its class is the pool's clock to watch.
-    deadline: Option<Instant>,
 }
 
 /// What the end of a wait brought.
@@ -38,18 +36,17 @@ impl<'p, K: Connector> Ticket<'p, K> {
     pub(super) fn new(
         pool: &'p Arc<Shared<K>>,
         waiter: WaiterId,
-        class: ClassId,
+        ask: &'p Ask<K::Identity>,
         since: Instant,
-        deadline: Option<Instant>,
     ) -> Self {
-        Self { pool, waiter: Some(waiter), class, since, deadline }
+        Self { pool, waiter: Some(waiter), ask, since }
     }
 
     /// Waits until its fate is decided, at most until its deadline. The task that polls was
-    /// registered when the ticket was drawn, so the first poll only arms the timer, if its
-    /// caller needs one.
+    /// registered when the ticket was drawn, and the pool's own clock watches the deadline of
+    /// its class, so the first poll only arms a timer for the caller's own.
     pub(super) async fn wait(mut self) -> Result<Outcome<K>, CheckoutError> {
-        let mut timer = pin!(self.deadline.map(time::sleep_until));
+        let mut timer = pin!(self.ask.deadline.map(time::sleep_until));
         let mut look = Look::AtTheClock;
         poll_fn(|cx| {
             if let Look::AtTheQueue = look
@@ -64,8 +61,8 @@ impl<'p, K: Connector> Ticket<'p, K> {
             }
             if let Some(waiter) = self.waiter {
                 let now = time::now();
-                let _waker = self.pool.act(|state, _| {
-                    state.ledger.expire(waiter, now);
+                let _waker = self.pool.act(|state, actions| {
+                    state.ledger.expire(waiter, now, actions);
                     state.waiting.leave(waiter)
                 });
             }
@@ -76,7 +73,7 @@ impl<'p, K: Connector> Ticket<'p, K> {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Outcome<K>, CheckoutError>> {
         let Some(waiter) = self.waiter else { return Poll::Pending };
-        let (class, since, pool) = (self.class, self.since, self.pool);
+        let (class, since, pool) = (self.ask.class, self.since, self.pool);
         let decided = pool.act(|state, actions| match state.ledger.fate(waiter) {
             Fate::Waiting { .. } => Err(state.waiting.is_polled_by(waiter, cx.waker())),
             Fate::Granted { conn } => {
@@ -100,7 +97,8 @@ impl<'p, K: Connector> Ticket<'p, K> {
         self.waiter = None;
         Poll::Ready(decided.map(|(conn, lent, connection)| match connection {
             Some(connection) => {
-                Outcome::Lease(Lease::new(Arc::clone(pool), conn, class, lent, connection))
+                let (pool, request) = (Arc::clone(pool), self.ask.request.clone());
+                Outcome::Lease(Lease::new(pool, conn, class, request, lent, connection))
             }
             None => Outcome::WasDead,
         }))
