@@ -41,7 +41,7 @@ use crate::stats::{IdentitySnapshot, Snapshot};
 
 use errand::Errand;
 pub use error::{CheckoutError, Refusal};
-use names::{NameHash, NameHasher, Names};
+use names::Names;
 use patience::Waiting;
 use ticket::{Outcome, Ticket};
 
@@ -66,7 +66,6 @@ pub(crate) struct Shared<K: Connector> {
     names: Vec<ClassName>,
     destination: Arc<str>,
     timings: Timings,
-    hasher: NameHasher,
     state: Mutex<State<K>>,
     alarm: Notify,
     emptied: Notify,
@@ -111,19 +110,17 @@ impl<K: Connector> Pool<K> {
     /// Outside a runtime, or without a class in `settings`.
     pub fn new(connector: K, settings: PoolSettings) -> Self {
         assert!(!settings.classes.is_empty(), "a pool has at least one class");
-        let hasher = NameHasher::default();
         let shared = Arc::new(Shared {
             connector,
             spawner: Spawner::current(),
             names: settings.classes.iter().map(|(name, _)| name.clone()).collect(),
             destination: Arc::clone(&settings.name),
             timings: Timings { connect: settings.connect_timeout, reset: settings.reset_timeout },
-            hasher: hasher.clone(),
             state: Mutex::new(State {
                 waiting: Waiting::new(settings.classes.len()),
                 ledger: Ledger::new(settings, time::now()),
                 connections: SecondaryMap::new(),
-                names: Names::new(hasher),
+                names: Names::new(),
                 next_alarm: None,
                 last_failure: None,
             }),
@@ -156,9 +153,8 @@ impl<K: Connector> Pool<K> {
     pub fn warm_up(&self, identities: impl IntoIterator<Item = K::Identity>) {
         let now = time::now();
         for identity in identities {
-            let hash = self.shared.hasher.hash(&identity);
             self.shared.act(|state, actions| {
-                let id = state.identity(hash, &identity);
+                let id = state.identity(&identity);
                 state.ledger.warm_up(id, now, actions);
             });
         }
@@ -330,7 +326,6 @@ impl<K: Connector> Shared<K> {
         came: &mut Came,
         cx: &Context<'_>,
     ) -> Result<Answer<'p, K>, CheckoutError> {
-        let hash = self.hasher.hash(&ask.identity);
         loop {
             let now = time::now();
             let since = match *came {
@@ -339,7 +334,7 @@ impl<K: Connector> Shared<K> {
             };
             let (class, request) = (ask.class, ask.request.as_ref());
             let asked = self.act(|state, actions| {
-                let identity = state.identity(hash, &ask.identity);
+                let identity = state.identity(&ask.identity);
                 let operation = ask.operation.as_ref();
                 let wanted = Wanted { identity, class, request, operation, came: *came };
                 match state.ledger.ask(&wanted, now, actions) {
@@ -426,12 +421,12 @@ impl<K: Connector> State<K> {
         at
     }
 
-    fn identity(&mut self, hash: NameHash, identity: &K::Identity) -> IdentityId {
-        if let Some(id) = self.names.number(hash, identity) {
+    fn identity(&mut self, identity: &K::Identity) -> IdentityId {
+        if let Some(id) = self.names.number(identity) {
             return id;
         }
         let id = self.ledger.introduce();
-        self.names.insert(id, hash, identity);
+        self.names.insert(id, identity.clone());
         id
     }
 
