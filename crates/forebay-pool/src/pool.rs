@@ -11,14 +11,16 @@ mod errand;
 mod error;
 mod names;
 mod patience;
+#[cfg(test)]
+mod tests;
 mod ticket;
 
 use std::borrow::Borrow;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::{Arc, OnceLock, Weak};
-use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::task::Waker;
+use std::time::{Duration, Instant, SystemTime};
 
 use forebay_seam::sync::{Mutex, MutexGuard};
 use forebay_seam::task::Spawner;
@@ -31,19 +33,20 @@ use crate::class::{ClassId, ClassName};
 use crate::connect::Connector;
 use crate::event::Told;
 use crate::lease::{Condition, Lease};
-use crate::ledger::{Action, Actions, Asked, Came, Fitness, Ledger, Wanted};
+use crate::ledger::{Action, Actions, Fitness, Ledger};
 use crate::queue::Rejection;
 use crate::request::Request;
 use crate::roster::Roster;
 use crate::settings::PoolSettings;
 use crate::slot::{ConnId, IdentityId, WaiterId};
 use crate::stats::{IdentitySnapshot, Snapshot};
+use crate::wishes::{Seen, Wishes};
 
 use errand::Errand;
 pub use error::{CheckoutError, Refusal};
 use names::Names;
 use patience::Waiting;
-use ticket::{Outcome, Ticket};
+use ticket::Ticket;
 
 /// Events kept for a slow reader before it misses the oldest.
 const EVENTS: usize = 1_024;
@@ -73,6 +76,9 @@ pub(crate) struct Shared<K: Connector> {
     roster: OnceLock<Arc<Roster>>,
 }
 
+/// Reads the wall clock.
+type WallClock = fn() -> SystemTime;
+
 #[derive(Clone, Copy)]
 struct Timings {
     connect: Duration,
@@ -81,6 +87,8 @@ struct Timings {
 
 struct State<K: Connector> {
     ledger: Ledger,
+    wishes: Wishes,
+    wall: WallClock,
     /// Connections at rest and those set aside for a waiter; leased ones are their owners'.
     connections: SecondaryMap<ConnId, K::Connection>,
     waiting: Waiting,
@@ -109,7 +117,12 @@ impl<K: Connector> Pool<K> {
     /// # Panics
     /// Outside a runtime, or without a class in `settings`.
     pub fn new(connector: K, settings: PoolSettings) -> Self {
+        Self::with_wall_clock(connector, settings, time::wall_now)
+    }
+
+    fn with_wall_clock(connector: K, settings: PoolSettings, wall: WallClock) -> Self {
         assert!(!settings.classes.is_empty(), "a pool has at least one class");
+        let now = time::now();
         let shared = Arc::new(Shared {
             connector,
             spawner: Spawner::current(),
@@ -118,7 +131,9 @@ impl<K: Connector> Pool<K> {
             timings: Timings { connect: settings.connect_timeout, reset: settings.reset_timeout },
             state: Mutex::new(State {
                 waiting: Waiting::new(settings.classes.len()),
-                ledger: Ledger::new(settings, time::now()),
+                wishes: Wishes::new(&settings, now),
+                wall,
+                ledger: Ledger::new(settings, now),
                 connections: SecondaryMap::new(),
                 names: Names::new(),
                 next_alarm: None,
@@ -167,6 +182,17 @@ impl<K: Connector> Pool<K> {
         self.shared.act(|state, actions| state.ledger.resize(capacity, now, actions));
     }
 
+    /// Sets the budget by hand, as far as the capacity goes; `None`: what is configured, the
+    /// timetable and demand count again. No lease is broken: idle connections above a
+    /// smaller budget are closed at once, leased ones when they come home.
+    pub fn set_budget(&self, budget: Option<u32>) {
+        let now = time::now();
+        self.shared.act(|state, actions| {
+            state.wishes.set_by_hand(budget);
+            state.grant_wishes(now, actions);
+        });
+    }
+
     /// Waits for a connection, at most until the class's checkout timeout. Whoever asks for
     /// the same again and again keeps its `ask` and lends it.
     ///
@@ -180,24 +206,16 @@ impl<K: Connector> Pool<K> {
         &self,
         ask: impl Borrow<Ask<K::Identity>>,
     ) -> Result<Lease<K>, CheckoutError> {
-        let ask = ask.borrow();
-        let mut came = Came::Now;
-        loop {
-            let answer = poll_fn(|cx| Poll::Ready(self.shared.ask(ask, &mut came, cx))).await?;
-            match answer {
-                Answer::Lease(lease) => return Ok(lease),
-                Answer::Wait(ticket) => match ticket.wait().await? {
-                    Outcome::Lease(lease) => return Ok(lease),
-                    Outcome::WasDead => {}
-                },
-            }
-        }
+        let mut ticket = Ticket::new(&self.shared, ask.borrow());
+        let mut timer = pin!(None);
+        poll_fn(|cx| ticket.poll(cx, timer.as_mut())).await
     }
 
     /// One picture of the pool.
     pub fn snapshot(&self) -> Snapshot {
         let state = self.shared.state.lock();
         let mut snapshot = state.ledger.snapshot();
+        snapshot.wanted = state.wishes.snapshot(snapshot.wanted.configured);
         snapshot.identities = state
             .ledger
             .count_identities()
@@ -262,22 +280,19 @@ async fn look_around<K: Connector>(pool: Weak<Shared<K>>) {
     }
 }
 
-enum Answer<'p, K: Connector> {
-    Lease(Lease<K>),
-    Wait(Ticket<'p, K>),
-}
-
 impl<K: Connector> Shared<K> {
     /// Lets the ledger decide under the lock, then carries out what it decided.
     fn act<R>(self: &Arc<Self>, decide: impl FnOnce(&mut State<K>, &mut Actions) -> R) -> R {
         let mut actions = Actions::new();
         let mut state = self.state.lock();
         let result = decide(&mut state, &mut actions);
-        let is_quiet = !state.ledger.is_closing() && !state.ledger.has_events();
         // Almost always there is nothing to do, or one caller to wake.
         match actions.as_slice() {
-            [] if is_quiet => {}
-            [Action::Wake(waiter)] if is_quiet => {
+            _ if state.ledger.is_closing() || state.ledger.has_events() => {
+                self.carry_out_all(state, &actions);
+            }
+            [] => {}
+            [Action::Wake(waiter)] => {
                 let waker = state.waiting.leave(*waiter);
                 drop(state);
                 if let Some(waker) = waker {
@@ -319,54 +334,6 @@ impl<K: Connector> Shared<K> {
         }
     }
 
-    /// Asks once; a caller that has to wait is registered by the same decision.
-    fn ask<'p>(
-        self: &'p Arc<Self>,
-        ask: &'p Ask<K::Identity>,
-        came: &mut Came,
-        cx: &Context<'_>,
-    ) -> Result<Answer<'p, K>, CheckoutError> {
-        loop {
-            let now = time::now();
-            let since = match *came {
-                Came::Now => now,
-                Came::Before(since) => since,
-            };
-            let (class, request) = (ask.class, ask.request.as_ref());
-            let asked = self.act(|state, actions| {
-                let identity = state.identity(&ask.identity);
-                let operation = ask.operation.as_ref();
-                let wanted = Wanted { identity, class, request, operation, came: *came };
-                match state.ledger.ask(&wanted, now, actions) {
-                    Asked::Granted(id) => {
-                        Verdict::Granted(id, state.hand_out(id, &self.connector, actions))
-                    }
-                    Asked::Waiting(id) => {
-                        state.waits(id, class, since, cx.waker().clone(), actions);
-                        Verdict::Waiting(id)
-                    }
-                    Asked::Rejected(why) => {
-                        Verdict::Rejected(state.explain(self, class, why, since, now))
-                    }
-                }
-            });
-            // Should the connection have died at rest: ask again, in the same place.
-            *came = Came::Before(since);
-            match asked {
-                Verdict::Granted(id, Some(connection)) => {
-                    let request = ask.request.clone();
-                    let lease = Lease::new(Arc::clone(self), id, class, request, now, connection);
-                    return Ok(Answer::Lease(lease));
-                }
-                Verdict::Granted(_, None) => {}
-                Verdict::Waiting(waiter) => {
-                    return Ok(Answer::Wait(Ticket::new(self, waiter, ask, since)));
-                }
-                Verdict::Rejected(error) => return Err(error),
-            }
-        }
-    }
-
     pub(crate) fn attach(self: &Arc<Self>, id: ConnId, request: &Request) {
         let now = time::now();
         self.act(|state, actions| state.ledger.attach(id, request, now, actions));
@@ -386,17 +353,12 @@ impl<K: Connector> Shared<K> {
     }
 }
 
-/// What the ledger said to one who asked, with the connection if there was one.
-enum Verdict<C> {
-    Granted(ConnId, Option<C>),
-    Waiting(WaiterId),
-    Rejected(CheckoutError),
-}
-
 impl<K: Connector> State<K> {
-    /// Ticks the ledger and tells those whose patience is over; returns when to do so again. Alarms that it sets while ticking are
-    /// part of that answer: ringing them would wake the one who is awake.
+    /// Ticks the ledger and tells those whose patience is over; returns when to do so again.
+    /// Alarms that it sets while ticking are part of that answer: ringing them would wake the
+    /// one who is awake.
     fn look_around(&mut self, now: Instant, actions: &mut Actions) -> Instant {
+        self.look_at_wishes(now, actions);
         let mut at = self.ledger.tick(now, actions);
         for class in self.ledger.class_ids() {
             for (waiter, since) in self.waiting.longest(class) {
@@ -419,6 +381,27 @@ impl<K: Connector> State<K> {
         });
         self.next_alarm = Some(at);
         at
+    }
+
+    /// Who wishes for which budget by now? It is given at once.
+    fn look_at_wishes(&mut self, now: Instant, actions: &mut Actions) {
+        if !self.wishes.is_due(now) {
+            return;
+        }
+        let seen = Seen {
+            demand: self.ledger.demand(),
+            configured: self.ledger.configured_budget(),
+            warm: self.ledger.configured_warmth(),
+        };
+        for news in self.wishes.look(seen, (self.wall)(), now) {
+            self.ledger.tell(news);
+        }
+        self.grant_wishes(now, actions);
+    }
+
+    fn grant_wishes(&mut self, now: Instant, actions: &mut Actions) {
+        let wanted = self.wishes.budget(self.ledger.configured_budget());
+        self.ledger.set_budget(wanted, now, actions);
     }
 
     fn identity(&mut self, identity: &K::Identity) -> IdentityId {
