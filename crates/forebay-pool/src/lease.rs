@@ -1,11 +1,13 @@
 //! A connection on lease.
 
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::class::ClassId;
 use crate::connect::Connector;
 use crate::deadlock::Activity;
+use crate::operation::Operation;
 use crate::pool::Shared;
 use crate::request::Request;
 use crate::slot::ConnId;
@@ -21,7 +23,7 @@ pub enum Condition {
     Broken,
 }
 
-/// A connection on lease.
+/// A connection on lease; dereferences to the connection.
 ///
 /// # Cancel safety
 /// Dropped at any await point, it sends its connection home in [`Condition::Unknown`]: the
@@ -88,7 +90,19 @@ impl<K: Connector> Lease<K> {
         }
     }
 
-    /// Gives it back in `condition`.
+    /// Says that what is done with it failed though the connection is sound: a timeout, an
+    /// error of the server's. The class's breaker and the retry budget go by it.
+    pub fn failed(&mut self) {
+        self.pool.went_wrong(self.id);
+    }
+
+    /// Says what it is used for now, where that is another operation than it was taken for:
+    /// a lease that lasts too long is told with it.
+    pub fn does(&mut self, operation: &Operation) {
+        self.pool.does(self.id, operation);
+    }
+
+    /// Gives it back in `condition`. Neither waits nor fails.
     pub fn give_back(mut self, condition: Condition) {
         self.send_home(condition);
     }
@@ -100,6 +114,20 @@ impl<K: Connector> Lease<K> {
             }
             self.pool.give_back(self.id, connection, condition);
         }
+    }
+}
+
+impl<K: Connector> Deref for Lease<K> {
+    type Target = K::Connection;
+
+    fn deref(&self) -> &K::Connection {
+        self.connection.as_ref().expect("a lease has its connection until it is dropped")
+    }
+}
+
+impl<K: Connector> DerefMut for Lease<K> {
+    fn deref_mut(&mut self) -> &mut K::Connection {
+        self.connection()
     }
 }
 
