@@ -104,7 +104,7 @@ mod tests {
     fn one_that_becomes_slow_stays_watched_and_one_that_becomes_rare_does_not() {
         let now = time::now();
         let mut watch = Watch::new(now);
-        let mut window = |watch: &mut Watch, at: u32, first: (u32, Duration)| {
+        let window = |watch: &mut Watch, at: u32, first: (u32, Duration)| {
             (0..first.0).for_each(|_| watch.returned(1, first.1));
             (0..30).for_each(|_| watch.returned(2, 5 * MS));
             watch.take(now + at * WINDOW)

@@ -3,8 +3,8 @@
 
 use std::fmt;
 
-use forebay_pool::Snapshot;
 use forebay_pool::overlap::{HoldKind, OverlapCount};
+use forebay_pool::{Mode, Snapshot};
 use prometheus_client::encoding::DescriptorEncoder;
 
 use super::sheet::{Labels, Sheet};
@@ -13,6 +13,7 @@ use crate::view::{Phase, ProgramSnapshot};
 mod classes;
 mod features;
 mod http;
+mod limits;
 mod pools;
 mod postgres;
 
@@ -36,6 +37,7 @@ pub(super) fn encode(program: &ProgramSnapshot, encoder: DescriptorEncoder<'_>) 
     if let Some(http) = &program.http {
         http::service_clients(&services, http, &mut sheet)?;
         http::calls(http, &mut sheet)?;
+        limits::limits(http, &mut sheet)?;
     }
     overlaps(&program.overlaps, &mut sheet)
 }
@@ -92,4 +94,12 @@ fn of<'s>(gateway: &'static str, pool: &'s Snapshot) -> Labels<'s> {
 fn with<'s>(mut labels: Labels<'s>, name: &'static str, value: &'s str) -> Labels<'s> {
     labels.push((name, value));
     labels
+}
+
+fn mode(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Off => "off",
+        Mode::Observe => "observe",
+        Mode::Enforce => "enforce",
+    }
 }

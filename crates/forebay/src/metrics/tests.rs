@@ -7,6 +7,9 @@ use forebay_http::HttpSnapshot;
 use forebay_http::stats::{AnswerCounts, DestinationSnapshot, FeatureCount, RefusalCount};
 use forebay_pool::overlap::{HoldKind, OverlapCount};
 use forebay_pool::policy::Policy;
+use forebay_pool::rate::{
+    AnnouncedSnapshot, LimitSnapshot, RateSnapshot, RefusedSnapshot, Scope, Unit,
+};
 use forebay_pool::stats::{
     Advice, Because, BreakerSnapshot, Buckets, ClassSnapshot, Closed, FeatureSnapshot, Figure,
     HOLD_BUCKETS, Health, PolicySnapshot, Spread, SpreadSnapshot, TriesSnapshot, WAIT_BUCKETS,
@@ -114,6 +117,26 @@ fn pool(name: &str) -> Snapshot {
     }
 }
 
+fn limits() -> RateSnapshot {
+    RateSnapshot {
+        mode: Mode::Observe,
+        admitted: 8,
+        refused: vec![RefusedSnapshot { scope: Scope::Tenant, cause: "tokens", count: 6 }],
+        tokens_used: 1_234,
+        limits: vec![LimitSnapshot {
+            unit: Unit::Requests,
+            limit: 500,
+            per: 60.0,
+            remaining: 490,
+            reserved: 2,
+        }],
+        announced: vec![AnnouncedSnapshot { unit: Unit::Tokens, left: u64::MAX }],
+        rests: 1.5,
+        tenants: 3,
+        tenants_limited: 1,
+    }
+}
+
 /// A program with everything in it, and names that try to break out of their labels.
 fn program() -> ProgramSnapshot {
     let destination = DestinationSnapshot {
@@ -126,6 +149,9 @@ fn program() -> ProgramSnapshot {
         resent: 0,
         token_exchanges: 2,
         token_failures: 0,
+        throttled: 1,
+        hints_ignored: 0,
+        limits: limits(),
         first_byte: spread(&HOLD_BUCKETS, &[500]),
         duration: spread(&HOLD_BUCKETS, &[1_500]),
         features: vec![FeatureCount { feature: "a\"b\\c\nd 1".into(), calls: 3, seconds: 1.5 }],
@@ -243,6 +269,13 @@ fn every_figure_of_the_picture_is_there_and_well_formed() {
         ),
         ("forebay_token_exchanges_total{destination=\"llm\"}", 2.0),
         ("forebay_http_answers_total{destination=\"llm\",status=\"2xx\"}", 5.0),
+        (
+            "forebay_http_limit_refused_total{destination=\"llm\",scope=\"tenant\",cause=\"tokens\",mode=\"observe\"}",
+            6.0,
+        ),
+        ("forebay_http_limit_remaining{destination=\"llm\",unit=\"requests\"}", 490.0),
+        ("forebay_http_announced_remaining{destination=\"llm\",unit=\"tokens\"}", 4_294_967_295.0),
+        ("forebay_http_resting{destination=\"llm\"}", 1.0),
         (
             "http_client_open_connections{http_connection_state=\"active\",server_address=\"llm\"}",
             4.0,

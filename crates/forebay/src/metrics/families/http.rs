@@ -39,10 +39,12 @@ pub(super) fn service_clients(
     )
 }
 
+/// The labels of a service.
+pub(super) fn to(destination: &DestinationSnapshot) -> Labels<'_> {
+    vec![("destination", &*destination.destination)]
+}
+
 pub(super) fn calls(http: &HttpSnapshot, sheet: &mut Sheet<'_>) -> fmt::Result {
-    fn to(destination: &DestinationSnapshot) -> Labels<'_> {
-        vec![("destination", &*destination.destination)]
-    }
     let all = &http.destinations;
     sheet.count(
         "forebay_http_clients_refused",
@@ -75,6 +77,12 @@ pub(super) fn calls(http: &HttpSnapshot, sheet: &mut Sheet<'_>) -> fmt::Result {
     counter("forebay_http_abandoned", "Calls whose client left", |d| d.abandoned)?;
     counter("forebay_http_cut_short", "Answers that broke off or paused", |d| d.cut_short)?;
     counter("forebay_http_resent", "Calls sent again, unsent before", |d| d.resent)?;
+    counter("forebay_http_throttled", "Answers of services that say too many (429)", |d| {
+        d.throttled
+    })?;
+    counter("forebay_http_hints_ignored", "Hints of agents that cannot be meant", |d| {
+        d.hints_ignored
+    })?;
     counter("forebay_token_exchanges", "Tokens that were fetched", |d| d.token_exchanges)?;
     counter("forebay_token_failures", "Token exchanges that failed", |d| d.token_failures)?;
     sheet.number("forebay_tokens", "Tokens held", http.cached_tokens)?;
