@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use forebay_pool::event::Told;
 use forebay_pool::overlap::Overlaps;
 use forebay_pool::{
     Budget, ClassName, ClassSettings, Kind, Pool, PoolSettings, Snapshot, Timetable, timetable,
@@ -18,7 +19,7 @@ use forebay_seam::task::Stop;
 use forebay_seam::time::Instant;
 use forebay_seam::{random, time};
 use serde::Serialize;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, broadcast, watch};
 use tokio_rustls::TlsAcceptor;
 
 use crate::cancel::Registry;
@@ -319,6 +320,17 @@ impl Gateway {
     pub fn set_budget(&self, server: &str, budget: Option<u32>) -> bool {
         let backend = self.inner.backends.get(server);
         backend.map(|backend| backend.pool.set_budget(budget)).is_some()
+    }
+
+    /// Replaces all connections to `server` ([`Pool::renew`]); `false`: there is none of that
+    /// name.
+    pub fn renew(&self, server: &str) -> bool {
+        self.inner.backends.get(server).map(|backend| backend.pool.renew()).is_some()
+    }
+
+    /// What happens in each pool, from now on ([`Pool::events`]).
+    pub fn events(&self) -> Vec<broadcast::Receiver<Told>> {
+        self.inner.backends.values().map(|backend| backend.pool.events()).collect()
     }
 
     /// Is every pool warm, and did every server answer?
