@@ -22,17 +22,22 @@ mod call;
 mod client_pool;
 pub mod cluster;
 mod database;
+mod fan_out;
 mod gateway;
 mod issuer;
 mod keeper;
+mod label;
+mod logins;
 mod model;
 mod neighbour;
 pub mod postgres_binaries;
+mod product;
 mod progress;
 mod report;
 mod services;
 mod side;
 mod storm;
+mod watch;
 mod workload;
 
 /// Wrong usage, or nothing to run on.
@@ -47,7 +52,7 @@ pub struct DemoArgs {
     /// databases of its own there and drops them. Default: a private one in a temporary folder
     #[arg(long, value_name = "DSN")]
     dsn: Option<String>,
-    /// Run only this scenario
+    /// Run only this scenario, or all. Default: storm and neighbour, which take two minutes
     #[arg(long, value_name = "NAME")]
     scenario: Option<Scenario>,
     /// How to print the figures
@@ -65,6 +70,10 @@ enum Scenario {
     Storm,
     /// Logins beside retrievals, and agents that hold transactions
     Neighbour,
+    /// Questions that become fifteen queries at once
+    FanOut,
+    /// All of them
+    All,
 }
 
 /// For whom the figures are printed.
@@ -159,18 +168,40 @@ fn authority() -> Result<Authority, SideError> {
     Ok(Authority::new()?)
 }
 
-/// Plays `only`, or all.
-async fn scenarios(stage: &Stage<'_>, only: Option<Scenario>) -> Result<Report, SideError> {
+/// Plays what was asked for.
+async fn scenarios(stage: &Stage<'_>, asked: Option<Scenario>) -> Result<Report, SideError> {
     let mut report = Report::default();
-    if only.is_none_or(|only| only == Scenario::Storm) {
-        let without = stage.storm(Side::Without).await?;
-        report.storm = Some(Sides { without, with: stage.storm(Side::With).await? });
-    }
-    if only.is_none_or(|only| only == Scenario::Neighbour) {
-        let without = stage.neighbour(Side::Without).await?;
-        report.neighbour = Some(Sides { without, with: stage.neighbour(Side::With).await? });
+    for scenario in Scenario::of(asked) {
+        match scenario {
+            Scenario::Storm => report.storm = Some(both(|side| stage.storm(side)).await?),
+            Scenario::Neighbour => {
+                report.neighbour = Some(both(|side| stage.neighbour(side)).await?);
+            }
+            Scenario::FanOut => report.fan_out = Some(both(|side| stage.fan_out(side)).await?),
+            // It stands for the others.
+            Scenario::All => {}
+        }
     }
     Ok(report)
+}
+
+/// Plays one scenario on both sides.
+async fn both<F>(play: impl AsyncFn(Side) -> Result<F, SideError>) -> Result<Sides<F>, SideError> {
+    let without = play(Side::Without).await?;
+    Ok(Sides { without, with: play(Side::With).await? })
+}
+
+impl Scenario {
+    /// What is played when `asked` was said.
+    fn of(asked: Option<Self>) -> &'static [Self] {
+        match asked {
+            None => &[Self::Storm, Self::Neighbour],
+            Some(Self::All) => Self::value_variants(),
+            Some(Self::Storm) => &[Self::Storm],
+            Some(Self::Neighbour) => &[Self::Neighbour],
+            Some(Self::FanOut) => &[Self::FanOut],
+        }
+    }
 }
 
 fn print(report: &Report, format: Format) {
@@ -264,7 +295,7 @@ mod tests {
     fn an_unknown_scenario_is_an_error_that_lists_the_known_ones() {
         let error = Line::try_parse_from(["demo", "--scenario", "strom"]).unwrap_err();
         assert_eq!(error.exit_code(), i32::from(USAGE));
-        for word in ["strom", "storm", "neighbour"] {
+        for word in ["strom", "storm", "neighbour", "fan-out", "all"] {
             assert!(error.to_string().contains(word), "{error}");
         }
     }

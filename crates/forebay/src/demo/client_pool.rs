@@ -11,8 +11,10 @@ use std::time::Duration;
 
 use forebay_seam::sync::Mutex;
 use forebay_seam::time;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_postgres::{Config, Statement};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Config, NoTls, Statement};
 
 use super::database::{Session, connect, told};
 
@@ -59,6 +61,20 @@ pub(crate) enum QueryError {
     /// The query found nothing, which cannot be.
     #[error("the row is not there")]
     NoRow,
+    /// Nobody is left who could say what came out.
+    #[error("the query was given up")]
+    GivenUp,
+}
+
+impl QueryError {
+    /// Was it turned away for want of a connection, without having run?
+    pub(crate) fn is_refusal(&self) -> bool {
+        match self {
+            Self::PoolTimeout => true,
+            Self::Postgres(error) => error.code() == Some(&SqlState::TOO_MANY_CONNECTIONS),
+            Self::NoRow | Self::GivenUp => false,
+        }
+    }
 }
 
 impl ClientPool {
@@ -97,6 +113,25 @@ impl ClientPool {
         Ok(Connection { session, login, retrieve })
     }
 
+    /// The statement `text` of one number, prepared for nobody else.
+    ///
+    /// # Cancel safety
+    /// Dropped while it waits for a connection, it has not begun. Dropped later, it is
+    /// cancelled at the server, as drivers do it, and the connection goes back after that.
+    pub(crate) async fn ask(self: &Arc<Self>, text: String, number: i32) -> Result<(), QueryError> {
+        let loan = self.take().await?;
+        let (mut asker, answer) = oneshot::channel();
+        tokio::spawn(async move {
+            let outcome = loan.ask(&text, number, asker.closed()).await;
+            if !loan.session().is_closed() {
+                loan.give_back();
+            }
+            // Who asked may have gone.
+            asker.send(outcome).ok();
+        });
+        answer.await.unwrap_or(Err(QueryError::GivenUp))
+    }
+
     /// A login of account `id`.
     pub(crate) async fn login(self: &Arc<Self>, id: i32) -> Result<(), QueryError> {
         let loan = self.take().await?;
@@ -118,6 +153,27 @@ impl Loan {
     /// The connection.
     pub(crate) fn session(&self) -> &Session {
         &self.connection.session
+    }
+
+    /// Asks, and cancels when `gone` happens first.
+    async fn ask(
+        &self,
+        text: &str,
+        number: i32,
+        gone: impl Future<Output = ()>,
+    ) -> Result<(), QueryError> {
+        let session = self.session();
+        let parameters: [(&(dyn ToSql + Sync), Type); 1] = [(&number, Type::INT4)];
+        let mut query = std::pin::pin!(session.execute_typed(text, &parameters));
+        let outcome = tokio::select! {
+            outcome = &mut query => outcome,
+            () = gone => {
+                // What cannot be cancelled is waited for.
+                session.cancel_token().cancel_query(NoTls).await.ok();
+                query.await
+            }
+        };
+        Ok(outcome.map(drop)?)
     }
 
     /// Gives the connection back, with nothing left open on it.

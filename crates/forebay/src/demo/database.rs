@@ -16,6 +16,7 @@ use super::cluster::{Cluster, ClusterError, ClusterSettings};
 use super::issuer::hex;
 use super::postgres_binaries::{self, NotFound};
 use super::progress::tell;
+use super::watch::Watch;
 
 /// Counts of sessions came with PostgreSQL 14.
 const OLDEST: i32 = 140_000;
@@ -168,6 +169,11 @@ impl Server {
         let question = "SELECT sessions FROM pg_stat_database WHERE datname = $1";
         let row = maintenance.query_one(question, &[&database.name]).await?;
         Ok(u64::try_from(row.get::<_, i64>(0) - OWN_SESSIONS).unwrap_or(0))
+    }
+
+    /// Looks at the sessions in `database`, from outside of it.
+    pub(crate) async fn watch(&self, database: &Database) -> Result<Watch, DatabaseError> {
+        Ok(Watch::new(connect(&self.config).await?, &database.name))
     }
 
     /// How a person connects to `database` directly. The password only where it is ours.

@@ -79,7 +79,7 @@ fn the_storms_figures_come_from_the_counters() {
 fn machines_find_figures_by_scenario_then_side() {
     let storm =
         Sides { without: storm_side(900.0, 800, 400, 0), with: storm_side(90.0, 80, 20, 0) };
-    let report = Report { storm: Some(storm), neighbour: None };
+    let report = Report { storm: Some(storm), ..Report::default() };
     let json = serde_json::to_value(&report).unwrap();
     assert_eq!(json["storm"]["without"]["p99_ms"], 900.0);
     assert_eq!(json["storm"]["with"]["connections_opened"], 80);
@@ -96,7 +96,8 @@ fn the_table_says_what_got_better() {
         without: neighbour_side(4_000.0, 4.0, 500.0),
         with: neighbour_side(8.0, 4.0, 500.0),
     };
-    let text = in_one_line(Report { storm: Some(storm), neighbour: Some(neighbour) });
+    let text =
+        in_one_line(Report { storm: Some(storm), neighbour: Some(neighbour), ..Report::default() });
     for words in [
         "8,000 connections to the services without Forebay and 80 with it (100.0 times fewer)",
         "once for each of the 20 pairs",
@@ -117,7 +118,8 @@ fn the_table_says_what_got_worse() {
     let mut neighbour =
         Sides { without: neighbour_side(4.0, 4.0, 500.0), with: neighbour_side(40.0, 4.0, 350.0) };
     neighbour.with.more.machine_late_p99_ms = 30.0;
-    let text = in_one_line(Report { storm: Some(storm), neighbour: Some(neighbour) });
+    let text =
+        in_one_line(Report { storm: Some(storm), neighbour: Some(neighbour), ..Report::default() });
     for words in [
         "80 with it (about as many)",
         "with Forebay for 20 pairs",
@@ -137,7 +139,7 @@ fn what_both_sides_share_is_said_once_and_lines_fit() {
     let mut storm =
         Sides { without: storm_side(900.0, 80, 20, 0), with: storm_side(90.0, 80, 20, 0) };
     storm.with.configuration.push("Forebay is configured in many words, ".repeat(9));
-    let text = Report { storm: Some(storm), neighbour: None }.to_string();
+    let text = Report { storm: Some(storm), ..Report::default() }.to_string();
     assert_eq!(text.matches("as it is").count(), 1);
     assert!(text.lines().all(|line| line.len() <= 80), "{text}");
 }
