@@ -19,6 +19,7 @@ use self::side::{Scene, Side, SideError, Stage};
 
 mod authority;
 mod call;
+mod cancellation_storm;
 mod client_pool;
 pub mod cluster;
 mod database;
@@ -34,11 +35,13 @@ pub mod postgres_binaries;
 mod product;
 mod progress;
 mod report;
+mod retry_storm;
 mod services;
 mod side;
 mod storm;
 mod watch;
 mod workload;
+mod write_storm;
 
 /// Wrong usage, or nothing to run on.
 const USAGE: u8 = 2;
@@ -72,6 +75,12 @@ enum Scenario {
     Neighbour,
     /// Questions that become fifteen queries at once
     FanOut,
+    /// Agents that write their state at the same moment
+    WriteStorm,
+    /// More requests than can be done, and clients that try again
+    RetryStorm,
+    /// Agents' tasks that are cancelled half way
+    CancellationStorm,
     /// All of them
     All,
 }
@@ -178,6 +187,16 @@ async fn scenarios(stage: &Stage<'_>, asked: Option<Scenario>) -> Result<Report,
                 report.neighbour = Some(both(|side| stage.neighbour(side)).await?);
             }
             Scenario::FanOut => report.fan_out = Some(both(|side| stage.fan_out(side)).await?),
+            Scenario::WriteStorm => {
+                report.write_storm = Some(both(|side| stage.write_storm(side)).await?);
+            }
+            Scenario::RetryStorm => {
+                report.retry_storm = Some(both(|side| stage.retry_storm(side)).await?);
+            }
+            Scenario::CancellationStorm => {
+                let played = both(|side| stage.cancellation_storm(side)).await?;
+                report.cancellation_storm = Some(played);
+            }
             // It stands for the others.
             Scenario::All => {}
         }
@@ -200,6 +219,9 @@ impl Scenario {
             Some(Self::Storm) => &[Self::Storm],
             Some(Self::Neighbour) => &[Self::Neighbour],
             Some(Self::FanOut) => &[Self::FanOut],
+            Some(Self::WriteStorm) => &[Self::WriteStorm],
+            Some(Self::RetryStorm) => &[Self::RetryStorm],
+            Some(Self::CancellationStorm) => &[Self::CancellationStorm],
         }
     }
 }

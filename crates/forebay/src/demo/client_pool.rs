@@ -31,6 +31,7 @@ pub(crate) struct ClientPool {
     config: Config,
     seats: Arc<Semaphore>,
     idle: Mutex<Vec<Connection>>,
+    forgotten: Mutex<Vec<(Connection, OwnedSemaphorePermit)>>,
 }
 
 /// A connection with what its users prepare once.
@@ -46,7 +47,15 @@ pub(crate) struct Loan {
     connection: Connection,
     pool: Arc<ClientPool>,
     /// Released last, when the connection is back.
-    _seat: OwnedSemaphorePermit,
+    seat: OwnedSemaphorePermit,
+}
+
+/// What a connection is good for after a query.
+enum After {
+    /// The next one.
+    Usable,
+    /// Nobody can say.
+    Unsure,
 }
 
 /// Why a query was not answered.
@@ -86,7 +95,8 @@ impl ClientPool {
     ) -> Result<Arc<Self>, tokio_postgres::Error> {
         let mut config = config.clone();
         config.application_name(application);
-        let pool = Self { config, seats: Arc::new(Semaphore::new(size)), idle: Mutex::default() };
+        let (idle, forgotten) = (Mutex::default(), Mutex::default());
+        let pool = Self { config, seats: Arc::new(Semaphore::new(size)), idle, forgotten };
         for _ in 0..size {
             let connection = pool.connect().await?;
             pool.idle.lock().push(connection);
@@ -103,7 +113,7 @@ impl ClientPool {
             Some(connection) => connection,
             None => self.connect().await?,
         };
-        Ok(Loan { connection, pool: Arc::clone(self), _seat: seat })
+        Ok(Loan { connection, pool: Arc::clone(self), seat })
     }
 
     async fn connect(&self) -> Result<Connection, tokio_postgres::Error> {
@@ -122,9 +132,10 @@ impl ClientPool {
         let loan = self.take().await?;
         let (mut asker, answer) = oneshot::channel();
         tokio::spawn(async move {
-            let outcome = loan.ask(&text, number, asker.closed()).await;
-            if !loan.session().is_closed() {
-                loan.give_back();
+            let (outcome, after) = loan.ask(&text, number, asker.closed()).await;
+            match after {
+                After::Usable => loan.give_back(),
+                After::Unsure => drop(loan),
             }
             // Who asked may have gone.
             asker.send(outcome).ok();
@@ -161,24 +172,40 @@ impl Loan {
         text: &str,
         number: i32,
         gone: impl Future<Output = ()>,
-    ) -> Result<(), QueryError> {
+    ) -> (Result<(), QueryError>, After) {
         let session = self.session();
         let parameters: [(&(dyn ToSql + Sync), Type); 1] = [(&number, Type::INT4)];
         let mut query = std::pin::pin!(session.execute_typed(text, &parameters));
-        let outcome = tokio::select! {
-            outcome = &mut query => outcome,
+        let (outcome, cancelled) = tokio::select! {
+            outcome = &mut query => (outcome, false),
             () = gone => {
                 // What cannot be cancelled is waited for.
                 session.cancel_token().cancel_query(NoTls).await.ok();
-                query.await
+                (query.await, true)
             }
         };
-        Ok(outcome.map(drop)?)
+        let was_hit =
+            outcome.as_ref().is_err_and(|error| error.code() == Some(&SqlState::QUERY_CANCELED));
+        // A cancellation that did not hit this query may still hit the next one.
+        let after = if session.is_closed() || cancelled && !was_hit {
+            After::Unsure
+        } else {
+            After::Usable
+        };
+        (outcome.map(drop).map_err(QueryError::from), after)
+    }
+
+    /// Neither gives the connection back nor closes it: as long as there is the pool, it is
+    /// open and counts as lent, as where a client's clean-up was itself cancelled.
+    pub(crate) fn forget(self) {
+        let Self { connection, pool, seat } = self;
+        pool.forgotten.lock().push((connection, seat));
     }
 
     /// Gives the connection back, with nothing left open on it.
     pub(crate) fn give_back(self) {
-        let Self { connection, pool, _seat } = self;
+        let Self { connection, pool, seat } = self;
         pool.idle.lock().push(connection);
+        drop(seat);
     }
 }

@@ -5,18 +5,24 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use self::cancellation_storm::CancellationStormFigures;
 use self::fan_out::FanOutFigures;
+use self::retry_storm::RetryStormFigures;
 use self::shown::Row;
+use self::write_storm::WriteStormFigures;
 use super::logins::Logins;
 use super::neighbour::Neighbour;
 use super::services::Counted;
 use super::storm::Storm;
 use super::workload::Tries;
 
+pub(crate) mod cancellation_storm;
 pub(crate) mod fan_out;
+pub(crate) mod retry_storm;
 mod shown;
 pub(crate) mod table;
 mod words;
+pub(crate) mod write_storm;
 
 pub(crate) use shown::Played;
 
@@ -32,6 +38,15 @@ pub(crate) struct Report {
     /// Questions of many queries.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) fan_out: Option<Sides<Played<FanOutFigures>>>,
+    /// Checkpoints of many agents at the same moment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) write_storm: Option<Sides<Played<WriteStormFigures>>>,
+    /// Overload, and clients that try again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) retry_storm: Option<Sides<Played<RetryStormFigures>>>,
+    /// Tasks that are cancelled half way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cancellation_storm: Option<Sides<Played<CancellationStormFigures>>>,
 }
 
 /// One scenario.

@@ -22,6 +22,9 @@ impl Display for Report {
             setup(f, "Noisy neighbour", neighbour.map(|side| &*side.configuration))?;
         }
         set_up(f, self.fan_out.as_ref())?;
+        set_up(f, self.write_storm.as_ref())?;
+        set_up(f, self.retry_storm.as_ref())?;
+        set_up(f, self.cancellation_storm.as_ref())?;
         row(f, "", &["without Forebay", "with Forebay"].map(str::to_owned))?;
         if let Some(storm) = &self.storm {
             section(f, "Connection storm: tool calls")?;
@@ -48,6 +51,9 @@ impl Display for Report {
             counts(f, "transactions held open beside a call", held)?;
         }
         shown(f, self.fan_out.as_ref())?;
+        shown(f, self.write_storm.as_ref())?;
+        shown(f, self.retry_storm.as_ref())?;
+        shown(f, self.cancellation_storm.as_ref())?;
         for paragraph in words::of(self) {
             writeln!(f)?;
             wrapped(f, ["", ""], &paragraph)?;

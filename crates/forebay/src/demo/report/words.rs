@@ -25,6 +25,9 @@ pub(super) fn of(report: &Report) -> Vec<String> {
         said.extend(samples("Noisy neighbour", sides.map(|side| &*side.error_samples)));
     }
     said.extend(played(report.fan_out.as_ref()));
+    said.extend(played(report.write_storm.as_ref()));
+    said.extend(played(report.retry_storm.as_ref()));
+    said.extend(played(report.cancellation_storm.as_ref()));
     said
 }
 
@@ -163,7 +166,8 @@ pub(super) fn turned_away(what: &str, refused: [u64; 2]) -> String {
     }
 }
 
-fn failures(errors: [u64; 2]) -> String {
+/// How many failed on each side.
+pub(super) fn failures(errors: [u64; 2]) -> String {
     match errors {
         [0, 0] => "Nothing failed on either side.".to_owned(),
         [without, with] => {
