@@ -4,7 +4,8 @@
 //! with `now`; what must be done goes out as [`Action`]s. The shell ([`crate::pool`]), the
 //! property tests and the simulator drive the same lines.
 //!
-//! Its rooms: `line` (asking, waiting, leaving), `dispatch` (who is next), `home` (what
+//! Its rooms: `line` (asking, waiting, leaving), `dispatch` (who is next), `gate` (what policies
+//! say to one who asks), `circle` (requests that wait for each other), `home` (what
 //! becomes of a connection that comes home, or never came), `opening` (when one more is
 //! opened, and for whom), `requests` (what is known of each request), `upkeep` (what is done
 //! without being asked), `picture` (the snapshot).
@@ -15,7 +16,9 @@
 //! - nobody who may have a connection waits while one of its identity is idle;
 //! - a waiter is granted once or rejected once, and a granted one is never rejected.
 
+mod circle;
 mod dispatch;
+mod gate;
 mod home;
 mod line;
 mod opening;
@@ -26,14 +29,22 @@ mod upkeep;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use forebay_seam::random::Dice;
 use slotmap::SlotMap;
 
+use crate::admission::Admission;
 use crate::budget::Seats;
-use crate::class::ClassId;
+use crate::class::{ClassId, ClassName, ClassSettings, Kind};
 use crate::connect::ConnectFailure;
+use crate::cost::{CostId, Costs};
+use crate::event::{self, Event};
+use crate::fair::Fair;
+use crate::feature::Features;
+use crate::freshness::Freshness;
+use crate::policy::{Policies, Policy};
 use crate::queue::{Lanes, Waiter};
 use crate::settings::PoolSettings;
 use crate::slot::{Conn, ConnId, IdentityId, Slot, WaiterId};
@@ -41,7 +52,7 @@ use crate::stats::{Closed, Spread};
 use crate::target::Opener;
 
 pub(crate) use home::Fitness;
-pub(crate) use line::{Asked, Came};
+pub(crate) use line::{Asked, Came, Wanted};
 use requests::Requests;
 
 /// What the shell has to do.
@@ -93,10 +104,24 @@ struct ClassStats {
     queue_full: u64,
     failed: u64,
     abandoned: u64,
+    deadlocks: u64,
     wait: Spread,
     hold: Spread,
-    /// Smoothed hold time, seconds.
-    hold_mean: Option<f64>,
+    /// Leases that lasted longer than the hold limit.
+    long_holds: u64,
+}
+
+fn may_hold_back(class: &ClassSettings) -> bool {
+    let policies = Policies::new(class);
+    [Policy::Admission, Policy::Lending, Policy::Freshness].iter().any(|p| policies.acts(*p))
+}
+
+/// For core 50 ms are long; agents wait until their deadline.
+fn fresh(class: &ClassSettings) -> Freshness {
+    Freshness::new(match class.kind {
+        Kind::Core => Duration::from_millis(50),
+        Kind::Ai => class.checkout_timeout,
+    })
 }
 
 #[derive(Default, Clone)]
@@ -112,6 +137,14 @@ struct Counters {
 pub(crate) struct Ledger {
     settings: PoolSettings,
     seats: Seats,
+    fair: Fair,
+    policies: Vec<Policies>,
+    costs: Costs,
+    features: Features,
+    admission: Admission,
+    freshness: Vec<Freshness>,
+    /// Classes in which a policy may hold back who waits.
+    gated: Vec<bool>,
     opener: Opener,
     dice: Dice,
     conns: SlotMap<ConnId, Conn>,
@@ -133,6 +166,8 @@ pub(crate) struct Ledger {
     warmed: bool,
     closing: bool,
     counters: Counters,
+    /// What happened and was not told yet.
+    events: Vec<Event>,
 }
 
 impl Ledger {
@@ -143,6 +178,13 @@ impl Ledger {
             opener: Opener::new(&settings, seats.budget, now),
             dice: Dice::new(settings.seed),
             seats,
+            fair: Fair::new(settings.classes.iter().map(|(_, class)| class.weight)),
+            policies: settings.classes.iter().map(|(_, class)| Policies::new(class)).collect(),
+            costs: Costs::new(classes, now),
+            features: Features::new(now),
+            admission: Admission::new(classes),
+            gated: settings.classes.iter().map(|(_, class)| may_hold_back(class)).collect(),
+            freshness: settings.classes.iter().map(|(_, class)| fresh(class)).collect(),
             conns: SlotMap::with_key(),
             identities: SlotMap::with_key(),
             waiters: SlotMap::with_key(),
@@ -161,6 +203,7 @@ impl Ledger {
                 classes: (0..classes).map(|_| ClassStats::default()).collect(),
                 ..Counters::default()
             },
+            events: Vec::new(),
             settings,
         }
     }
@@ -185,6 +228,7 @@ impl Ledger {
         self.dispatch(now, actions);
         self.keep_warm(now, actions);
         self.open_more(now, actions);
+        self.conclude(now, actions);
     }
 
     /// No more leases. What is idle is closed, what is lent when it comes home.
@@ -210,7 +254,7 @@ impl Ledger {
 
     /// How long until a seat of `class` is likely free: a hint, not a promise.
     pub(crate) fn retry_after(&mut self, class: ClassId) -> Duration {
-        let hold = self.counters.classes[class.index()].hold_mean.unwrap_or(0.1);
+        let hold = self.mean_hold(class).unwrap_or(0.1);
         let ahead = f64::from(self.new_waiting[class.index()] + 1);
         let drain = hold * ahead / f64::from(self.seats.reach(class));
         Duration::from_secs_f64((drain * self.dice.between(0.5..1.5)).clamp(0.02, 30.0))
@@ -229,12 +273,44 @@ impl Ledger {
     /// Since when a connection is lent; `None` if it is not.
     pub(crate) fn lent_since(&self, id: ConnId) -> Option<Instant> {
         match self.conns.get(id)?.slot {
-            Slot::Leased { since, .. } => Some(since),
+            Slot::Leased(lent) => Some(lent.since),
             Slot::Opening { .. }
             | Slot::Idle { .. }
             | Slot::Cleaning { .. }
             | Slot::Probing { .. } => None,
         }
+    }
+
+    /// What a lease of `class` takes on average, seconds; `None` before the first return.
+    fn mean_hold(&self, class: ClassId) -> Option<f64> {
+        let known = self.costs.estimate(CostId::unnamed(class), None)?;
+        Some(known.mean.as_secs_f64())
+    }
+
+    /// The feature that work belongs to, if it named one.
+    fn feature_name(&self, cost: CostId) -> Option<Arc<str>> {
+        let operation = self.costs.operation(cost)?;
+        Some(Arc::clone(operation.feature()))
+    }
+
+    fn class_name(&self, class: ClassId) -> ClassName {
+        self.settings.classes[class.index()].0.clone()
+    }
+
+    /// Keeps `event` for those who listen.
+    fn tell(&mut self, event: Event) {
+        if self.events.len() < event::KEPT {
+            self.events.push(event);
+        }
+    }
+
+    pub(crate) fn has_events(&self) -> bool {
+        !self.events.is_empty()
+    }
+
+    /// What happened since the last question.
+    pub(crate) fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
     }
 
     fn total(&self) -> u32 {

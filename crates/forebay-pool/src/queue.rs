@@ -5,12 +5,15 @@
 //! slots exist. Knows no clock and no capacity. Always true: a waiter is in exactly the lane
 //! that it says, or in none when it was granted or rejected.
 
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use slotmap::SlotMap;
 
 use crate::class::ClassId;
 use crate::connect::ConnectFailure;
+use crate::cost::CostId;
+use crate::pool::Refusal;
 use crate::slot::{ConnId, IdentityId, RequestId, WaiterId};
 
 /// Whose turn comes first. A request that already holds a connection can free it only by
@@ -39,6 +42,8 @@ impl Level {
 pub(crate) enum Rejection {
     QueueFull { limit: u32 },
     TimedOut,
+    Refused { why: Refusal, retry_after: Option<Duration> },
+    Deadlock { feature: Option<Arc<str>>, held: u32 },
     Unreachable(ConnectFailure),
     Denied(ConnectFailure),
     Closed,
@@ -64,11 +69,34 @@ pub(crate) struct Waiter {
     pub(crate) identity: IdentityId,
     pub(crate) class: ClassId,
     pub(crate) request: Option<RequestId>,
+    pub(crate) cost: CostId,
+    /// The connection time that its caller declared.
+    pub(crate) declared: Option<Duration>,
+    /// Connections that its request needs at the same time, as far as declared.
+    pub(crate) needs: u32,
     pub(crate) level: Level,
     /// Its rank within its lane: when it came, or when its request was admitted.
     pub(crate) age: Instant,
     pub(crate) since: Instant,
     pub(crate) fate: Fate,
+}
+
+/// What a connection is wanted for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Work {
+    pub(crate) class: ClassId,
+    pub(crate) request: Option<RequestId>,
+    pub(crate) cost: CostId,
+    pub(crate) declared: Option<Duration>,
+    pub(crate) needs: u32,
+}
+
+impl Waiter {
+    /// What it waits for.
+    pub(crate) fn work(&self) -> Work {
+        let Self { class, request, cost, declared, needs, .. } = *self;
+        Work { class, request, cost, declared, needs }
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -103,6 +131,27 @@ impl Lanes {
     pub(crate) fn first(&self, class: ClassId) -> Option<(Level, WaiterId)> {
         let lanes = &self.lanes[class.index()];
         Level::ALL.into_iter().find_map(|level| Some((level, lanes[level.index()].head?)))
+    }
+
+    /// Those of `class` at `level`, the oldest first.
+    pub(crate) fn lane<'a>(
+        &self,
+        waiters: &'a SlotMap<WaiterId, Waiter>,
+        class: ClassId,
+        level: Level,
+    ) -> impl Iterator<Item = WaiterId> + use<'a> {
+        let head = self.lanes[class.index()][level.index()].head;
+        std::iter::successors(head, |id| links(waiters, *id).1)
+    }
+
+    /// The newest of `class` at `level`.
+    pub(crate) fn newest(&self, class: ClassId, level: Level) -> Option<WaiterId> {
+        self.lanes[class.index()][level.index()].tail
+    }
+
+    /// The oldest of `class` at `level`.
+    pub(crate) fn oldest(&self, class: ClassId, level: Level) -> Option<WaiterId> {
+        self.lanes[class.index()][level.index()].head
     }
 
     /// Everybody, lane by lane.

@@ -9,6 +9,9 @@ use std::time::Instant;
 use slotmap::new_key_type;
 
 use crate::class::ClassId;
+use crate::cost::CostId;
+use crate::deadlock::Activity;
+use crate::fair::Charge;
 
 new_key_type! {
     /// A connection of one pool.
@@ -26,9 +29,40 @@ new_key_type! {
 pub(crate) enum Slot {
     Opening { since: Instant },
     Idle { since: Instant, checked: Instant },
-    Leased { class: ClassId, since: Instant, request: Option<RequestId> },
+    Leased(Lent),
     Cleaning { class: ClassId },
     Probing { idle_since: Instant },
+}
+
+/// Who has a connection, and for what.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lent {
+    pub(crate) class: ClassId,
+    pub(crate) since: Instant,
+    pub(crate) request: Option<RequestId>,
+    pub(crate) activity: Activity,
+    pub(crate) charge: Charge,
+    /// Under which its cost is learnt.
+    pub(crate) cost: CostId,
+    /// What it does now, where that was told.
+    pub(crate) does: Option<CostId>,
+    pub(crate) outcome: Outcome,
+    pub(crate) watch: Watch,
+}
+
+/// How the work on a lease went, where its owner said so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Outcome {
+    #[default]
+    Untold,
+    Failed,
+}
+
+/// Whether a lease that lasts long was told already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Watch {
+    Silent,
+    Told,
 }
 
 /// One connection.
@@ -46,7 +80,7 @@ impl Conn {
         match self.slot {
             Slot::Idle { since, .. } => Some(since),
             Slot::Opening { .. }
-            | Slot::Leased { .. }
+            | Slot::Leased(_)
             | Slot::Cleaning { .. }
             | Slot::Probing { .. } => None,
         }

@@ -7,11 +7,15 @@ use std::time::{Duration, Instant};
 
 use forebay_seam::time;
 
+use crate::ask::Ask;
 use crate::budget::ClassSeats;
 use crate::class::{ClassId, ClassName, ClassSettings, Kind, Share};
 use crate::connect::{ConnectFailure, FailureKind};
+use crate::deadlock::Activity;
+use crate::freshness::Order;
 use crate::lease::Condition;
-use crate::ledger::{Action, Actions, Asked, Came, Fitness, Ledger};
+use crate::ledger::{Action, Actions, Asked, Came, Fitness, Ledger, Wanted};
+use crate::mode::Mode;
 use crate::queue::{Fate, Rejection};
 use crate::request::{Request, TraceId};
 use crate::settings::{Budget, PoolSettings};
@@ -34,6 +38,7 @@ pub(super) fn class(kind: Kind, guarantee: u32, ceiling: Option<u32>) -> ClassSe
         guarantee: Share::Seats(guarantee),
         ceiling: ceiling.map(Share::Seats),
         checkout_timeout: Duration::from_secs(5),
+        mode: Mode::Off,
         ..ClassSettings::default()
     }
 }
@@ -231,8 +236,12 @@ impl World {
             let rival = self.callers.get(&id).is_some_and(|c| c.told == Told::Nothing)
                 && matches!(other.fate, Fate::Waiting { .. })
                 && (other.identity, other.class) == (winner.identity, winner.class);
-            let overtaken = other.level == winner.level && other.age < winner.age;
-            assert!(!(rival && overtaken), "{other:?} was overtaken by {winner:?}");
+            let overtaken = rival
+                && other.level == winner.level
+                && other.age < winner.age
+                && self.ledger.order(winner.class, self.now) == Order::OldestFirst
+                && self.ledger.may_go(other);
+            assert!(!overtaken, "{other:?} was overtaken by {winner:?}");
         }
     }
 
@@ -278,23 +287,20 @@ impl World {
     }
 
     pub(super) fn ask(&mut self, identity: usize, class: u8, request: Option<Request>) -> Asked {
-        self.ask_as(identity, class, request, Came::Now)
+        self.ask_for(Ask { request, ..Ask::new(identity, ClassId(class % self.classes)) })
     }
 
-    fn ask_as(
-        &mut self,
-        identity: usize,
-        class: u8,
-        request: Option<Request>,
-        came: Came,
-    ) -> Asked {
-        let identity = self.identity(identity);
-        let class = ClassId(class % self.classes);
+    /// The same, for work that says more of itself.
+    pub(super) fn ask_for(&mut self, ask: Ask<usize>) -> Asked {
+        self.ask_as(ask, Came::Now)
+    }
+
+    fn ask_as(&mut self, ask: Ask<usize>, came: Came) -> Asked {
+        let identity = self.identity(ask.identity);
+        let class = ask.class;
         self.keeps_its_place = matches!(came, Came::Before(_));
         self.step_noting(
-            |ledger, now, actions| {
-                ledger.ask(identity, class, request.as_ref(), came, now, actions)
-            },
+            |ledger, now, actions| ledger.ask(&Wanted::of(&ask, identity, came), now, actions),
             |world, asked| match asked {
                 Asked::Granted(conn) => {
                     assert_eq!(world.leases.insert(*conn, class), None, "one owner at a time");
@@ -324,7 +330,7 @@ impl World {
             // Who finds its own deadline passed needs no wake.
             self.callers.get_mut(&id).unwrap().told = Told::Rejected("its deadline");
         }
-        self.step(|ledger, now, _| ledger.expire(id, now));
+        self.step(|ledger, now, actions| ledger.expire(id, now, actions));
         if let Told::Granted(conn) = told {
             let fate = self.ledger.fate(id);
             assert!(matches!(fate, Fate::Granted { conn: c } if *c == conn), "a grant stays");
@@ -349,22 +355,25 @@ impl World {
         self.step(|ledger, now, actions| ledger.give_back(conn, condition, now, actions));
     }
 
+    pub(super) fn acts(&mut self, conn: ConnId, activity: Activity) {
+        self.step(|ledger, now, actions| ledger.acts(conn, activity, now, actions));
+    }
+
     pub(super) fn attach(&mut self, conn: ConnId, request: Request) {
-        self.step(|ledger, now, _| ledger.attach(conn, &request, now));
+        self.step(|ledger, now, actions| ledger.attach(conn, &request, now, actions));
     }
 
     /// A connection that was lent turns out to be dead: its owner, who came at `since`, asks
     /// again.
     pub(super) fn was_dead(&mut self, conn: ConnId, since: Instant) -> Asked {
-        let Slot::Leased { class, request, .. } = self.ledger.conns[conn].slot else {
-            panic!("it was not lent")
-        };
-        let request = request.map(|id| self.ledger.requests.name(id).clone());
+        let Slot::Leased(lent) = self.ledger.conns[conn].slot else { panic!("it was not lent") };
+        let class = lent.class;
+        let request = lent.request.map(|id| self.ledger.requests.name(id).clone());
         let identity = self.ledger.conns[conn].identity;
         let identity = self.identities.iter().position(|i| *i == identity).unwrap();
         self.leases.remove(&conn);
         self.step(|ledger, now, actions| ledger.was_dead(conn, now, actions));
-        self.ask_as(identity, class.0, request, Came::Before(since))
+        self.ask_as(Ask { request, ..Ask::new(identity, class) }, Came::Before(since))
     }
 
     /// Connections in the hands of an owner.
@@ -451,6 +460,7 @@ impl World {
         self.alarm = None;
         let at = self.step(|ledger, now, actions| ledger.tick(now, actions));
         self.round = Some(at);
+        self.assert_nobody_is_held_back_for_nothing();
         assert!(at > self.now, "it looks around again later, not at once");
     }
 
@@ -569,6 +579,8 @@ fn name(why: &Rejection) -> &'static str {
     match why {
         Rejection::QueueFull { .. } => "queue full",
         Rejection::TimedOut => "timed out",
+        Rejection::Refused { .. } => "refused",
+        Rejection::Deadlock { .. } => "deadlock",
         Rejection::Unreachable(_) => "unreachable",
         Rejection::Denied(_) => "denied",
         Rejection::Closed => "closed",
