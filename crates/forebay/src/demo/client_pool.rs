@@ -14,9 +14,9 @@ use forebay_seam::time;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Config, NoTls, Statement};
+use tokio_postgres::{Config, Statement};
 
-use super::database::{Session, connect, told};
+use super::database::{Session, cancel, connect, told};
 
 /// How long a caller waits for a connection: SQLAlchemy's default.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -180,7 +180,7 @@ impl Loan {
             outcome = &mut query => (outcome, false),
             () = gone => {
                 // What cannot be cancelled is waited for.
-                session.cancel_token().cancel_query(NoTls).await.ok();
+                cancel(session, &self.pool.config).await.ok();
                 (query.await, true)
             }
         };

@@ -6,8 +6,9 @@
 
 use std::fmt;
 
-use forebay_seam::random;
 use forebay_seam::sync::Mutex;
+use forebay_seam::{net, random};
+use tokio::io::AsyncReadExt;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_postgres::config::Host;
 use tokio_postgres::{Client, Config, NoTls};
@@ -48,6 +49,9 @@ pub(crate) enum DatabaseError {
     /// The server refused something.
     #[error("PostgreSQL says: {}", told(.0))]
     Postgres(#[from] tokio_postgres::Error),
+    /// It cannot be reached.
+    #[error("cannot reach PostgreSQL: {0}")]
+    Network(#[from] std::io::Error),
 }
 
 /// The whole of what the server or the driver said.
@@ -111,6 +115,18 @@ pub(crate) async fn connect(config: &Config) -> Result<Session, tokio_postgres::
     Ok(Session { client, driver })
 }
 
+/// Cancels what runs in `session`, which was opened as `config` says, and waits until the
+/// server has done so: it signals its process twice (`signal_child` of PostgreSQL), and the
+/// second signal would hit what the session does next.
+pub(crate) async fn cancel(session: &Session, config: &Config) -> Result<(), DatabaseError> {
+    let Some((host, port)) = tcp(config) else { return Ok(()) };
+    let addresses = net::resolve(&host, port).await?;
+    let mut stream = net::connect(&addresses).await?;
+    session.cancel_token().cancel_query_raw(&mut stream, NoTls).await?;
+    stream.read_to_end(&mut Vec::new()).await?;
+    Ok(())
+}
+
 impl Server {
     /// A private cluster, with what of PostgreSQL is on this machine.
     pub(crate) async fn private() -> Result<Self, DatabaseError> {
@@ -134,7 +150,10 @@ impl Server {
         }
         Self::of(Origin::Existing, config).await.map_err(|error| match error {
             DatabaseError::Postgres(error) => DatabaseError::Dsn(told(&error)),
-            DatabaseError::NotFound(_) | DatabaseError::Cluster(_) | DatabaseError::Dsn(_) => error,
+            DatabaseError::NotFound(_)
+            | DatabaseError::Cluster(_)
+            | DatabaseError::Dsn(_)
+            | DatabaseError::Network(_) => error,
         })
     }
 
