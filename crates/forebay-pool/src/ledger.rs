@@ -317,7 +317,7 @@ impl Ledger {
         u32::try_from(self.conns.len()).unwrap_or(u32::MAX)
     }
 
-    fn class_ids(&self) -> impl Iterator<Item = ClassId> + use<> {
+    pub(crate) fn class_ids(&self) -> impl Iterator<Item = ClassId> + use<> {
         let count = u8::try_from(self.settings.classes.len()).unwrap_or(u8::MAX);
         (0..count).map(ClassId)
     }
