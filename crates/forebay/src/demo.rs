@@ -211,17 +211,29 @@ async fn both<F>(play: impl AsyncFn(Side) -> Result<F, SideError>) -> Result<Sid
 }
 
 impl Scenario {
+    /// All that can be played.
+    const PLAYS: &[Self] = &[
+        Self::Storm,
+        Self::Neighbour,
+        Self::FanOut,
+        Self::WriteStorm,
+        Self::RetryStorm,
+        Self::CancellationStorm,
+    ];
+
     /// What is played when `asked` was said.
-    fn of(asked: Option<Self>) -> &'static [Self] {
+    fn of(asked: Option<Self>) -> Vec<Self> {
         match asked {
-            None => &[Self::Storm, Self::Neighbour],
-            Some(Self::All) => Self::value_variants(),
-            Some(Self::Storm) => &[Self::Storm],
-            Some(Self::Neighbour) => &[Self::Neighbour],
-            Some(Self::FanOut) => &[Self::FanOut],
-            Some(Self::WriteStorm) => &[Self::WriteStorm],
-            Some(Self::RetryStorm) => &[Self::RetryStorm],
-            Some(Self::CancellationStorm) => &[Self::CancellationStorm],
+            None => vec![Self::Storm, Self::Neighbour],
+            Some(Self::All) => Self::PLAYS.to_vec(),
+            Some(
+                one @ (Self::Storm
+                | Self::Neighbour
+                | Self::FanOut
+                | Self::WriteStorm
+                | Self::RetryStorm
+                | Self::CancellationStorm),
+            ) => vec![one],
         }
     }
 }
@@ -326,6 +338,21 @@ mod tests {
     fn without_a_word_everything_is_run_and_printed_for_people() {
         let line = Line::try_parse_from(["demo"]).unwrap().demo;
         assert_eq!((line.scenario, line.format, line.keep), (None, Format::Table, false));
+    }
+
+    #[test]
+    fn a_newcomer_sees_two_scenarios_and_who_asks_for_all_sees_each_once() {
+        assert_eq!(Scenario::of(None), [Scenario::Storm, Scenario::Neighbour]);
+        let line = Line::try_parse_from(["demo", "--scenario", "all"]).unwrap().demo;
+        let all = Scenario::of(line.scenario);
+        for name in ["storm", "neighbour", "fan-out", "write-storm", "retry-storm"] {
+            let line = Line::try_parse_from(["demo", "--scenario", name]).unwrap().demo;
+            let only = Scenario::of(line.scenario);
+            assert_eq!(only, [line.scenario.unwrap()]);
+            assert_eq!(all.iter().filter(|scenario| only.contains(scenario)).count(), 1);
+        }
+        assert_eq!(all.len(), 6);
+        assert!(!all.contains(&Scenario::All));
     }
 
     #[test]

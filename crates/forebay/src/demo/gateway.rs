@@ -109,8 +109,17 @@ struct SeenPool {
 pub(crate) struct Feature {
     /// Its name, as the comments say it.
     pub(crate) feature: String,
-    /// Operations of one of its requests at the same time.
-    pub(crate) fan_out: f64,
+    /// Leases of one of its requests.
+    pub(crate) leases: Figure,
+    /// Leases of one of its requests at the same time.
+    pub(crate) peak: Figure,
+}
+
+/// What requests of a feature have in common.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(crate) struct Figure {
+    /// On average.
+    pub(crate) mean: f64,
 }
 
 #[derive(Debug, Deserialize)]

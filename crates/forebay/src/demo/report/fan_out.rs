@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::shown::{Row, Shown};
 use super::table::milliseconds;
 use super::words::{slower, turned_away};
-use super::{LoginFigures, Times};
+use super::{LoginFigures, Times, round};
 use crate::demo::fan_out::{FEATURE, FanOut};
 use crate::demo::gateway::Feature;
 
@@ -27,14 +27,17 @@ pub(crate) struct FanOutFigures {
     pub(crate) logins: LoginFigures,
     /// Server connections open at the same time, at the most.
     pub(crate) server_connections: u64,
-    /// Queries of one question at the same time, as Forebay saw it.
+    /// Queries of a question, as Forebay learnt it; none without it.
     pub(crate) fan_out_seen: Option<f64>,
+    /// Connections that a question had at the same time, as Forebay learnt it.
+    pub(crate) peak_seen: Option<f64>,
 }
 
 impl FanOutFigures {
     /// One side of which `connections` were open at the most.
     pub(crate) fn of(seen: &FanOut, connections: u64, features: &[Feature]) -> Self {
         let times = Times::of(&seen.questions);
+        let feature = features.iter().find(|feature| feature.feature == FEATURE);
         let refused = seen.refused.load(std::sync::atomic::Ordering::Relaxed);
         Self {
             questions: seen.questions.good(),
@@ -44,7 +47,8 @@ impl FanOutFigures {
             failed: seen.questions.failed().saturating_sub(refused),
             logins: LoginFigures::of(&seen.logins),
             server_connections: connections,
-            fan_out_seen: features.iter().find(|f| f.feature == FEATURE).map(|f| f.fan_out),
+            fan_out_seen: feature.map(|feature| round(feature.leases.mean)),
+            peak_seen: feature.map(|feature| round(feature.peak.mean)),
         }
     }
 }
@@ -62,9 +66,11 @@ impl Shown for FanOutFigures {
         ];
         rows.extend(LoginFigures::rows(sides.map(|side| &side.logins)));
         rows.push(Row::counts("server connections, most", sides.map(|s| s.server_connections)));
-        let seen = sides.map(|side| side.fan_out_seen);
-        let seen = seen.map(|seen| seen.map_or("-".to_owned(), |queries| format!("{queries:.0}")));
-        rows.push(Row::texts("fan-out seen of the feature", seen));
+        let learnt = |value: Option<f64>| value.map_or("-".to_owned(), |some| format!("{some:.1}"));
+        let seen = sides.map(|side| learnt(side.fan_out_seen));
+        rows.push(Row::texts("queries of a question, learnt", seen));
+        let seen = sides.map(|side| learnt(side.peak_seen));
+        rows.push(Row::texts("its connections at a time, learnt", seen));
         rows
     }
 
