@@ -11,6 +11,8 @@ mod errand;
 mod error;
 mod names;
 mod patience;
+#[cfg(test)]
+mod tests;
 mod ticket;
 
 use std::borrow::Borrow;
@@ -18,7 +20,7 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use forebay_seam::sync::{Mutex, MutexGuard};
 use forebay_seam::task::Spawner;
@@ -38,6 +40,7 @@ use crate::roster::Roster;
 use crate::settings::PoolSettings;
 use crate::slot::{ConnId, IdentityId, WaiterId};
 use crate::stats::{IdentitySnapshot, Snapshot};
+use crate::wishes::{Seen, Wishes};
 
 use errand::Errand;
 pub use error::{CheckoutError, Refusal};
@@ -74,6 +77,9 @@ pub(crate) struct Shared<K: Connector> {
     roster: OnceLock<Arc<Roster>>,
 }
 
+/// Reads the wall clock.
+type WallClock = fn() -> SystemTime;
+
 #[derive(Clone, Copy)]
 struct Timings {
     connect: Duration,
@@ -82,6 +88,8 @@ struct Timings {
 
 struct State<K: Connector> {
     ledger: Ledger,
+    wishes: Wishes,
+    wall: WallClock,
     /// Connections at rest and those set aside for a waiter; leased ones are their owners'.
     connections: SecondaryMap<ConnId, K::Connection>,
     waiting: Waiting,
@@ -110,8 +118,13 @@ impl<K: Connector> Pool<K> {
     /// # Panics
     /// Outside a runtime, or without a class in `settings`.
     pub fn new(connector: K, settings: PoolSettings) -> Self {
+        Self::with_wall_clock(connector, settings, time::wall_now)
+    }
+
+    fn with_wall_clock(connector: K, settings: PoolSettings, wall: WallClock) -> Self {
         assert!(!settings.classes.is_empty(), "a pool has at least one class");
         let hasher = NameHasher::default();
+        let now = time::now();
         let shared = Arc::new(Shared {
             connector,
             spawner: Spawner::current(),
@@ -121,7 +134,9 @@ impl<K: Connector> Pool<K> {
             hasher: hasher.clone(),
             state: Mutex::new(State {
                 waiting: Waiting::new(settings.classes.len()),
-                ledger: Ledger::new(settings, time::now()),
+                wishes: Wishes::new(&settings, now),
+                wall,
+                ledger: Ledger::new(settings, now),
                 connections: SecondaryMap::new(),
                 names: Names::new(hasher),
                 next_alarm: None,
@@ -171,6 +186,17 @@ impl<K: Connector> Pool<K> {
         self.shared.act(|state, actions| state.ledger.resize(capacity, now, actions));
     }
 
+    /// Sets the budget by hand, as far as the capacity goes; `None`: what is configured, the
+    /// timetable and demand count again. No lease is broken: idle connections above a
+    /// smaller budget are closed at once, leased ones when they come home.
+    pub fn set_budget(&self, budget: Option<u32>) {
+        let now = time::now();
+        self.shared.act(|state, actions| {
+            state.wishes.set_by_hand(budget);
+            state.grant_wishes(now, actions);
+        });
+    }
+
     /// Waits for a connection, at most until the class's checkout timeout. Whoever asks for
     /// the same again and again keeps its `ask` and lends it.
     ///
@@ -202,6 +228,7 @@ impl<K: Connector> Pool<K> {
     pub fn snapshot(&self) -> Snapshot {
         let state = self.shared.state.lock();
         let mut snapshot = state.ledger.snapshot();
+        snapshot.wanted = state.wishes.snapshot(snapshot.wanted.configured);
         snapshot.identities = state
             .ledger
             .count_identities()
@@ -406,6 +433,7 @@ impl<K: Connector> State<K> {
     /// Alarms that it sets while ticking are part of that answer: ringing them would wake the
     /// one who is awake.
     fn look_around(&mut self, now: Instant, actions: &mut Actions) -> Instant {
+        self.look_at_wishes(now, actions);
         let mut at = self.ledger.tick(now, actions);
         for class in self.ledger.class_ids() {
             for (waiter, since) in self.waiting.longest(class) {
@@ -428,6 +456,27 @@ impl<K: Connector> State<K> {
         });
         self.next_alarm = Some(at);
         at
+    }
+
+    /// Who wishes for which budget by now? It is given at once.
+    fn look_at_wishes(&mut self, now: Instant, actions: &mut Actions) {
+        if !self.wishes.is_due(now) {
+            return;
+        }
+        let seen = Seen {
+            demand: self.ledger.demand(),
+            configured: self.ledger.configured_budget(),
+            warm: self.ledger.configured_warmth(),
+        };
+        for news in self.wishes.look(seen, (self.wall)(), now) {
+            self.ledger.tell(news);
+        }
+        self.grant_wishes(now, actions);
+    }
+
+    fn grant_wishes(&mut self, now: Instant, actions: &mut Actions) {
+        let wanted = self.wishes.budget(self.ledger.configured_budget());
+        self.ledger.set_budget(wanted, now, actions);
     }
 
     fn identity(&mut self, hash: NameHash, identity: &K::Identity) -> IdentityId {

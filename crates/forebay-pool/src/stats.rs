@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::class::{ClassName, Kind};
 pub use crate::feature::{Buckets, FanOutJump, FeatureSnapshot, Figure};
+pub use crate::forecast::{Advice, Because};
 
 /// Upper bounds of the wait buckets, in seconds.
 pub const WAIT_BUCKETS: [f64; 13] =
@@ -218,6 +219,22 @@ pub struct Closed {
     pub surplus: u64,
 }
 
+/// Who wants which budget.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct WantedSnapshot {
+    /// Connections, as configured.
+    pub configured: u32,
+    /// Set by a person, in place of all others.
+    pub by_hand: Option<u32>,
+    /// Of the window of the timetable that is open.
+    pub window: Option<u32>,
+    /// What demand asks for, whether it may act or not.
+    pub advice: Option<Advice>,
+    /// What the destination bears, where that is less than is wanted, whether it counts or
+    /// not.
+    pub borne: Option<u32>,
+}
+
 /// One pool at one moment.
 #[derive(Debug, Clone, Serialize)]
 pub struct Snapshot {
@@ -227,6 +244,8 @@ pub struct Snapshot {
     pub health: Health,
     /// Connections we may hold there.
     pub budget: u32,
+    /// Who wants which budget.
+    pub wanted: WantedSnapshot,
     /// What it says it can take, once known.
     pub capacity: Option<u32>,
     /// What all AI classes may have together.
