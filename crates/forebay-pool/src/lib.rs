@@ -104,11 +104,11 @@ pub mod event;
 mod evidence;
 mod fair;
 mod feature;
-mod freshness;
-mod learnt;
 mod forecast;
+mod freshness;
 #[cfg_attr(not(test), expect(dead_code, reason = "joined to the ledger next"))]
 mod generation;
+mod learnt;
 mod lease;
 mod ledger;
 mod mode;
@@ -129,8 +129,8 @@ mod slot;
 pub mod stats;
 #[cfg_attr(not(test), expect(dead_code, reason = "the ramp is joined to the ledger next"))]
 mod target;
-mod window;
 pub mod timetable;
+mod window;
 #[expect(dead_code, reason = "executions are told by the ledger next")]
 mod wishes;
 

@@ -26,7 +26,9 @@ use super::workload::Tries;
 pub(crate) const USERS: usize = 10;
 /// Queries of a question, all at once.
 pub(crate) const QUERIES: usize = 15;
-/// How long users ask.
+/// How long users ask before anything is measured: caches fill, connections are opened.
+pub(crate) const WARM_UP: Duration = Duration::from_secs(3);
+/// How long they are measured.
 pub(crate) const LENGTH: Duration = Duration::from_secs(12);
 /// All users ask this often.
 pub(crate) const BEAT: Duration = Duration::from_millis(500);
@@ -64,8 +66,12 @@ impl Stage<'_> {
     pub(crate) async fn fan_out(&self, side: Side) -> Result<Played<FanOutFigures>, SideError> {
         let product = self.product(side, &PLAN).await?;
         let what = format!("fan-out, {}", side.name());
-        let step = self.progress.counted(&what, LENGTH.as_secs());
-        let (seen, connections) = step.beside(product.watch.beside(run(&product))).await?;
+        let step = self.progress.counted(&what, (WARM_UP + LENGTH).as_secs());
+        let played = async {
+            run(&product, WARM_UP).await;
+            run(&product, LENGTH).await
+        };
+        let (seen, connections) = step.beside(product.watch.beside(played)).await?;
         drop(step);
         let features = product.features().await?;
         product.end().await;
@@ -77,10 +83,11 @@ impl Stage<'_> {
     }
 }
 
-async fn run(product: &Product) -> FanOut {
+/// Everything, for `length`.
+async fn run(product: &Product, length: Duration) -> FanOut {
     let seen = FanOut::default();
     let start = time::now();
-    let until = start + LENGTH;
+    let until = start + length;
     let mut users = JoinSet::new();
     for number in (0..).take(USERS) {
         let user = User {
@@ -91,7 +98,7 @@ async fn run(product: &Product) -> FanOut {
         };
         users.spawn(user.work(start, until));
     }
-    seen.logins.run(&product.core, LENGTH).await;
+    seen.logins.run(&product.core, length).await;
     while users.join_next().await.is_some() {}
     seen
 }
@@ -137,7 +144,7 @@ async fn ask(pool: &Arc<ClientPool>, label: &Label) -> Result<(), QueryError> {
 
 fn setup(side: Side, server: &Server) -> Vec<String> {
     let workload = format!(
-        "for {LENGTH:?}, {USERS} users ask every {BEAT:?}, all within {SPREAD:?}; a question is \
+        "for {LENGTH:?}, after {WARM_UP:?} in which nothing is measured, {USERS} users ask every {BEAT:?}, all within {SPREAD:?}; a question is \
          {QUERIES} queries (15 ms) at once; beside them {LOGINS} logins a second (2 ms, open loop, \
          timed from when they were due)"
     );

@@ -87,9 +87,11 @@ impl Product {
         }
     }
 
-    /// Stops Forebay in order; the rest ends by being dropped.
+    /// Hangs up, and stops Forebay in order.
     pub(crate) async fn end(self) {
-        if let Some(forebay) = self.forebay {
+        let Self { core, agents, forebay, .. } = self;
+        drop((core, agents));
+        if let Some(forebay) = forebay {
             forebay.stop().await;
         }
     }

@@ -26,7 +26,9 @@ use super::workload::Tries;
 pub(crate) const AGENTS: usize = 20;
 /// Writes of a checkpoint, all at once.
 pub(crate) const WRITES: std::ops::RangeInclusive<u32> = 5..=10;
-/// How long agents work.
+/// How long agents work before anything is measured: caches fill, connections are opened.
+pub(crate) const WARM_UP: Duration = Duration::from_secs(3);
+/// How long they are measured.
 pub(crate) const LENGTH: Duration = Duration::from_secs(12);
 /// All agents write this often.
 pub(crate) const BEAT: Duration = Duration::from_secs(1);
@@ -68,8 +70,12 @@ impl Stage<'_> {
     ) -> Result<Played<WriteStormFigures>, SideError> {
         let product = self.product(side, &PLAN).await?;
         let what = format!("write storm, {}", side.name());
-        let step = self.progress.counted(&what, LENGTH.as_secs());
-        let (seen, connections) = step.beside(product.watch.beside(run(&product))).await?;
+        let step = self.progress.counted(&what, (WARM_UP + LENGTH).as_secs());
+        let played = async {
+            run(&product, WARM_UP).await;
+            run(&product, LENGTH).await
+        };
+        let (seen, connections) = step.beside(product.watch.beside(played)).await?;
         drop(step);
         product.end().await;
         Ok(Played {
@@ -80,7 +86,8 @@ impl Stage<'_> {
     }
 }
 
-async fn run(product: &Product) -> WriteStorm {
+/// Everything, for `length`.
+async fn run(product: &Product, length: Duration) -> WriteStorm {
     let seen = WriteStorm::default();
     let start = time::now();
     let mut agents = JoinSet::new();
@@ -94,9 +101,9 @@ async fn run(product: &Product) -> WriteStorm {
                 SEED.wrapping_mul(1_000).wrapping_add(u64::from(number.unsigned_abs())),
             ),
         };
-        agents.spawn(agent.work(start, start + LENGTH));
+        agents.spawn(agent.work(start, start + length));
     }
-    seen.logins.run(&product.core, LENGTH).await;
+    seen.logins.run(&product.core, length).await;
     while agents.join_next().await.is_some() {}
     seen
 }
@@ -149,7 +156,7 @@ fn size(dice: &mut Dice) -> u32 {
 
 fn setup(side: Side, server: &Server) -> Vec<String> {
     let workload = format!(
-        "for {LENGTH:?}, {AGENTS} agents write a checkpoint every {BEAT:?}, all within \
+        "for {LENGTH:?}, after {WARM_UP:?} in which nothing is measured, {AGENTS} agents write a checkpoint every {BEAT:?}, all within \
          {SPREAD:?}; a checkpoint is {}-{} small writes (10 ms, which stand for the disk) at once; \
          beside them {LOGINS} logins a second (2 ms, open loop, timed from when they were due)",
         WRITES.start(),
