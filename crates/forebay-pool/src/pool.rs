@@ -186,6 +186,12 @@ impl<K: Connector> Pool<K> {
         self.shared.act(|state, actions| state.ledger.resize(capacity, now, actions));
     }
 
+    /// Replaces all connections of now: idle ones at once, leased ones when they come home.
+    pub fn renew(&self) {
+        let now = time::now();
+        self.shared.act(|state, actions| state.ledger.renew(now, actions));
+    }
+
     /// Sets the budget by hand, as far as the capacity goes; `None`: what is configured, the
     /// timetable and demand count again. No lease is broken: idle connections above a
     /// smaller budget are closed at once, leased ones when they come home.
@@ -227,7 +233,7 @@ impl<K: Connector> Pool<K> {
     /// One picture of the pool.
     pub fn snapshot(&self) -> Snapshot {
         let state = self.shared.state.lock();
-        let mut snapshot = state.ledger.snapshot();
+        let mut snapshot = state.ledger.snapshot(time::now());
         snapshot.wanted = state.wishes.snapshot(snapshot.wanted.configured);
         snapshot.identities = state
             .ledger
