@@ -207,7 +207,8 @@ impl<K: Connector> Pool<K> {
     /// the same again and again keeps its `ask` and lends it.
     ///
     /// # Errors
-    /// Why there is none, and when to try again.
+    /// Why there is none, and when to try again; [`crate::guide::errors`] says what to do with
+    /// each. Nothing was sent anywhere.
     ///
     /// # Cancel safety
     /// Dropped at any await point, its place in the queue is free at once, and a connection
@@ -260,7 +261,7 @@ impl<K: Connector> Pool<K> {
     }
 
     /// [`Pool::close`], then waits until the last connection is closed, at most until
-    /// `deadline`.
+    /// `deadline`. Leases that are still out then close theirs when they end.
     ///
     /// # Cancel safety
     /// The pool stays closed; nothing else is lost.
