@@ -73,10 +73,10 @@ impl Stage<'_> {
         };
         let (seen, connections) = step.beside(product.watch.beside(played)).await?;
         drop(step);
-        let features = product.features().await?;
+        let learnt = product.seen().await?;
         product.end().await;
         Ok(Played {
-            figures: FanOutFigures::of(&seen, connections, &features),
+            figures: FanOutFigures::of(&seen, connections, &learnt),
             error_samples: [seen.questions.errors(), seen.logins.tries.errors()].concat(),
             configuration: setup(side, self.server),
         })

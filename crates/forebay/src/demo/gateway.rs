@@ -3,6 +3,7 @@
 //! Ended by SIGTERM, and by force when dropped or when this process dies. Its figures come
 //! from its own admin port.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -86,7 +87,7 @@ impl From<CallError> for GatewayError {
 }
 
 /// What the demo reads of `/api/v1/snapshot`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 pub(crate) struct Seen {
     overlaps: Vec<SeenOverlap>,
     postgres: Option<SeenPostgres>,
@@ -99,9 +100,21 @@ struct SeenPostgres {
 
 #[derive(Debug, Deserialize)]
 struct SeenPool {
-    /// Named only where requests name their features.
-    #[serde(default)]
     features: Vec<Feature>,
+    classes: Vec<SeenClass>,
+}
+
+#[derive(Debug, Deserialize)]
+struct SeenClass {
+    class: String,
+    queue_full: u64,
+    policies: Vec<SeenPolicy>,
+}
+
+#[derive(Debug, Deserialize)]
+struct SeenPolicy {
+    policy: String,
+    acted: u64,
 }
 
 /// What Forebay learnt of a feature of the product.
@@ -134,8 +147,27 @@ impl Seen {
     }
 
     /// What it learnt of the features that its database's clients named.
-    pub(crate) fn features(self) -> Vec<Feature> {
-        self.postgres.into_iter().flat_map(|seen| seen.pools).flat_map(|p| p.features).collect()
+    pub(crate) fn features(&self) -> impl Iterator<Item = &Feature> {
+        self.pools().flat_map(|pool| &pool.features)
+    }
+
+    /// How often it turned callers of `class` away or let them wait, by the policy that said
+    /// so; `queue` is the bound of the line.
+    pub(crate) fn verdicts(&self, class: &str) -> BTreeMap<String, u64> {
+        let mut verdicts = BTreeMap::new();
+        for class in self.pools().flat_map(|pool| &pool.classes).filter(|c| c.class == class) {
+            let policies = class.policies.iter().map(|policy| (&*policy.policy, policy.acted));
+            for (policy, acted) in policies.chain([("queue", class.queue_full)]) {
+                if acted > 0 {
+                    *verdicts.entry(policy.to_owned()).or_default() += acted;
+                }
+            }
+        }
+        verdicts
+    }
+
+    fn pools(&self) -> impl Iterator<Item = &SeenPool> {
+        self.postgres.iter().flat_map(|postgres| &postgres.pools)
     }
 }
 

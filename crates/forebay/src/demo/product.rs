@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::client_pool::{self, ClientPool};
 use super::database::{Database, Server};
-use super::gateway::{CORE_NAME, Feature, Forebay, Front};
+use super::gateway::{CORE_NAME, Forebay, Front, Seen};
 use super::side::{Side, SideError, Stage, machine_setup};
 use super::watch::Watch;
 
@@ -79,11 +79,11 @@ impl Product {
         Ok(Self { core, agents, watch, forebay: Some(forebay) })
     }
 
-    /// What Forebay learnt of the product's features; nothing without it.
-    pub(crate) async fn features(&self) -> Result<Vec<Feature>, SideError> {
+    /// What Forebay saw; nothing without it.
+    pub(crate) async fn seen(&self) -> Result<Seen, SideError> {
         match &self.forebay {
-            Some(forebay) => Ok(forebay.seen().await?.features()),
-            None => Ok(Vec::new()),
+            Some(forebay) => Ok(forebay.seen().await?),
+            None => Ok(Seen::default()),
         }
     }
 

@@ -105,9 +105,10 @@ impl Stage<'_> {
         let step = self.progress.counted(&what, (BEFORE + STORM + AFTER + PATIENCE).as_secs());
         let (seen, connections) = step.beside(product.watch.beside(run(&product))).await?;
         drop(step);
+        let verdicts = product.seen().await?.verdicts(PLAN.class);
         product.end().await;
         Ok(Played {
-            figures: RetryStormFigures::of(&seen, connections),
+            figures: RetryStormFigures::of(&seen, connections, verdicts),
             error_samples: seen.logins.tries.errors(),
             configuration: setup(side, self.server),
         })

@@ -7,7 +7,7 @@ use super::table::milliseconds;
 use super::words::{slower, turned_away};
 use super::{LoginFigures, Times, round};
 use crate::demo::fan_out::{FEATURE, FanOut};
-use crate::demo::gateway::Feature;
+use crate::demo::gateway::Seen;
 
 /// One side.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -35,9 +35,9 @@ pub(crate) struct FanOutFigures {
 
 impl FanOutFigures {
     /// One side of which `connections` were open at the most.
-    pub(crate) fn of(seen: &FanOut, connections: u64, features: &[Feature]) -> Self {
+    pub(crate) fn of(seen: &FanOut, connections: u64, learnt: &Seen) -> Self {
         let times = Times::of(&seen.questions);
-        let feature = features.iter().find(|feature| feature.feature == FEATURE);
+        let feature = learnt.features().find(|feature| feature.feature == FEATURE);
         let refused = seen.refused.load(std::sync::atomic::Ordering::Relaxed);
         Self {
             questions: seen.questions.good(),

@@ -1,5 +1,6 @@
 //! What the retry storm shows: how much is done in it, and how long it lasts in the queues.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -39,11 +40,13 @@ pub(crate) struct RetryStormFigures {
     pub(crate) logins: LoginFigures,
     /// Server connections open at the same time, at the most.
     pub(crate) server_connections: u64,
+    /// How often Forebay turned a caller away, by the policy that said so.
+    pub(crate) verdicts: BTreeMap<String, u64>,
 }
 
 impl RetryStormFigures {
     /// One side of which `connections` were open at the most.
-    pub(crate) fn of(seen: &RetryStorm, connections: u64) -> Self {
+    pub(crate) fn of(seen: &RetryStorm, connections: u64, verdicts: BTreeMap<String, u64>) -> Self {
         let requests = &seen.requests;
         let done = requests.iter().filter(|request| request.done.is_some()).count() as u64;
         let useful = float(done * u64::from(QUERIES));
@@ -60,6 +63,7 @@ impl RetryStormFigures {
             healthy_after_s: healthy_after(requests),
             logins: LoginFigures::of(&seen.logins),
             server_connections: connections,
+            verdicts,
         }
     }
 }
@@ -127,7 +131,7 @@ impl Shown for RetryStormFigures {
              done without Forebay and {} with it, and {:.0} % and {:.0} % of the queries that the \
              server answered were for nothing. After the load had fallen to half of what the \
              server can do, {} without Forebay and {} with it. The p99 of a login was {} and {} \
-             ({}).",
+             ({}).{}",
             rate(without.done_in_storm),
             rate(with.done_in_storm),
             without.wasted_percent,
@@ -137,6 +141,7 @@ impl Shown for RetryStormFigures {
             milliseconds(logins[0]),
             milliseconds(logins[1]),
             slower(logins),
+            with.verdicts(),
         )
     }
 }
@@ -147,6 +152,16 @@ impl RetryStormFigures {
             Some(seconds) => format!("{seconds} s"),
             None => format!("not in {} s", AFTER.as_secs()),
         }
+    }
+
+    /// Who turned callers away, as a sentence of its own.
+    fn verdicts(&self) -> String {
+        if self.verdicts.is_empty() {
+            return String::new();
+        }
+        let each: Vec<_> =
+            self.verdicts.iter().map(|(policy, times)| format!("{policy} {times}")).collect();
+        format!(" Forebay turned callers away for: {}.", each.join(", "))
     }
 
     fn recovery(&self) -> String {
@@ -210,7 +225,7 @@ mod tests {
             late: 3,
             logins: Default::default(),
         };
-        let figures = RetryStormFigures::of(&storm, 20);
+        let figures = RetryStormFigures::of(&storm, 20, BTreeMap::new());
         assert_eq!((figures.wasted_percent, figures.given_up), (75.0, 1));
         assert_eq!((figures.refused, figures.late, figures.server_connections), (1, 3, 20));
     }

@@ -197,6 +197,7 @@ fn retries(done_in_storm: f64, healthy_after_s: Option<u64>) -> RetryStormFigure
         healthy_after_s,
         logins: logins(4.0),
         server_connections: 20,
+        verdicts: [("retries".to_owned(), 1_600)].into(),
     }
 }
 
@@ -256,6 +257,7 @@ fn whether_it_recovers_is_said_whichever_side_does() {
     for words in [
         "healthy again after the storm not in 11 s 1 s",
         "queries answered for nothing 91 % 91 %",
+        "Forebay turned callers away for: retries 1600.",
         "in the storm 4 were done without Forebay and 30 with it",
         "it did not recover within 11 s without Forebay and requests were done at their first \
          try after 1 s with it",
