@@ -93,6 +93,7 @@
 mod budget;
 pub mod class;
 mod connect;
+pub mod dry;
 mod lease;
 mod ledger;
 mod mode;
