@@ -9,6 +9,7 @@ use std::time::Duration;
 
 mod advice;
 pub mod simulate;
+pub mod tables;
 
 pub use advice::{Advice, Workload, WorkloadError};
 

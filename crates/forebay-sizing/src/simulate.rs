@@ -23,7 +23,7 @@ use slotmap::SlotMap;
 
 pub use chance::{Arrivals, Times};
 use clients::{Query, QueryKey, QueryState, RequestKey, Source};
-pub use figures::{Figures, Reason, Second, Spread, StreamFigures};
+pub use figures::{Figures, Reason, Slice, Spread, StreamFigures};
 pub use scenario::{Client, Disorder, Naming, Queries, Scenario, Server, Stream, Trouble};
 
 /// How long a refused connect takes.
@@ -76,7 +76,7 @@ struct Run<'a> {
     leased_since: Duration,
     leased_time: f64,
     figures: Vec<StreamFigures>,
-    timeline: Vec<Second>,
+    timeline: Vec<Slice>,
     connects: Vec<Duration>,
 }
 
@@ -134,7 +134,9 @@ impl<'a> Run<'a> {
             self.happen(event);
             self.hear();
         }
-        self.turn_to(self.scenario.length);
+        self.turn_to(self.scenario.length.saturating_sub(Duration::from_nanos(1)));
+        self.close_slice();
+        self.now = self.scenario.length;
         self.note_leases();
         let seconds = self.scenario.length.saturating_sub(self.scenario.settle).as_secs_f64();
         let snapshot = self.pool.snapshot();
@@ -149,7 +151,7 @@ impl<'a> Run<'a> {
     }
 
     fn begin(&mut self) {
-        self.timeline.push(Second::default());
+        self.timeline.push(Slice::default());
         self.pool.warm_up(0, self.began);
         self.hear();
         for stream in 0..self.sources.len() {
@@ -164,26 +166,27 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// The clock jumps to `at`; seconds that end on the way are closed.
+    /// The clock jumps to `at`; slices that end on the way are closed.
     fn turn_to(&mut self, at: Duration) {
         self.now = at;
-        let second = usize::try_from(at.as_secs()).unwrap_or(usize::MAX);
-        while self.timeline.len() <= second {
-            self.close_second();
-            self.timeline.push(Second::default());
+        let slice = self.scenario.slice.max(Duration::from_millis(1));
+        let passed = usize::try_from(at.as_nanos() / slice.as_nanos()).unwrap_or(usize::MAX);
+        while self.timeline.len() <= passed {
+            self.close_slice();
+            self.timeline.push(Slice::default());
         }
     }
 
-    fn close_second(&mut self) {
+    fn close_slice(&mut self) {
         let open = u32::try_from(self.connections.len()).unwrap_or(u32::MAX);
         let waiting = u32::try_from(self.places.len()).unwrap_or(u32::MAX);
-        let second = self.second();
-        second.open = open;
-        second.waiting = waiting;
+        let slice = self.slice();
+        slice.open = open;
+        slice.waiting = waiting;
     }
 
-    fn second(&mut self) -> &mut Second {
-        self.timeline.last_mut().expect("there is a second from the start")
+    fn slice(&mut self) -> &mut Slice {
+        self.timeline.last_mut().expect("there is a slice from the start")
     }
 
     fn plan(&mut self, at: Duration, event: Event) {
@@ -263,7 +266,7 @@ impl<'a> Run<'a> {
     }
 
     fn connect(&mut self, connection: Connection) {
-        self.second().connects += 1;
+        self.slice().connects += 1;
         self.connects.push(self.now);
         let server = &self.scenario.server;
         let takes = if server.is_away(self.now) {
@@ -369,7 +372,7 @@ impl<'a> Run<'a> {
         }
         self.note_leases();
         self.leased += 1;
-        self.second().granted += 1;
+        self.slice().granted += 1;
         if self.counts() {
             self.figures[stream].granted += 1;
             self.figures[stream].wait.record(self.now.saturating_sub(asked));

@@ -114,7 +114,7 @@ impl Run<'_> {
             done: 0,
             used: Duration::ZERO,
         });
-        self.second().arrived += 1;
+        self.slice().arrived += 1;
         if self.counts() {
             self.figures[stream].arrived += 1;
         }
@@ -131,7 +131,7 @@ impl Run<'_> {
         if self.scenario.streams[stream].naming == Naming::ByTry {
             live.name = self.sources[stream].name(stream);
         }
-        self.second().tries += 1;
+        self.slice().tries += 1;
         if self.counts() {
             self.figures[stream].tries += 1;
         }
@@ -168,7 +168,7 @@ impl Run<'_> {
 
     fn complete(&mut self, id: RequestKey) {
         let Some(live) = self.requests.remove(id) else { return };
-        self.second().completed += 1;
+        self.slice().completed += 1;
         if self.counts() {
             let figures = &mut self.figures[live.stream];
             figures.completed += 1;
@@ -198,7 +198,7 @@ impl Run<'_> {
         let Some(query) = self.queries.get(key) else { return };
         let (stream, request) = (query.stream, query.request);
         let Some(request) = request else { return self.let_go(key) };
-        self.second().refused += 1;
+        self.slice().refused += 1;
         if self.counts() {
             *self.figures[stream].refused.entry(why).or_default() += 1;
         }

@@ -17,8 +17,8 @@ pub struct Figures {
     pub seconds: f64,
     /// Connections on lease on average, over the budget.
     pub utilisation: f64,
-    /// Second by second from the start, what came before counting included.
-    pub timeline: Vec<Second>,
+    /// Slice by slice ([`super::Scenario::slice`]) from the start, what came before counting included.
+    pub timeline: Vec<Slice>,
     /// The moment of each attempt to connect, from the start.
     pub connects: Vec<Duration>,
     /// The pool's own picture at the end.
@@ -143,7 +143,7 @@ impl From<Why> for Reason {
                 Refusal::Broken => Self::Broken,
                 _ => Self::Other,
             },
-            _ => Self::Other,
+            Why::Denied | Why::Closed | _ => Self::Other,
         }
     }
 }
@@ -166,9 +166,9 @@ impl fmt::Display for Reason {
     }
 }
 
-/// One second of a run, all streams together.
+/// One slice of a run, all streams together.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Second {
+pub struct Slice {
     /// Requests that came.
     pub arrived: u32,
     /// Tries that began.
@@ -188,10 +188,17 @@ pub struct Second {
 }
 
 /// How times were spread: the mean is exact, percentiles within 0.1 %.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Spread {
     micros: Histogram<u64>,
     total: Duration,
+}
+
+impl fmt::Debug for Spread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (count, mean, p99) = (self.count(), self.mean(), self.quantile(0.99));
+        write!(f, "{count} times, mean {mean:?}, p99 {p99:?}, longest {:?}", self.max())
+    }
 }
 
 impl Default for Spread {

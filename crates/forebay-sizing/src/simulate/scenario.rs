@@ -19,6 +19,8 @@ pub struct Scenario {
     pub length: Duration,
     /// What happens before this is played, and not counted.
     pub settle: Duration,
+    /// How fine the timeline is.
+    pub slice: Duration,
     /// Seed of arrivals and service times. They do not depend on what the pool decides, so
     /// two pools under the same seed get the same requests.
     pub seed: u64,
