@@ -83,6 +83,27 @@ impl Seats {
         own.min(ai).min(free)
     }
 
+    /// Could `class` be given one if nothing were taken but `kept`, by class?
+    pub(crate) fn would_serve(&self, class: ClassId, kept: &[u32]) -> bool {
+        let at = |k: usize| kept.get(k).copied().unwrap_or(0);
+        let of = |kind: Kind| {
+            let classes = self.classes.iter().enumerate();
+            classes.filter(|(_, c)| c.limits.kind == kind).map(|(k, _)| at(k)).sum::<u32>()
+        };
+        let (core, ai) = (of(Kind::Core), of(Kind::Ai));
+        let unmet: u32 = self
+            .classes
+            .iter()
+            .enumerate()
+            .filter(|(k, _)| *k != class.index())
+            .map(|(k, c)| c.limits.guarantee.saturating_sub(at(k)))
+            .sum();
+        let own = self.classes[class.index()].limits;
+        core + ai + unmet < self.budget
+            && at(class.index()) < own.ceiling
+            && (own.kind == Kind::Core || ai < self.ai_ceiling)
+    }
+
     /// How many more connections could be given to callers of whom `waiting` wait in each
     /// class, at the most.
     pub(crate) fn lendable(&self, waiting: impl Fn(ClassId) -> u32) -> u32 {

@@ -13,11 +13,12 @@ use std::time::Instant;
 
 use slotmap::SecondaryMap;
 
+use crate::ask::Ask;
 use crate::class::{ClassId, ClassName};
 use crate::connect::ConnectFailure;
 use crate::lease::Condition;
-use crate::ledger::{Action, Actions, Asked, Came, Fitness, Ledger};
-use crate::pool::{Ask, Refusal};
+use crate::ledger::{Action, Actions, Asked, Came, Fitness, Ledger, Wanted};
+use crate::pool::Refusal;
 use crate::queue::{Fate, Rejection};
 use crate::settings::PoolSettings;
 use crate::slot::{ConnId, IdentityId, WaiterId};
@@ -53,6 +54,8 @@ pub enum Why {
     TimedOut,
     /// A policy refuses it.
     Policy(Refusal),
+    /// All that could serve it wait for each other, and it is the youngest.
+    Deadlock,
     /// Nobody answers at the destination.
     Unreachable,
     /// The destination refuses its identity.
@@ -147,10 +150,15 @@ impl DryPool {
             Came::Now => now,
             Came::Before(since) => since,
         };
-        let asked = self.step(|ledger, actions| {
-            ledger.ask(identity, ask.class, ask.request.as_ref(), came, now, actions)
-        });
-        match asked {
+        let wanted = Wanted {
+            identity,
+            class: ask.class,
+            request: ask.request.as_ref(),
+            operation: ask.operation.as_ref(),
+            came,
+        };
+        let mut actions = Actions::new();
+        let answer = match self.ledger.ask(&wanted, now, &mut actions) {
             Asked::Granted(conn) => Answer::Granted(Connection(conn)),
             Asked::Waiting(waiter) => {
                 self.places.insert(waiter, ());
@@ -159,13 +167,15 @@ impl DryPool {
                 Answer::Waiting(Place(waiter), deadline)
             }
             Asked::Rejected(why) => Answer::Refused(explain(&why)),
-        }
+        };
+        self.carry_out(&actions);
+        answer
     }
 
     /// The caller's deadline passed. Nothing happens if its fate was decided before.
     pub fn expire(&mut self, place: Place, now: Instant) {
         if self.places.contains_key(place.0) {
-            self.step(|ledger, _| ledger.expire(place.0, now));
+            self.step(|ledger, actions| ledger.expire(place.0, now, actions));
             self.tell(place.0);
         }
     }
@@ -315,6 +325,8 @@ fn explain(why: &Rejection) -> Why {
     match why {
         Rejection::QueueFull { .. } => Why::QueueFull,
         Rejection::TimedOut => Why::TimedOut,
+        Rejection::Refused { why, .. } => Why::Policy(*why),
+        Rejection::Deadlock { .. } => Why::Deadlock,
         Rejection::Unreachable(_) => Why::Unreachable,
         Rejection::Denied(_) => Why::Denied,
         Rejection::Closed => Why::Closed,

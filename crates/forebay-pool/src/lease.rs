@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use crate::class::ClassId;
 use crate::connect::Connector;
+use crate::deadlock::Activity;
 use crate::pool::Shared;
 use crate::request::Request;
 use crate::slot::ConnId;
@@ -30,6 +31,7 @@ pub struct Lease<K: Connector> {
     pool: Arc<Shared<K>>,
     id: ConnId,
     class: ClassId,
+    request: Option<Request>,
     since: Instant,
     /// `None` only while `drop` or `give_back` sends it home.
     connection: Option<K::Connection>,
@@ -40,10 +42,14 @@ impl<K: Connector> Lease<K> {
         pool: Arc<Shared<K>>,
         id: ConnId,
         class: ClassId,
+        request: Option<Request>,
         since: Instant,
         connection: K::Connection,
     ) -> Self {
-        Self { pool, id, class, since, connection: Some(connection) }
+        if let Some(request) = &request {
+            request.takes();
+        }
+        Self { pool, id, class, request, since, connection: Some(connection) }
     }
 
     /// The connection.
@@ -63,7 +69,23 @@ impl<K: Connector> Lease<K> {
 
     /// Binds the lease to `request`, which was learnt after the checkout.
     pub fn attach(&mut self, request: Request) {
+        if self.request.as_ref() == Some(&request) {
+            return;
+        }
         self.pool.attach(self.id, &request);
+        request.takes();
+        if let Some(before) = self.request.replace(request) {
+            before.gives_back();
+        }
+    }
+
+    /// Says what is done with it. A request that waits for a connection while all it holds is
+    /// [`Activity::AtRest`] may be part of a circle of requests that wait for each other: the
+    /// engine finds such circles, and fails the youngest wait.
+    pub fn now(&mut self, activity: Activity) {
+        if self.request.is_some() {
+            self.pool.acts(self.id, activity);
+        }
     }
 
     /// Gives it back in `condition`.
@@ -73,6 +95,9 @@ impl<K: Connector> Lease<K> {
 
     fn send_home(&mut self, condition: Condition) {
         if let Some(connection) = self.connection.take() {
+            if let Some(request) = self.request.take() {
+                request.gives_back();
+            }
             self.pool.give_back(self.id, connection, condition);
         }
     }

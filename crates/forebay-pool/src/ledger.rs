@@ -4,7 +4,8 @@
 //! with `now`; what must be done goes out as [`Action`]s. The shell ([`crate::pool`]), the
 //! property tests and the simulator drive the same lines.
 //!
-//! Its rooms: `line` (asking, waiting, leaving), `dispatch` (who is next), `home` (what
+//! Its rooms: `line` (asking, waiting, leaving), `dispatch` (who is next), `circle` (requests
+//! that wait for each other), `home` (what
 //! becomes of a connection that comes home, or never came), `opening` (when one more is
 //! opened, and for whom), `requests` (what is known of each request), `upkeep` (what is done
 //! without being asked), `picture` (the snapshot).
@@ -15,6 +16,7 @@
 //! - nobody who may have a connection waits while one of its identity is idle;
 //! - a waiter is granted once or rejected once, and a granted one is never rejected.
 
+mod circle;
 mod dispatch;
 mod home;
 mod line;
@@ -32,8 +34,11 @@ use forebay_seam::random::Dice;
 use slotmap::SlotMap;
 
 use crate::budget::Seats;
-use crate::class::ClassId;
+use crate::class::{ClassId, ClassName};
 use crate::connect::ConnectFailure;
+use crate::event::{self, Event};
+use crate::fair::Fair;
+use crate::policy::Policies;
 use crate::queue::{Lanes, Waiter};
 use crate::settings::PoolSettings;
 use crate::slot::{Conn, ConnId, IdentityId, Slot, WaiterId};
@@ -41,7 +46,7 @@ use crate::stats::{Closed, Spread};
 use crate::target::Opener;
 
 pub(crate) use home::Fitness;
-pub(crate) use line::{Asked, Came};
+pub(crate) use line::{Asked, Came, Wanted};
 use requests::Requests;
 
 /// What the shell has to do.
@@ -93,6 +98,7 @@ struct ClassStats {
     queue_full: u64,
     failed: u64,
     abandoned: u64,
+    deadlocks: u64,
     wait: Spread,
     hold: Spread,
     /// Smoothed hold time, seconds.
@@ -112,6 +118,8 @@ struct Counters {
 pub(crate) struct Ledger {
     settings: PoolSettings,
     seats: Seats,
+    fair: Fair,
+    policies: Vec<Policies>,
     opener: Opener,
     dice: Dice,
     conns: SlotMap<ConnId, Conn>,
@@ -133,6 +141,8 @@ pub(crate) struct Ledger {
     warmed: bool,
     closing: bool,
     counters: Counters,
+    /// What happened and was not told yet.
+    events: Vec<Event>,
 }
 
 impl Ledger {
@@ -143,6 +153,8 @@ impl Ledger {
             opener: Opener::new(&settings, seats.budget, now),
             dice: Dice::new(settings.seed),
             seats,
+            fair: Fair::new(settings.classes.iter().map(|(_, class)| class.weight)),
+            policies: settings.classes.iter().map(|(_, class)| Policies::new(class)).collect(),
             conns: SlotMap::with_key(),
             identities: SlotMap::with_key(),
             waiters: SlotMap::with_key(),
@@ -161,6 +173,7 @@ impl Ledger {
                 classes: (0..classes).map(|_| ClassStats::default()).collect(),
                 ..Counters::default()
             },
+            events: Vec::new(),
             settings,
         }
     }
@@ -185,6 +198,7 @@ impl Ledger {
         self.dispatch(now, actions);
         self.keep_warm(now, actions);
         self.open_more(now, actions);
+        self.untangle(now, actions);
     }
 
     /// No more leases. What is idle is closed, what is lent when it comes home.
@@ -229,12 +243,32 @@ impl Ledger {
     /// Since when a connection is lent; `None` if it is not.
     pub(crate) fn lent_since(&self, id: ConnId) -> Option<Instant> {
         match self.conns.get(id)?.slot {
-            Slot::Leased { since, .. } => Some(since),
+            Slot::Leased(lent) => Some(lent.since),
             Slot::Opening { .. }
             | Slot::Idle { .. }
             | Slot::Cleaning { .. }
             | Slot::Probing { .. } => None,
         }
+    }
+
+    fn class_name(&self, class: ClassId) -> ClassName {
+        self.settings.classes[class.index()].0.clone()
+    }
+
+    /// Keeps `event` for those who listen.
+    fn tell(&mut self, event: Event) {
+        if self.events.len() < event::KEPT {
+            self.events.push(event);
+        }
+    }
+
+    pub(crate) fn has_events(&self) -> bool {
+        !self.events.is_empty()
+    }
+
+    /// What happened since the last question.
+    pub(crate) fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
     }
 
     fn total(&self) -> u32 {

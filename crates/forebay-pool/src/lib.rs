@@ -90,29 +90,44 @@
 //! # }
 //! ```
 
+mod admission;
+mod ask;
 mod budget;
 pub mod class;
 mod connect;
+mod cost;
+mod deadlock;
 pub mod dry;
+pub mod event;
+mod fair;
+mod feature;
+mod freshness;
+mod learnt;
 mod lease;
 mod ledger;
 mod mode;
+mod nesting;
 mod operation;
 pub mod overlap;
+pub mod policy;
 mod pool;
 mod queue;
 mod request;
+mod roster;
 mod settings;
 mod slot;
 pub mod stats;
 mod target;
 
+pub use ask::{Ask, Attempt};
 pub use class::{ClassId, ClassName, ClassSettings, Kind, Policies, Share};
 pub use connect::{ConnectFailure, Connector, FailureKind};
+pub use deadlock::Activity;
 pub use lease::{Condition, Lease};
 pub use mode::Mode;
 pub use operation::Operation;
-pub use pool::{Ask, Attempt, CheckoutError, Pool, Refusal};
+pub use pool::{CheckoutError, Pool, Refusal};
 pub use request::{Request, TraceId};
+pub use roster::Roster;
 pub use settings::{Budget, PoolSettings};
 pub use stats::Snapshot;

@@ -6,6 +6,7 @@
 //! grant sets the connection aside inside the lock, so a waiter that is dropped between
 //! grant and poll loses nothing: its connection goes to the next in the same step.
 
+mod company;
 mod errand;
 mod error;
 mod ticket;
@@ -13,7 +14,7 @@ mod ticket;
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -21,15 +22,17 @@ use forebay_seam::sync::Mutex;
 use forebay_seam::task::Spawner;
 use forebay_seam::time;
 use slotmap::SecondaryMap;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, broadcast};
 
+use crate::ask::Ask;
 use crate::class::{ClassId, ClassName};
 use crate::connect::Connector;
+use crate::event::Told;
 use crate::lease::{Condition, Lease};
-use crate::ledger::{Action, Actions, Asked, Came, Fitness, Ledger};
-use crate::operation::Operation;
+use crate::ledger::{Action, Actions, Asked, Came, Fitness, Ledger, Wanted};
 use crate::queue::Rejection;
 use crate::request::Request;
+use crate::roster::Roster;
 use crate::settings::PoolSettings;
 use crate::slot::{ConnId, IdentityId, WaiterId};
 use crate::stats::{IdentitySnapshot, Snapshot};
@@ -38,55 +41,8 @@ use errand::Errand;
 pub use error::{CheckoutError, Refusal};
 use ticket::{Outcome, Ticket};
 
-/// What a caller asks for; [`Ask::new`] and the fields that are known besides.
-#[derive(Debug, Clone)]
-pub struct Ask<I> {
-    /// On whose behalf.
-    pub identity: I,
-    /// As which class.
-    pub class: ClassId,
-    /// For which request, where that is known.
-    pub request: Option<Request>,
-    /// For what kind of work, where that is known: what it costs is learnt by this.
-    pub operation: Option<Operation>,
-    /// The connection time it is declared to take; it pins what is learnt.
-    pub cost: Option<Duration>,
-    /// Whether it was tried before.
-    pub attempt: Attempt,
-    /// Connections that its request holds at the same time, at the most, where that is
-    /// declared; what is learnt of its feature counts besides. 0: nothing is declared.
-    pub needs: u32,
-    /// Until when at the latest; the class's checkout timeout counts besides.
-    pub deadline: Option<Instant>,
-}
-
-impl<I> Ask<I> {
-    /// A connection of `identity` for work of `class`.
-    pub fn new(identity: I, class: ClassId) -> Self {
-        Self {
-            identity,
-            class,
-            request: None,
-            operation: None,
-            cost: None,
-            attempt: Attempt::Unknown,
-            needs: 0,
-            deadline: None,
-        }
-    }
-}
-
-/// Whether a caller tries for the first time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Attempt {
-    /// Nobody says: a retry is recognised by its request and operation.
-    #[default]
-    Unknown,
-    /// The first try.
-    First,
-    /// A try after one that failed.
-    Retry,
-}
+/// Events kept for a slow reader before it misses the oldest.
+const EVENTS: usize = 1_024;
 
 /// Connections to one destination, shared by classes and identities. Cheap to clone.
 pub struct Pool<K: Connector> {
@@ -109,6 +65,8 @@ pub(crate) struct Shared<K: Connector> {
     state: Mutex<State<K>>,
     alarm: Notify,
     emptied: Notify,
+    events: broadcast::Sender<Told>,
+    roster: OnceLock<Arc<Roster>>,
 }
 
 #[derive(Clone, Copy)]
@@ -166,6 +124,8 @@ impl<K: Connector> Pool<K> {
             }),
             alarm: Notify::new(),
             emptied: Notify::new(),
+            events: broadcast::channel(EVENTS).0,
+            roster: OnceLock::new(),
         });
         shared.spawner.spawn(look_around(Arc::downgrade(&shared)));
         Self { shared }
@@ -283,6 +243,7 @@ async fn look_around<K: Connector>(pool: Weak<Shared<K>>) {
     loop {
         let Some(shared) = pool.upgrade() else { return };
         let at = shared.act(|state, actions| state.look_around(time::now(), actions));
+        shared.untangle();
         let mut timer = pin!(time::sleep_until(at));
         // Held for one round at the most, so a pool that nobody has any more ends with it.
         let notified = shared.alarm.notified();
@@ -305,12 +266,14 @@ impl<K: Connector> Shared<K> {
         let mut actions = Actions::new();
         let mut state = self.state.lock();
         let result = decide(&mut state, &mut actions);
-        if actions.is_empty() && !state.ledger.is_closing() {
+        if actions.is_empty() && !state.ledger.is_closing() && !state.ledger.has_events() {
             return result;
         }
         let mut chores = Chores::new();
         state.prepare(&actions, &mut chores);
+        let events = state.ledger.take_events();
         drop(state);
+        self.announce(events);
         for chore in chores {
             self.carry_out(chore);
         }
@@ -351,40 +314,45 @@ impl<K: Connector> Shared<K> {
             let (class, request) = (ask.class, ask.request.as_ref());
             let asked = self.act(|state, actions| {
                 let identity = state.identity(&ask.identity);
-                match state.ledger.ask(identity, class, request, *came, now, actions) {
+                let operation = ask.operation.as_ref();
+                let wanted = Wanted { identity, class, request, operation, came: *came };
+                match state.ledger.ask(&wanted, now, actions) {
                     Asked::Granted(id) => {
-                        Told::Granted(id, state.hand_out(id, &self.connector, actions))
+                        Verdict::Granted(id, state.hand_out(id, &self.connector, actions))
                     }
                     Asked::Waiting(id) => {
                         state.wakers.insert(id, cx.waker().clone());
-                        Told::Waiting(id, state.ledger.deadline(class, since))
+                        Verdict::Waiting(id, state.ledger.deadline(class, since))
                     }
                     Asked::Rejected(why) => {
-                        Told::Rejected(state.explain(self, class, why, since, now))
+                        Verdict::Rejected(state.explain(self, class, why, since, now))
                     }
                 }
             });
             // Should the connection have died at rest: ask again, in the same place.
             *came = Came::Before(since);
             match asked {
-                Told::Granted(id, Some(connection)) => {
-                    let lease = Lease::new(Arc::clone(self), id, class, now, connection);
+                Verdict::Granted(id, Some(connection)) => {
+                    let request = ask.request.clone();
+                    let lease = Lease::new(Arc::clone(self), id, class, request, now, connection);
                     return Ok(Answer::Lease(lease));
                 }
-                Told::Granted(_, None) => {}
-                Told::Waiting(waiter, latest) => {
+                Verdict::Granted(_, None) => {}
+                Verdict::Waiting(waiter, latest) => {
                     let deadline = ask.deadline.map_or(latest, |own| own.min(latest));
-                    let ticket = Ticket::new(Arc::clone(self), waiter, class, since, deadline);
+                    let request = ask.request.clone();
+                    let ticket =
+                        Ticket::new(Arc::clone(self), waiter, class, request, since, deadline);
                     return Ok(Answer::Wait(ticket));
                 }
-                Told::Rejected(error) => return Err(error),
+                Verdict::Rejected(error) => return Err(error),
             }
         }
     }
 
     pub(crate) fn attach(self: &Arc<Self>, id: ConnId, request: &Request) {
         let now = time::now();
-        self.act(|state, _| state.ledger.attach(id, request, now));
+        self.act(|state, actions| state.ledger.attach(id, request, now, actions));
     }
 
     pub(crate) fn give_back(
@@ -402,7 +370,7 @@ impl<K: Connector> Shared<K> {
 }
 
 /// What the ledger said to one who asked, with the connection if there was one.
-enum Told<C> {
+enum Verdict<C> {
     Granted(ConnId, Option<C>),
     Waiting(WaiterId, Instant),
     Rejected(CheckoutError),
@@ -513,6 +481,13 @@ impl<K: Connector> State<K> {
         let destination = Arc::clone(&shared.destination);
         let name = || shared.names[class.index()].clone();
         match why {
+            Rejection::Refused { why, retry_after } => {
+                CheckoutError::Refused { destination, class: name(), why, retry_after }
+            }
+            Rejection::Deadlock { feature, held } => {
+                let feature = feature.unwrap_or_else(|| "unnamed".into());
+                CheckoutError::Deadlock { destination, class: name(), feature, held }
+            }
             Rejection::QueueFull { limit } => CheckoutError::QueueFull {
                 destination,
                 class: name(),

@@ -5,12 +5,15 @@
 //! slots exist. Knows no clock and no capacity. Always true: a waiter is in exactly the lane
 //! that it says, or in none when it was granted or rejected.
 
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use slotmap::SlotMap;
 
 use crate::class::ClassId;
 use crate::connect::ConnectFailure;
+use crate::operation::Operation;
+use crate::pool::Refusal;
 use crate::slot::{ConnId, IdentityId, RequestId, WaiterId};
 
 /// Whose turn comes first. A request that already holds a connection can free it only by
@@ -39,6 +42,8 @@ impl Level {
 pub(crate) enum Rejection {
     QueueFull { limit: u32 },
     TimedOut,
+    Refused { why: Refusal, retry_after: Option<Duration> },
+    Deadlock { feature: Option<Arc<str>>, held: u32 },
     Unreachable(ConnectFailure),
     Denied(ConnectFailure),
     Closed,
@@ -64,6 +69,7 @@ pub(crate) struct Waiter {
     pub(crate) identity: IdentityId,
     pub(crate) class: ClassId,
     pub(crate) request: Option<RequestId>,
+    pub(crate) operation: Option<Operation>,
     pub(crate) level: Level,
     /// Its rank within its lane: when it came, or when its request was admitted.
     pub(crate) age: Instant,

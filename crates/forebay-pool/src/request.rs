@@ -4,7 +4,9 @@
 //! forged: two tenants with the same trace id are two requests.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The trace id of a W3C `traceparent`: 16 bytes, not all zero.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -52,27 +54,73 @@ impl fmt::Debug for TraceId {
     }
 }
 
-/// One AI request: whatever it takes from any destination is a lease of this request.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Request {
+/// One AI request: whatever it takes from any destination is a lease of this request. Cheap to
+/// clone; two of the same tenant and trace are equal, wherever they were made.
+#[derive(Clone)]
+pub struct Request(Arc<Card>);
+
+/// What is known of a request in the whole process.
+struct Card {
     tenant: Arc<str>,
     trace: TraceId,
+    /// Leases that it has, of all pools.
+    held: AtomicU32,
 }
 
 impl Request {
-    /// The request `trace` of `tenant`.
+    /// The request `trace` of `tenant`. Pools that are to know of each other's leases need
+    /// the same card: [`Roster::request`](crate::Roster::request) gives it.
     pub fn new(tenant: Arc<str>, trace: TraceId) -> Self {
-        Self { tenant, trace }
+        Self(Arc::new(Card { tenant, trace, held: AtomicU32::new(0) }))
     }
 
     /// On whose account it runs.
     pub fn tenant(&self) -> &str {
-        &self.tenant
+        &self.0.tenant
     }
 
     /// Its trace id.
     pub fn trace(&self) -> TraceId {
-        self.trace
+        self.0.trace
+    }
+
+    /// Leases that it has now, of all pools that were given this card.
+    pub fn held(&self) -> u32 {
+        self.0.held.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn takes(&self) {
+        self.0.held.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn gives_back(&self) {
+        self.0.held.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+}
+
+impl PartialEq for Request {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+            || (self.0.trace == other.0.trace && self.0.tenant == other.0.tenant)
+    }
+}
+
+impl Eq for Request {}
+
+impl Hash for Request {
+    /// The trace id tells nearly all apart; the tenant is left to `==`.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u128(u128::from_ne_bytes(self.0.trace.0));
+    }
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.0.tenant, self.0.trace)
     }
 }
 

@@ -9,6 +9,8 @@ use std::time::Instant;
 use slotmap::new_key_type;
 
 use crate::class::ClassId;
+use crate::deadlock::Activity;
+use crate::fair::Charge;
 
 new_key_type! {
     /// A connection of one pool.
@@ -26,9 +28,19 @@ new_key_type! {
 pub(crate) enum Slot {
     Opening { since: Instant },
     Idle { since: Instant, checked: Instant },
-    Leased { class: ClassId, since: Instant, request: Option<RequestId> },
+    Leased(Lent),
     Cleaning { class: ClassId },
     Probing { idle_since: Instant },
+}
+
+/// Who has a connection, and for what.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lent {
+    pub(crate) class: ClassId,
+    pub(crate) since: Instant,
+    pub(crate) request: Option<RequestId>,
+    pub(crate) activity: Activity,
+    pub(crate) charge: Charge,
 }
 
 /// One connection.
@@ -46,7 +58,7 @@ impl Conn {
         match self.slot {
             Slot::Idle { since, .. } => Some(since),
             Slot::Opening { .. }
-            | Slot::Leased { .. }
+            | Slot::Leased(_)
             | Slot::Cleaning { .. }
             | Slot::Probing { .. } => None,
         }

@@ -8,6 +8,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::class::{ClassName, Kind};
+pub use crate::feature::{Buckets, FanOutJump, FeatureSnapshot, Figure};
 
 /// Upper bounds of the wait buckets, in seconds.
 pub const WAIT_BUCKETS: [f64; 13] =

@@ -1,26 +1,37 @@
 //! Who is next: every connection that is free and every seat that is free meet here.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::class::ClassId;
+use crate::deadlock::Activity;
+use crate::fair::{Charge, Turn};
 use crate::queue::{Fate, Level};
-use crate::slot::{ConnId, IdentityId, RequestId, Slot, WaiterId};
+use crate::slot::{ConnId, IdentityId, Lent, RequestId, Slot, WaiterId};
 
 use super::{Action, Actions, Ledger};
+
+/// What a lease is expected to take before anything is known, seconds.
+const UNKNOWN_HOLD: f64 = 0.01;
 
 /// A waiter's claim, in the order in which claims are served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Claim {
-    /// A class below its guarantee goes first: nobody waits for what it was promised behind
-    /// one that borrows. It takes a seat that no other could have.
     standing: Standing,
+    /// Among those who borrow: whose class had least of what is lent, by weight.
+    turn: Turn,
     level: Level,
     age: Instant,
 }
 
+/// On what ground a waiter claims a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Standing {
+    /// Its class is below its guarantee: nobody waits for what it was promised behind one
+    /// that borrows. It takes a seat that no other could have.
     BelowGuarantee,
+    /// Its request holds a connection already, and can give it back only by going on.
+    Holder,
+    /// Everybody else, by class, then by level.
     Borrowing,
 }
 
@@ -34,14 +45,20 @@ impl Ledger {
         since: Instant,
         now: Instant,
     ) {
-        self.seats.take(class);
         let stats = &mut self.counters.classes[class.index()];
+        let charge = if self.seats.is_below_guarantee(class) {
+            Charge::Free
+        } else {
+            let expected = stats.hold_mean.unwrap_or(UNKNOWN_HOLD);
+            self.fair.charge(class, Duration::from_secs_f64(expected))
+        };
+        self.seats.take(class);
         stats.checkouts += 1;
         stats.wait.record(now.saturating_duration_since(since));
-        self.conns[conn].slot = Slot::Leased { class, since: now, request };
-        if let Some(request) = request {
-            self.hold_for(request, now);
-        }
+        let activity = Activity::Working;
+        let lent = Lent { class, since: now, request, activity, charge };
+        self.conns[conn].slot = Slot::Leased(lent);
+        self.hold_for(lent, now);
     }
 
     /// Gives idle connections to those who wait, until nobody who may have one waits for
@@ -83,12 +100,16 @@ impl Ledger {
             .filter_map(|class| Some((class, lanes.first(class)?)))
             .filter(|(class, _)| self.seats.may_take(*class))
             .map(|(class, (level, waiter))| {
-                let standing = if self.seats.is_below_guarantee(class) {
-                    Standing::BelowGuarantee
-                } else {
-                    Standing::Borrowing
+                let (standing, turn) = match level {
+                    _ if self.seats.is_below_guarantee(class) => {
+                        (Standing::BelowGuarantee, Turn::FIRST)
+                    }
+                    Level::Holder => (Standing::Holder, Turn::FIRST),
+                    Level::Continuation | Level::New => {
+                        (Standing::Borrowing, self.fair.turn(class))
+                    }
                 };
-                (Claim { standing, level, age: self.waiters[waiter].age }, waiter)
+                (Claim { standing, turn, level, age: self.waiters[waiter].age }, waiter)
             })
             .min()
     }

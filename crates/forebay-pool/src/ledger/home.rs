@@ -8,7 +8,7 @@ use crate::class::ClassId;
 use crate::connect::{ConnectFailure, FailureKind};
 use crate::lease::Condition;
 use crate::queue::Rejection;
-use crate::slot::{ConnId, Slot};
+use crate::slot::{ConnId, Lent, Slot};
 
 use super::{Action, Actions, Ledger};
 
@@ -35,23 +35,32 @@ impl Ledger {
         now: Instant,
         actions: &mut Actions,
     ) {
-        let held =
-            self.lent_since(id).map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
-        let class = self.end_lease(id, now);
-        let stats = &mut self.counters.classes[class.index()];
+        let lent = self.end_lease(id, now);
+        let held = now.saturating_duration_since(lent.since);
+        self.fair.settle(lent.class, lent.charge, held);
+        let stats = &mut self.counters.classes[lent.class.index()];
         stats.hold.record(held);
         let seconds = held.as_secs_f64();
         stats.hold_mean = Some(stats.hold_mean.map_or(seconds, |m| m + 0.1 * (seconds - m)));
-        self.come_home(id, class, condition, now, actions);
+        self.come_home(id, lent.class, condition, now, actions);
+        self.untangle(now, actions);
     }
 
     /// The request that a lease belonged to holds one less. The seat is still taken.
-    pub(super) fn end_lease(&mut self, id: ConnId, now: Instant) -> ClassId {
-        let Slot::Leased { class, request, .. } = self.conns[id].slot else {
+    pub(super) fn end_lease(&mut self, id: ConnId, now: Instant) -> Lent {
+        let Slot::Leased(lent) = self.conns[id].slot else {
             unreachable!("only what was lent is given back");
         };
-        self.let_go(request, now);
-        class
+        self.let_go(lent, now);
+        lent
+    }
+
+    /// A lease ended before its owner had it: it never was.
+    pub(super) fn undo_lease(&mut self, id: ConnId, now: Instant) -> ClassId {
+        let lent = self.end_lease(id, now);
+        self.fair.settle(lent.class, lent.charge, Duration::ZERO);
+        self.counters.classes[lent.class.index()].checkouts -= 1;
+        lent.class
     }
 
     pub(super) fn come_home(
@@ -85,13 +94,13 @@ impl Ledger {
 
     /// A connection that was just lent turned out to be dead before its owner used it.
     pub(crate) fn was_dead(&mut self, id: ConnId, now: Instant, actions: &mut Actions) {
-        let class = self.end_lease(id, now);
-        self.counters.classes[class.index()].checkouts -= 1;
+        let class = self.undo_lease(id, now);
         self.seats.free(class);
         self.counters.closed.broken += 1;
         self.discard(id, actions);
         self.dispatch(now, actions);
         self.open_more(now, actions);
+        self.untangle(now, actions);
     }
 
     /// A connect succeeded.
@@ -153,6 +162,7 @@ impl Ledger {
             actions.push(Action::Alarm(at));
         }
         self.open_more(now, actions);
+        self.untangle(now, actions);
     }
 
     /// A reset has ended: well, or with the connection closed.

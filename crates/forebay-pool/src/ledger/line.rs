@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use crate::class::{ClassId, Kind};
 use crate::lease::Condition;
+use crate::operation::Operation;
 use crate::queue::{Fate, Level, Rejection, Waiter};
 use crate::request::Request;
 use crate::slot::{ConnId, IdentityId, RequestId, WaiterId};
@@ -21,6 +22,16 @@ pub(crate) enum Asked {
     Rejected(Rejection),
 }
 
+/// What a caller asks the ledger.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) identity: IdentityId,
+    pub(crate) class: ClassId,
+    pub(crate) request: Option<&'a Request>,
+    pub(crate) operation: Option<&'a Operation>,
+    pub(crate) came: Came,
+}
+
 /// When a caller came.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Came {
@@ -33,13 +44,11 @@ impl Ledger {
     /// A caller wants a connection.
     pub(crate) fn ask(
         &mut self,
-        identity: IdentityId,
-        class: ClassId,
-        request: Option<&Request>,
-        came: Came,
+        wanted: &Wanted<'_>,
         now: Instant,
         actions: &mut Actions,
     ) -> Asked {
+        let Wanted { identity, class, request, came, .. } = *wanted;
         if self.closing {
             return Asked::Rejected(Rejection::Closed);
         }
@@ -60,8 +69,10 @@ impl Ledger {
             return Asked::Rejected(rejection);
         }
         let known = request.and_then(|request| self.requests.find(request));
-        let (level, age) = self.requests.rank(known, since, now);
-        let named = known.filter(|id| self.requests.has_place(*id));
+        let held = request.map_or(0, Request::held);
+        let most = self.max_parallel(class);
+        let (level, age) = self.requests.rank(known, held, most, since, now);
+        let named = known.filter(|id| self.requests.has_place(*id, most));
         if level == Level::New && matches!(came, Came::Now) && !self.queue_has_room(class, named) {
             self.counters.classes[class.index()].queue_full += 1;
             return Asked::Rejected(Rejection::QueueFull { limit: self.queue_limit(class) });
@@ -71,10 +82,12 @@ impl Ledger {
             None => request.and_then(|request| self.requests.know(request, now)),
         };
         let fate = Fate::Waiting { prev: None, next: None };
-        let waiter =
-            self.waiters.insert(Waiter { identity, class, request, level, age, since, fate });
+        let operation = wanted.operation.cloned();
+        let waiter = Waiter { identity, class, request, operation, level, age, since, fate };
+        let waiter = self.waiters.insert(waiter);
         self.enqueue(waiter);
         self.open_more(now, actions);
+        self.untangle(now, actions);
         Asked::Waiting(waiter)
     }
 
@@ -136,7 +149,7 @@ impl Ledger {
     }
 
     /// `id` goes without a connection: nothing is kept of a request that never had one.
-    fn leave_line(&mut self, id: WaiterId) {
+    pub(super) fn leave_line(&mut self, id: WaiterId) {
         self.dequeue(id);
         if let Some(request) = self.waiters[id].request {
             self.requests.forget_unserved(request);
@@ -168,7 +181,7 @@ impl Ledger {
     }
 
     /// The waiter's deadline passed. Does nothing to one whose fate is decided.
-    pub(crate) fn expire(&mut self, id: WaiterId, now: Instant) {
+    pub(crate) fn expire(&mut self, id: WaiterId, now: Instant, actions: &mut Actions) {
         let Waiter { identity, class, since, ref fate, .. } = self.waiters[id];
         if !matches!(fate, Fate::Waiting { .. }) {
             return;
@@ -188,6 +201,7 @@ impl Ledger {
             }
         };
         self.waiters[id].fate = Fate::Rejected(rejection);
+        self.untangle(now, actions);
     }
 
     /// The waiter left without hearing its fate. A connection that was set aside for it goes
@@ -206,6 +220,7 @@ impl Ledger {
             Fate::Rejected(_) => {}
         }
         self.waiters.remove(id);
+        self.untangle(now, actions);
     }
 
     /// Nobody of `identity` gets anything.
@@ -235,10 +250,8 @@ impl Ledger {
 
     /// A connection was set aside for a caller that left before it came.
     fn return_untouched(&mut self, conn: ConnId, now: Instant, actions: &mut Actions) {
-        let class = self.end_lease(conn, now);
-        let stats = &mut self.counters.classes[class.index()];
-        stats.checkouts -= 1;
-        stats.waited -= 1;
+        let class = self.undo_lease(conn, now);
+        self.counters.classes[class.index()].waited -= 1;
         self.come_home(conn, class, Condition::Clean, now, actions);
     }
 }

@@ -72,7 +72,7 @@ impl Ledger {
             counts.insert(id, IdentityCount { leased: 0, idle, opening: identity.opening });
         }
         for conn in self.conns.values() {
-            if let Slot::Leased { .. } = conn.slot {
+            if let Slot::Leased(_) = conn.slot {
                 counts[conn.identity].leased += 1;
             }
         }

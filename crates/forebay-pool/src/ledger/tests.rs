@@ -2,6 +2,7 @@
 //! of a small one.
 
 mod books;
+mod fairness;
 mod random;
 mod sentences;
 mod small;

@@ -123,7 +123,7 @@ impl Ledger {
             .filter_map(|(id, conn)| match conn.slot {
                 Slot::Idle { since, checked } => Some((id, since, checked)),
                 Slot::Opening { .. }
-                | Slot::Leased { .. }
+                | Slot::Leased(_)
                 | Slot::Cleaning { .. }
                 | Slot::Probing { .. } => None,
             })

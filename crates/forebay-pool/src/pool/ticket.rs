@@ -12,6 +12,7 @@ use crate::class::ClassId;
 use crate::connect::Connector;
 use crate::lease::Lease;
 use crate::queue::Fate;
+use crate::request::Request;
 use crate::slot::WaiterId;
 
 use super::{CheckoutError, Shared};
@@ -22,6 +23,7 @@ pub(super) struct Ticket<K: Connector> {
     /// `None` once its fate was heard.
     waiter: Option<WaiterId>,
     class: ClassId,
+    request: Option<Request>,
     since: Instant,
     deadline: Instant,
 }
@@ -38,10 +40,11 @@ impl<K: Connector> Ticket<K> {
         pool: Arc<Shared<K>>,
         waiter: WaiterId,
         class: ClassId,
+        request: Option<Request>,
         since: Instant,
         deadline: Instant,
     ) -> Self {
-        Self { pool, waiter: Some(waiter), class, since, deadline }
+        Self { pool, waiter: Some(waiter), class, request, since, deadline }
     }
 
     /// Waits until its fate is decided, at most until its deadline. The task that polls was
@@ -61,7 +64,7 @@ impl<K: Connector> Ticket<K> {
             }
             if let Some(waiter) = self.waiter {
                 let now = time::now();
-                self.pool.act(|state, _| state.ledger.expire(waiter, now));
+                self.pool.act(|state, actions| state.ledger.expire(waiter, now, actions));
             }
             self.poll(cx)
         })
@@ -94,7 +97,8 @@ impl<K: Connector> Ticket<K> {
         self.waiter = None;
         Poll::Ready(decided.map(|(conn, lent, connection)| match connection {
             Some(connection) => {
-                Outcome::Lease(Lease::new(Arc::clone(&self.pool), conn, class, lent, connection))
+                let (pool, request) = (Arc::clone(&self.pool), self.request.take());
+                Outcome::Lease(Lease::new(pool, conn, class, request, lent, connection))
             }
             None => Outcome::WasDead,
         }))

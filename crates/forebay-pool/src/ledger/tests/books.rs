@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use crate::class::{ClassId, Kind};
+use crate::deadlock::{self, Activity};
 use crate::queue::{Fate, Level};
 use crate::slot::{ConnId, IdentityId, Slot};
 
@@ -26,6 +27,8 @@ impl World {
         assert_eq!(ledger.waiters.len(), self.callers.len());
         self.assert_queues();
         self.assert_requests();
+        // I13: whoever closes a circle breaks it in the same step.
+        assert_eq!(deadlock::find(&[ledger.census()]), None, "they wait for each other for ever");
         if !ledger.closing {
             self.assert_nobody_waits_for_what_is_there();
         }
@@ -44,9 +47,9 @@ impl World {
                     self.opens.iter().any(|(c, _)| *c == id)
                 }
                 Slot::Idle { .. } => idle.insert(id),
-                Slot::Leased { class, .. } => {
+                Slot::Leased(lent) => {
                     leased += 1;
-                    self.leases.get(&id) == Some(class)
+                    self.leases.get(&id) == Some(&lent.class)
                 }
                 Slot::Cleaning { class } => {
                     cleaning += 1;
@@ -121,10 +124,18 @@ impl World {
     fn assert_requests(&self) {
         let ledger = &self.ledger;
         for (request, held, waiting) in ledger.requests.all() {
-            let leases = ledger.conns.values().filter(
-                |c| matches!(c.slot, Slot::Leased { request: Some(r), .. } if r == request),
-            );
-            assert_eq!(usize::try_from(held).unwrap(), leases.count());
+            let leases: Vec<_> = ledger
+                .conns
+                .values()
+                .filter_map(|conn| match conn.slot {
+                    Slot::Leased(lent) if lent.request == Some(request) => Some(lent.activity),
+                    _ => None,
+                })
+                .collect();
+            assert_eq!(usize::try_from(held).unwrap(), leases.len());
+            let at_rest = leases.iter().filter(|activity| **activity == Activity::AtRest).count();
+            let known = &ledger.requests.known[request];
+            assert_eq!(usize::try_from(known.at_rest).unwrap(), at_rest);
             assert_eq!(waiting.iter().collect::<BTreeSet<_>>().len(), waiting.len());
             for id in waiting {
                 let waiter = &ledger.waiters[*id];

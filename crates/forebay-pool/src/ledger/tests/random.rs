@@ -8,6 +8,7 @@ use proptest::sample::Index;
 
 use crate::class::{ClassName, ClassSettings, Kind, Share};
 use crate::connect::FailureKind;
+use crate::deadlock::Activity;
 use crate::lease::Condition;
 use crate::ledger::Fitness;
 use crate::settings::{Budget, PoolSettings};
@@ -23,6 +24,7 @@ enum Event {
     Take(Index),
     GiveBack(Index, Condition),
     Attach(Index, u8),
+    Acts(Index, Activity),
     Opened(Index),
     OpenFailed(Index, FailureKind),
     Cleaned(Index, bool),
@@ -56,6 +58,9 @@ fn event() -> impl Strategy<Value = Event> {
         12 => pick().prop_map(Event::Take),
         18 => (pick(), condition).prop_map(|(which, how)| Event::GiveBack(which, how)),
         2 => (pick(), 0..5_u8).prop_map(|(which, request)| Event::Attach(which, request)),
+        6 => (pick(), prop::bool::weighted(0.8)).prop_map(|(which, rests)| {
+            Event::Acts(which, if rests { Activity::AtRest } else { Activity::Working })
+        }),
         14 => pick().prop_map(Event::Opened),
         3 => (pick(), kind).prop_map(|(which, kind)| Event::OpenFailed(which, kind)),
         5 => (pick(), prop::bool::weighted(0.7)).prop_map(|(which, fit)| Event::Cleaned(which, fit)),
@@ -155,6 +160,11 @@ impl World {
             Event::Attach(which, to) => {
                 if let Some(conn) = chosen(which, self.in_use()) {
                     self.attach(conn, request(to));
+                }
+            }
+            Event::Acts(which, activity) => {
+                if let Some(conn) = chosen(which, self.in_use()) {
+                    self.acts(conn, activity);
                 }
             }
             Event::Opened(which) => {

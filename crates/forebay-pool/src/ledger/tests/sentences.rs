@@ -13,38 +13,38 @@ use crate::slot::{ConnId, WaiterId};
 
 use super::world::{Told, World, class, request, settings};
 
-const MS: Duration = Duration::from_millis(1);
-const SECOND: Duration = Duration::from_secs(1);
+pub(super) const MS: Duration = Duration::from_millis(1);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
 
-fn one_class(budget: u32) -> World {
+pub(super) fn one_class(budget: u32) -> World {
     World::new(settings(budget, vec![class(Kind::Core, 0, None)]))
 }
 
-fn agents(budget: u32) -> World {
+pub(super) fn agents(budget: u32) -> World {
     World::new(settings(budget, vec![class(Kind::Ai, 0, None)]))
 }
 
 impl World {
     /// A caller of class 0 that has to wait.
-    fn waits(&mut self, of: Option<Request>) -> WaiterId {
+    pub(super) fn waits(&mut self, of: Option<Request>) -> WaiterId {
         self.waits_as(0, 0, of)
     }
 
-    fn waits_as(&mut self, identity: usize, class: u8, of: Option<Request>) -> WaiterId {
+    pub(super) fn waits_as(&mut self, identity: usize, class: u8, of: Option<Request>) -> WaiterId {
         self.advance(MS);
         let asked = self.ask(identity, class, of);
         let Asked::Waiting(id) = asked else { panic!("it should wait: {asked:?}") };
         id
     }
 
-    fn gets(&mut self, identity: usize, class: u8, of: Option<Request>) -> ConnId {
+    pub(super) fn gets(&mut self, identity: usize, class: u8, of: Option<Request>) -> ConnId {
         let asked = self.ask(identity, class, of);
         let Asked::Granted(conn) = asked else { panic!("one is idle: {asked:?}") };
         conn
     }
 
     /// Leases of everything that class 0 of identity 0 can get.
-    fn fill(&mut self) -> Vec<ConnId> {
+    pub(super) fn fill(&mut self) -> Vec<ConnId> {
         let mut leases = Vec::new();
         while self.ledger.seats.headroom(crate::class::ClassId(0)) > 0 {
             let conn = match self.ask(0, 0, None) {
@@ -60,17 +60,17 @@ impl World {
         leases
     }
 
-    fn fill_and_rest(&mut self) {
+    pub(super) fn fill_and_rest(&mut self) {
         for conn in self.fill() {
             self.give_back(conn, Condition::Clean);
         }
     }
 
-    fn served(&self, id: WaiterId) -> bool {
+    pub(super) fn served(&self, id: WaiterId) -> bool {
         matches!(self.callers[&id].told, Told::Granted(_))
     }
 
-    fn idle(&self) -> u32 {
+    pub(super) fn idle(&self) -> u32 {
         self.ledger.idle
     }
 }

@@ -106,8 +106,8 @@ impl World {
                 let slot = match conn.slot {
                     Slot::Opening { .. } => "opening".to_owned(),
                     Slot::Idle { since, .. } => format!("idle {}", self.now - since >= LATER),
-                    Slot::Leased { class, request, .. } => {
-                        format!("leased {class:?} {:?}", place(request))
+                    Slot::Leased(lent) => {
+                        format!("leased {:?} {:?}", lent.class, place(lent.request))
                     }
                     Slot::Cleaning { class } => format!("cleaning {class:?}"),
                     Slot::Probing { .. } => "probing".to_owned(),

@@ -10,8 +10,9 @@ use forebay_seam::time;
 use crate::budget::ClassSeats;
 use crate::class::{ClassId, ClassName, ClassSettings, Kind, Share};
 use crate::connect::{ConnectFailure, FailureKind};
+use crate::deadlock::Activity;
 use crate::lease::Condition;
-use crate::ledger::{Action, Actions, Asked, Came, Fitness, Ledger};
+use crate::ledger::{Action, Actions, Asked, Came, Fitness, Ledger, Wanted};
 use crate::queue::{Fate, Rejection};
 use crate::request::{Request, TraceId};
 use crate::settings::{Budget, PoolSettings};
@@ -293,7 +294,9 @@ impl World {
         self.keeps_its_place = matches!(came, Came::Before(_));
         self.step_noting(
             |ledger, now, actions| {
-                ledger.ask(identity, class, request.as_ref(), came, now, actions)
+                let request = request.as_ref();
+                let wanted = Wanted { identity, class, request, operation: None, came };
+                ledger.ask(&wanted, now, actions)
             },
             |world, asked| match asked {
                 Asked::Granted(conn) => {
@@ -324,7 +327,7 @@ impl World {
             // Who finds its own deadline passed needs no wake.
             self.callers.get_mut(&id).unwrap().told = Told::Rejected("its deadline");
         }
-        self.step(|ledger, now, _| ledger.expire(id, now));
+        self.step(|ledger, now, actions| ledger.expire(id, now, actions));
         if let Told::Granted(conn) = told {
             let fate = self.ledger.fate(id);
             assert!(matches!(fate, Fate::Granted { conn: c } if *c == conn), "a grant stays");
@@ -349,17 +352,20 @@ impl World {
         self.step(|ledger, now, actions| ledger.give_back(conn, condition, now, actions));
     }
 
+    pub(super) fn acts(&mut self, conn: ConnId, activity: Activity) {
+        self.step(|ledger, now, actions| ledger.acts(conn, activity, now, actions));
+    }
+
     pub(super) fn attach(&mut self, conn: ConnId, request: Request) {
-        self.step(|ledger, now, _| ledger.attach(conn, &request, now));
+        self.step(|ledger, now, actions| ledger.attach(conn, &request, now, actions));
     }
 
     /// A connection that was lent turns out to be dead: its owner, who came at `since`, asks
     /// again.
     pub(super) fn was_dead(&mut self, conn: ConnId, since: Instant) -> Asked {
-        let Slot::Leased { class, request, .. } = self.ledger.conns[conn].slot else {
-            panic!("it was not lent")
-        };
-        let request = request.map(|id| self.ledger.requests.name(id).clone());
+        let Slot::Leased(lent) = self.ledger.conns[conn].slot else { panic!("it was not lent") };
+        let class = lent.class;
+        let request = lent.request.map(|id| self.ledger.requests.name(id).clone());
         let identity = self.ledger.conns[conn].identity;
         let identity = self.identities.iter().position(|i| *i == identity).unwrap();
         self.leases.remove(&conn);
@@ -569,6 +575,8 @@ fn name(why: &Rejection) -> &'static str {
     match why {
         Rejection::QueueFull { .. } => "queue full",
         Rejection::TimedOut => "timed out",
+        Rejection::Refused { .. } => "refused",
+        Rejection::Deadlock { .. } => "deadlock",
         Rejection::Unreachable(_) => "unreachable",
         Rejection::Denied(_) => "denied",
         Rejection::Closed => "closed",

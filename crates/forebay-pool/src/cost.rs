@@ -1,0 +1,283 @@
+//! What work costs: the connection time that an operation of a class takes, learnt from what
+//! it really took.
+//!
+//! One entry for each (class, operation), at most [`ENTRIES`] of them; the one that nobody
+//! asked for lately makes room (second chance, Corbató's clock of 1968). An entry is found
+//! once at checkout and kept as a [`CostId`], so a return hashes nothing; if the entry was
+//! given to another operation meanwhile, only the class learns. Names no policy: what is
+//! done with an estimate is decided elsewhere.
+//!
+//! Always true: the estimates of work that stays as it is converge to what it takes, so what
+//! is charged by them and what was used differ less and less.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::time::{Duration, Instant};
+
+use crate::class::ClassId;
+use crate::feature::{FeatureId, Features};
+use crate::learnt::{Learnt, as_time, micros};
+use crate::operation::Operation;
+
+/// Operations that are told apart, all classes together.
+pub(crate) const ENTRIES: usize = 4_096;
+/// The class's experience counts as so many values of the operation's own.
+const PRIOR: f64 = 20.0;
+
+/// What one operation of one class is known by, until it is forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CostId {
+    class: ClassId,
+    /// `None`: work that nobody named.
+    entry: Option<EntryId>,
+    feature: FeatureId,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct EntryId {
+    slot: u16,
+    generation: u32,
+}
+
+impl CostId {
+    /// Work of `class` that nobody named: it costs what work of the class costs.
+    pub(crate) fn unnamed(class: ClassId) -> Self {
+        Self { class, entry: None, feature: FeatureId::UNTAGGED }
+    }
+
+    /// The feature it belongs to.
+    pub(crate) fn feature(self) -> FeatureId {
+        self.feature
+    }
+
+    /// Its place in a table of `ENTRIES + 1` (unnamed work is the last), and what tells it
+    /// from others that had the place before.
+    pub(crate) fn place(self) -> (usize, u32) {
+        self.entry.map_or((ENTRIES, 0), |entry| (usize::from(entry.slot), entry.generation))
+    }
+}
+
+/// Connection time that an operation is expected to take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Estimate {
+    /// For sums of capacity.
+    pub(crate) mean: Duration,
+    /// For "can it still be done in time".
+    pub(crate) p50: Duration,
+    /// For lending and for safety.
+    pub(crate) p95: Duration,
+}
+
+impl Estimate {
+    /// What somebody declared.
+    pub(crate) fn declared(cost: Duration) -> Self {
+        Self { mean: cost, p50: cost, p95: cost }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    class: ClassId,
+    operation: Operation,
+    generation: u32,
+    feature: FeatureId,
+    took: Learnt,
+}
+
+/// What everything costs, of one destination.
+#[derive(Debug, Clone)]
+pub(crate) struct Costs {
+    /// By class; the operations hash to what they were named with.
+    slots: Vec<HashMap<Operation, u16, BuildHasherDefault<AsIs>>>,
+    /// What each class's work took, whatever the operation.
+    classes: Vec<Learnt>,
+    #[expect(clippy::vec_box, reason = "half a kilobyte each: growing copies no entries")]
+    entries: Vec<Box<Entry>>,
+    /// Which entries were asked for since the clock's hand passed, one bit each.
+    asked: [u64; ENTRIES / 64],
+    hand: usize,
+    generations: u32,
+    forgotten: u64,
+}
+
+impl Costs {
+    /// Nothing is known of `classes` classes.
+    pub(crate) fn new(classes: usize, now: Instant) -> Self {
+        Self {
+            slots: vec![HashMap::default(); classes],
+            classes: vec![Learnt::new(now); classes],
+            entries: Vec::new(),
+            asked: [0; ENTRIES / 64],
+            hand: 0,
+            generations: 0,
+            forgotten: 0,
+        }
+    }
+
+    /// The entry of `operation`, made if there is none.
+    pub(crate) fn find(
+        &mut self,
+        class: ClassId,
+        operation: &Operation,
+        features: &mut Features,
+        now: Instant,
+    ) -> CostId {
+        let slot = match self.slots[class.index()].get(operation) {
+            Some(slot) => {
+                self.asked[usize::from(*slot) / 64] |= 1 << (slot % 64);
+                *slot
+            }
+            None => self.learn_of(class, operation, features, now),
+        };
+        let entry = &self.entries[usize::from(slot)];
+        CostId {
+            class,
+            entry: Some(EntryId { slot, generation: entry.generation }),
+            feature: entry.feature,
+        }
+    }
+
+    /// What it will probably take: `(n·own + 20·prior) / (n + 20)`, where the prior of the
+    /// mean is the class's 75th percentile, so that the unknown counts as rather expensive,
+    /// and the prior of a percentile the class's own. A declared cost pins all three. `None`:
+    /// the class has never returned anything.
+    pub(crate) fn estimate(&self, id: CostId, declared: Option<Duration>) -> Option<Estimate> {
+        if let Some(cost) = declared {
+            return Some(Estimate::declared(cost));
+        }
+        let class = &self.classes[id.class.index()];
+        if class.is_empty() {
+            return None;
+        }
+        let prior = class.percentiles();
+        Some(match self.entry(id) {
+            Some(entry) => {
+                let (own, n) = (entry.took.percentiles(), entry.took.worth());
+                let share = n / (n + PRIOR);
+                let blend = |own: f64, prior: f64| as_time(prior + share * (own - prior));
+                Estimate {
+                    mean: blend(entry.took.mean(), prior.p75),
+                    p50: blend(own.p50, prior.p50),
+                    p95: blend(own.p95, prior.p95),
+                }
+            }
+            None if id.entry.is_none() => Estimate {
+                mean: as_time(class.mean()),
+                p50: as_time(prior.p50),
+                p95: as_time(prior.p95),
+            },
+            None => Estimate {
+                mean: as_time(prior.p75),
+                p50: as_time(prior.p50),
+                p95: as_time(prior.p95),
+            },
+        })
+    }
+
+    /// It took `held` of connection time.
+    pub(crate) fn learn(&mut self, id: CostId, held: Duration, now: Instant) {
+        let took = micros(held);
+        self.classes[id.class.index()].record(took, now);
+        if let Some(EntryId { slot, generation }) = id.entry
+            && let Some(entry) = self.entries.get_mut(usize::from(slot))
+            && entry.generation == generation
+        {
+            entry.took.record(took, now);
+        }
+    }
+
+    /// Operations known now.
+    pub(crate) fn known(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Operations that had to make room for others, since start.
+    pub(crate) fn forgotten(&self) -> u64 {
+        self.forgotten
+    }
+
+    fn entry(&self, id: CostId) -> Option<&Entry> {
+        let EntryId { slot, generation } = id.entry?;
+        let entry = self.entries.get(usize::from(slot))?;
+        (entry.generation == generation).then_some(entry)
+    }
+
+    /// An entry for what was not known before. A newcomer counts as not asked for, so that
+    /// a flood of names that come only once drives out none that come again.
+    #[cold]
+    fn learn_of(
+        &mut self,
+        class: ClassId,
+        operation: &Operation,
+        features: &mut Features,
+        now: Instant,
+    ) -> u16 {
+        self.generations = self.generations.wrapping_add(1);
+        let entry = Entry {
+            class,
+            operation: operation.clone(),
+            generation: self.generations,
+            feature: features.find(operation.feature(), now),
+            took: Learnt::new(now),
+        };
+        let slot = match u16::try_from(self.entries.len()) {
+            Ok(slot) if self.entries.len() < ENTRIES => {
+                self.entries.push(Box::new(entry));
+                slot
+            }
+            _ => {
+                let slot = self.unasked();
+                let old = std::mem::replace(&mut *self.entries[usize::from(slot)], entry);
+                self.slots[old.class.index()].remove(&old.operation);
+                self.forgotten += 1;
+                slot
+            }
+        };
+        self.slots[class.index()].insert(operation.clone(), slot);
+        slot
+    }
+
+    /// Moves the hand to the next entry that nobody asked for since it last passed, a word of
+    /// 64 at a time: a round is 64 steps, and each clears what it passes.
+    fn unasked(&mut self) -> u16 {
+        loop {
+            let (word, bit) = (self.hand / 64, self.hand % 64);
+            let passed = u64::MAX << bit;
+            let free = (!self.asked[word] & passed).trailing_zeros();
+            if let Ok(free) = u16::try_from(free)
+                && free < 64
+            {
+                // Bits from the hand up to the free one are behind it now.
+                self.asked[word] &= !(passed & ((1 << free) - 1));
+                let slot = word * 64 + usize::from(free);
+                self.hand = (slot + 1) % ENTRIES;
+                return u16::try_from(slot).unwrap_or_default();
+            }
+            self.asked[word] &= !passed;
+            self.hand = (word + 1) * 64 % ENTRIES;
+        }
+    }
+}
+
+/// Hashes what is hashed already (an [`Operation`] writes the hash of its names).
+#[derive(Debug, Clone, Copy, Default)]
+struct AsIs(u64);
+
+impl Hasher for AsIs {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,91 @@
+//! Who goes before whom: classes that share, and requests that wait for each other.
+
+use std::time::Duration;
+
+use crate::class::{ClassSettings, Kind};
+use crate::deadlock::Activity;
+use crate::lease::Condition;
+use crate::ledger::Asked;
+
+use super::sentences::{MS, agents};
+use super::world::{Told, World, class, request, settings};
+
+#[test]
+fn five_requests_that_each_hold_one_of_five_and_want_another_do_not_wait_for_ever() {
+    let mut world = agents(5);
+    world.fill_and_rest();
+    let held: Vec<_> = (0..5).map(|n| world.gets(0, 0, Some(request(n)))).collect();
+    let waits: Vec<_> = (0..4).map(|n| world.waits(Some(request(n)))).collect();
+    for conn in &held {
+        world.acts(*conn, Activity::AtRest);
+    }
+    let asleep =
+        |world: &World| waits.iter().filter(|id| world.callers[*id].told == Told::Nothing).count();
+    assert_eq!(asleep(&world), 4, "the fifth holds one and does not wait: it may go on");
+    let last = world.waits(Some(request(4)));
+    assert_eq!(world.callers[&last].told, Told::Rejected("deadlock"), "it closed the circle");
+    assert_eq!(asleep(&world), 4);
+    // It rolls back; the others go on one after another.
+    world.give_back(held[4], Condition::Clean);
+    for n in 0..4 {
+        let conn = world.take(waits[n]);
+        world.give_back(conn, Condition::Clean);
+        world.give_back(held[n], Condition::Clean);
+    }
+}
+
+#[test]
+fn a_request_whose_connection_still_works_is_part_of_no_circle() {
+    let mut world = agents(2);
+    world.fill_and_rest();
+    let held: Vec<_> = (0..2).map(|n| world.gets(0, 0, Some(request(n)))).collect();
+    world.acts(held[0], Activity::AtRest);
+    let waits: Vec<_> = (0..2).map(|n| world.waits(Some(request(n)))).collect();
+    assert!(waits.iter().all(|id| world.callers[id].told == Told::Nothing));
+    world.acts(held[1], Activity::AtRest);
+    assert_eq!(world.callers[&waits[1]].told, Told::Rejected("deadlock"), "the youngest fails");
+}
+
+#[test]
+fn a_circle_leaves_out_those_whom_another_class_can_still_serve() {
+    let classes = vec![class(Kind::Core, 1, None), class(Kind::Ai, 0, Some(1))];
+    let mut world = World::new(settings(3, classes));
+    let first = world.waits_as(0, 1, Some(request(0)));
+    world.finish_work();
+    let held = world.take(first);
+    world.acts(held, Activity::AtRest);
+    world.advance(MS);
+    let Asked::Waiting(second) = world.ask(0, 1, Some(request(0))) else { panic!("one at most") };
+    assert_eq!(world.callers[&second].told, Told::Rejected("deadlock"), "it waits for itself");
+    let core = world.waits_as(0, 0, Some(request(0)));
+    world.finish_work();
+    assert!(world.served(core), "the other class has a connection for it");
+}
+
+#[test]
+fn classes_that_borrow_share_connection_time_by_weight() {
+    let heavy = ClassSettings { weight: 3, ..class(Kind::Core, 0, None) };
+    let mut world = World::new(settings(1, vec![heavy, class(Kind::Core, 0, None)]));
+    world.fill_and_rest();
+    let mut time = [Duration::ZERO; 2];
+    let mut waits = [Vec::new(), Vec::new()];
+    let (mut served, mut since) = (0, world.now);
+    let mut lease = world.gets(0, 0, None);
+    for _ in 0..2_000 {
+        for k in 0..2 {
+            while waits[k].len() < 2 {
+                let id = world.waits_as(0, u8::try_from(k).unwrap(), None);
+                waits[k].insert(0, id);
+            }
+        }
+        time[served] += world.now - since;
+        world.give_back(lease, Condition::Clean);
+        let k = usize::from(!waits[0].iter().any(|id| world.served(*id)));
+        let place = waits[k].iter().position(|id| world.served(*id)).unwrap();
+        lease = world.take(waits[k].remove(place));
+        (served, since) = (k, world.now);
+        world.advance(if k == 0 { 5 * MS } else { 40 * MS });
+    }
+    let ratio = time[0].as_secs_f64() / time[1].as_secs_f64();
+    assert!((ratio - 3.0).abs() < 0.06, "{ratio}: {time:?}");
+}

@@ -1,0 +1,166 @@
+//! The policies of a class, each with its mode, and what each has decided so far.
+//!
+//! Always true: a policy that observes counts what it would have done and does nothing else.
+
+use serde::Serialize;
+
+use crate::class::ClassSettings;
+use crate::mode::Mode;
+
+/// What may refuse or hold back work of a class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Policy {
+    /// New requests wait until those under way leave room for what they need (B1).
+    Admission,
+    /// Who would wait beyond its deadline is told at once (A4).
+    Deadline,
+    /// Expensive work is refused first while the class is busy (B3).
+    Shedding,
+    /// The newest goes first, and the oldest is refused, while the queue does not empty.
+    Freshness,
+    /// Retries cost no more than a share of first tries (B4).
+    Retries,
+    /// Work that holds long does not borrow (A5).
+    Lending,
+    /// Work that keeps failing is refused for a while (A10).
+    Breaker,
+}
+
+impl Policy {
+    /// Every policy, in the order of the settings.
+    pub const ALL: [Self; 7] = [
+        Self::Admission,
+        Self::Deadline,
+        Self::Shedding,
+        Self::Freshness,
+        Self::Retries,
+        Self::Lending,
+        Self::Breaker,
+    ];
+
+    /// Its name in settings, metrics and events.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Admission => "admission",
+            Self::Deadline => "deadline",
+            Self::Shedding => "shedding",
+            Self::Freshness => "freshness",
+            Self::Retries => "retries",
+            Self::Lending => "lending",
+            Self::Breaker => "breaker",
+        }
+    }
+
+    fn index(self) -> usize {
+        match self {
+            Self::Admission => 0,
+            Self::Deadline => 1,
+            Self::Shedding => 2,
+            Self::Freshness => 3,
+            Self::Retries => 4,
+            Self::Lending => 5,
+            Self::Breaker => 6,
+        }
+    }
+}
+
+/// How often a policy decided against somebody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Decided {
+    /// Refused or held back.
+    pub acted: u64,
+    /// It would have been, had the policy been enforced.
+    pub observed: u64,
+}
+
+/// The modes of one class, and what was decided under them.
+#[derive(Debug, Clone)]
+pub(crate) struct Policies {
+    modes: [Mode; 7],
+    decided: [Decided; 7],
+}
+
+/// What follows from a policy's verdict against somebody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Consequence {
+    Act,
+    Nothing,
+}
+
+impl Policies {
+    pub(crate) fn new(class: &ClassSettings) -> Self {
+        let own = |policy| match policy {
+            Policy::Admission => class.policies.admission,
+            Policy::Deadline => class.policies.deadline,
+            Policy::Shedding => class.policies.shedding,
+            Policy::Freshness => class.policies.freshness,
+            Policy::Retries => class.policies.retries,
+            Policy::Lending => class.policies.lending,
+            Policy::Breaker => class.policies.breaker,
+        };
+        let modes = Policy::ALL.map(|policy| own(policy).unwrap_or(class.mode));
+        Self { modes, decided: [Decided::default(); 7] }
+    }
+
+    pub(crate) fn mode(&self, policy: Policy) -> Mode {
+        self.modes[policy.index()]
+    }
+
+    pub(crate) fn is_on(&self, policy: Policy) -> bool {
+        self.mode(policy) > Mode::Off
+    }
+
+    pub(crate) fn acts(&self, policy: Policy) -> bool {
+        self.mode(policy) == Mode::Enforce
+    }
+
+    /// `policy` decides against somebody.
+    pub(crate) fn decide(&mut self, policy: Policy) -> Consequence {
+        let decided = &mut self.decided[policy.index()];
+        match self.modes[policy.index()] {
+            Mode::Off => Consequence::Nothing,
+            Mode::Observe => {
+                decided.observed += 1;
+                Consequence::Nothing
+            }
+            Mode::Enforce => {
+                decided.acted += 1;
+                Consequence::Act
+            }
+        }
+    }
+
+    pub(crate) fn decided(&self) -> impl Iterator<Item = (Policy, Mode, Decided)> + '_ {
+        Policy::ALL
+            .into_iter()
+            .map(|policy| (policy, self.modes[policy.index()], self.decided[policy.index()]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::class;
+
+    #[test]
+    fn a_policy_without_a_mode_of_its_own_has_that_of_its_class() {
+        let settings = ClassSettings {
+            mode: Mode::Enforce,
+            policies: class::Policies { shedding: Some(Mode::Off), ..Default::default() },
+            ..ClassSettings::default()
+        };
+        let policies = Policies::new(&settings);
+        assert_eq!(policies.mode(Policy::Shedding), Mode::Off);
+        assert!(Policy::ALL.iter().filter(|p| policies.acts(**p)).count() == 6);
+    }
+
+    #[test]
+    fn a_policy_that_observes_counts_and_does_nothing() {
+        let mut policies = Policies::new(&ClassSettings::default());
+        assert_eq!(policies.decide(Policy::Retries), Consequence::Nothing);
+        let (_, mode, decided) =
+            policies.decided().find(|(policy, ..)| *policy == Policy::Retries).unwrap();
+        assert_eq!((mode, decided), (Mode::Observe, Decided { acted: 0, observed: 1 }));
+    }
+}
