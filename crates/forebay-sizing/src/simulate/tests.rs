@@ -168,3 +168,28 @@ fn parallel_queries_are_done_when_the_last_one_is() {
     assert_eq!((work.failed, work.refusals()), (0, 0));
     assert_eq!(work.asked, 10 * work.tries);
 }
+
+#[test]
+fn classes_that_always_wait_share_connection_time_by_their_weights() {
+    let class = |weight| ClassSettings {
+        weight,
+        guarantee: Share::Seats(2),
+        checkout_timeout: Duration::from_secs(2),
+        ..class(Kind::Ai)
+    };
+    let classes = vec![(ClassName::new("heavy"), class(3)), (ClassName::new("light"), class(1))];
+    let stream = |name, rate, service| Stream {
+        name,
+        class: name,
+        ..stream(Arrivals::Poisson { rate }, Times::LogNormal { mean: service, p95: service * 3 })
+    };
+    // Each alone would ask for three times what there is, one with short queries and one with
+    // long ones: time is shared, not leases.
+    let streams = vec![stream("heavy", 240.0, HOLD * 5), stream("light", 1200.0, HOLD)];
+    let base = scenario(20, Arrivals::Poisson { rate: 1.0 }, Times::NONE, 5);
+    let pool = PoolSettings { classes, ..pool(20) };
+    let figures = Scenario { pool, streams, ..base }.play();
+    let [heavy, light] = [0, 1].map(|n| figures.streams[n].useful);
+    assert_near("the heavier one", heavy / (heavy + light), 0.75, 0.02);
+    assert!(figures.utilisation > 0.99);
+}

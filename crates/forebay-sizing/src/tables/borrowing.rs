@@ -74,6 +74,7 @@ fn scenario(policy: Policy, overload: Option<f64>) -> Scenario {
         kind: Kind::Core,
         guarantee,
         checkout_timeout: seconds(5),
+        weight: 4,
         ..plain_class()
     };
     let (core, ai_share, classes) = match policy {
