@@ -152,8 +152,7 @@ impl Costs {
         let prior = class.percentiles();
         Some(match self.entry(id) {
             Some(entry) => {
-                let (own, n) = (entry.took.percentiles(), entry.took.worth());
-                let share = n / (n + PRIOR);
+                let (own, share) = (entry.took.percentiles(), entry.took.part_beside(PRIOR));
                 let blend = |own: f64, prior: f64| as_time(prior + share * (own - prior));
                 Estimate {
                     mean: blend(entry.took.mean(), prior.p75),
@@ -172,6 +171,11 @@ impl Costs {
                 p95: as_time(prior.p95),
             },
         })
+    }
+
+    /// What it is called, unless it was forgotten or never named.
+    pub(crate) fn operation(&self, id: CostId) -> Option<&Operation> {
+        self.entry(id).map(|entry| &entry.operation)
     }
 
     /// It took `held` of connection time.

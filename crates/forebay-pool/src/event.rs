@@ -45,8 +45,6 @@ pub enum Event {
     },
     /// Requests of a feature take far more leases than they used to.
     FanOutJump {
-        /// The class.
-        class: ClassName,
         /// The feature.
         feature: Arc<str>,
         /// Leases of a request, before.

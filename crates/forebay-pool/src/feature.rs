@@ -70,6 +70,8 @@ pub(crate) struct Expected {
     pub(crate) peak: f64,
     /// Connections that it needs at the same time, at the most of those not forgotten (C).
     pub(crate) nested: u32,
+    /// How many requests this knowledge is worth.
+    pub(crate) worth: f64,
 }
 
 /// Requests of a feature take many more leases than they used to: an N+1, or an agent that
@@ -373,6 +375,7 @@ impl Features {
             leases: feature.leases.mean(),
             peak: feature.peak.mean(),
             nested: whole(feature.nested.percentiles().most),
+            worth: feature.leases.worth(),
         })
     }
 

@@ -100,6 +100,11 @@ impl Learnt {
         self.total / self.weight
     }
 
+    /// Its part, 0 to 1, beside something that is worth `others` values.
+    pub(crate) fn part_beside(&self, others: f64) -> f64 {
+        self.total / (self.total + others * self.weight)
+    }
+
     /// Were any values seen?
     pub(crate) fn is_empty(&self) -> bool {
         self.recorded == 0
@@ -155,8 +160,13 @@ pub(crate) fn micros(time: Duration) -> u32 {
 }
 
 /// A value as a time again.
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "microseconds up to 2³², and a cast saturates"
+)]
 pub(crate) fn as_time(micros: f64) -> Duration {
-    Duration::from_secs_f64((micros / 1e6).max(0.0))
+    Duration::from_nanos((micros * 1e3).round() as u64)
 }
 
 /// The bucket that counts `value`: 0, 1, 2, 3, 4–5, 6–7, 8–11, 12–15, 16–23, …

@@ -4,8 +4,8 @@
 //! with `now`; what must be done goes out as [`Action`]s. The shell ([`crate::pool`]), the
 //! property tests and the simulator drive the same lines.
 //!
-//! Its rooms: `line` (asking, waiting, leaving), `dispatch` (who is next), `circle` (requests
-//! that wait for each other), `home` (what
+//! Its rooms: `line` (asking, waiting, leaving), `dispatch` (who is next), `gate` (what policies
+//! say to one who asks), `circle` (requests that wait for each other), `home` (what
 //! becomes of a connection that comes home, or never came), `opening` (when one more is
 //! opened, and for whom), `requests` (what is known of each request), `upkeep` (what is done
 //! without being asked), `picture` (the snapshot).
@@ -18,6 +18,7 @@
 
 mod circle;
 mod dispatch;
+mod gate;
 mod home;
 mod line;
 mod opening;
@@ -28,17 +29,22 @@ mod upkeep;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use forebay_seam::random::Dice;
 use slotmap::SlotMap;
 
+use crate::admission::Admission;
 use crate::budget::Seats;
-use crate::class::{ClassId, ClassName};
+use crate::class::{ClassId, ClassName, ClassSettings, Kind};
 use crate::connect::ConnectFailure;
+use crate::cost::{CostId, Costs};
 use crate::event::{self, Event};
 use crate::fair::Fair;
-use crate::policy::Policies;
+use crate::feature::Features;
+use crate::freshness::Freshness;
+use crate::policy::{Policies, Policy};
 use crate::queue::{Lanes, Waiter};
 use crate::settings::PoolSettings;
 use crate::slot::{Conn, ConnId, IdentityId, Slot, WaiterId};
@@ -101,8 +107,21 @@ struct ClassStats {
     deadlocks: u64,
     wait: Spread,
     hold: Spread,
-    /// Smoothed hold time, seconds.
-    hold_mean: Option<f64>,
+    /// Leases that lasted longer than the hold limit.
+    long_holds: u64,
+}
+
+fn may_hold_back(class: &ClassSettings) -> bool {
+    let policies = Policies::new(class);
+    [Policy::Admission, Policy::Lending, Policy::Freshness].iter().any(|p| policies.acts(*p))
+}
+
+/// For core 50 ms are long; agents wait until their deadline.
+fn fresh(class: &ClassSettings) -> Freshness {
+    Freshness::new(match class.kind {
+        Kind::Core => Duration::from_millis(50),
+        Kind::Ai => class.checkout_timeout,
+    })
 }
 
 #[derive(Default, Clone)]
@@ -120,6 +139,12 @@ pub(crate) struct Ledger {
     seats: Seats,
     fair: Fair,
     policies: Vec<Policies>,
+    costs: Costs,
+    features: Features,
+    admission: Admission,
+    freshness: Vec<Freshness>,
+    /// Classes in which a policy may hold back who waits.
+    gated: Vec<bool>,
     opener: Opener,
     dice: Dice,
     conns: SlotMap<ConnId, Conn>,
@@ -155,6 +180,11 @@ impl Ledger {
             seats,
             fair: Fair::new(settings.classes.iter().map(|(_, class)| class.weight)),
             policies: settings.classes.iter().map(|(_, class)| Policies::new(class)).collect(),
+            costs: Costs::new(classes, now),
+            features: Features::new(now),
+            admission: Admission::new(classes),
+            gated: settings.classes.iter().map(|(_, class)| may_hold_back(class)).collect(),
+            freshness: settings.classes.iter().map(|(_, class)| fresh(class)).collect(),
             conns: SlotMap::with_key(),
             identities: SlotMap::with_key(),
             waiters: SlotMap::with_key(),
@@ -198,7 +228,7 @@ impl Ledger {
         self.dispatch(now, actions);
         self.keep_warm(now, actions);
         self.open_more(now, actions);
-        self.untangle(now, actions);
+        self.conclude(now, actions);
     }
 
     /// No more leases. What is idle is closed, what is lent when it comes home.
@@ -224,7 +254,7 @@ impl Ledger {
 
     /// How long until a seat of `class` is likely free: a hint, not a promise.
     pub(crate) fn retry_after(&mut self, class: ClassId) -> Duration {
-        let hold = self.counters.classes[class.index()].hold_mean.unwrap_or(0.1);
+        let hold = self.mean_hold(class).unwrap_or(0.1);
         let ahead = f64::from(self.new_waiting[class.index()] + 1);
         let drain = hold * ahead / f64::from(self.seats.reach(class));
         Duration::from_secs_f64((drain * self.dice.between(0.5..1.5)).clamp(0.02, 30.0))
@@ -249,6 +279,18 @@ impl Ledger {
             | Slot::Cleaning { .. }
             | Slot::Probing { .. } => None,
         }
+    }
+
+    /// What a lease of `class` takes on average, seconds; `None` before the first return.
+    fn mean_hold(&self, class: ClassId) -> Option<f64> {
+        let known = self.costs.estimate(CostId::unnamed(class), None)?;
+        Some(known.mean.as_secs_f64())
+    }
+
+    /// The feature that work belongs to, if it named one.
+    fn feature_name(&self, cost: CostId) -> Option<Arc<str>> {
+        let operation = self.costs.operation(cost)?;
+        Some(Arc::clone(operation.feature()))
     }
 
     fn class_name(&self, class: ClassId) -> ClassName {

@@ -1,71 +1,53 @@
-//! Requests that need several connections at the same time: some are kept back, so that those
-//! who began can always finish (engine notes c.7, "prevent").
+//! Requests that need several connections at the same time: only so many may begin that one
+//! of them can always finish (engine notes c.7, "prevent").
 //!
-//! The banker's algorithm (Dijkstra, EWD-108, 1965; Coffman, Elphick, Shoshani, "System
-//! Deadlocks", 1971) for one kind of resource: a state is safe if some order exists in which
-//! every request gets all it needs. For equal needs it is HikariCP's pool size turned round:
-//! with L connections and C for each, ⌊(L − 1) / (C − 1)⌋ requests may begin.
+//! A request that holds a connection is never held back, so each may come to hold all it
+//! needs but one. One more connection lets the first of them finish, and with what it gives
+//! back the next: `Σ (C − 1) + 1 ≤ L`, HikariCP's formula for a pool's size ("About Pool
+//! Sizing", pool-locking) turned round. Work that needs one connection comes home by itself.
 
-use smallvec::SmallVec;
-
-/// A request that needs several connections at the same time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Nested {
-    /// Connections that it holds.
-    pub(crate) held: u32,
-    /// Connections that it needs at the same time, at the most.
-    pub(crate) needs: u32,
-}
-
-impl Nested {
-    fn missing(self) -> u32 {
-        self.needs.saturating_sub(self.held)
-    }
-}
-
-/// Can all of `requests` finish, one after another, with `free` connections to begin with?
-pub(crate) fn is_safe(mut free: u32, requests: impl IntoIterator<Item = Nested>) -> bool {
-    let mut requests: SmallVec<[Nested; 16]> = requests.into_iter().collect();
-    requests.sort_unstable_by_key(|request| request.missing());
-    requests.into_iter().all(|request| {
-        let can_finish = request.missing() <= free;
-        free += request.held;
-        can_finish
-    })
+/// Can all requests under way finish that need so many connections each at the same time,
+/// where their class can get `all`?
+pub(crate) fn is_safe(all: u32, needs: impl IntoIterator<Item = u32>) -> bool {
+    let kept: u64 = needs.into_iter().map(|needs| u64::from(needs.saturating_sub(1))).sum();
+    kept < u64::from(all)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// How many requests that need `needs` may each hold one of `connections`.
-    fn may_begin(connections: u32, needs: u32) -> u32 {
-        let mut begun = 0;
-        while begun < connections {
-            let all = vec![Nested { held: 1, needs }; usize::try_from(begun + 1).unwrap()];
-            if !is_safe(connections - begun - 1, all) {
-                break;
-            }
-            begun += 1;
-        }
-        begun
-    }
-
     #[test]
     fn as_many_may_begin_as_the_formula_of_hikari_has_it() {
-        for connections in 1..40 {
+        for all in 1..40_u32 {
             for needs in 2..6_u32 {
-                let formula = (connections - 1) / (needs - 1);
-                let formula = if needs > connections { 0 } else { formula };
-                assert_eq!(may_begin(connections, needs), formula, "{connections} {needs}");
+                let begun = (0..).take_while(|n| is_safe(all, vec![needs; n + 1])).count();
+                assert_eq!(u32::try_from(begun).unwrap(), (all - 1) / (needs - 1), "{all} {needs}");
             }
         }
     }
 
     #[test]
-    fn one_that_needs_less_may_begin_where_another_may_not() {
-        let deep = Nested { held: 1, needs: 3 };
-        assert!(!is_safe(1, [deep, Nested { held: 1, needs: 3 }]));
-        assert!(is_safe(1, [deep, Nested { held: 1, needs: 2 }]) || !is_safe(0, [deep]));
+    fn however_those_that_began_go_on_one_of_them_can_finish() {
+        // Every way in which three requests can hold what is there.
+        for needs in [[2, 2, 2], [2, 3, 4], [5, 2, 3]] {
+            for all in 1..12_u32 {
+                let finishes = |held: [u32; 3]| {
+                    let free = all - held.iter().sum::<u32>();
+                    held.iter().zip(needs).any(|(held, needs)| needs - held <= free)
+                };
+                let mut states = Vec::new();
+                for a in 0..=needs[0] {
+                    for b in 0..=needs[1] {
+                        for c in 0..=needs[2] {
+                            states.push([a, b, c]);
+                        }
+                    }
+                }
+                let possible = states.into_iter().filter(|held| held.iter().sum::<u32>() <= all);
+                let always = possible.clone().all(finishes);
+                assert_eq!(is_safe(all, needs), always, "{needs:?} {all}");
+            }
+        }
     }
 }

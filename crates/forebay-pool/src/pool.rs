@@ -311,11 +311,10 @@ impl<K: Connector> Shared<K> {
                 Came::Now => now,
                 Came::Before(since) => since,
             };
-            let (class, request) = (ask.class, ask.request.as_ref());
+            let class = ask.class;
             let asked = self.act(|state, actions| {
                 let identity = state.identity(&ask.identity);
-                let operation = ask.operation.as_ref();
-                let wanted = Wanted { identity, class, request, operation, came: *came };
+                let wanted = Wanted::of(ask, identity, *came);
                 match state.ledger.ask(&wanted, now, actions) {
                     Asked::Granted(id) => {
                         Verdict::Granted(id, state.hand_out(id, &self.connector, actions))

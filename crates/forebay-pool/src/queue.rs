@@ -12,7 +12,7 @@ use slotmap::SlotMap;
 
 use crate::class::ClassId;
 use crate::connect::ConnectFailure;
-use crate::operation::Operation;
+use crate::cost::CostId;
 use crate::pool::Refusal;
 use crate::slot::{ConnId, IdentityId, RequestId, WaiterId};
 
@@ -69,12 +69,34 @@ pub(crate) struct Waiter {
     pub(crate) identity: IdentityId,
     pub(crate) class: ClassId,
     pub(crate) request: Option<RequestId>,
-    pub(crate) operation: Option<Operation>,
+    pub(crate) cost: CostId,
+    /// The connection time that its caller declared.
+    pub(crate) declared: Option<Duration>,
+    /// Connections that its request needs at the same time, as far as declared.
+    pub(crate) needs: u32,
     pub(crate) level: Level,
     /// Its rank within its lane: when it came, or when its request was admitted.
     pub(crate) age: Instant,
     pub(crate) since: Instant,
     pub(crate) fate: Fate,
+}
+
+/// What a connection is wanted for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Work {
+    pub(crate) class: ClassId,
+    pub(crate) request: Option<RequestId>,
+    pub(crate) cost: CostId,
+    pub(crate) declared: Option<Duration>,
+    pub(crate) needs: u32,
+}
+
+impl Waiter {
+    /// What it waits for.
+    pub(crate) fn work(&self) -> Work {
+        let Self { class, request, cost, declared, needs, .. } = *self;
+        Work { class, request, cost, declared, needs }
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -109,6 +131,27 @@ impl Lanes {
     pub(crate) fn first(&self, class: ClassId) -> Option<(Level, WaiterId)> {
         let lanes = &self.lanes[class.index()];
         Level::ALL.into_iter().find_map(|level| Some((level, lanes[level.index()].head?)))
+    }
+
+    /// Those of `class` at `level`, the oldest first.
+    pub(crate) fn lane<'a>(
+        &self,
+        waiters: &'a SlotMap<WaiterId, Waiter>,
+        class: ClassId,
+        level: Level,
+    ) -> impl Iterator<Item = WaiterId> + use<'a> {
+        let head = self.lanes[class.index()][level.index()].head;
+        std::iter::successors(head, |id| links(waiters, *id).1)
+    }
+
+    /// The newest of `class` at `level`.
+    pub(crate) fn newest(&self, class: ClassId, level: Level) -> Option<WaiterId> {
+        self.lanes[class.index()][level.index()].tail
+    }
+
+    /// The oldest of `class` at `level`.
+    pub(crate) fn oldest(&self, class: ClassId, level: Level) -> Option<WaiterId> {
+        self.lanes[class.index()][level.index()].head
     }
 
     /// Everybody, lane by lane.

@@ -52,6 +52,11 @@ pub struct PoolSettings {
     pub opens_per_second: Option<u32>,
     /// Connects in flight at the most. Default: an eighth of the budget, 1 to 8.
     pub concurrent_opens: Option<u32>,
+    /// A connection on lease for longer is told of (C1). Default 15 s.
+    pub hold_limit: Duration,
+    /// Operations whose hold time is known to exceed this at its 95th percentile do not
+    /// borrow above their class's guarantee, where that policy is enforced. Default 1 s.
+    pub lend_max_hold: Duration,
     /// Seed of the jitter; the same seed replays the same decisions.
     pub seed: u64,
 }
@@ -74,6 +79,8 @@ impl PoolSettings {
             queue_factor: 2,
             opens_per_second: None,
             concurrent_opens: None,
+            hold_limit: Duration::from_secs(15),
+            lend_max_hold: Duration::from_secs(1),
             seed: forebay_seam::random::seed(),
         }
     }

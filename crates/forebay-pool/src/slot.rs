@@ -9,6 +9,7 @@ use std::time::Instant;
 use slotmap::new_key_type;
 
 use crate::class::ClassId;
+use crate::cost::CostId;
 use crate::deadlock::Activity;
 use crate::fair::Charge;
 
@@ -41,6 +42,27 @@ pub(crate) struct Lent {
     pub(crate) request: Option<RequestId>,
     pub(crate) activity: Activity,
     pub(crate) charge: Charge,
+    /// Under which its cost is learnt.
+    pub(crate) cost: CostId,
+    /// What it does now, where that was told.
+    pub(crate) does: Option<CostId>,
+    pub(crate) outcome: Outcome,
+    pub(crate) watch: Watch,
+}
+
+/// How the work on a lease went, where its owner said so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Outcome {
+    #[default]
+    Untold,
+    Failed,
+}
+
+/// Whether a lease that lasts long was told already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Watch {
+    Silent,
+    Told,
 }
 
 /// One connection.

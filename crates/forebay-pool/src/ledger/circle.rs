@@ -11,8 +11,7 @@ use crate::slot::{Slot, WaiterId};
 use super::{Action, Actions, Ledger};
 
 impl Ledger {
-    /// Fails the youngest of those that wait for each other here, until none do. Ends every
-    /// event that may have closed a circle.
+    /// Fails the youngest of those that wait for each other here, until none do.
     pub(super) fn untangle(&mut self, now: Instant, actions: &mut Actions) {
         while self.requests.suspects > 0
             && let Some(victim) = deadlock::find(&[self.census()])
@@ -61,12 +60,12 @@ impl Ledger {
             return;
         }
         let (class, request, since) = (waiter.class, waiter.request, waiter.since);
+        let feature = self.feature_name(waiter.cost);
         let held = request.map_or(0, |request| {
             let known = &self.requests.known[request];
             known.held.max(known.name.held())
         });
-        let feature = waiter.operation.as_ref().map(|operation| operation.feature().clone());
-        self.leave_line(id);
+        self.leave_line(id, now);
         let stats = &mut self.counters.classes[class.index()];
         stats.deadlocks += 1;
         stats.wait.record(now.saturating_duration_since(since));

@@ -5,13 +5,16 @@ use std::time::{Duration, Instant};
 use crate::class::ClassId;
 use crate::deadlock::Activity;
 use crate::fair::{Charge, Turn};
-use crate::queue::{Fate, Level};
-use crate::slot::{ConnId, IdentityId, Lent, RequestId, Slot, WaiterId};
+use crate::freshness::Order;
+use crate::queue::{Fate, Lanes, Level, Work};
+use crate::slot::{ConnId, IdentityId, Lent, Outcome, Slot, WaiterId, Watch};
 
 use super::{Action, Actions, Ledger};
 
-/// What a lease is expected to take before anything is known, seconds.
-const UNKNOWN_HOLD: f64 = 0.01;
+/// What a lease is expected to take before anything is known.
+const UNKNOWN_HOLD: Duration = Duration::from_millis(10);
+/// Waiters of a lane that are looked at for one that nothing holds back.
+pub(super) const LOOKED_AT: usize = 64;
 
 /// A waiter's claim, in the order in which claims are served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,29 +39,34 @@ enum Standing {
 }
 
 impl Ledger {
-    /// Lends `conn`, whose idle place was already taken away.
-    pub(super) fn lend(
-        &mut self,
-        conn: ConnId,
-        class: ClassId,
-        request: Option<RequestId>,
-        since: Instant,
-        now: Instant,
-    ) {
-        let stats = &mut self.counters.classes[class.index()];
+    /// Lends `conn`, whose idle place was already taken away, for `work` that came at `since`.
+    pub(super) fn lend(&mut self, conn: ConnId, work: Work, since: Instant, now: Instant) {
+        let Work { class, request, cost, declared, needs } = work;
         let charge = if self.seats.is_below_guarantee(class) {
             Charge::Free
         } else {
-            let expected = stats.hold_mean.unwrap_or(UNKNOWN_HOLD);
-            self.fair.charge(class, Duration::from_secs_f64(expected))
+            let expected = self.costs.estimate(cost, declared);
+            self.fair.charge(class, expected.map_or(UNKNOWN_HOLD, |expected| expected.mean))
         };
         self.seats.take(class);
+        let waited = now.saturating_duration_since(since);
+        let stats = &mut self.counters.classes[class.index()];
         stats.checkouts += 1;
-        stats.wait.record(now.saturating_duration_since(since));
-        let activity = Activity::Working;
-        let lent = Lent { class, since: now, request, activity, charge };
+        stats.wait.record(waited);
+        self.features.lent(cost.feature(), waited);
+        let lent = Lent {
+            class,
+            since: now,
+            request,
+            activity: Activity::Working,
+            charge,
+            cost,
+            does: None,
+            outcome: Outcome::Untold,
+            watch: Watch::Silent,
+        };
         self.conns[conn].slot = Slot::Leased(lent);
-        self.hold_for(lent, now);
+        self.hold_for(lent, needs, now);
     }
 
     /// Gives idle connections to those who wait, until nobody who may have one waits for
@@ -69,7 +77,7 @@ impl Ledger {
                 .queued
                 .iter()
                 .filter(|identity| !self.identities[**identity].idle.is_empty())
-                .filter_map(|identity| self.first_in_line(*identity))
+                .filter_map(|identity| self.first_in_line(*identity, now))
                 .min();
             let Some((claim, waiter)) = best else { return };
             if self.give_way(claim, self.waiters[waiter].identity, now, actions) {
@@ -84,21 +92,42 @@ impl Ledger {
     }
 
     fn grant(&mut self, id: WaiterId, conn: ConnId, now: Instant, actions: &mut Actions) {
-        self.dequeue(id);
+        self.dequeue(id, now);
         let waiter = &mut self.waiters[id];
         waiter.fate = Fate::Granted { conn };
-        let (class, request, since) = (waiter.class, waiter.request, waiter.since);
-        self.counters.classes[class.index()].waited += 1;
-        self.lend(conn, class, request, since, now);
+        let (work, since, level) = (waiter.work(), waiter.since, waiter.level);
+        self.counters.classes[work.class.index()].waited += 1;
+        self.note_continuation(work.class, level, since, now);
+        self.lend(conn, work, since, now);
         actions.push(Action::Wake(id));
     }
 
+    /// The first of `class` in `lanes` that nothing holds back.
+    fn next_of(&self, lanes: &Lanes, class: ClassId, now: Instant) -> Option<(Level, WaiterId)> {
+        if self.is_open(class) {
+            return lanes.first(class);
+        }
+        Level::ALL.into_iter().find_map(|level| {
+            if level == Level::New && self.order(class, now) == Order::NewestFirst {
+                let newest = lanes.newest(class, level)?;
+                return self.may_go(&self.waiters[newest]).then_some((level, newest));
+            }
+            let mut lane = lanes.lane(&self.waiters, class, level).take(LOOKED_AT);
+            let next = lane.find(|id| self.may_go(&self.waiters[*id]))?;
+            Some((level, next))
+        })
+    }
+
     /// The first waiter of `identity` that its class allows a connection.
-    pub(super) fn first_in_line(&self, identity: IdentityId) -> Option<(Claim, WaiterId)> {
+    pub(super) fn first_in_line(
+        &self,
+        identity: IdentityId,
+        now: Instant,
+    ) -> Option<(Claim, WaiterId)> {
         let lanes = &self.identities[identity].lanes;
         self.class_ids()
-            .filter_map(|class| Some((class, lanes.first(class)?)))
-            .filter(|(class, _)| self.seats.may_take(*class))
+            .filter(|class| self.seats.may_take(*class))
+            .filter_map(|class| Some((class, self.next_of(lanes, class, now)?)))
             .map(|(class, (level, waiter))| {
                 let (standing, turn) = match level {
                     _ if self.seats.is_below_guarantee(class) => {

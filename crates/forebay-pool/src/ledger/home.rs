@@ -38,12 +38,11 @@ impl Ledger {
         let lent = self.end_lease(id, now);
         let held = now.saturating_duration_since(lent.since);
         self.fair.settle(lent.class, lent.charge, held);
-        let stats = &mut self.counters.classes[lent.class.index()];
-        stats.hold.record(held);
-        let seconds = held.as_secs_f64();
-        stats.hold_mean = Some(stats.hold_mean.map_or(seconds, |m| m + 0.1 * (seconds - m)));
+        self.counters.classes[lent.class.index()].hold.record(held);
+        self.costs.learn(lent.cost, held, now);
+        self.features.returned(lent.cost.feature(), held);
         self.come_home(id, lent.class, condition, now, actions);
-        self.untangle(now, actions);
+        self.conclude(now, actions);
     }
 
     /// The request that a lease belonged to holds one less. The seat is still taken.
@@ -100,7 +99,7 @@ impl Ledger {
         self.discard(id, actions);
         self.dispatch(now, actions);
         self.open_more(now, actions);
-        self.untangle(now, actions);
+        self.conclude(now, actions);
     }
 
     /// A connect succeeded.
@@ -162,7 +161,7 @@ impl Ledger {
             actions.push(Action::Alarm(at));
         }
         self.open_more(now, actions);
-        self.untangle(now, actions);
+        self.conclude(now, actions);
     }
 
     /// A reset has ended: well, or with the connection closed.

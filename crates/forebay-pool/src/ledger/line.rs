@@ -3,12 +3,14 @@
 //! Always true: at most `queue_factor` times the seats that an AI class can get are *new
 //! requests* in its line, however many queries each has there; a waiter's rank only improves.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use crate::ask::{Ask, Attempt};
 use crate::class::{ClassId, Kind};
+use crate::cost::CostId;
 use crate::lease::Condition;
 use crate::operation::Operation;
-use crate::queue::{Fate, Level, Rejection, Waiter};
+use crate::queue::{Fate, Level, Rejection, Waiter, Work};
 use crate::request::Request;
 use crate::slot::{ConnId, IdentityId, RequestId, WaiterId};
 
@@ -29,7 +31,31 @@ pub(crate) struct Wanted<'a> {
     pub(crate) class: ClassId,
     pub(crate) request: Option<&'a Request>,
     pub(crate) operation: Option<&'a Operation>,
+    /// The connection time that it is declared to take.
+    pub(crate) cost: Option<Duration>,
+    pub(crate) attempt: Attempt,
+    /// Connections that the request needs at the same time, as far as declared.
+    pub(crate) needs: u32,
+    /// Its own, beside the class's.
+    pub(crate) deadline: Option<Instant>,
     pub(crate) came: Came,
+}
+
+impl<'a> Wanted<'a> {
+    /// What `ask` asks, as `identity`.
+    pub(crate) fn of<I>(ask: &'a Ask<I>, identity: IdentityId, came: Came) -> Self {
+        Self {
+            identity,
+            class: ask.class,
+            request: ask.request.as_ref(),
+            operation: ask.operation.as_ref(),
+            cost: ask.cost,
+            attempt: ask.attempt,
+            needs: ask.needs,
+            deadline: ask.deadline,
+            came,
+        }
+    }
 }
 
 /// When a caller came.
@@ -56,38 +82,66 @@ impl Ledger {
             Came::Now => now,
             Came::Before(since) => since,
         };
-        if self.seats.may_take(class)
+        let known = request.and_then(|request| self.requests.find(request));
+        let most = self.max_parallel(class);
+        let (level, age) = {
+            let held = request.map_or(0, Request::held);
+            self.requests.rank(known, held, most, since, now)
+        };
+        let cost = match wanted.operation {
+            Some(operation) => self.costs.find(class, operation, &mut self.features, now),
+            None => CostId::unnamed(class),
+        };
+        let (declared, needs) = (wanted.cost, wanted.needs);
+        let fate = Fate::Waiting { prev: None, next: None };
+        let mut waiter = Waiter {
+            identity,
+            class,
+            request: known,
+            cost,
+            declared,
+            needs,
+            level,
+            age,
+            since,
+            fate,
+        };
+        if let Came::Now = came
+            && let Some(rejection) = self.turn_away(&waiter, wanted, now)
+        {
+            return Asked::Rejected(rejection);
+        }
+        if self.may_take_now(&waiter)
             && let Some(conn) = self.identities[identity].idle.pop()
         {
             self.idle -= 1;
-            let request = request.and_then(|request| self.requests.know(request, now));
-            self.lend(conn, class, request, since, now);
+            let request = known.or_else(|| request.and_then(|r| self.requests.know(r, now)));
+            self.lend(conn, Work { request, ..waiter.work() }, since, now);
             return Asked::Granted(conn);
         }
         if let Some(rejection) = self.hopeless(identity, now) {
             self.counters.classes[class.index()].failed += 1;
             return Asked::Rejected(rejection);
         }
-        let known = request.and_then(|request| self.requests.find(request));
-        let held = request.map_or(0, Request::held);
-        let most = self.max_parallel(class);
-        let (level, age) = self.requests.rank(known, held, most, since, now);
         let named = known.filter(|id| self.requests.has_place(*id, most));
-        if level == Level::New && matches!(came, Came::Now) && !self.queue_has_room(class, named) {
-            self.counters.classes[class.index()].queue_full += 1;
-            return Asked::Rejected(Rejection::QueueFull { limit: self.queue_limit(class) });
+        if let (Level::New, Came::Now) = (level, came) {
+            if !self.queue_has_room(class, named) {
+                self.counters.classes[class.index()].queue_full += 1;
+                return Asked::Rejected(Rejection::QueueFull { limit: self.queue_limit(class) });
+            }
+            if let Some(rejection) = self.too_late(&waiter, wanted, now) {
+                return Asked::Rejected(rejection);
+            }
         }
-        let request = match known {
+        waiter.request = match known {
             Some(_) => named,
             None => request.and_then(|request| self.requests.know(request, now)),
         };
-        let fate = Fate::Waiting { prev: None, next: None };
-        let operation = wanted.operation.cloned();
-        let waiter = Waiter { identity, class, request, operation, level, age, since, fate };
         let waiter = self.waiters.insert(waiter);
-        self.enqueue(waiter);
+        self.enqueue(waiter, now);
+        self.watch_queue(class, level, now, actions);
         self.open_more(now, actions);
-        self.untangle(now, actions);
+        self.conclude(now, actions);
         Asked::Waiting(waiter)
     }
 
@@ -117,7 +171,7 @@ impl Ledger {
             || self.new_waits_already(request, class, None)
     }
 
-    pub(super) fn enqueue(&mut self, id: WaiterId) {
+    pub(super) fn enqueue(&mut self, id: WaiterId, now: Instant) {
         let Waiter { identity, class, level, request, .. } = self.waiters[id];
         let lanes = &mut self.identities[identity].lanes;
         if lanes.is_empty() {
@@ -126,6 +180,7 @@ impl Ledger {
         lanes.insert(&mut self.waiters, id);
         if level == Level::New && !self.new_waits_already(request, class, Some(id)) {
             self.new_waiting[class.index()] += 1;
+            self.freshness[class.index()].queue(self.new_waiting[class.index()], now);
         }
         if let Some(request) = request {
             self.requests.waits(request, id);
@@ -133,7 +188,7 @@ impl Ledger {
     }
 
     /// Takes `id` out of its lane and out of its request's list.
-    pub(super) fn dequeue(&mut self, id: WaiterId) {
+    pub(super) fn dequeue(&mut self, id: WaiterId, now: Instant) {
         let Waiter { identity, class, level, request, .. } = self.waiters[id];
         let lanes = &mut self.identities[identity].lanes;
         lanes.remove(&mut self.waiters, id);
@@ -142,15 +197,17 @@ impl Ledger {
         }
         if level == Level::New && !self.new_waits_already(request, class, Some(id)) {
             self.new_waiting[class.index()] -= 1;
+            self.freshness[class.index()].queue(self.new_waiting[class.index()], now);
         }
         if let Some(request) = request {
             self.requests.waits_no_more(request, id);
+            self.note_idle(request, now);
         }
     }
 
     /// `id` goes without a connection: nothing is kept of a request that never had one.
-    pub(super) fn leave_line(&mut self, id: WaiterId) {
-        self.dequeue(id);
+    pub(super) fn leave_line(&mut self, id: WaiterId, now: Instant) {
+        self.dequeue(id, now);
         if let Some(request) = self.waiters[id].request {
             self.requests.forget_unserved(request);
         }
@@ -186,7 +243,8 @@ impl Ledger {
         if !matches!(fate, Fate::Waiting { .. }) {
             return;
         }
-        self.leave_line(id);
+        let held_back = self.held_back(id);
+        self.leave_line(id, now);
         let stats = &mut self.counters.classes[class.index()];
         stats.wait.record(now.saturating_duration_since(since));
         let outage = self.opener.outage().filter(|_| self.identities[identity].live == 0);
@@ -197,11 +255,11 @@ impl Ledger {
             }
             None => {
                 stats.timed_out += 1;
-                Rejection::TimedOut
+                held_back.unwrap_or(Rejection::TimedOut)
             }
         };
         self.waiters[id].fate = Fate::Rejected(rejection);
-        self.untangle(now, actions);
+        self.conclude(now, actions);
     }
 
     /// The waiter left without hearing its fate. A connection that was set aside for it goes
@@ -211,7 +269,7 @@ impl Ledger {
         match *fate {
             Fate::Waiting { .. } => {
                 self.counters.classes[class.index()].abandoned += 1;
-                self.leave_line(id);
+                self.leave_line(id, now);
             }
             Fate::Granted { conn } => {
                 self.counters.classes[class.index()].abandoned += 1;
@@ -220,7 +278,7 @@ impl Ledger {
             Fate::Rejected(_) => {}
         }
         self.waiters.remove(id);
-        self.untangle(now, actions);
+        self.conclude(now, actions);
     }
 
     /// Nobody of `identity` gets anything.
@@ -232,7 +290,7 @@ impl Ledger {
         actions: &mut Actions,
     ) {
         for id in self.identities[identity].lanes.all(&self.waiters) {
-            self.leave_line(id);
+            self.leave_line(id, now);
             let waiter = &mut self.waiters[id];
             let stats = &mut self.counters.classes[waiter.class.index()];
             stats.failed += 1;

@@ -115,7 +115,7 @@ impl Ledger {
                 actions.push(Action::Alarm(until));
                 continue;
             }
-            let Some((claim, waiter)) = self.first_in_line(*id) else { continue };
+            let Some((claim, waiter)) = self.first_in_line(*id, now) else { continue };
             if identity.live > 0 && !self.is_worth_opening(waiter, now, actions) {
                 continue;
             }
@@ -130,9 +130,9 @@ impl Ledger {
     /// opens nothing (HikariCP, "Welcome to the jungle").
     fn is_worth_opening(&self, waiter: WaiterId, now: Instant, actions: &mut Actions) -> bool {
         let waiter = &self.waiters[waiter];
-        let stats = &self.counters.classes[waiter.class.index()];
         let taken = self.seats.classes[waiter.class.index()].taken;
-        let (Some(connect), Some(hold)) = (self.opener.connect_time(), stats.hold_mean) else {
+        let known = (self.opener.connect_time(), self.mean_hold(waiter.class));
+        let (Some(connect), Some(hold)) = known else {
             return true;
         };
         if taken == 0 {

@@ -5,24 +5,35 @@
 //! allows; what comes beyond is served as if it had no trace id, since trace ids are written
 //! by clients. Always true: a request is remembered while it holds or waits.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
 use std::time::{Duration, Instant};
 
 use slotmap::SlotMap;
 use smallvec::SmallVec;
 
+use crate::admission::Need;
 use crate::class::ClassId;
 use crate::deadlock::Activity;
+use crate::event::Event;
+use crate::feature::{FanOutJump, FeatureId, RequestFigures};
 use crate::queue::{Fate, Level};
 use crate::request::Request;
 use crate::slot::{ConnId, Lent, RequestId, Slot, WaiterId};
 
+use super::gate::BELIEVED;
 use super::{Actions, Ledger};
 
 /// How long an admitted request goes before new ones.
 const PRIORITY: Duration = Duration::from_secs(60);
 /// A request that used nothing for so long is forgotten.
 const FORGOTTEN: Duration = Duration::from_secs(60);
+/// A request that idles for less is not over, whatever such requests take.
+const SHORT: Duration = Duration::from_secs(1);
+/// Work that comes within this is taken as one request's, before anything is learnt.
+const TOGETHER: Duration = Duration::from_millis(100);
+/// A request that takes so many times what nearly all such requests take has had its turn.
+const LAVISH: u32 = 3;
 /// Requests remembered.
 const REQUESTS: usize = 65_536;
 
@@ -36,11 +47,61 @@ pub(super) struct Known {
     /// When it first got a connection.
     pub(super) admitted: Option<Instant>,
     pub(super) last_used: Instant,
+    /// Connections that it needs at the same time, declared or learnt.
+    pub(super) needs: u32,
+    /// What it is counted as while it is under way.
+    pub(super) counted: Option<(ClassId, Need)>,
+    /// Whether it is among those that will leave when they stay idle.
+    leaving: Leaving,
+    /// What it took since it began, or since it was last over.
+    figures: Figures,
+    /// The connection time after which it goes before nobody any more; learnt.
+    limit: Option<Duration>,
+}
+
+/// Whether a request is in the list of those that may be idle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leaving {
+    Listed,
+    No,
+}
+
+/// What a request took so far.
+#[derive(Debug, Clone, Copy)]
+struct Figures {
+    feature: FeatureId,
+    leases: u32,
+    used: Duration,
+    since: Instant,
+    peak: u32,
+    nested: u32,
+}
+
+impl Figures {
+    fn new(now: Instant) -> Self {
+        let feature = FeatureId::UNTAGGED;
+        Self { feature, leases: 0, used: Duration::ZERO, since: now, peak: 0, nested: 1 }
+    }
 }
 
 impl Known {
+    /// Whether it goes before new requests: for [`PRIORITY`], or where it is learnt what such
+    /// requests take, until it has taken three times as much as nearly all of them.
     fn has_priority(&self, now: Instant) -> bool {
-        self.admitted.is_some_and(|at| at + PRIORITY > now)
+        match (self.admitted, self.limit) {
+            (None, _) => false,
+            (Some(at), None) => at + PRIORITY > now,
+            (Some(_), Some(limit)) => self.figures.used <= limit,
+        }
+    }
+
+    /// Nothing is under way for it here.
+    fn is_idle(&self) -> bool {
+        self.held == 0 && self.waiting.is_empty()
+    }
+
+    fn is_nesting(&self) -> bool {
+        self.needs >= 2 && self.held > 0
     }
 
     /// All that it holds here is at rest: it can give it back only by going on.
@@ -59,16 +120,26 @@ pub(super) struct Requests {
     pub(super) known: SlotMap<RequestId, Known>,
     /// Requests that wait while all they hold is at rest: without them there is no circle.
     pub(super) suspects: u32,
+    /// Requests that hold a connection and need several at the same time.
+    pub(super) nesting: Vec<RequestId>,
+    /// When requests that are counted and idle may be counted no more, the earliest first.
+    leaving: BinaryHeap<Reverse<(Instant, RequestId)>>,
 }
 
 impl Requests {
     fn change(&mut self, id: RequestId, change: impl FnOnce(&mut Known)) -> &Known {
         let known = &mut self.known[id];
-        let was = known.is_suspect();
+        let was = (known.is_suspect(), known.is_nesting());
         change(known);
-        match (was, known.is_suspect()) {
+        let is = (known.is_suspect(), known.is_nesting());
+        match (was.0, is.0) {
             (false, true) => self.suspects += 1,
             (true, false) => self.suspects -= 1,
+            (false, false) | (true, true) => {}
+        }
+        match (was.1, is.1) {
+            (false, true) => self.nesting.push(id),
+            (true, false) => self.nesting.retain(|other| *other != id),
             (false, false) | (true, true) => {}
         }
         known
@@ -93,6 +164,11 @@ impl Requests {
             waiting: SmallVec::new(),
             admitted: None,
             last_used: now,
+            needs: 1,
+            counted: None,
+            leaving: Leaving::No,
+            figures: Figures::new(now),
+            limit: None,
         });
         self.ids.insert(request.clone(), id);
         Some(id)
@@ -158,11 +234,11 @@ impl Requests {
         }
     }
 
-    pub(super) fn forget_old(&mut self, now: Instant) {
+    fn forget_old(&mut self, now: Instant) {
         let ids = &mut self.ids;
         self.known.retain(|_, known| {
             let keep =
-                known.held > 0 || !known.waiting.is_empty() || known.last_used + FORGOTTEN > now;
+                !known.is_idle() || known.counted.is_some() || known.last_used + FORGOTTEN > now;
             if !keep {
                 ids.remove(&known.name);
             }
@@ -214,8 +290,8 @@ impl Ledger {
         lent.request = now_known;
         let after = *lent;
         self.let_go(before, now);
-        self.hold_for(after, now);
-        self.untangle(now, actions);
+        self.hold_for(after, 0, now);
+        self.conclude(now, actions);
     }
 
     /// The owner of a lease says what it does with it.
@@ -236,27 +312,57 @@ impl Ledger {
             Activity::Working => known.at_rest -= 1,
             Activity::AtRest => known.at_rest += 1,
         });
-        self.untangle(now, actions);
+        self.conclude(now, actions);
     }
 
     /// One of a request's leases ended, or turned out to be another's.
     pub(super) fn let_go(&mut self, lent: Lent, now: Instant) {
-        let Some(request) = lent.request else { return };
+        let Some(request) = lent.request else {
+            if self.counts_requests(lent.class) {
+                self.admission.leave(lent.class, Need::ONE);
+            }
+            return;
+        };
         self.requests.change(request, |known| {
             known.held -= 1;
             known.at_rest -= u32::from(lent.activity == Activity::AtRest);
             known.last_used = now;
+            known.figures.used += now.saturating_duration_since(lent.since);
         });
+        self.note_idle(request, now);
     }
 
     /// A request has one more lease.
-    pub(super) fn hold_for(&mut self, lent: Lent, now: Instant) {
-        let Some(request) = lent.request else { return };
+    pub(super) fn hold_for(&mut self, lent: Lent, declared: u32, now: Instant) {
+        let Some(request) = lent.request else {
+            if self.counts_requests(lent.class) {
+                self.admission.enter(lent.class, Need::ONE);
+            }
+            return;
+        };
+        if self.counts_requests(lent.class) && self.requests.known[request].counted.is_none() {
+            let need = self.need(lent.cost);
+            self.admission.enter(lent.class, need);
+            self.requests.known[request].counted = Some((lent.class, need));
+        }
+        let begins = self.requests.known[request].figures.leases == 0;
+        let learnt = begins.then(|| self.features.expected(lent.cost.feature())).flatten();
+        let needs = if begins { self.needs(declared, lent.cost) } else { declared };
         let known = self.requests.change(request, |known| {
+            if begins {
+                known.figures = Figures { feature: lent.cost.feature(), ..Figures::new(now) };
+                known.limit = learnt.filter(|e| e.worth >= BELIEVED).map(|e| e.used_p95 * LAVISH);
+            }
+            if known.is_at_rest() {
+                known.figures.nested = known.figures.nested.max(known.held + 1);
+            }
             known.held += 1;
             known.at_rest += u32::from(lent.activity == Activity::AtRest);
             known.last_used = now;
             known.admitted.get_or_insert(now);
+            known.needs = known.needs.max(needs);
+            known.figures.leases += 1;
+            known.figures.peak = known.figures.peak.max(known.held);
         });
         let admitted = known.admitted.unwrap_or(now);
         if known.held > 1 || known.waiting.is_empty() || !known.has_priority(now) {
@@ -265,19 +371,99 @@ impl Ledger {
         // It can free what it holds only by going on: its other operations wait no longer
         // behind those of requests that hold nothing.
         for waiter in known.waiting.clone() {
-            self.promote(waiter, admitted);
+            self.promote(waiter, admitted, now);
         }
     }
 
-    fn promote(&mut self, id: WaiterId, admitted: Instant) {
+    fn promote(&mut self, id: WaiterId, admitted: Instant, now: Instant) {
         let waiter = &self.waiters[id];
         if waiter.level == Level::Holder || !matches!(waiter.fate, Fate::Waiting { .. }) {
             return;
         }
-        self.dequeue(id);
+        self.dequeue(id, now);
         self.waiters[id].level = Level::Holder;
         self.waiters[id].age = admitted;
-        self.enqueue(id);
+        self.enqueue(id, now);
+    }
+
+    /// How long a request that is counted may be idle: twice what such requests stay, where
+    /// that is learnt; else as long as work of one client that comes together is one request.
+    fn patience(&self, request: RequestId) -> Duration {
+        let feature = self.requests.known[request].figures.feature;
+        let learnt = self.features.expected(feature).filter(|e| e.worth >= BELIEVED);
+        learnt.map_or(TOGETHER, |expected| (expected.residence * 2).clamp(TOGETHER, PRIORITY))
+    }
+
+    /// A request that is counted and has nothing under way any more may leave.
+    pub(super) fn note_idle(&mut self, request: RequestId, now: Instant) {
+        let known = &self.requests.known[request];
+        if known.is_idle() && known.counted.is_some() && known.leaving == Leaving::No {
+            let at = now + self.patience(request);
+            self.requests.known[request].leaving = Leaving::Listed;
+            self.requests.leaving.push(Reverse((at, request)));
+        }
+    }
+
+    /// Counts no more those that have been idle for long enough.
+    pub(super) fn leave_idle(&mut self, now: Instant) {
+        while let Some(Reverse((at, request))) = self.requests.leaving.peek().copied()
+            && at <= now
+        {
+            self.requests.leaving.pop();
+            let Some(known) = self.requests.known.get(request) else { continue };
+            let due = known.last_used + self.patience(request);
+            let is_idle = self.requests.known[request].is_idle();
+            let known = &mut self.requests.known[request];
+            if is_idle && due > now {
+                self.requests.leaving.push(Reverse((due, request)));
+                continue;
+            }
+            known.leaving = Leaving::No;
+            if is_idle && let Some((class, need)) = known.counted.take() {
+                self.admission.leave(class, need);
+            }
+        }
+    }
+
+    /// When the next may be counted no more.
+    pub(super) fn next_leave(&self) -> Option<Instant> {
+        self.requests.leaving.peek().map(|Reverse((at, _))| *at)
+    }
+
+    /// Learns what requests took that are over, and forgets those that are long over.
+    pub(super) fn close_requests(&mut self, now: Instant) {
+        let over: SmallVec<[RequestId; 8]> = self
+            .requests
+            .known
+            .iter()
+            .filter(|(_, known)| known.is_idle() && known.figures.leases > 0)
+            .map(|(id, _)| id)
+            .collect();
+        for id in over {
+            let learnt = self.features.expected(self.requests.known[id].figures.feature);
+            let learnt = learnt.filter(|e| e.worth >= BELIEVED);
+            let patience = learnt.map_or(FORGOTTEN, |e| (e.residence * 2).clamp(SHORT, FORGOTTEN));
+            let known = &mut self.requests.known[id];
+            if known.last_used + patience > now {
+                continue;
+            }
+            let figures = std::mem::replace(&mut known.figures, Figures::new(now));
+            let jump = self.features.request_over(
+                figures.feature,
+                &RequestFigures {
+                    leases: figures.leases,
+                    used: figures.used,
+                    residence: known.last_used.saturating_duration_since(figures.since),
+                    peak: figures.peak,
+                    nested: figures.nested,
+                },
+                now,
+            );
+            if let Some(FanOutJump { feature, before, now }) = jump {
+                self.tell(Event::FanOutJump { feature, before, now });
+            }
+        }
+        self.requests.forget_old(now);
     }
 
     /// How many operations of one request may wait under its name.

@@ -1,10 +1,13 @@
 //! What the ledger does without being asked: warming, probing, retiring, forgetting.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::class;
-use crate::slot::{ConnId, IdentityId, Slot};
+use crate::event::Event;
+use crate::slot::{ConnId, IdentityId, Slot, Watch};
 
+use super::gate::MOMENT;
 use super::{Action, Actions, Ledger};
 
 /// How often the ledger looks around while nothing else happens.
@@ -21,17 +24,27 @@ impl Ledger {
     /// Looks around; to be called again at the moment that is returned, or at an
     /// [`Action::Alarm`] before.
     pub(crate) fn tick(&mut self, now: Instant, actions: &mut Actions) -> Instant {
+        self.leave_idle(now);
         // Alarms may come every millisecond; what looks at everything comes each round.
         if self.next_round <= now {
             self.next_round = now + ROUND;
             self.retire(now, actions);
             self.probe_some(now, actions);
-            self.requests.forget_old(now);
+            self.admission.step();
+            self.close_requests(now);
+            self.watch_holds(now);
             self.forget_identities(now, actions);
         }
+        self.freshen(now, actions);
         self.dispatch(now, actions);
         self.keep_warm(now, actions);
         self.open_more(now, actions);
+        // Who is held back may go when others are counted no more.
+        if !self.queued.is_empty()
+            && let Some(at) = self.next_leave()
+        {
+            actions.push(Action::Alarm(at.max(now + MOMENT)));
+        }
         self.next_round
     }
 
@@ -136,6 +149,38 @@ impl Ledger {
             self.conns[id].slot = Slot::Probing { idle_since };
             self.probing += 1;
             actions.push(Action::Probe(id));
+        }
+    }
+
+    /// Tells of each lease that lasts longer than the hold limit, once.
+    fn watch_holds(&mut self, now: Instant) {
+        let limit = self.settings.hold_limit;
+        let long: Vec<_> = self
+            .conns
+            .iter()
+            .filter_map(|(id, conn)| match conn.slot {
+                Slot::Leased(lent) => Some((id, lent)),
+                Slot::Opening { .. }
+                | Slot::Idle { .. }
+                | Slot::Cleaning { .. }
+                | Slot::Probing { .. } => None,
+            })
+            .filter(|(_, lent)| lent.watch == Watch::Silent && lent.since + limit <= now)
+            .collect();
+        for (id, lent) in long {
+            self.counters.classes[lent.class.index()].long_holds += 1;
+            if let Slot::Leased(lent) = &mut self.conns[id].slot {
+                lent.watch = Watch::Told;
+            }
+            let operation = self.costs.operation(lent.does.unwrap_or(lent.cost));
+            let event = Event::LongHold {
+                class: self.class_name(lent.class),
+                feature: self.feature_name(lent.cost),
+                operation: operation.map(|operation| Arc::clone(operation.name())),
+                request: lent.request.map(|id| format!("{:?}", self.requests.known[id].name)),
+                held: now.saturating_duration_since(lent.since),
+            };
+            self.tell(event);
         }
     }
 

@@ -6,19 +6,30 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use crate::class::{ClassName, ClassSettings, Kind, Share};
+use crate::ask::Ask;
+use crate::class::{ClassId, ClassName, ClassSettings, Kind, Share};
 use crate::connect::FailureKind;
 use crate::deadlock::Activity;
 use crate::lease::Condition;
 use crate::ledger::Fitness;
+use crate::mode::Mode;
+use crate::operation::Operation;
 use crate::settings::{Budget, PoolSettings};
 
 use super::world::{Told, World, request};
 
+/// What an ask says besides.
+#[derive(Debug, Clone, Copy)]
+struct Work {
+    operation: u8,
+    cost: Option<u16>,
+    needs: u32,
+}
+
 /// One thing that may happen. An `Index` picks among what is there at that moment.
 #[derive(Debug, Clone)]
 enum Event {
-    Ask { identity: usize, class: u8, request: Option<u8> },
+    Ask { identity: usize, class: u8, request: Option<u8>, work: Work },
     Abandon(Index),
     Expire(Index),
     Take(Index),
@@ -49,8 +60,10 @@ fn event() -> impl Strategy<Value = Event> {
         Just(FailureKind::Busy),
         Just(FailureKind::Denied),
     ];
-    let asked = (0..3_usize, 0..3_u8, prop::option::of(0..5_u8))
-        .prop_map(|(identity, class, request)| Event::Ask { identity, class, request });
+    let work = (0..4_u8, prop::option::weighted(0.2, 0..3_000_u16), 0..3_u32)
+        .prop_map(|(operation, cost, needs)| Work { operation, cost, needs });
+    let asked = (0..3_usize, 0..3_u8, prop::option::of(0..5_u8), work)
+        .prop_map(|(identity, class, request, work)| Event::Ask { identity, class, request, work });
     prop_oneof![
         30 => asked,
         6 => pick().prop_map(Event::Abandon),
@@ -81,12 +94,20 @@ prop_compose! {
         core in any::<bool>(),
         guarantee in 0..4_u32,
         ceiling in prop::option::of(1..8_u32),
+        weight in 1..4_u32,
+        max_requests in prop::option::weighted(0.3, 1..6_u32),
+        max_parallel in 1..4_u32,
+        mode in prop_oneof![Just(Mode::Off), Just(Mode::Observe), Just(Mode::Enforce)],
     ) -> ClassSettings {
         ClassSettings {
             kind: if core { Kind::Core } else { Kind::Ai },
             guarantee: Share::Seats(guarantee),
             ceiling: ceiling.map(Share::Seats),
             checkout_timeout: Duration::from_secs(2),
+            weight,
+            max_requests,
+            max_parallel,
+            mode,
             ..ClassSettings::default()
         }
     }
@@ -132,8 +153,16 @@ prop_compose! {
 impl World {
     fn happens(&mut self, event: &Event) {
         match *event {
-            Event::Ask { identity, class, request: of } => {
-                self.ask(identity, class, of.map(request));
+            Event::Ask { identity, class, request: of, work } => {
+                let class = ClassId(class % self.classes);
+                let name = format!("operation {}", work.operation);
+                self.ask_for(Ask {
+                    request: of.map(request),
+                    operation: Some(Operation::new("feature", name)),
+                    cost: work.cost.map(|ms| Duration::from_millis(ms.into())),
+                    needs: work.needs,
+                    ..Ask::new(identity, class)
+                });
             }
             Event::Abandon(which) => {
                 if let Some(id) = chosen(which, self.callers.keys().copied()) {

@@ -7,12 +7,15 @@ use std::time::{Duration, Instant};
 
 use forebay_seam::time;
 
+use crate::ask::Ask;
 use crate::budget::ClassSeats;
 use crate::class::{ClassId, ClassName, ClassSettings, Kind, Share};
 use crate::connect::{ConnectFailure, FailureKind};
 use crate::deadlock::Activity;
+use crate::freshness::Order;
 use crate::lease::Condition;
 use crate::ledger::{Action, Actions, Asked, Came, Fitness, Ledger, Wanted};
+use crate::mode::Mode;
 use crate::queue::{Fate, Rejection};
 use crate::request::{Request, TraceId};
 use crate::settings::{Budget, PoolSettings};
@@ -35,6 +38,7 @@ pub(super) fn class(kind: Kind, guarantee: u32, ceiling: Option<u32>) -> ClassSe
         guarantee: Share::Seats(guarantee),
         ceiling: ceiling.map(Share::Seats),
         checkout_timeout: Duration::from_secs(5),
+        mode: Mode::Off,
         ..ClassSettings::default()
     }
 }
@@ -232,8 +236,12 @@ impl World {
             let rival = self.callers.get(&id).is_some_and(|c| c.told == Told::Nothing)
                 && matches!(other.fate, Fate::Waiting { .. })
                 && (other.identity, other.class) == (winner.identity, winner.class);
-            let overtaken = other.level == winner.level && other.age < winner.age;
-            assert!(!(rival && overtaken), "{other:?} was overtaken by {winner:?}");
+            let overtaken = rival
+                && other.level == winner.level
+                && other.age < winner.age
+                && self.ledger.order(winner.class, self.now) == Order::OldestFirst
+                && self.ledger.may_go(other);
+            assert!(!overtaken, "{other:?} was overtaken by {winner:?}");
         }
     }
 
@@ -279,25 +287,20 @@ impl World {
     }
 
     pub(super) fn ask(&mut self, identity: usize, class: u8, request: Option<Request>) -> Asked {
-        self.ask_as(identity, class, request, Came::Now)
+        self.ask_for(Ask { request, ..Ask::new(identity, ClassId(class % self.classes)) })
     }
 
-    fn ask_as(
-        &mut self,
-        identity: usize,
-        class: u8,
-        request: Option<Request>,
-        came: Came,
-    ) -> Asked {
-        let identity = self.identity(identity);
-        let class = ClassId(class % self.classes);
+    /// The same, for work that says more of itself.
+    pub(super) fn ask_for(&mut self, ask: Ask<usize>) -> Asked {
+        self.ask_as(ask, Came::Now)
+    }
+
+    fn ask_as(&mut self, ask: Ask<usize>, came: Came) -> Asked {
+        let identity = self.identity(ask.identity);
+        let class = ask.class;
         self.keeps_its_place = matches!(came, Came::Before(_));
         self.step_noting(
-            |ledger, now, actions| {
-                let request = request.as_ref();
-                let wanted = Wanted { identity, class, request, operation: None, came };
-                ledger.ask(&wanted, now, actions)
-            },
+            |ledger, now, actions| ledger.ask(&Wanted::of(&ask, identity, came), now, actions),
             |world, asked| match asked {
                 Asked::Granted(conn) => {
                     assert_eq!(world.leases.insert(*conn, class), None, "one owner at a time");
@@ -370,7 +373,7 @@ impl World {
         let identity = self.identities.iter().position(|i| *i == identity).unwrap();
         self.leases.remove(&conn);
         self.step(|ledger, now, actions| ledger.was_dead(conn, now, actions));
-        self.ask_as(identity, class.0, request, Came::Before(since))
+        self.ask_as(Ask { request, ..Ask::new(identity, class) }, Came::Before(since))
     }
 
     /// Connections in the hands of an owner.
@@ -457,6 +460,7 @@ impl World {
         self.alarm = None;
         let at = self.step(|ledger, now, actions| ledger.tick(now, actions));
         self.round = Some(at);
+        self.assert_nobody_is_held_back_for_nothing();
         assert!(at > self.now, "it looks around again later, not at once");
     }
 

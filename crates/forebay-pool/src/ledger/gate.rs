@@ -1,0 +1,305 @@
+//! What the policies of a class say to one who asks, and to one who waits: refused at once,
+//! held back until something changes, or nothing.
+//!
+//! Always true: only what is new is refused; a request that holds a connection is held back
+//! by nothing, and one that was admitted only by what it would do to others' guarantees.
+
+use std::time::{Duration, Instant};
+
+use crate::admission::{Fit, Need, Wait};
+use crate::class::ClassId;
+use crate::cost::CostId;
+use crate::freshness::Order;
+use crate::mode::Mode;
+use crate::nesting;
+use crate::policy::{Consequence, Policy};
+use crate::pool::Refusal;
+use crate::queue::{Fate, Level, Rejection, Waiter};
+use crate::slot::WaiterId;
+
+use super::line::Wanted;
+use super::{Action, Actions, Ledger};
+
+/// A continuation that waited longer than this waited long (the incident of DESIGN.md).
+const LONG_WAIT: Duration = Duration::from_millis(50);
+/// What is learnt of so many requests is believed.
+pub(super) const BELIEVED: f64 = 20.0;
+
+/// Why one who waits is passed over.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Obstacle {
+    Admission(Fit),
+    Lending,
+    Nesting,
+}
+
+impl Ledger {
+    /// Who asks now, and is told at once that it is no use.
+    pub(super) fn turn_away(
+        &mut self,
+        waiter: &Waiter,
+        wanted: &Wanted<'_>,
+        now: Instant,
+    ) -> Option<Rejection> {
+        self.leave_idle(now);
+        let class = waiter.class;
+        // What waits meanwhile is counted here, once; the dispatch only passes it over.
+        if self.policies[class.index()].is_on(Policy::Lending) && self.is_too_long_to_lend(waiter) {
+            self.policies[class.index()].decide(Policy::Lending);
+        }
+        if waiter.level != Level::New {
+            return None;
+        }
+        if self.policies[class.index()].is_on(Policy::Admission) && self.fit(waiter) != Fit::Fits {
+            self.policies[class.index()].decide(Policy::Admission);
+        }
+        let _ = wanted;
+        None
+    }
+
+    /// Who would wait beyond its deadline is told so.
+    pub(super) fn too_late(
+        &mut self,
+        waiter: &Waiter,
+        wanted: &Wanted<'_>,
+        now: Instant,
+    ) -> Option<Rejection> {
+        let class = waiter.class;
+        if !self.policies[class.index()].is_on(Policy::Deadline) {
+            return None;
+        }
+        let wait = self.expected_wait(class)?;
+        let latest = self.seats.deadline(class, waiter.since);
+        let latest = wanted.deadline.map_or(latest, |own| own.min(latest));
+        if now + wait <= latest {
+            return None;
+        }
+        match self.policies[class.index()].decide(Policy::Deadline) {
+            Consequence::Nothing => None,
+            Consequence::Act => Some(Rejection::Refused {
+                why: Refusal::Late { wait },
+                retry_after: Some(self.retry_after(class)),
+            }),
+        }
+    }
+
+    /// How long a newcomer of `class` would wait: the work ahead of it, by the connections
+    /// that the class can get. `None` before anything is known.
+    pub(crate) fn expected_wait(&self, class: ClassId) -> Option<Duration> {
+        let hold = self.costs.estimate(CostId::unnamed(class), None)?.mean;
+        let ahead: u32 = self.queued.iter().map(|i| self.identities[*i].lanes.waiting(class)).sum();
+        let reach = self.seats.reach(class);
+        // Until all those seats are taken nobody waits for work ahead.
+        if ahead == 0 && self.seats.may_take(class) {
+            return Some(Duration::ZERO);
+        }
+        Some(hold * (ahead + 1) / reach)
+    }
+
+    /// Does nothing hold back work of `class`, whatever it is?
+    pub(super) fn is_open(&self, class: ClassId) -> bool {
+        !self.gated[class.index()] && self.requests.nesting.is_empty()
+    }
+
+    /// May one who asks now have a connection at once, if there is one?
+    pub(super) fn may_take_now(&self, waiter: &Waiter) -> bool {
+        if !self.seats.may_take(waiter.class) {
+            return false;
+        }
+        if self.is_open(waiter.class) {
+            return true;
+        }
+        let is_first = waiter.level != Level::New || self.new_waiting[waiter.class.index()] == 0;
+        is_first && self.may_go(waiter)
+    }
+
+    /// Does nothing hold back this one?
+    pub(super) fn may_go(&self, waiter: &Waiter) -> bool {
+        self.obstacle(waiter).is_none()
+    }
+
+    /// What holds back `waiter`, of what is enforced.
+    fn obstacle(&self, waiter: &Waiter) -> Option<Obstacle> {
+        if waiter.level == Level::Holder {
+            return None;
+        }
+        let policies = &self.policies[waiter.class.index()];
+        if waiter.level == Level::New && policies.acts(Policy::Admission) {
+            let fit = self.fit(waiter);
+            if fit != Fit::Fits {
+                return Some(Obstacle::Admission(fit));
+            }
+        }
+        if policies.acts(Policy::Lending) && self.is_too_long_to_lend(waiter) {
+            return Some(Obstacle::Lending);
+        }
+        if !self.leaves_enough(waiter) {
+            return Some(Obstacle::Nesting);
+        }
+        None
+    }
+
+    /// Work that is known to hold long does not borrow: what it borrows could not be had
+    /// back soon. One connection it may always have.
+    fn is_too_long_to_lend(&self, waiter: &Waiter) -> bool {
+        let class = self.seats.classes[waiter.class.index()];
+        if waiter.level == Level::Holder || class.taken < class.limits.guarantee.max(1) {
+            return false;
+        }
+        let known = self.costs.estimate(waiter.cost, waiter.declared);
+        known.is_some_and(|estimate| estimate.p95 > self.settings.lend_max_hold)
+    }
+
+    /// Does the request of `waiter` fit in beside those under way?
+    fn fit(&self, waiter: &Waiter) -> Fit {
+        if waiter.request.is_some_and(|id| self.requests.known[id].counted.is_some()) {
+            return Fit::Fits;
+        }
+        let class = waiter.class;
+        let most = self.settings.classes[class.index()].1.max_requests;
+        let need = match waiter.request {
+            Some(_) => self.need(waiter.cost),
+            None => Need::ONE,
+        };
+        self.admission.fit(class, need, self.seats.reach(class), most)
+    }
+
+    /// What a request needs that begins with such work.
+    pub(super) fn need(&self, cost: CostId) -> Need {
+        let learnt = self.features.expected(cost.feature()).filter(|e| e.worth >= BELIEVED);
+        let Some(expected) = learnt else { return Need::ONE };
+        let (used, stays) = (expected.used.as_secs_f64(), expected.residence.as_secs_f64());
+        let peak = expected.peak.max(1.0);
+        let mean = if stays > 0.0 { (used / stays).min(peak) } else { peak };
+        Need { mean, peak }
+    }
+
+    /// Connections that the request of `waiter` needs at the same time, declared or learnt.
+    pub(super) fn needs(&self, declared: u32, cost: CostId) -> u32 {
+        let learnt = self.features.expected(cost.feature()).filter(|e| e.worth >= BELIEVED);
+        declared.max(learnt.map_or(1, |expected| expected.nested))
+    }
+
+    /// Can those who hold some and need more still finish, once `waiter` has one?
+    fn leaves_enough(&self, waiter: &Waiter) -> bool {
+        if self.requests.nesting.is_empty() {
+            return true;
+        }
+        let needs = self.needs(waiter.needs, waiter.cost);
+        if needs < 2 {
+            return true;
+        }
+        let class = &self.seats.classes[waiter.class.index()];
+        let all = (class.taken + self.seats.headroom(waiter.class)).min(class.limits.ceiling);
+        let others = self.requests.nesting.iter().map(|id| self.requests.known[*id].needs);
+        nesting::is_safe(all, others.chain([needs]))
+    }
+
+    /// Ends every event that may have closed a circle, or opened the gate for somebody.
+    pub(super) fn conclude(&mut self, now: Instant, actions: &mut Actions) {
+        self.untangle(now, actions);
+        if self.idle > 0 && !self.queued.is_empty() {
+            self.dispatch(now, actions);
+        }
+    }
+
+    /// In which order new requests of `class` are served.
+    pub(super) fn order(&self, class: ClassId, now: Instant) -> Order {
+        if self.policies[class.index()].acts(Policy::Freshness) {
+            self.freshness[class.index()].order(now)
+        } else {
+            Order::OldestFirst
+        }
+    }
+
+    /// Refuses the oldest of the classes whose queue has not emptied for long.
+    pub(super) fn freshen(&mut self, now: Instant, actions: &mut Actions) {
+        for class in self.class_ids() {
+            if !self.policies[class.index()].is_on(Policy::Freshness) {
+                continue;
+            }
+            while let Some((since, oldest)) = self.oldest_new(class) {
+                let fresh = &mut self.freshness[class.index()];
+                if !fresh.is_due(since, now) {
+                    actions.push(Action::Alarm(fresh.look_at(since).max(now + MOMENT)));
+                    break;
+                }
+                if self.policies[class.index()].decide(Policy::Freshness) == Consequence::Act {
+                    self.refuse_waiter(oldest, Refusal::Stale, now, actions);
+                }
+            }
+        }
+    }
+
+    /// A queue that has just begun is looked at again when its first may be too old.
+    pub(super) fn watch_queue(
+        &self,
+        class: ClassId,
+        level: Level,
+        now: Instant,
+        actions: &mut Actions,
+    ) {
+        let begins = level == Level::New && self.new_waiting[class.index()] == 1;
+        if begins && self.policies[class.index()].is_on(Policy::Freshness) {
+            actions.push(Action::Alarm(self.freshness[class.index()].look_at(now)));
+        }
+        if self.policies[class.index()].acts(Policy::Admission)
+            && let Some(at) = self.next_leave()
+        {
+            actions.push(Action::Alarm(at.max(now + MOMENT)));
+        }
+    }
+
+    fn oldest_new(&self, class: ClassId) -> Option<(Instant, WaiterId)> {
+        let lanes = self.queued.iter().map(|identity| &self.identities[*identity].lanes);
+        lanes
+            .filter_map(|lanes| lanes.oldest(class, Level::New))
+            .map(|id| (self.waiters[id].since, id))
+            .min()
+    }
+
+    /// Whoever waits is told by a policy that it will not be served.
+    fn refuse_waiter(&mut self, id: WaiterId, why: Refusal, now: Instant, actions: &mut Actions) {
+        let Waiter { class, since, .. } = self.waiters[id];
+        self.leave_line(id, now);
+        let retry_after = Some(self.retry_after(class));
+        let stats = &mut self.counters.classes[class.index()];
+        stats.wait.record(now.saturating_duration_since(since));
+        self.waiters[id].fate = Fate::Rejected(Rejection::Refused { why, retry_after });
+        actions.push(Action::Wake(id));
+    }
+
+    /// What `waiter` is told whose deadline passed while a policy held it back.
+    pub(super) fn held_back(&mut self, id: WaiterId) -> Option<Rejection> {
+        let waiter = &self.waiters[id];
+        let class = waiter.class;
+        let Some(Obstacle::Admission(fit)) = self.obstacle(waiter) else { return None };
+        let why = match fit {
+            Fit::Fits => return None,
+            Fit::Demand { demand } => Refusal::Demand { demand, reach: self.seats.reach(class) },
+            Fit::Requests { limit } => Refusal::Requests { limit },
+        };
+        Some(Rejection::Refused { why, retry_after: Some(self.retry_after(class)) })
+    }
+
+    pub(super) fn note_continuation(
+        &mut self,
+        class: ClassId,
+        level: Level,
+        since: Instant,
+        now: Instant,
+    ) {
+        if level == Level::Continuation {
+            let long = now.saturating_duration_since(since) > LONG_WAIT;
+            self.admission.continued(class, if long { Wait::Long } else { Wait::Short });
+        }
+    }
+
+    /// Whether requests of `class` are counted while they are under way.
+    pub(super) fn counts_requests(&self, class: ClassId) -> bool {
+        self.policies[class.index()].mode(Policy::Admission) > Mode::Off
+    }
+}
+
+/// A timer that rings at once would ring for ever.
+pub(super) const MOMENT: Duration = Duration::from_millis(1);
