@@ -155,6 +155,10 @@ impl DryPool {
             class: ask.class,
             request: ask.request.as_ref(),
             operation: ask.operation.as_ref(),
+            cost: ask.cost,
+            attempt: ask.attempt,
+            needs: ask.needs,
+            deadline: ask.deadline,
             came,
         };
         let mut actions = Actions::new();

@@ -37,7 +37,7 @@ fn every_table_has_its_place_and_every_place_its_table() {
 fn started_requests_first_stays_at_capacity_where_a_bounded_queue_of_queries_collapses() {
     let unit = tables::unit::play();
     for row in &unit.rows {
-        let [endless, bounded, started] = row.done();
+        let [endless, bounded, started, enforced] = row.done();
         let possible = row.load.min(1.0) * tables::unit::CAPACITY;
         assert!(started >= 0.95 * possible, "load {}: {started} of {possible}", row.load);
         if row.load > 1.0 {

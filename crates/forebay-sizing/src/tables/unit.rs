@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use forebay_pool::{ClassSettings, Kind};
+use forebay_pool::{ClassSettings, Kind, Mode};
 
 use crate::simulate::{
     Arrivals, Client, Figures, Naming, Queries, Scenario, Server, Stream, Times,
@@ -33,16 +33,19 @@ pub enum Policy {
     BoundedQueue,
     /// The same bound counts requests, and started requests go first.
     StartedFirst,
+    /// That, and every policy of the class enforced.
+    Enforced,
 }
 
 impl Policy {
     /// All of them, in the order of the table.
-    pub const ALL: [Self; 3] = [Self::EndlessQueue, Self::BoundedQueue, Self::StartedFirst];
+    pub const ALL: [Self; 4] =
+        [Self::EndlessQueue, Self::BoundedQueue, Self::StartedFirst, Self::Enforced];
 
     fn naming(self) -> Naming {
         match self {
             Self::EndlessQueue | Self::BoundedQueue => Naming::Unnamed,
-            Self::StartedFirst => Naming::ByTry,
+            Self::StartedFirst | Self::Enforced => Naming::ByTry,
         }
     }
 
@@ -50,9 +53,13 @@ impl Policy {
         let kind = match self {
             // Only AI classes have a bounded queue.
             Self::EndlessQueue => Kind::Core,
-            Self::BoundedQueue | Self::StartedFirst => Kind::Ai,
+            Self::BoundedQueue | Self::StartedFirst | Self::Enforced => Kind::Ai,
         };
-        ClassSettings { kind, checkout_timeout: seconds(5), ..plain_class() }
+        let mode = match self {
+            Self::EndlessQueue | Self::BoundedQueue | Self::StartedFirst => Mode::Off,
+            Self::Enforced => Mode::Enforce,
+        };
+        ClassSettings { kind, checkout_timeout: seconds(5), mode, ..plain_class() }
     }
 }
 
@@ -62,7 +69,7 @@ pub struct Row {
     /// Requests that come, over those that could be done.
     pub load: f64,
     /// What each policy came to, as [`Policy::ALL`].
-    pub figures: [Figures; 3],
+    pub figures: [Figures; 4],
 }
 
 /// The table.
@@ -106,7 +113,7 @@ fn scenario(policy: Policy, load: f64) -> Scenario {
 
 impl Row {
     /// Requests done a second, as [`Policy::ALL`].
-    pub fn done(&self) -> [f64; 3] {
+    pub fn done(&self) -> [f64; 4] {
         self.figures.each_ref().map(|f| rate(f.streams[0].completed, f.seconds))
     }
 }
@@ -119,16 +126,18 @@ impl Unit {
             "queries, no bound",
             "queries, bound 2x",
             "**started requests first**",
+            "**all policies**",
             "connection time wasted",
         ]);
         for row in &self.rows {
-            let [endless, bounded, started] = row.done();
+            let [endless, bounded, started, enforced] = row.done();
             let wasted = row.figures.each_ref().map(|f| percent(f.streams[0].wasted_part()));
             table.push([
                 format!("{:.1}", row.load),
                 format!("{endless:.1}"),
                 format!("{bounded:.1}"),
                 format!("**{started:.1}**"),
+                format!("**{enforced:.1}**"),
                 wasted.join(", "),
             ]);
         }
