@@ -105,7 +105,7 @@ fn scenario(policy: Policy, load: f64) -> Scenario {
             },
         }],
         length: seconds(150),
-        settle: seconds(30),
+        settle: seconds(90),
         slice: seconds(1),
         seed: 11,
     }
