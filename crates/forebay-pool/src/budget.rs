@@ -7,7 +7,7 @@
 use std::time::Instant;
 
 use crate::class::{self, ClassId, ClassSettings, Kind, Limits};
-use crate::settings::{Budget, PoolSettings};
+use crate::settings::PoolSettings;
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ClassSeats {
@@ -49,14 +49,7 @@ impl Seats {
     /// New limits for a destination that can take `capacity` in all, if that is known.
     pub(crate) fn resize(&mut self, settings: &PoolSettings, capacity: Option<u32>) {
         self.capacity = capacity;
-        self.budget = match (settings.budget, capacity) {
-            (Budget::Fixed(budget), _) => budget,
-            (Budget::OfCapacity { percent, .. }, Some(capacity)) => {
-                class::percent_of(capacity, percent)
-            }
-            (Budget::OfCapacity { until_known, .. }, None) => until_known,
-        }
-        .max(1);
+        self.budget = settings.budget.of(capacity);
         let capacity = capacity.unwrap_or(self.budget);
         self.ai_ceiling = class::ai_ceiling(self.budget, capacity, settings.ai_share);
         let limits = class::resolve(&self.settings, self.budget, self.ai_ceiling);

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::class::ClassName;
+use crate::forecast::Advice;
 
 /// Events that wait to be told; what happens beyond is counted only.
 pub(crate) const KEPT: usize = 64;
@@ -80,6 +81,23 @@ pub enum Event {
     Up,
     /// Its connections died with it: all that were opened before are replaced.
     Renewed,
+    /// A window of the timetable began, or the last one ended: then there is no budget.
+    Window {
+        /// Connections.
+        budget: Option<u32>,
+    },
+    /// Demand asks for another budget than before, whether it may have it or not.
+    Advised {
+        /// Which budget, and why.
+        #[serde(flatten)]
+        advice: Advice,
+    },
+    /// The destination shows that it bears no more than a part of what is wanted, whether
+    /// that counts or not; without a budget it bears all again.
+    Borne {
+        /// Connections.
+        budget: Option<u32>,
+    },
     /// The budget changed.
     Resized {
         /// Connections, before.

@@ -7,8 +7,9 @@
 //! Its rooms: `line` (asking, waiting, leaving), `dispatch` (who is next), `gate` (what policies
 //! say to one who asks), `circle` (requests that wait for each other), `home` (what
 //! becomes of a connection that comes home, or never came), `opening` (when one more is
-//! opened, and for whom), `requests` (what is known of each request), `upkeep` (what is done
-//! without being asked), `picture` (the snapshot).
+//! opened, and for whom), `requests` (what is known of each request), `sizing` (another
+//! budget while it is used), `upkeep` (what is done without being asked), `picture` (the
+//! snapshot).
 //!
 //! Always true after each event:
 //! - a connection is in exactly one state, and there are never more than the budget allowed;
@@ -24,6 +25,7 @@ mod line;
 mod opening;
 mod picture;
 mod requests;
+mod sizing;
 mod upkeep;
 
 #[cfg(test)]
@@ -46,7 +48,7 @@ use crate::feature::Features;
 use crate::freshness::Freshness;
 use crate::policy::{Policies, Policy};
 use crate::queue::{Lanes, Waiter};
-use crate::settings::PoolSettings;
+use crate::settings::{Budget, PoolSettings};
 use crate::slot::{Conn, ConnId, IdentityId, Slot, WaiterId};
 use crate::stats::{Closed, Spread};
 use crate::target::Opener;
@@ -135,7 +137,11 @@ struct Counters {
 
 #[derive(Clone)]
 pub(crate) struct Ledger {
+    /// With the budget that counts now.
     settings: PoolSettings,
+    configured: Budget,
+    /// Counts in place of the configured budget.
+    wanted: Option<u32>,
     seats: Seats,
     fair: Fair,
     policies: Vec<Policies>,
@@ -175,6 +181,8 @@ impl Ledger {
         let seats = Seats::new(&settings);
         let classes = settings.classes.len();
         Self {
+            configured: settings.budget,
+            wanted: None,
             opener: Opener::new(&settings, seats.budget, now),
             dice: Dice::new(settings.seed),
             seats,
@@ -218,17 +226,6 @@ impl Ledger {
             warm: false,
             denied: None,
         })
-    }
-
-    /// The destination says what it can take in all.
-    pub(crate) fn resize(&mut self, capacity: u32, now: Instant, actions: &mut Actions) {
-        self.seats.resize(&self.settings, Some(capacity));
-        self.opener.resize(&self.settings, self.seats.budget);
-        self.close_surplus(actions);
-        self.dispatch(now, actions);
-        self.keep_warm(now, actions);
-        self.open_more(now, actions);
-        self.conclude(now, actions);
     }
 
     /// No more leases. What is idle is closed, what is lent when it comes home.
@@ -298,7 +295,7 @@ impl Ledger {
     }
 
     /// Keeps `event` for those who listen.
-    fn tell(&mut self, event: Event) {
+    pub(crate) fn tell(&mut self, event: Event) {
         if self.events.len() < event::KEPT {
             self.events.push(event);
         }
@@ -317,7 +314,7 @@ impl Ledger {
         u32::try_from(self.conns.len()).unwrap_or(u32::MAX)
     }
 
-    fn class_ids(&self) -> impl Iterator<Item = ClassId> + use<> {
+    pub(crate) fn class_ids(&self) -> impl Iterator<Item = ClassId> + use<> {
         let count = u8::try_from(self.settings.classes.len()).unwrap_or(u8::MAX);
         (0..count).map(ClassId)
     }

@@ -9,16 +9,20 @@
 mod company;
 mod errand;
 mod error;
+mod names;
+mod patience;
+#[cfg(test)]
+mod tests;
 mod ticket;
 
-use std::collections::HashMap;
+use std::borrow::Borrow;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use forebay_seam::sync::Mutex;
+use forebay_seam::sync::{Mutex, MutexGuard};
 use forebay_seam::task::Spawner;
 use forebay_seam::time;
 use slotmap::SecondaryMap;
@@ -36,9 +40,12 @@ use crate::roster::Roster;
 use crate::settings::PoolSettings;
 use crate::slot::{ConnId, IdentityId, WaiterId};
 use crate::stats::{IdentitySnapshot, Snapshot};
+use crate::wishes::{Seen, Wishes};
 
 use errand::Errand;
 pub use error::{CheckoutError, Refusal};
+use names::{NameHash, NameHasher, Names};
+use patience::Waiting;
 use ticket::{Outcome, Ticket};
 
 /// Events kept for a slow reader before it misses the oldest.
@@ -62,12 +69,16 @@ pub(crate) struct Shared<K: Connector> {
     names: Vec<ClassName>,
     destination: Arc<str>,
     timings: Timings,
+    hasher: NameHasher,
     state: Mutex<State<K>>,
     alarm: Notify,
     emptied: Notify,
     events: broadcast::Sender<Told>,
     roster: OnceLock<Arc<Roster>>,
 }
+
+/// Reads the wall clock.
+type WallClock = fn() -> SystemTime;
 
 #[derive(Clone, Copy)]
 struct Timings {
@@ -77,11 +88,12 @@ struct Timings {
 
 struct State<K: Connector> {
     ledger: Ledger,
+    wishes: Wishes,
+    wall: WallClock,
     /// Connections at rest and those set aside for a waiter; leased ones are their owners'.
     connections: SecondaryMap<ConnId, K::Connection>,
-    wakers: SecondaryMap<WaiterId, Waker>,
-    identities: HashMap<K::Identity, IdentityId>,
-    identity_names: SecondaryMap<IdentityId, K::Identity>,
+    waiting: Waiting,
+    names: Names<K::Identity>,
     next_alarm: Option<Instant>,
     /// What the last connect said when it failed, so that it is logged once.
     last_failure: Option<String>,
@@ -106,19 +118,27 @@ impl<K: Connector> Pool<K> {
     /// # Panics
     /// Outside a runtime, or without a class in `settings`.
     pub fn new(connector: K, settings: PoolSettings) -> Self {
+        Self::with_wall_clock(connector, settings, time::wall_now)
+    }
+
+    fn with_wall_clock(connector: K, settings: PoolSettings, wall: WallClock) -> Self {
         assert!(!settings.classes.is_empty(), "a pool has at least one class");
+        let hasher = NameHasher::default();
+        let now = time::now();
         let shared = Arc::new(Shared {
             connector,
             spawner: Spawner::current(),
             names: settings.classes.iter().map(|(name, _)| name.clone()).collect(),
             destination: Arc::clone(&settings.name),
             timings: Timings { connect: settings.connect_timeout, reset: settings.reset_timeout },
+            hasher: hasher.clone(),
             state: Mutex::new(State {
-                ledger: Ledger::new(settings, time::now()),
+                waiting: Waiting::new(settings.classes.len()),
+                wishes: Wishes::new(&settings, now),
+                wall,
+                ledger: Ledger::new(settings, now),
                 connections: SecondaryMap::new(),
-                wakers: SecondaryMap::new(),
-                identities: HashMap::new(),
-                identity_names: SecondaryMap::new(),
+                names: Names::new(hasher),
                 next_alarm: None,
                 last_failure: None,
             }),
@@ -151,8 +171,9 @@ impl<K: Connector> Pool<K> {
     pub fn warm_up(&self, identities: impl IntoIterator<Item = K::Identity>) {
         let now = time::now();
         for identity in identities {
+            let hash = self.shared.hasher.hash(&identity);
             self.shared.act(|state, actions| {
-                let id = state.identity(&identity);
+                let id = state.identity(hash, &identity);
                 state.ledger.warm_up(id, now, actions);
             });
         }
@@ -165,7 +186,19 @@ impl<K: Connector> Pool<K> {
         self.shared.act(|state, actions| state.ledger.resize(capacity, now, actions));
     }
 
-    /// Waits for a connection, at most until the class's checkout timeout.
+    /// Sets the budget by hand, as far as the capacity goes; `None`: what is configured, the
+    /// timetable and demand count again. No lease is broken: idle connections above a
+    /// smaller budget are closed at once, leased ones when they come home.
+    pub fn set_budget(&self, budget: Option<u32>) {
+        let now = time::now();
+        self.shared.act(|state, actions| {
+            state.wishes.set_by_hand(budget);
+            state.grant_wishes(now, actions);
+        });
+    }
+
+    /// Waits for a connection, at most until the class's checkout timeout. Whoever asks for
+    /// the same again and again keeps its `ask` and lends it.
     ///
     /// # Errors
     /// Why there is none, and when to try again.
@@ -173,10 +206,14 @@ impl<K: Connector> Pool<K> {
     /// # Cancel safety
     /// Dropped at any await point, its place in the queue is free at once, and a connection
     /// that was already set aside goes to the next in line.
-    pub async fn checkout(&self, ask: Ask<K::Identity>) -> Result<Lease<K>, CheckoutError> {
+    pub async fn checkout(
+        &self,
+        ask: impl Borrow<Ask<K::Identity>>,
+    ) -> Result<Lease<K>, CheckoutError> {
+        let ask = ask.borrow();
         let mut came = Came::Now;
         loop {
-            let answer = poll_fn(|cx| Poll::Ready(self.shared.ask(&ask, &mut came, cx))).await?;
+            let answer = poll_fn(|cx| Poll::Ready(self.shared.ask(ask, &mut came, cx))).await?;
             match answer {
                 Answer::Lease(lease) => return Ok(lease),
                 Answer::Wait(ticket) => match ticket.wait().await? {
@@ -191,13 +228,14 @@ impl<K: Connector> Pool<K> {
     pub fn snapshot(&self) -> Snapshot {
         let state = self.shared.state.lock();
         let mut snapshot = state.ledger.snapshot();
+        snapshot.wanted = state.wishes.snapshot(snapshot.wanted.configured);
         snapshot.identities = state
             .ledger
             .count_identities()
             .into_iter()
             .filter_map(|(id, count)| {
                 Some(IdentitySnapshot {
-                    identity: state.identity_names.get(id)?.to_string(),
+                    identity: state.names.name(id)?.to_string(),
                     leased: count.leased,
                     idle: count.idle,
                     opening: count.opening,
@@ -255,9 +293,9 @@ async fn look_around<K: Connector>(pool: Weak<Shared<K>>) {
     }
 }
 
-enum Answer<K: Connector> {
+enum Answer<'p, K: Connector> {
     Lease(Lease<K>),
-    Wait(Ticket<K>),
+    Wait(Ticket<'p, K>),
 }
 
 impl<K: Connector> Shared<K> {
@@ -266,18 +304,34 @@ impl<K: Connector> Shared<K> {
         let mut actions = Actions::new();
         let mut state = self.state.lock();
         let result = decide(&mut state, &mut actions);
-        if actions.is_empty() && !state.ledger.is_closing() && !state.ledger.has_events() {
-            return result;
+        // Almost always there is nothing to do, or one caller to wake.
+        match actions.as_slice() {
+            _ if state.ledger.is_closing() || state.ledger.has_events() => {
+                self.carry_out_all(state, &actions);
+            }
+            [] => {}
+            [Action::Wake(waiter)] => {
+                let waker = state.waiting.leave(*waiter);
+                drop(state);
+                if let Some(waker) = waker {
+                    waker.wake();
+                }
+            }
+            actions => self.carry_out_all(state, actions),
         }
+        result
+    }
+
+    #[inline(never)]
+    fn carry_out_all(self: &Arc<Self>, mut state: MutexGuard<'_, State<K>>, actions: &[Action]) {
         let mut chores = Chores::new();
-        state.prepare(&actions, &mut chores);
+        state.prepare(actions, &mut chores);
         let events = state.ledger.take_events();
         drop(state);
         self.announce(events);
         for chore in chores {
             self.carry_out(chore);
         }
-        result
     }
 
     fn carry_out(self: &Arc<Self>, chore: Chore<K>) {
@@ -299,12 +353,13 @@ impl<K: Connector> Shared<K> {
     }
 
     /// Asks once; a caller that has to wait is registered by the same decision.
-    fn ask(
-        self: &Arc<Self>,
-        ask: &Ask<K::Identity>,
+    fn ask<'p>(
+        self: &'p Arc<Self>,
+        ask: &'p Ask<K::Identity>,
         came: &mut Came,
         cx: &Context<'_>,
-    ) -> Result<Answer<K>, CheckoutError> {
+    ) -> Result<Answer<'p, K>, CheckoutError> {
+        let hash = self.hasher.hash(&ask.identity);
         loop {
             let now = time::now();
             let since = match *came {
@@ -313,15 +368,15 @@ impl<K: Connector> Shared<K> {
             };
             let class = ask.class;
             let asked = self.act(|state, actions| {
-                let identity = state.identity(&ask.identity);
+                let identity = state.identity(hash, &ask.identity);
                 let wanted = Wanted::of(ask, identity, *came);
                 match state.ledger.ask(&wanted, now, actions) {
                     Asked::Granted(id) => {
                         Verdict::Granted(id, state.hand_out(id, &self.connector, actions))
                     }
                     Asked::Waiting(id) => {
-                        state.wakers.insert(id, cx.waker().clone());
-                        Verdict::Waiting(id, state.ledger.deadline(class, since))
+                        state.waits(id, class, since, cx.waker().clone(), actions);
+                        Verdict::Waiting(id)
                     }
                     Asked::Rejected(why) => {
                         Verdict::Rejected(state.explain(self, class, why, since, now))
@@ -337,11 +392,9 @@ impl<K: Connector> Shared<K> {
                     return Ok(Answer::Lease(lease));
                 }
                 Verdict::Granted(_, None) => {}
-                Verdict::Waiting(waiter, latest) => {
-                    let deadline = ask.deadline.map_or(latest, |own| own.min(latest));
-                    let request = ask.request.clone();
-                    let ticket =
-                        Ticket::new(Arc::clone(self), waiter, class, request, since, deadline);
+                Verdict::Waiting(waiter) => {
+                    let request = ask.request.as_ref();
+                    let ticket = Ticket::new(self, waiter, class, request, since, ask.deadline);
                     return Ok(Answer::Wait(ticket));
                 }
                 Verdict::Rejected(error) => return Err(error),
@@ -371,15 +424,28 @@ impl<K: Connector> Shared<K> {
 /// What the ledger said to one who asked, with the connection if there was one.
 enum Verdict<C> {
     Granted(ConnId, Option<C>),
-    Waiting(WaiterId, Instant),
+    Waiting(WaiterId),
     Rejected(CheckoutError),
 }
 
 impl<K: Connector> State<K> {
-    /// Ticks the ledger; returns when to do so again. Alarms that it sets while ticking are
-    /// part of that answer: ringing them would wake the one who is awake.
+    /// Ticks the ledger and tells those whose patience is over; returns when to do so again.
+    /// Alarms that it sets while ticking are part of that answer: ringing them would wake the
+    /// one who is awake.
     fn look_around(&mut self, now: Instant, actions: &mut Actions) -> Instant {
+        self.look_at_wishes(now, actions);
         let mut at = self.ledger.tick(now, actions);
+        for class in self.ledger.class_ids() {
+            for (waiter, since) in self.waiting.longest(class) {
+                let deadline = self.ledger.deadline(class, since);
+                if deadline > now {
+                    at = at.min(deadline);
+                    break;
+                }
+                self.ledger.expire(waiter, now, actions);
+                actions.push(Action::Wake(waiter));
+            }
+        }
         actions.retain(|action| match action {
             Action::Alarm(earlier) => {
                 at = at.min(*earlier);
@@ -392,14 +458,50 @@ impl<K: Connector> State<K> {
         at
     }
 
-    fn identity(&mut self, identity: &K::Identity) -> IdentityId {
-        if let Some(id) = self.identities.get(identity) {
-            return *id;
+    /// Who wishes for which budget by now? It is given at once.
+    fn look_at_wishes(&mut self, now: Instant, actions: &mut Actions) {
+        if !self.wishes.is_due(now) {
+            return;
+        }
+        let seen = Seen {
+            demand: self.ledger.demand(),
+            configured: self.ledger.configured_budget(),
+            warm: self.ledger.configured_warmth(),
+        };
+        for news in self.wishes.look(seen, (self.wall)(), now) {
+            self.ledger.tell(news);
+        }
+        self.grant_wishes(now, actions);
+    }
+
+    fn grant_wishes(&mut self, now: Instant, actions: &mut Actions) {
+        let wanted = self.wishes.budget(self.ledger.configured_budget());
+        self.ledger.set_budget(wanted, now, actions);
+    }
+
+    fn identity(&mut self, hash: NameHash, identity: &K::Identity) -> IdentityId {
+        if let Some(id) = self.names.number(hash, identity) {
+            return id;
         }
         let id = self.ledger.introduce();
-        self.identities.insert(identity.clone(), id);
-        self.identity_names.insert(id, identity.clone());
+        self.names.insert(id, hash, identity);
         id
+    }
+
+    /// `waiter` waits, at most as long as its class allows: the pool's own clock looks.
+    fn waits(
+        &mut self,
+        waiter: WaiterId,
+        class: ClassId,
+        since: Instant,
+        waker: Waker,
+        actions: &mut Actions,
+    ) {
+        self.waiting.enter(waiter, class, since, waker);
+        let deadline = self.ledger.deadline(class, since);
+        if self.next_alarm.is_none_or(|next| deadline < next) {
+            actions.push(Action::Alarm(deadline));
+        }
     }
 
     /// Takes a lent connection out of the pool's hands; `None` if it had died at rest.
@@ -414,14 +516,6 @@ impl<K: Connector> State<K> {
             return None;
         }
         self.connections.remove(id)
-    }
-
-    /// The task to be woken for `waiter`; returns the one it replaces.
-    fn register(&mut self, waiter: WaiterId, waker: &Waker) -> Option<Waker> {
-        match self.wakers.get(waiter) {
-            Some(known) if known.will_wake(waker) => None,
-            _ => self.wakers.insert(waiter, waker.clone()),
-        }
     }
 
     fn put_back(
@@ -440,12 +534,12 @@ impl<K: Connector> State<K> {
     }
 
     /// Turns actions into chores that need no lock.
-    fn prepare(&mut self, actions: &Actions, chores: &mut Chores<K>) {
+    fn prepare(&mut self, actions: &[Action], chores: &mut Chores<K>) {
         for action in actions {
             let chore = match *action {
-                Action::Wake(waiter) => self.wakers.remove(waiter).map(Chore::Wake),
+                Action::Wake(waiter) => self.waiting.leave(waiter).map(Chore::Wake),
                 Action::Open(id, identity) => {
-                    self.identity_names.get(identity).map(|name| Chore::Open(id, name.clone()))
+                    self.names.name(identity).map(|name| Chore::Open(id, name.clone()))
                 }
                 Action::Close(id) => self.connections.remove(id).map(Chore::Close),
                 Action::Reset(id) => self.connections.remove(id).map(|c| Chore::Reset(id, c)),
@@ -456,9 +550,7 @@ impl<K: Connector> State<K> {
                 }
                 Action::Alarm(_) => None,
                 Action::Forget(id) => {
-                    if let Some(name) = self.identity_names.remove(id) {
-                        self.identities.remove(&name);
-                    }
+                    self.names.remove(id);
                     None
                 }
             };

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::class::{ClassName, ClassSettings};
+use crate::class::{self, ClassName, ClassSettings};
+use crate::mode::Mode;
+use crate::timetable::Timetable;
 
 /// How many connections a destination may have from us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +21,21 @@ pub enum Budget {
     },
 }
 
+impl Budget {
+    /// So many connections, where the destination can take `capacity` in all, if that is
+    /// known; at least one.
+    pub(crate) fn of(self, capacity: Option<u32>) -> u32 {
+        match (self, capacity) {
+            (Self::Fixed(budget), _) => budget,
+            (Self::OfCapacity { percent, .. }, Some(capacity)) => {
+                class::percent_of(capacity, percent)
+            }
+            (Self::OfCapacity { until_known, .. }, None) => until_known,
+        }
+        .max(1)
+    }
+}
+
 /// Everything that can be set for one pool.
 #[derive(Debug, Clone)]
 pub struct PoolSettings {
@@ -26,6 +43,14 @@ pub struct PoolSettings {
     pub name: Arc<str>,
     /// Connections we may hold there.
     pub budget: Budget,
+    /// Windows with budgets of their own. Default: none.
+    pub timetable: Timetable,
+    /// Whether the budget follows observed demand, between what is kept warm and the largest
+    /// budget that is configured. Default: observe.
+    pub forecast: Mode,
+    /// Whether the budget shrinks while the destination shows that it bears less. Default:
+    /// off.
+    pub evidence: Mode,
     /// Percent of the destination's real capacity that all AI classes may have together.
     pub ai_share: u8,
     /// The workload classes. Never empty.
@@ -67,6 +92,9 @@ impl PoolSettings {
         Self {
             name: name.into(),
             budget,
+            timetable: Timetable::default(),
+            forecast: Mode::Observe,
+            evidence: Mode::Off,
             ai_share: 35,
             classes: ClassSettings::defaults(),
             idle_ttl: Duration::from_secs(45),

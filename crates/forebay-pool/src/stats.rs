@@ -4,11 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::class::{ClassName, Kind};
 pub use crate::feature::{Buckets, FanOutJump, FeatureSnapshot, Figure};
+pub use crate::forecast::{Advice, Because};
 
 /// Upper bounds of the wait buckets, in seconds.
 pub const WAIT_BUCKETS: [f64; 13] =
@@ -17,28 +17,58 @@ pub const WAIT_BUCKETS: [f64; 13] =
 pub const HOLD_BUCKETS: [f64; 13] =
     [0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 15.0, 30.0, 60.0];
 
-/// How times are spread: exact counters for buckets, percentiles within 1 %.
+/// Between a power of two and the next there are this many slots, as a power of two: what is
+/// counted in one slot differs by 1/32 at the most.
+const PRECISION: u32 = 5;
+/// Each slot below this holds one value; above, the slots of each power of two.
+const EXACT: u32 = 1 << (PRECISION + 1);
+/// The longest time that is told apart, in microseconds: an hour.
+const LONGEST: u32 = 3_600_000_000;
+
+/// How times are spread: counts in slots of microseconds that widen with the time
+/// (log-linear, as HdrHistogram's). Percentiles are within 1.6 %.
 #[derive(Clone)]
 pub struct Spread {
-    micros: Histogram<u64>,
+    slots: Box<[u64]>,
+    count: u64,
     total: Duration,
+    longest: Duration,
 }
 
 impl Default for Spread {
     fn default() -> Self {
         Self {
-            micros: Histogram::new_with_bounds(1, 3_600_000_000, 2).expect("1 µs to 1 h, 2 digits"),
+            slots: vec![0; slot(LONGEST) + 1].into(),
+            count: 0,
             total: Duration::ZERO,
+            longest: Duration::ZERO,
         }
     }
+}
+
+/// The slot in which `micros` is counted: its highest bits, and how many follow them.
+fn slot(micros: u32) -> usize {
+    let shift = (micros | (EXACT >> 1)).ilog2() - PRECISION;
+    ((shift << PRECISION) + (micros >> shift)) as usize
+}
+
+/// The lowest and the highest time counted in `slot`, in microseconds.
+fn range(slot: usize) -> (u64, u64) {
+    let slot = slot as u64;
+    let shift = (slot >> PRECISION).saturating_sub(1);
+    let lowest = (slot - (shift << PRECISION)) << shift;
+    (lowest, lowest + (1 << shift) - 1)
 }
 
 impl Spread {
     /// Counts one `duration`; above an hour it counts as an hour.
     pub fn record(&mut self, duration: Duration) {
-        self.micros
-            .saturating_record(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX).max(1));
-        self.total += duration;
+        let micros = duration.as_secs().saturating_mul(1_000_000);
+        let micros = micros.saturating_add(duration.subsec_micros().into());
+        self.slots[slot(u32::try_from(micros).unwrap_or(LONGEST).min(LONGEST))] += 1;
+        self.count += 1;
+        self.total = self.total.saturating_add(duration);
+        self.longest = self.longest.max(duration);
     }
 
     /// What was counted so far, in the buckets `bounds` (upper bounds, in seconds).
@@ -48,35 +78,48 @@ impl Spread {
         reason = "bounds are constants between 100 µs and a minute"
     )]
     pub fn snapshot(&self, bounds: &[f64]) -> SpreadSnapshot {
-        let quantile =
-            |q: f64| Duration::from_micros(self.micros.value_at_quantile(q)).as_secs_f64();
-        let empty = self.micros.is_empty();
-        let at = |q: f64| if empty { 0.0 } else { quantile(q) };
-        // One pass over what was recorded. A slot of the histogram may span a bound: its
-        // lowest value decides, so that nothing is counted on both sides.
-        let mut recorded = self.micros.iter_recorded().peekable();
+        // One pass over what was recorded. A slot may span a bound: its lowest value decides,
+        // so that nothing is counted on both sides.
+        let mut recorded = self.recorded().peekable();
         let mut below = 0;
         let buckets = bounds
             .iter()
             .map(|bound| {
                 let to = (bound * 1e6) as u64;
-                while let Some(slot) = recorded
-                    .next_if(|slot| self.micros.lowest_equivalent(slot.value_iterated_to()) <= to)
-                {
-                    below += slot.count_at_value();
+                while let Some((_, count)) = recorded.next_if(|(slot, _)| range(*slot).0 <= to) {
+                    below += count;
                 }
                 (*bound, below)
             })
             .collect();
         SpreadSnapshot {
-            count: self.micros.len(),
+            count: self.count,
             sum: self.total.as_secs_f64(),
-            p50: at(0.50),
-            p95: at(0.95),
-            p99: at(0.99),
-            max: if empty { 0.0 } else { Duration::from_micros(self.micros.max()).as_secs_f64() },
+            p50: self.percentile(50),
+            p95: self.percentile(95),
+            p99: self.percentile(99),
+            max: self.longest.as_secs_f64(),
             buckets,
         }
+    }
+
+    /// Slots in which something was counted, and how much.
+    fn recorded(&self) -> impl Iterator<Item = (usize, u64)> {
+        self.slots.iter().copied().enumerate().filter(|(_, count)| *count > 0)
+    }
+
+    /// The time that `percent` of all did not exceed: the middle of its slot, in seconds; 0
+    /// if there was none.
+    fn percentile(&self, percent: u64) -> f64 {
+        let rank = (u128::from(self.count) * u128::from(percent)).div_ceil(100);
+        let mut below = 0;
+        let slot = self.recorded().find(|(_, count)| {
+            below += u128::from(*count);
+            below >= rank
+        });
+        let Some((slot, _)) = slot else { return 0.0 };
+        let (lowest, highest) = range(slot);
+        Duration::from_micros(lowest.midpoint(highest)).min(self.longest).as_secs_f64()
     }
 }
 
@@ -176,6 +219,22 @@ pub struct Closed {
     pub surplus: u64,
 }
 
+/// Who wants which budget.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct WantedSnapshot {
+    /// Connections, as configured.
+    pub configured: u32,
+    /// Set by a person, in place of all others.
+    pub by_hand: Option<u32>,
+    /// Of the window of the timetable that is open.
+    pub window: Option<u32>,
+    /// What demand asks for, whether it may act or not.
+    pub advice: Option<Advice>,
+    /// What the destination bears, where that is less than is wanted, whether it counts or
+    /// not.
+    pub borne: Option<u32>,
+}
+
 /// One pool at one moment.
 #[derive(Debug, Clone, Serialize)]
 pub struct Snapshot {
@@ -185,6 +244,8 @@ pub struct Snapshot {
     pub health: Health,
     /// Connections we may hold there.
     pub budget: u32,
+    /// Who wants which budget.
+    pub wanted: WantedSnapshot,
     /// What it says it can take, once known.
     pub capacity: Option<u32>,
     /// What all AI classes may have together.
@@ -230,6 +291,49 @@ mod tests {
             assert!(seen.buckets.windows(2).all(|pair| pair[0].1 <= pair[1].1));
             assert_eq!(seen.buckets.last().map(|(_, count)| *count), Some(seen.count));
         }
+    }
+
+    #[test]
+    fn slots_follow_each_other_without_gap_and_widen_by_a_thirty_second_at_most() {
+        let mut next = 0;
+        for place in 0..=slot(LONGEST) {
+            let (lowest, highest) = range(place);
+            assert_eq!(lowest, next, "slot {place}");
+            for micros in [lowest, highest] {
+                assert_eq!(slot(u32::try_from(micros).unwrap()), place, "{micros} µs");
+            }
+            assert!((highest - lowest) * 32 <= lowest, "{lowest}..={highest}");
+            next = highest + 1;
+        }
+        assert!(next > u64::from(LONGEST));
+    }
+
+    #[test]
+    fn percentiles_are_near_whatever_the_scale() {
+        for unit in [Duration::from_micros(1), Duration::from_micros(333), Duration::from_secs(3)] {
+            let mut spread = Spread::default();
+            for number in 1..=1_000 {
+                spread.record(unit * number);
+            }
+            let seen = spread.snapshot(&WAIT_BUCKETS);
+            for (said, exact) in [(seen.p50, 500), (seen.p95, 950), (seen.p99, 990)] {
+                let exact = (unit * exact).as_secs_f64();
+                assert!((said / exact - 1.0).abs() < 0.016, "{said} for {exact}");
+            }
+            assert_eq!((seen.count, seen.max), (1_000, (unit * 1_000).as_secs_f64()));
+            assert_eq!(seen.sum, (unit * 500_500).as_secs_f64());
+        }
+    }
+
+    #[test]
+    fn times_beyond_the_scale_are_counted_in_its_last_slot() {
+        let mut spread = Spread::default();
+        for time in [Duration::MAX, Duration::from_secs(4_000), Duration::ZERO] {
+            spread.record(time);
+        }
+        let seen = spread.snapshot(&WAIT_BUCKETS);
+        assert_eq!((seen.count, seen.buckets[0].1), (3, 1));
+        assert!((3_500.0..3_700.0).contains(&seen.p50), "{}", seen.p50);
     }
 
     #[test]

@@ -2,15 +2,24 @@
 //! destination that does not answer, so that the pool itself never causes a storm.
 //!
 //! Asks no clock. Always true: at most `concurrent` connects are in flight, and opens in any
-//! interval `t` are at most `rate · t + concurrent`.
+//! interval `t` are at most `rate · t + concurrent`; jitter only ever puts an open off.
+//!
+//! The breaker of the destination is here too: closed, it lets connects pass at the pace;
+//! open, none until its pause is over; half-open, one, whose end decides. After an outage
+//! the number in flight doubles with each success, and what may be lent grows in steps.
 
 use std::time::{Duration, Instant};
 
 use forebay_seam::random::Dice;
 
+use crate::class;
 use crate::connect::{ConnectFailure, FailureKind};
 use crate::settings::PoolSettings;
 use crate::stats::Health;
+
+mod record;
+
+use record::Record;
 
 /// Failed connects in a row after which waiting is pointless: callers are told at once.
 const BREAKER: u32 = 5;
@@ -19,6 +28,12 @@ const BACKOFF_MOST: Duration = Duration::from_secs(10);
 const ROUNDING: Duration = Duration::from_micros(1);
 /// A busy server is asked again after this.
 const BUSY_PAUSE: Duration = Duration::from_secs(1);
+/// Gaps between opens that follow each other at the pace, as parts of `1 / rate`: pools that
+/// were started together do not stay in step.
+const JITTER: std::ops::Range<f64> = 0.8..1.2;
+/// After an outage so much of the budget, in percent, may be lent until so long after the
+/// first connect that succeeded.
+const RAMP: [(u8, Duration); 2] = [(25, Duration::from_secs(5)), (50, Duration::from_secs(10))];
 
 /// May one more connection be opened?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,15 +45,35 @@ pub(crate) enum Pace {
     WhenOneEnds,
 }
 
+/// Where the way back from an outage stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Recovery {
+    /// There is none to come back from.
+    Whole,
+    /// It has given up; the next success begins the way back.
+    Due,
+    /// On the way back since this first success.
+    Since(Instant),
+}
+
 #[derive(Debug, Clone)]
 pub(crate) struct Opener {
+    /// Connects in flight at the most.
     pub(crate) concurrent: u32,
+    /// Opens a second at the most.
     pub(crate) rate: f64,
+    /// Connects in flight that are trusted now: halved by a failure, doubled by a success.
+    trusted: u32,
     in_flight: u32,
     tokens: f64,
     refilled: Instant,
+    /// The jitter of the last open: none before this.
+    spaced: Option<Instant>,
+    /// Connects that failed in a row; at least [`BREAKER`] while it has given up.
     failures: u32,
+    record: Record,
     not_before: Option<Instant>,
+    recovery: Recovery,
     health: Health,
     last_failure: Option<ConnectFailure>,
     /// How long connecting takes, smoothed, seconds.
@@ -50,11 +85,15 @@ impl Opener {
         let mut opener = Self {
             concurrent: 1,
             rate: 1.0,
+            trusted: u32::MAX,
             in_flight: 0,
             tokens: 0.0,
             refilled: now,
+            spaced: None,
             failures: 0,
+            record: Record::default(),
             not_before: None,
+            recovery: Recovery::Whole,
             health: Health::Unknown,
             last_failure: None,
             connect_time: None,
@@ -64,10 +103,15 @@ impl Opener {
         opener
     }
 
-    /// The pace for a budget of another size.
+    /// The pace for a budget of another size: `clamp(budget / 8, 1, 8)` in flight and
+    /// `max(4, budget / 2)` a second, unless they are set.
     pub(crate) fn resize(&mut self, settings: &PoolSettings, budget: u32) {
+        let before = self.concurrent;
         self.concurrent = settings.concurrent_opens.unwrap_or((budget / 8).clamp(1, 8)).max(1);
         self.rate = f64::from(settings.opens_per_second.unwrap_or((budget / 2).max(4)).max(1));
+        if self.trusted >= before {
+            self.trusted = self.concurrent;
+        }
     }
 
     pub(crate) fn pace(&mut self, now: Instant) -> Pace {
@@ -77,34 +121,54 @@ impl Opener {
             return Pace::At(at);
         }
         // A destination that failed is tried by one connect at a time until it answers.
-        let concurrent = if self.failures > 0 { 1 } else { self.concurrent };
+        let concurrent = if self.failures > 0 { 1 } else { self.trusted.min(self.concurrent) };
         if self.in_flight >= concurrent {
             return Pace::WhenOneEnds;
         }
         let gained = now.saturating_duration_since(self.refilled).as_secs_f64() * self.rate;
         self.tokens = (self.tokens + gained).min(f64::from(self.concurrent));
         self.refilled = now;
+        let spaced = self.spaced.filter(|at| *at > now);
         if self.tokens >= 1.0 {
-            return Pace::Now;
+            return spaced.map_or(Pace::Now, Pace::At);
         }
         // A little later than the sum says: a timer that rings too early rings twice.
         let missing = Duration::from_secs_f64((1.0 - self.tokens) / self.rate) + ROUNDING;
-        Pace::At(now + missing.max(Duration::from_millis(1)))
+        let at = now + missing.max(Duration::from_millis(1));
+        Pace::At(spaced.map_or(at, |spaced| spaced.max(at)))
     }
 
-    pub(crate) fn begin(&mut self) {
+    /// One more is being opened. A burst that was saved up is spent at once; what follows at
+    /// the pace is spaced with jitter.
+    pub(crate) fn begin(&mut self, now: Instant, dice: &mut Dice) {
         self.in_flight += 1;
         self.tokens -= 1.0;
+        let gap = Duration::from_secs_f64(dice.between(JITTER) / self.rate);
+        self.spaced = (self.tokens < 1.0).then(|| now + gap);
     }
 
-    pub(crate) fn succeeded(&mut self, took: Duration) {
+    pub(crate) fn succeeded(&mut self, took: Duration, now: Instant) {
         self.in_flight -= 1;
-        self.failures = 0;
+        self.answered(now);
         self.not_before = None;
         self.health = Health::Up;
         self.last_failure = None;
+        if self.recovery == Recovery::Due {
+            self.recovery = Recovery::Since(now);
+        }
         let took = took.as_secs_f64();
         self.connect_time = Some(self.connect_time.map_or(took, |mean| mean + 0.2 * (took - mean)));
+    }
+
+    /// The destination said something: it is there.
+    fn answered(&mut self, now: Instant) {
+        if self.gave_up() {
+            // What came before belongs to the outage that is over.
+            self.record = Record::default();
+        }
+        self.failures = 0;
+        self.record.succeeded(now);
+        self.trusted = self.trusted.saturating_mul(2).min(self.concurrent);
     }
 
     /// Full jitter: `U(0, min(10 s, 100 ms · 2ⁿ))` ("Exponential Backoff And Jitter", AWS
@@ -113,7 +177,15 @@ impl Opener {
         self.in_flight -= 1;
         match failure.kind {
             FailureKind::Unreachable => {
-                self.failures += 1;
+                self.failures = self.failures.saturating_add(1);
+                self.record.failed(now);
+                self.trusted = (self.trusted / 2).max(1);
+                if self.record.is_bad(now) {
+                    self.failures = self.failures.max(BREAKER);
+                }
+                if self.gave_up() {
+                    self.recovery = Recovery::Due;
+                }
                 let most = BACKOFF_BASE
                     .saturating_mul(1 << self.failures.saturating_sub(1).min(10))
                     .min(BACKOFF_MOST);
@@ -121,16 +193,40 @@ impl Opener {
                 self.not_before = Some(now + pause);
                 self.health = Health::Down;
             }
+            // It is full, which is another thing than away: a pause, and fewer at a time.
             FailureKind::Busy => {
+                self.answered(now);
+                self.trusted = (self.trusted / 2).max(1);
                 self.not_before = Some(now + BUSY_PAUSE.mul_f64(dice.between(0.8..1.2)));
                 self.health = Health::Busy;
             }
+            // An answer about one identity, which the ledger does not ask again for a while.
             FailureKind::Denied => {
-                self.failures = 0;
+                self.answered(now);
                 self.health = Health::Up;
             }
         }
         self.last_failure = Some(failure.clone());
+    }
+
+    /// Of `budget`, what may be lent now: all of it, but after an outage 25 % at first, 50 %
+    /// after 5 s and 100 % after 10 s, so that those who were turned away do not come back as
+    /// one herd.
+    pub(crate) fn ramp(&self, budget: u32, now: Instant) -> u32 {
+        match self.ramp_step(now) {
+            Some((percent, _)) => class::percent_of(budget, percent).max(1),
+            None => budget,
+        }
+    }
+
+    /// When [`Self::ramp`] says something else; `None` when all may be lent.
+    pub(crate) fn next_ramp(&self, now: Instant) -> Option<Instant> {
+        self.ramp_step(now).map(|(_, until)| until)
+    }
+
+    fn ramp_step(&self, now: Instant) -> Option<(u8, Instant)> {
+        let Recovery::Since(since) = self.recovery else { return None };
+        RAMP.into_iter().map(|(percent, after)| (percent, since + after)).find(|(_, at)| *at > now)
     }
 
     /// Nobody answered for so long that callers without a connection are told at once,
@@ -168,76 +264,4 @@ impl Opener {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io;
-
-    use forebay_seam::time;
-
-    use super::*;
-    use crate::settings::Budget;
-
-    fn opener(budget: u32) -> (Opener, Instant) {
-        let now = time::now();
-        (Opener::new(&PoolSettings::new("t", Budget::Fixed(budget)), budget, now), now)
-    }
-
-    fn refused() -> ConnectFailure {
-        ConnectFailure::new(
-            FailureKind::Unreachable,
-            io::Error::from(io::ErrorKind::ConnectionRefused),
-        )
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn opens_are_bounded_by_rate_and_by_those_in_flight() {
-        let (mut opener, start) = opener(80);
-        let mut opened = 0_u32;
-        for ms in 0..2_000 {
-            let now = start + Duration::from_millis(ms);
-            while opener.pace(now) == Pace::Now {
-                opener.begin();
-                opened += 1;
-                assert!(opener.in_flight <= 8);
-                opener.succeeded(Duration::from_millis(1));
-            }
-            let most = 40.0 * f64::from(u32::try_from(ms).unwrap()) / 1000.0 + 8.0;
-            assert!(f64::from(opened) <= most + 1e-6, "{opened} opens after {ms} ms");
-        }
-        assert!(opened > 80, "the pace is a limit, not a stop: {opened}");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn failures_back_off_and_one_success_ends_it() {
-        let (mut opener, mut now) = opener(80);
-        let mut dice = Dice::new(1);
-        for n in 1..=8 {
-            while let Pace::At(at) = opener.pace(now) {
-                now = at;
-            }
-            opener.begin();
-            let alone = opener.pace(now) == Pace::WhenOneEnds;
-            assert!(n == 1 || alone, "one at a time while it is down");
-            opener.failed(&refused(), now, &mut dice);
-            assert_eq!(opener.gave_up(), n >= 5);
-            assert!(opener.not_before().unwrap() <= now + BACKOFF_MOST);
-        }
-        assert!(opener.is_broken(now));
-        now += BACKOFF_MOST;
-        assert!(!opener.is_broken(now), "the next attempt may be waited for");
-        opener.begin();
-        opener.succeeded(Duration::from_millis(5));
-        assert_eq!(opener.health(), Health::Up);
-        assert!(opener.outage().is_none());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_busy_server_is_not_a_dead_one() {
-        let (mut opener, now) = opener(80);
-        opener.begin();
-        let full = ConnectFailure::new(FailureKind::Busy, io::Error::other("53300"));
-        opener.failed(&full, now, &mut Dice::new(1));
-        assert_eq!(opener.health(), Health::Busy);
-        assert!(opener.outage().is_none() && !opener.gave_up());
-        assert!(matches!(opener.pace(now), Pace::At(_)));
-    }
-}
+mod tests;

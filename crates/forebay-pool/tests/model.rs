@@ -108,6 +108,7 @@ fn pool(budget: u32, weather: Weather) -> Pool<Server> {
         guarantee: Share::Seats(guarantee),
         ceiling: None,
         checkout_timeout: Duration::from_secs(2),
+        ..ClassSettings::default()
     };
     let settings = PoolSettings {
         ai_share: 100,

@@ -148,3 +148,9 @@ mod model {
 pub fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
 }
+
+/// The present moment of the wall clock, which people set and which jumps: for what happens
+/// by the calendar, never for deciding how long to wait.
+pub fn wall_now() -> SystemTime {
+    SystemTime::now()
+}

@@ -108,7 +108,7 @@ impl Ledger {
             unreachable!("only what is opening can be opened");
         };
         let took = now.saturating_duration_since(since);
-        self.opener.succeeded(took);
+        self.opener.succeeded(took, now);
         self.counters.opened += 1;
         self.counters.connect.record(took);
         self.opening -= 1;

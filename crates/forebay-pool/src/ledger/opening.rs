@@ -183,7 +183,7 @@ impl Ledger {
         let id = self.conns.insert(Conn { identity, expires, slot });
         self.identities[identity].opening += 1;
         self.opening += 1;
-        self.opener.begin();
+        self.opener.begin(now, &mut self.dice);
         actions.push(Action::Open(id, identity));
     }
 

@@ -3,7 +3,7 @@
 use slotmap::SecondaryMap;
 
 use crate::slot::{IdentityId, Slot};
-use crate::stats::{ClassSnapshot, HOLD_BUCKETS, Snapshot, WAIT_BUCKETS};
+use crate::stats::{ClassSnapshot, HOLD_BUCKETS, Snapshot, WAIT_BUCKETS, WantedSnapshot};
 
 use super::Ledger;
 
@@ -48,6 +48,13 @@ impl Ledger {
             destination: self.settings.name.clone(),
             health: self.opener.health(),
             budget: self.seats.budget,
+            wanted: WantedSnapshot {
+                configured: self.configured_budget(),
+                by_hand: None,
+                window: None,
+                advice: None,
+                borne: None,
+            },
             capacity: self.seats.capacity,
             ai_ceiling: self.seats.ai_ceiling,
             leased: self.seats.taken - self.cleaning,

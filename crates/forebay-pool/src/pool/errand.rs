@@ -95,7 +95,12 @@ impl<K: Connector> Errand<K> {
                     state.connections.insert(self.conn, connection);
                     state.ledger.opened(self.conn, now, actions);
                 }
-                Err(failure) => state.ledger.open_failed(self.conn, failure, now, actions),
+                Err(failure) => {
+                    if failure.kind == FailureKind::Busy {
+                        state.wishes.was_busy();
+                    }
+                    state.ledger.open_failed(self.conn, failure, now, actions);
+                }
             }
             news
         })

@@ -18,14 +18,15 @@ use crate::slot::WaiterId;
 use super::{CheckoutError, Shared};
 
 /// A place in the queue; dropped, it is free.
-pub(super) struct Ticket<K: Connector> {
-    pool: Arc<Shared<K>>,
+pub(super) struct Ticket<'p, K: Connector> {
+    pool: &'p Arc<Shared<K>>,
     /// `None` once its fate was heard.
     waiter: Option<WaiterId>,
     class: ClassId,
-    request: Option<Request>,
+    request: Option<&'p Request>,
     since: Instant,
-    deadline: Instant,
+    /// Its caller's own deadline; that of its class is the pool's clock to watch.
+    deadline: Option<Instant>,
 }
 
 /// What the end of a wait brought.
@@ -35,22 +36,23 @@ pub(super) enum Outcome<K: Connector> {
     WasDead,
 }
 
-impl<K: Connector> Ticket<K> {
+impl<'p, K: Connector> Ticket<'p, K> {
     pub(super) fn new(
-        pool: Arc<Shared<K>>,
+        pool: &'p Arc<Shared<K>>,
         waiter: WaiterId,
         class: ClassId,
-        request: Option<Request>,
+        request: Option<&'p Request>,
         since: Instant,
-        deadline: Instant,
+        deadline: Option<Instant>,
     ) -> Self {
         Self { pool, waiter: Some(waiter), class, request, since, deadline }
     }
 
     /// Waits until its fate is decided, at most until its deadline. The task that polls was
-    /// registered when the ticket was drawn, so the first poll only arms the timer.
+    /// registered when the ticket was drawn, so the first poll only arms the timer, if its
+    /// caller needs one.
     pub(super) async fn wait(mut self) -> Result<Outcome<K>, CheckoutError> {
-        let mut timer = pin!(time::sleep_until(self.deadline));
+        let mut timer = pin!(self.deadline.map(time::sleep_until));
         let mut look = Look::AtTheClock;
         poll_fn(|cx| {
             if let Look::AtTheQueue = look
@@ -59,12 +61,16 @@ impl<K: Connector> Ticket<K> {
                 return Poll::Ready(result);
             }
             look = Look::AtTheQueue;
-            if timer.as_mut().poll(cx).is_pending() {
+            let Some(timer) = timer.as_mut().as_pin_mut() else { return Poll::Pending };
+            if timer.poll(cx).is_pending() {
                 return Poll::Pending;
             }
             if let Some(waiter) = self.waiter {
                 let now = time::now();
-                self.pool.act(|state, actions| state.ledger.expire(waiter, now, actions));
+                let _waker = self.pool.act(|state, actions| {
+                    state.ledger.expire(waiter, now, actions);
+                    state.waiting.leave(waiter)
+                });
             }
             self.poll(cx)
         })
@@ -73,9 +79,9 @@ impl<K: Connector> Ticket<K> {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Outcome<K>, CheckoutError>> {
         let Some(waiter) = self.waiter else { return Poll::Pending };
-        let (class, since, pool) = (self.class, self.since, &self.pool);
+        let (class, since, pool) = (self.class, self.since, self.pool);
         let decided = pool.act(|state, actions| match state.ledger.fate(waiter) {
-            Fate::Waiting { .. } => Err(state.register(waiter, cx.waker())),
+            Fate::Waiting { .. } => Err(state.waiting.is_polled_by(waiter, cx.waker())),
             Fate::Granted { conn } => {
                 let conn = *conn;
                 state.ledger.heard(waiter);
@@ -97,7 +103,7 @@ impl<K: Connector> Ticket<K> {
         self.waiter = None;
         Poll::Ready(decided.map(|(conn, lent, connection)| match connection {
             Some(connection) => {
-                let (pool, request) = (Arc::clone(&self.pool), self.request.take());
+                let (pool, request) = (Arc::clone(pool), self.request.cloned());
                 Outcome::Lease(Lease::new(pool, conn, class, request, lent, connection))
             }
             None => Outcome::WasDead,
@@ -112,13 +118,13 @@ enum Look {
     AtTheQueue,
 }
 
-impl<K: Connector> Drop for Ticket<K> {
+impl<K: Connector> Drop for Ticket<'_, K> {
     fn drop(&mut self) {
         let Some(waiter) = self.waiter else { return };
         let now = time::now();
         let _waker: Option<Waker> = self.pool.act(|state, actions| {
             state.ledger.abandon(waiter, now, actions);
-            state.wakers.remove(waiter)
+            state.waiting.leave(waiter)
         });
     }
 }

@@ -42,6 +42,7 @@ enum Event {
     Probed(Index, bool),
     WasDead(Index),
     Resize(u32),
+    SetBudget(Option<u32>),
     WarmUp(usize),
     Tick,
     Advance(u64),
@@ -80,6 +81,7 @@ fn event() -> impl Strategy<Value = Event> {
         5 => (pick(), prop::bool::weighted(0.7)).prop_map(|(which, fit)| Event::Probed(which, fit)),
         2 => pick().prop_map(Event::WasDead),
         2 => (1..30_u32).prop_map(Event::Resize),
+        2 => prop::option::of(1..30_u32).prop_map(Event::SetBudget),
         1 => (0..3_usize).prop_map(Event::WarmUp),
         8 => Just(Event::Tick),
         8 => prop_oneof![4 => 0..100_u64, 3 => 100..3_000_u64, 1 => 3_000..90_000_u64]
@@ -223,6 +225,7 @@ impl World {
                 }
             }
             Event::Resize(capacity) => self.resize(capacity),
+            Event::SetBudget(wanted) => self.set_budget(wanted),
             Event::WarmUp(identity) => self.warm_up(identity),
             Event::Tick => self.tick(),
             Event::Advance(ms) => self.advance(Duration::from_millis(ms)),

@@ -421,7 +421,7 @@ fn opens_are_paced_and_an_alarm_says_when_the_next_is_due() {
     world.opened(0);
     assert!(world.opens.is_empty(), "then ten a second");
     let wait = world.alarm.unwrap() - world.now;
-    assert!(wait > 99 * MS && wait < 102 * MS, "{wait:?}");
+    assert!(wait > 99 * MS && wait < 122 * MS, "up to 20 % later: {wait:?}");
     world.settle();
 }
 

@@ -438,8 +438,16 @@ impl World {
     }
 
     pub(super) fn resize(&mut self, capacity: u32) {
+        self.refit(|ledger, now, actions| ledger.resize(capacity, now, actions));
+    }
+
+    pub(super) fn set_budget(&mut self, wanted: Option<u32>) {
+        self.refit(|ledger, now, actions| ledger.set_budget(wanted, now, actions));
+    }
+
+    fn refit(&mut self, how: impl FnOnce(&mut Ledger, Instant, &mut Actions)) {
         let before = self.ledger.opener.concurrent;
-        self.step(|ledger, now, actions| ledger.resize(capacity, now, actions));
+        self.step(how);
         // The bucket may be larger now; what it holds is not.
         let after = self.ledger.opener.concurrent;
         self.allowance += f64::from(after.saturating_sub(before));

@@ -1,0 +1,64 @@
+//! How many connections we may hold, changed while they are used: idle ones above a smaller
+//! budget are closed, leased ones when they come home.
+
+use std::time::Instant;
+
+use crate::class;
+use crate::event::Event;
+use crate::settings::Budget;
+
+use super::{Actions, Ledger};
+
+impl Ledger {
+    /// The destination says what it can take in all.
+    pub(crate) fn resize(&mut self, capacity: u32, now: Instant, actions: &mut Actions) {
+        self.refit(Some(capacity), now, actions);
+    }
+
+    /// `wanted` connections count in place of the configured budget, as far as the capacity
+    /// goes where that is known; `None`: the configuration counts again.
+    pub(crate) fn set_budget(&mut self, wanted: Option<u32>, now: Instant, actions: &mut Actions) {
+        if self.wanted != wanted {
+            self.wanted = wanted;
+            self.refit(self.seats.capacity, now, actions);
+        }
+    }
+
+    fn refit(&mut self, capacity: Option<u32>, now: Instant, actions: &mut Actions) {
+        self.settings.budget = match self.wanted {
+            Some(wanted) => Budget::Fixed(capacity.map_or(wanted, |most| wanted.min(most))),
+            None => self.configured,
+        };
+        let from = self.seats.budget;
+        self.seats.resize(&self.settings, capacity);
+        if self.seats.budget != from {
+            self.tell(Event::Resized { from, to: self.seats.budget });
+        }
+        self.opener.resize(&self.settings, self.seats.budget);
+        self.close_surplus(actions);
+        self.dispatch(now, actions);
+        self.keep_warm(now, actions);
+        self.open_more(now, actions);
+        self.conclude(now, actions);
+    }
+
+    /// The configured budget, whatever counts now.
+    pub(crate) fn configured_budget(&self) -> u32 {
+        self.configured.of(self.seats.capacity)
+    }
+
+    /// What of the configured budget is kept open.
+    pub(crate) fn configured_warmth(&self) -> u32 {
+        class::percent_of(self.configured_budget(), self.settings.warm_up).max(1)
+    }
+
+    /// Connections that are lent and callers who wait for one: what could be used now.
+    pub(crate) fn demand(&self) -> u32 {
+        let waiting: u32 = self
+            .queued
+            .iter()
+            .flat_map(|id| self.class_ids().map(|class| self.identities[*id].lanes.waiting(class)))
+            .sum();
+        self.seats.taken.saturating_add(waiting)
+    }
+}

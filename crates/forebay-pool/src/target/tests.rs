@@ -1,0 +1,203 @@
+use std::io;
+
+use forebay_seam::time;
+
+use super::*;
+use crate::settings::Budget;
+
+fn opener(budget: u32) -> (Opener, Instant) {
+    let now = time::now();
+    (Opener::new(&PoolSettings::new("t", Budget::Fixed(budget)), budget, now), now)
+}
+
+fn refused() -> ConnectFailure {
+    ConnectFailure::new(FailureKind::Unreachable, io::Error::from(io::ErrorKind::ConnectionRefused))
+}
+
+#[tokio::test(start_paused = true)]
+async fn opens_are_bounded_by_rate_and_by_those_in_flight() {
+    let (mut opener, start) = opener(80);
+    let mut dice = Dice::new(1);
+    let mut opened = 0_u32;
+    for ms in 0..2_000 {
+        let now = start + Duration::from_millis(ms);
+        while opener.pace(now) == Pace::Now {
+            opener.begin(now, &mut dice);
+            opened += 1;
+            assert!(opener.in_flight <= 8);
+            opener.succeeded(Duration::from_millis(1), now);
+        }
+        let most = 40.0 * f64::from(u32::try_from(ms).unwrap()) / 1000.0 + 8.0;
+        assert!(f64::from(opened) <= most + 1e-6, "{opened} opens after {ms} ms");
+    }
+    assert!(opened > 80, "the pace is a limit, not a stop: {opened}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_back_off_and_one_success_ends_it() {
+    let (mut opener, mut now) = opener(80);
+    let mut dice = Dice::new(1);
+    for n in 1..=8 {
+        while let Pace::At(at) = opener.pace(now) {
+            now = at;
+        }
+        opener.begin(now, &mut dice);
+        let alone = opener.pace(now) == Pace::WhenOneEnds;
+        assert!(n == 1 || alone, "one at a time while it is down");
+        opener.failed(&refused(), now, &mut dice);
+        assert_eq!(opener.gave_up(), n >= 5);
+        assert!(opener.not_before().unwrap() <= now + BACKOFF_MOST);
+    }
+    assert!(opener.is_broken(now));
+    now += BACKOFF_MOST;
+    assert!(!opener.is_broken(now), "the next attempt may be waited for");
+    opener.begin(now, &mut dice);
+    opener.succeeded(Duration::from_millis(5), now);
+    assert_eq!(opener.health(), Health::Up);
+    assert!(opener.outage().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_busy_server_is_not_a_dead_one() {
+    let (mut opener, now) = opener(80);
+    opener.begin(now, &mut Dice::new(1));
+    let full = ConnectFailure::new(FailureKind::Busy, io::Error::other("53300"));
+    opener.failed(&full, now, &mut Dice::new(1));
+    assert_eq!(opener.health(), Health::Busy);
+    assert!(opener.outage().is_none() && !opener.gave_up());
+    assert!(matches!(opener.pace(now), Pace::At(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_busy_answer_ends_an_outage_and_stays_apart_from_it() {
+    let (mut opener, mut now) = opener(80);
+    let mut dice = Dice::new(1);
+    fail(&mut opener, 6, &mut now, &mut dice);
+    assert!(opener.gave_up());
+    now = opener.not_before().unwrap();
+    opener.begin(now, &mut dice);
+    let full = ConnectFailure::new(FailureKind::Busy, io::Error::other("full"));
+    opener.failed(&full, now, &mut dice);
+    assert!(!opener.gave_up() && opener.outage().is_none(), "it answers");
+    assert_eq!(opener.health(), Health::Busy);
+}
+
+/// Connects that fail, one after the other, as the pace allows.
+fn fail(opener: &mut Opener, times: u32, now: &mut Instant, dice: &mut Dice) {
+    for _ in 0..times {
+        open_one(opener, now, dice);
+        opener.failed(&refused(), *now, dice);
+    }
+}
+
+fn open_one(opener: &mut Opener, now: &mut Instant, dice: &mut Dice) {
+    while let Pace::At(at) = opener.pace(*now) {
+        *now = at;
+    }
+    opener.begin(*now, dice);
+}
+
+/// How many connects may be in flight now.
+fn in_flight(opener: &Opener, now: Instant, dice: &mut Dice) -> u32 {
+    let mut opener = opener.clone();
+    opener.tokens = f64::from(opener.concurrent);
+    opener.spaced = None;
+    while opener.pace(now) == Pace::Now {
+        opener.begin(now, dice);
+    }
+    opener.in_flight
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_halve_what_is_in_flight_and_each_success_doubles_it() {
+    let (mut opener, mut now) = opener(80);
+    let mut dice = Dice::new(1);
+    assert_eq!(in_flight(&opener, now, &mut dice), 8);
+    fail(&mut opener, 2, &mut now, &mut dice);
+    for expected in [4, 8, 8] {
+        open_one(&mut opener, &mut now, &mut dice);
+        opener.succeeded(Duration::from_millis(1), now);
+        assert_eq!(in_flight(&opener, now, &mut dice), expected);
+    }
+    fail(&mut opener, 5, &mut now, &mut dice);
+    for expected in [2, 4, 8] {
+        open_one(&mut opener, &mut now, &mut dice);
+        opener.succeeded(Duration::from_millis(1), now);
+        assert_eq!(in_flight(&opener, now, &mut dice), expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_destination_where_half_of_the_connects_fail_is_given_up() {
+    let (mut opener, mut now) = opener(80);
+    let mut dice = Dice::new(1);
+    for n in 1..=5 {
+        assert!(!opener.gave_up(), "{n} of each are too few for a verdict");
+        open_one(&mut opener, &mut now, &mut dice);
+        opener.succeeded(Duration::from_millis(1), now);
+        fail(&mut opener, 1, &mut now, &mut dice);
+    }
+    assert!(opener.gave_up() && opener.is_broken(now), "ten connects, five failed");
+    now = opener.not_before().unwrap();
+    assert_eq!(in_flight(&opener, now, &mut dice), 1, "half-open: one connect decides");
+    open_one(&mut opener, &mut now, &mut dice);
+    opener.succeeded(Duration::from_millis(1), now);
+    fail(&mut opener, 1, &mut now, &mut dice);
+    assert!(!opener.gave_up(), "what came before the outage is forgotten");
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_that_are_ten_seconds_old_count_no_more() {
+    let (mut opener, mut now) = opener(80);
+    let mut dice = Dice::new(1);
+    for _ in 0..40 {
+        open_one(&mut opener, &mut now, &mut dice);
+        opener.succeeded(Duration::from_millis(1), now);
+        fail(&mut opener, 1, &mut now, &mut dice);
+        assert!(!opener.gave_up());
+        now += Duration::from_secs(3);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_an_outage_the_lendable_budget_grows_in_steps() {
+    let (mut opener, mut now) = opener(80);
+    let mut dice = Dice::new(1);
+    fail(&mut opener, 3, &mut now, &mut dice);
+    open_one(&mut opener, &mut now, &mut dice);
+    opener.succeeded(Duration::from_millis(1), now);
+    assert_eq!(opener.ramp(80, now), 80, "a short one is none to come back from");
+    fail(&mut opener, 5, &mut now, &mut dice);
+    assert_eq!(opener.ramp(80, now), 80, "what is still open may be lent");
+    open_one(&mut opener, &mut now, &mut dice);
+    opener.succeeded(Duration::from_millis(1), now);
+    let back = now;
+    let mut steps = vec![opener.ramp(80, now)];
+    while let Some(at) = opener.next_ramp(now) {
+        assert!(at > now);
+        now = at;
+        steps.push(opener.ramp(80, now));
+    }
+    assert_eq!(steps, [20, 40, 80]);
+    assert_eq!(now, back + Duration::from_secs(10));
+    assert_eq!(opener.ramp(1, back), 1, "never nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn opens_at_the_pace_come_with_jitter_and_at_the_rate_on_average() {
+    let (mut opener, mut now) = opener(80);
+    let mut dice = Dice::new(1);
+    let mut gaps = Vec::new();
+    let mut last = now;
+    for _ in 0..1_000 {
+        open_one(&mut opener, &mut now, &mut dice);
+        opener.succeeded(Duration::ZERO, now);
+        gaps.push(now - last);
+        last = now;
+    }
+    let paced = &gaps[20..];
+    let distinct: std::collections::BTreeSet<_> = paced.iter().collect();
+    assert!(distinct.len() > 100, "they vary: {}", distinct.len());
+    let mean = paced.iter().sum::<Duration>().as_secs_f64() / 980.0;
+    assert!((0.024..0.028).contains(&mean), "40 a second: {mean}");
+}
