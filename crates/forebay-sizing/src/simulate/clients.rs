@@ -132,6 +132,7 @@ impl Run<'_> {
             live.name = self.sources[stream].name(stream);
         }
         self.slice().tries += 1;
+        self.slice().retries += u32::from(this > 1);
         if self.counts() {
             self.figures[stream].tries += 1;
         }
@@ -199,6 +200,10 @@ impl Run<'_> {
         let (stream, request) = (query.stream, query.request);
         let Some(request) = request else { return self.let_go(key) };
         self.slice().refused += 1;
+        if why == Reason::Retries {
+            let slice = self.slice();
+            slice.retries = slice.retries.saturating_sub(1);
+        }
         if self.counts() {
             *self.figures[stream].refused.entry(why).or_default() += 1;
         }
@@ -209,7 +214,7 @@ impl Run<'_> {
         for query in out {
             self.let_go(query);
         }
-        self.fail_try(request);
+        self.fail_try(request, why);
     }
 
     /// Nobody waits for the query any more: it leaves the line, or runs on for nobody.
@@ -226,7 +231,7 @@ impl Run<'_> {
         }
     }
 
-    fn fail_try(&mut self, id: RequestKey) {
+    fn fail_try(&mut self, id: RequestKey, why: Reason) {
         let counts = self.counts();
         let Some(live) = self.requests.get_mut(id) else { return };
         let stream = live.stream;
@@ -234,7 +239,8 @@ impl Run<'_> {
         if counts {
             self.figures[stream].wasted += live.used.as_secs_f64();
         }
-        if live.tries < client.tries {
+        // Who is told that no retry is welcome has no better answer to expect.
+        if live.tries < client.tries && why != Reason::Retries {
             let backoff = client.backoff.draw(&mut live.dice);
             return self.plan(self.now + backoff, Event::Try(id));
         }

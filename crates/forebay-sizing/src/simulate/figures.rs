@@ -173,6 +173,8 @@ pub struct Slice {
     pub arrived: u32,
     /// Tries that began.
     pub tries: u32,
+    /// Of those, tries beyond the first that the pool did not bar by its retry budget.
+    pub retries: u32,
     /// Queries that got a connection.
     pub granted: u32,
     /// Queries that did not.

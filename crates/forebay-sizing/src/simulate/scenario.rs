@@ -121,7 +121,8 @@ pub enum Naming {
     ByRequest,
 }
 
-/// What clients do when a query fails. The whole request is tried again, from its start.
+/// What clients do when a query fails. The whole request is tried again, from its start,
+/// unless the pool said that no retry is welcome.
 #[derive(Debug, Clone, Copy)]
 pub struct Client {
     /// Tries of one request, the first included.

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use forebay_pool::{ClassSettings, Kind};
+use forebay_pool::{ClassSettings, Kind, Mode, Policies};
 
 use crate::simulate::{
     Arrivals, Client, Disorder, Figures, Naming, Queries, Scenario, Server, Slice, Stream, Times,
@@ -29,6 +29,8 @@ pub enum Policy {
     NoRetries,
     /// They do, as often as they like.
     NoBudget,
+    /// They do, and what retries cost is limited to a tenth of what first tries cost.
+    Budget,
 }
 
 /// One way.
@@ -49,16 +51,25 @@ pub struct Retries {
 
 /// Plays it.
 pub fn play() -> Retries {
-    let policies = [Policy::NoRetries, Policy::NoBudget];
+    let policies = [Policy::NoRetries, Policy::NoBudget, Policy::Budget];
     let rows = policies.map(|policy| Row { policy, figures: scenario(policy).play() });
     Retries { rows: rows.into() }
 }
 
 fn scenario(policy: Policy) -> Scenario {
-    let class = ClassSettings { kind: Kind::Core, checkout_timeout: seconds(5), ..plain_class() };
+    let retries = match policy {
+        Policy::NoRetries | Policy::NoBudget => None,
+        Policy::Budget => Some(Mode::Enforce),
+    };
+    let class = ClassSettings {
+        kind: Kind::Core,
+        checkout_timeout: seconds(5),
+        policies: Policies { retries, ..Policies::default() },
+        ..plain_class()
+    };
     let tries = match policy {
         Policy::NoRetries => 1,
-        Policy::NoBudget => 4,
+        Policy::NoBudget | Policy::Budget => 3,
     };
     Scenario {
         pool: plain_pool(CONNECTIONS, vec![("core", class)]),
@@ -91,20 +102,20 @@ fn scenario(policy: Policy) -> Scenario {
 }
 
 impl Row {
-    /// Tries for each request that came in these seconds.
+    /// Tries for each request that came in these seconds, but those that the budget barred.
     pub fn amplification(&self, seconds: Range<usize>) -> f64 {
-        let sum = |of: fn(&Slice) -> u32| -> u32 {
-            self.figures.timeline[seconds.clone()].iter().map(of).sum()
-        };
-        f64::from(sum(|s| s.tries)) / f64::from(sum(|s| s.arrived))
+        1.0 + self.per_request(seconds, |slice| slice.retries)
     }
 
     /// Of the requests that came in these seconds, so many were done, 0 to 1.
     pub fn done(&self, seconds: Range<usize>) -> f64 {
-        let sum = |of: fn(&Slice) -> u32| -> u32 {
-            self.figures.timeline[seconds.clone()].iter().map(of).sum()
-        };
-        f64::from(sum(|s| s.completed)) / f64::from(sum(|s| s.arrived))
+        self.per_request(seconds, |slice| slice.completed)
+    }
+
+    fn per_request(&self, seconds: Range<usize>, of: fn(&Slice) -> u32) -> f64 {
+        let slices = &self.figures.timeline[seconds];
+        let sum = |of: fn(&Slice) -> u32| -> u32 { slices.iter().map(of).sum() };
+        f64::from(sum(of)) / f64::from(sum(|slice| slice.arrived))
     }
 }
 
@@ -123,7 +134,8 @@ impl Retries {
         for row in &self.rows {
             let policy = match row.policy {
                 Policy::NoRetries => "none",
-                Policy::NoBudget => "up to 3, no budget",
+                Policy::NoBudget => "up to 2, no budget",
+                Policy::Budget => "**up to 2, with the budget**",
             };
             table.push([
                 policy.to_owned(),
