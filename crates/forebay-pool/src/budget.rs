@@ -18,6 +18,8 @@ pub(crate) struct ClassSeats {
 #[derive(Debug, Clone)]
 pub(crate) struct Seats {
     pub(crate) budget: u32,
+    /// Of the budget, what may be lent now: less of it while a destination recovers.
+    pub(crate) lendable_now: u32,
     pub(crate) capacity: Option<u32>,
     pub(crate) ai_ceiling: u32,
     pub(crate) taken: u32,
@@ -34,6 +36,7 @@ impl Seats {
         let zero = Limits { kind: Kind::Ai, guarantee: 0, ceiling: 0 };
         let mut seats = Self {
             budget: 0,
+            lendable_now: 0,
             capacity: None,
             ai_ceiling: 0,
             taken: 0,
@@ -50,6 +53,7 @@ impl Seats {
     pub(crate) fn resize(&mut self, settings: &PoolSettings, capacity: Option<u32>) {
         self.capacity = capacity;
         self.budget = settings.budget.of(capacity);
+        self.lendable_now = self.budget;
         let capacity = capacity.unwrap_or(self.budget);
         self.ai_ceiling = class::ai_ceiling(self.budget, capacity, settings.ai_share);
         let limits = class::resolve(&self.settings, self.budget, self.ai_ceiling);
@@ -73,7 +77,7 @@ impl Seats {
             Kind::Ai => self.ai_ceiling.saturating_sub(self.taken_ai),
         };
         let free = self.budget.saturating_sub(self.taken).saturating_sub(self.unmet_beside(class));
-        own.min(ai).min(free)
+        own.min(ai).min(free).min(self.free_now())
     }
 
     /// Could `class` be given one if nothing were taken but `kept`, by class?
@@ -113,12 +117,16 @@ impl Seats {
             }
         }
         let ai = ai.min(self.ai_ceiling.saturating_sub(self.taken_ai));
-        core.saturating_add(ai).min(self.budget.saturating_sub(self.taken))
+        core.saturating_add(ai).min(self.free_now())
+    }
+
+    fn free_now(&self) -> u32 {
+        self.lendable_now.saturating_sub(self.taken)
     }
 
     /// Is any seat free, for whomever?
     pub(crate) fn are_left(&self) -> bool {
-        self.taken < self.budget
+        self.free_now() > 0
     }
 
     pub(crate) fn may_take(&self, class: ClassId) -> bool {

@@ -97,7 +97,6 @@ pub(crate) struct Costs {
     asked: [u64; ENTRIES / 64],
     hand: usize,
     generations: u32,
-    forgotten: u64,
 }
 
 impl Costs {
@@ -110,7 +109,6 @@ impl Costs {
             asked: [0; ENTRIES / 64],
             hand: 0,
             generations: 0,
-            forgotten: 0,
         }
     }
 
@@ -190,16 +188,6 @@ impl Costs {
         }
     }
 
-    /// Operations known now.
-    pub(crate) fn known(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// Operations that had to make room for others, since start.
-    pub(crate) fn forgotten(&self) -> u64 {
-        self.forgotten
-    }
-
     fn entry(&self, id: CostId) -> Option<&Entry> {
         let EntryId { slot, generation } = id.entry?;
         let entry = self.entries.get(usize::from(slot))?;
@@ -233,7 +221,6 @@ impl Costs {
                 let slot = self.unasked();
                 let old = std::mem::replace(&mut *self.entries[usize::from(slot)], entry);
                 self.slots[old.class.index()].remove(&old.operation);
-                self.forgotten += 1;
                 slot
             }
         };

@@ -76,14 +76,13 @@ pub(crate) struct Expected {
 
 /// Requests of a feature take many more leases than they used to: an N+1, or an agent that
 /// lost its way.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct FanOutJump {
-    /// The feature.
-    pub feature: Arc<str>,
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct FanOutJump {
+    pub(crate) feature: Arc<str>,
     /// Leases of a request before, on average.
-    pub before: f64,
+    pub(crate) before: f64,
     /// Leases of one of the last requests (five to eight), on average.
-    pub now: f64,
+    pub(crate) now: f64,
 }
 
 /// Times counted by upper bounds.
@@ -323,11 +322,6 @@ impl Features {
             }
             _ => FeatureId::OTHER,
         }
-    }
-
-    /// Its name.
-    pub(crate) fn name(&self, id: FeatureId) -> &Arc<str> {
-        &self.features[id.index()].name
     }
 
     /// It got a lease after `waited`.

@@ -6,6 +6,7 @@ use std::time::Instant;
 use crate::class::ClassId;
 use crate::connect::Connector;
 use crate::deadlock::Activity;
+use crate::operation::Operation;
 use crate::pool::Shared;
 use crate::request::Request;
 use crate::slot::ConnId;
@@ -86,6 +87,18 @@ impl<K: Connector> Lease<K> {
         if self.request.is_some() {
             self.pool.acts(self.id, activity);
         }
+    }
+
+    /// Says that what is done with it failed though the connection is sound: a timeout, an
+    /// error of the server's. The class's breaker and the retry budget go by it.
+    pub fn failed(&mut self) {
+        self.pool.went_wrong(self.id);
+    }
+
+    /// Says what it is used for now, where that is another operation than it was taken for:
+    /// a lease that lasts too long is told with it.
+    pub fn does(&mut self, operation: &Operation) {
+        self.pool.does(self.id, operation);
     }
 
     /// Gives it back in `condition`.

@@ -8,8 +8,8 @@
 //! say to one who asks), `circle` (requests that wait for each other), `home` (what
 //! becomes of a connection that comes home, or never came), `opening` (when one more is
 //! opened, and for whom), `requests` (what is known of each request), `sizing` (another
-//! budget while it is used), `upkeep` (what is done without being asked), `picture` (the
-//! snapshot).
+//! budget while it is used), `upkeep` (what is done without being asked), `renewal` (connections
+//! that died with their server), `picture` (the snapshot).
 //!
 //! Always true after each event:
 //! - a connection is in exactly one state, and there are never more than the budget allowed;
@@ -24,6 +24,7 @@ mod home;
 mod line;
 mod opening;
 mod picture;
+mod renewal;
 mod requests;
 mod sizing;
 mod upkeep;
@@ -38,6 +39,7 @@ use forebay_seam::random::Dice;
 use slotmap::SlotMap;
 
 use crate::admission::Admission;
+use crate::breaker::Breaker;
 use crate::budget::Seats;
 use crate::class::{ClassId, ClassName, ClassSettings, Kind};
 use crate::connect::ConnectFailure;
@@ -46,10 +48,13 @@ use crate::event::{self, Event};
 use crate::fair::Fair;
 use crate::feature::Features;
 use crate::freshness::Freshness;
+use crate::generation::Generations;
 use crate::policy::{Policies, Policy};
 use crate::queue::{Lanes, Waiter};
+use crate::retry::Retries;
 use crate::settings::{Budget, PoolSettings};
 use crate::slot::{Conn, ConnId, IdentityId, Slot, WaiterId};
+use crate::shed::Shedding;
 use crate::stats::{Closed, Spread};
 use crate::target::Opener;
 
@@ -149,6 +154,10 @@ pub(crate) struct Ledger {
     features: Features,
     admission: Admission,
     freshness: Vec<Freshness>,
+    shedding: Vec<Shedding>,
+    retries: Vec<Retries>,
+    breakers: Vec<Breaker>,
+    generations: Generations,
     /// Classes in which a policy may hold back who waits.
     gated: Vec<bool>,
     opener: Opener,
@@ -180,6 +189,7 @@ impl Ledger {
     pub(crate) fn new(settings: PoolSettings, now: Instant) -> Self {
         let seats = Seats::new(&settings);
         let classes = settings.classes.len();
+        let shed_from = f64::from(settings.shed_from) / 100.0;
         Self {
             configured: settings.budget,
             wanted: None,
@@ -192,6 +202,10 @@ impl Ledger {
             features: Features::new(now),
             admission: Admission::new(classes),
             gated: settings.classes.iter().map(|(_, class)| may_hold_back(class)).collect(),
+            shedding: vec![Shedding::new(shed_from, now); classes],
+            retries: vec![Retries::new(now); classes],
+            breakers: vec![Breaker::new(now); classes],
+            generations: Generations::default(),
             freshness: settings.classes.iter().map(|(_, class)| fresh(class)).collect(),
             conns: SlotMap::with_key(),
             identities: SlotMap::with_key(),

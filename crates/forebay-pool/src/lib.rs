@@ -92,7 +92,6 @@
 
 mod admission;
 mod ask;
-#[cfg_attr(not(test), expect(dead_code, reason = "joined to the ledger next"))]
 mod breaker;
 mod budget;
 pub mod class;
@@ -108,7 +107,6 @@ mod feature;
 mod freshness;
 mod learnt;
 mod forecast;
-#[cfg_attr(not(test), expect(dead_code, reason = "joined to the ledger next"))]
 mod generation;
 mod lease;
 mod ledger;
@@ -120,15 +118,12 @@ pub mod policy;
 mod pool;
 mod queue;
 mod request;
-#[cfg_attr(not(test), expect(dead_code, reason = "joined to the ledger next"))]
 mod retry;
 mod roster;
 mod settings;
-#[cfg_attr(not(test), expect(dead_code, reason = "joined to the ledger next"))]
 mod shed;
 mod slot;
 pub mod stats;
-#[cfg_attr(not(test), expect(dead_code, reason = "the ramp is joined to the ledger next"))]
 mod target;
 mod window;
 pub mod timetable;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use slotmap::SlotMap;
 
+use crate::breaker::Pass;
 use crate::class::ClassId;
 use crate::connect::ConnectFailure;
 use crate::cost::CostId;
@@ -74,6 +75,7 @@ pub(crate) struct Waiter {
     pub(crate) declared: Option<Duration>,
     /// Connections that its request needs at the same time, as far as declared.
     pub(crate) needs: u32,
+    pub(crate) pass: Pass,
     pub(crate) level: Level,
     /// Its rank within its lane: when it came, or when its request was admitted.
     pub(crate) age: Instant,
@@ -89,13 +91,14 @@ pub(crate) struct Work {
     pub(crate) cost: CostId,
     pub(crate) declared: Option<Duration>,
     pub(crate) needs: u32,
+    pub(crate) pass: Pass,
 }
 
 impl Waiter {
     /// What it waits for.
     pub(crate) fn work(&self) -> Work {
-        let Self { class, request, cost, declared, needs, .. } = *self;
-        Work { class, request, cost, declared, needs }
+        let Self { class, request, cost, declared, needs, pass, .. } = *self;
+        Work { class, request, cost, declared, needs, pass }
     }
 }
 

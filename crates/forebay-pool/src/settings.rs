@@ -77,6 +77,9 @@ pub struct PoolSettings {
     pub opens_per_second: Option<u32>,
     /// Connects in flight at the most. Default: an eighth of the budget, 1 to 8.
     pub concurrent_opens: Option<u32>,
+    /// Percent of what a class can get that must be in use before it sheds expensive work.
+    /// Default 80.
+    pub shed_from: u8,
     /// A connection on lease for longer is told of (C1). Default 15 s.
     pub hold_limit: Duration,
     /// Operations whose hold time is known to exceed this at its 95th percentile do not
@@ -107,6 +110,7 @@ impl PoolSettings {
             queue_factor: 2,
             opens_per_second: None,
             concurrent_opens: None,
+            shed_from: 80,
             hold_limit: Duration::from_secs(15),
             lend_max_hold: Duration::from_secs(1),
             seed: forebay_seam::random::seed(),

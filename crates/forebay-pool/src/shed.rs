@@ -155,7 +155,6 @@ pub(crate) struct Shedding {
     /// When one of each kind passed last while it was being shed, by its place; empty before
     /// anything was.
     passed: Vec<Option<(u32, Instant)>>,
-    shed: u64,
 }
 
 impl Shedding {
@@ -170,7 +169,6 @@ impl Shedding {
             asked: 0.0,
             faded: now,
             passed: Vec::new(),
-            shed: 0,
         }
     }
 
@@ -229,13 +227,7 @@ impl Shedding {
             self.has_passed(kind, now);
             return Verdict::Admit;
         }
-        self.shed += 1;
         Verdict::Shed { utilisation }
-    }
-
-    /// Work that was, or would have been, shed since start.
-    pub(crate) fn shed(&self) -> u64 {
-        self.shed
     }
 
     /// Fades ranks and what was asked for, in steps that are long against a verdict and short

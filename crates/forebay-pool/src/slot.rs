@@ -8,10 +8,12 @@ use std::time::Instant;
 
 use slotmap::new_key_type;
 
+use crate::breaker::Pass;
 use crate::class::ClassId;
 use crate::cost::CostId;
 use crate::deadlock::Activity;
 use crate::fair::Charge;
+use crate::generation::Generation;
 
 new_key_type! {
     /// A connection of one pool.
@@ -46,15 +48,15 @@ pub(crate) struct Lent {
     pub(crate) cost: CostId,
     /// What it does now, where that was told.
     pub(crate) does: Option<CostId>,
-    pub(crate) outcome: Outcome,
+    pub(crate) pass: Pass,
+    pub(crate) outcome: Told,
     pub(crate) watch: Watch,
 }
 
 /// How the work on a lease went, where its owner said so.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum Outcome {
-    #[default]
-    Untold,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Told {
+    Nothing,
     Failed,
 }
 
@@ -71,6 +73,7 @@ pub(crate) struct Conn {
     pub(crate) identity: IdentityId,
     /// Drawn once, at birth; a jitter drawn at each look would be none.
     pub(crate) expires: Instant,
+    pub(crate) generation: Generation,
     pub(crate) slot: Slot,
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::class::{ClassName, Kind};
-pub use crate::feature::{Buckets, FanOutJump, FeatureSnapshot, Figure};
+pub use crate::feature::{Buckets, FeatureSnapshot, Figure};
 pub use crate::forecast::{Advice, Because};
 
 /// Upper bounds of the wait buckets, in seconds.
@@ -215,6 +215,8 @@ pub struct Closed {
     pub unclean: u64,
     /// Closed to make room for another identity.
     pub evicted: u64,
+    /// Opened before the destination was restarted, or before they were told to be replaced.
+    pub renewed: u64,
     /// Over the budget after it shrank, or the pool is draining.
     pub surplus: u64,
 }

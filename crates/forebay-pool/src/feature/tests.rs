@@ -116,7 +116,7 @@ fn features_beyond_the_bound_share_other() {
     assert_eq!(features.find(&"7".into(), now), ids[7]);
     assert_eq!(features.find(&"other".into(), now), FeatureId::OTHER);
     assert_eq!(features.find(&"".into(), now), FeatureId::UNTAGGED);
-    assert_eq!(&**features.name(ids[7]), "7");
+    assert_eq!(&*features.features[ids[7].index()].name, "7");
 }
 
 #[test]

@@ -71,7 +71,7 @@ impl Ledger {
         stats.wait.record(now.saturating_duration_since(since));
         let class = self.class_name(class);
         self.tell(Event::Deadlock { class, feature: feature.clone(), held });
-        self.waiters[id].fate = Fate::Rejected(Rejection::Deadlock { feature, held });
+        self.reject(id, Rejection::Deadlock { feature, held }, now);
         actions.push(Action::Wake(id));
     }
 }

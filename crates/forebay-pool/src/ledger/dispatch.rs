@@ -7,7 +7,7 @@ use crate::deadlock::Activity;
 use crate::fair::{Charge, Turn};
 use crate::freshness::Order;
 use crate::queue::{Fate, Lanes, Level, Work};
-use crate::slot::{ConnId, IdentityId, Lent, Outcome, Slot, WaiterId, Watch};
+use crate::slot::{ConnId, IdentityId, Lent, Slot, Told, WaiterId, Watch};
 
 use super::{Action, Actions, Ledger};
 
@@ -41,7 +41,7 @@ enum Standing {
 impl Ledger {
     /// Lends `conn`, whose idle place was already taken away, for `work` that came at `since`.
     pub(super) fn lend(&mut self, conn: ConnId, work: Work, since: Instant, now: Instant) {
-        let Work { class, request, cost, declared, needs } = work;
+        let Work { class, request, cost, declared, needs, pass } = work;
         let charge = if self.seats.is_below_guarantee(class) {
             Charge::Free
         } else {
@@ -49,6 +49,7 @@ impl Ledger {
             self.fair.charge(class, expected.map_or(UNKNOWN_HOLD, |expected| expected.mean))
         };
         self.seats.take(class);
+        self.note_use(class, now);
         let waited = now.saturating_duration_since(since);
         let stats = &mut self.counters.classes[class.index()];
         stats.checkouts += 1;
@@ -62,7 +63,8 @@ impl Ledger {
             charge,
             cost,
             does: None,
-            outcome: Outcome::Untold,
+            pass,
+            outcome: Told::Nothing,
             watch: Watch::Silent,
         };
         self.conns[conn].slot = Slot::Leased(lent);

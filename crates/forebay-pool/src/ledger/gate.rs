@@ -7,21 +7,27 @@
 use std::time::{Duration, Instant};
 
 use crate::admission::{Fit, Need, Wait};
+use crate::breaker::{Admits, Outcome, Pass, Phase};
 use crate::class::ClassId;
 use crate::cost::CostId;
+use crate::event::Event;
 use crate::freshness::Order;
 use crate::mode::Mode;
 use crate::nesting;
 use crate::policy::{Consequence, Policy};
 use crate::pool::Refusal;
-use crate::queue::{Fate, Level, Rejection, Waiter};
-use crate::slot::WaiterId;
+use crate::queue::{Level, Rejection, Waiter};
+use crate::retry::{self, Excess};
+use crate::shed;
+use crate::slot::{RequestId, WaiterId};
 
 use super::line::Wanted;
 use super::{Action, Actions, Ledger};
 
 /// A continuation that waited longer than this waited long (the incident of DESIGN.md).
 const LONG_WAIT: Duration = Duration::from_millis(50);
+/// A retry that was refused waits at least so long.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// What is learnt of so many requests is believed.
 pub(super) const BELIEVED: f64 = 20.0;
 
@@ -37,24 +43,171 @@ impl Ledger {
     /// Who asks now, and is told at once that it is no use.
     pub(super) fn turn_away(
         &mut self,
-        waiter: &Waiter,
+        waiter: &mut Waiter,
         wanted: &Wanted<'_>,
         now: Instant,
     ) -> Option<Rejection> {
         self.leave_idle(now);
-        let class = waiter.class;
-        // What waits meanwhile is counted here, once; the dispatch only passes it over.
-        if self.policies[class.index()].is_on(Policy::Lending) && self.is_too_long_to_lend(waiter) {
-            self.policies[class.index()].decide(Policy::Lending);
+        let refusal = self
+            .is_retried_too_often(waiter, wanted, now)
+            .or_else(|| self.is_shed(waiter, now))
+            .or_else(|| self.is_broken(waiter, now));
+        if let Some((why, retry_after)) = refusal {
+            return Some(Rejection::Refused { why, retry_after });
         }
-        if waiter.level != Level::New {
+        // Who is held back is counted here, once; the dispatch only passes it over.
+        let k = waiter.class.index();
+        if self.policies[k].is_on(Policy::Lending) && self.is_too_long_to_lend(waiter) {
+            self.policies[k].decide(Policy::Lending);
+        }
+        let is_new = waiter.level == Level::New;
+        if is_new && self.policies[k].is_on(Policy::Admission) && self.fit(waiter) != Fit::Fits {
+            self.policies[k].decide(Policy::Admission);
+        }
+        None
+    }
+
+    /// Retries stand in line as new work does, and may cost a share of first tries.
+    fn is_retried_too_often(
+        &mut self,
+        waiter: &mut Waiter,
+        wanted: &Wanted<'_>,
+        now: Instant,
+    ) -> Option<(Refusal, Option<Duration>)> {
+        let k = waiter.class.index();
+        if !self.policies[k].is_on(Policy::Retries) {
             return None;
         }
-        if self.policies[class.index()].is_on(Policy::Admission) && self.fit(waiter) != Fit::Fits {
-            self.policies[class.index()].decide(Policy::Admission);
+        let cost = self.costs.estimate(waiter.cost, waiter.declared).map(|known| known.mean);
+        let who = wanted.request.zip(wanted.operation);
+        match self.retries[k].verdict(who, wanted.attempt, cost, now) {
+            retry::Verdict::FirstTry => None,
+            retry::Verdict::Retry => {
+                if waiter.level == Level::Continuation {
+                    (waiter.level, waiter.age) = (Level::New, waiter.since);
+                }
+                None
+            }
+            retry::Verdict::TooMany(excess) => match self.policies[k].decide(Policy::Retries) {
+                Consequence::Nothing => None,
+                Consequence::Act => Some((
+                    Refusal::Retries,
+                    match excess {
+                        Excess::Retries => Some(self.retry_after(waiter.class).max(RETRY_PAUSE)),
+                        Excess::Tries => None,
+                    },
+                )),
+            },
         }
-        let _ = wanted;
-        None
+    }
+
+    /// New work that is expensive is shed while the class is busy.
+    fn is_shed(&mut self, waiter: &Waiter, now: Instant) -> Option<(Refusal, Option<Duration>)> {
+        let k = waiter.class.index();
+        if waiter.level != Level::New || !self.policies[k].is_on(Policy::Shedding) {
+            return None;
+        }
+        let cost = self.costs.estimate(waiter.cost, waiter.declared);
+        let verdict = self.shedding[k].verdict(cost, waiter.cost, now, &mut self.dice);
+        let shed::Verdict::Shed { utilisation } = verdict else { return None };
+        match self.policies[k].decide(Policy::Shedding) {
+            Consequence::Nothing => None,
+            Consequence::Act => {
+                Some((Refusal::Shed { utilisation }, Some(self.retry_after(waiter.class))))
+            }
+        }
+    }
+
+    /// Work of a class that keeps failing is refused, but for a trial now and then.
+    fn is_broken(
+        &mut self,
+        waiter: &mut Waiter,
+        now: Instant,
+    ) -> Option<(Refusal, Option<Duration>)> {
+        let k = waiter.class.index();
+        if waiter.level == Level::Holder || !self.policies[k].is_on(Policy::Breaker) {
+            return None;
+        }
+        match self.breakers[k].admits(now) {
+            Admits::Yes(pass) => {
+                waiter.pass = pass;
+                None
+            }
+            Admits::No { retry_after } => match self.policies[k].decide(Policy::Breaker) {
+                Consequence::Nothing => None,
+                Consequence::Act => Some((Refusal::Broken, Some(retry_after))),
+            },
+        }
+    }
+
+    /// Work that was let in has ended.
+    pub(super) fn note_end(&mut self, class: ClassId, pass: Pass, outcome: Outcome, now: Instant) {
+        if !self.policies[class.index()].is_on(Policy::Breaker) {
+            return;
+        }
+        let breaker = &mut self.breakers[class.index()];
+        let before = breaker.phase();
+        breaker.ended(pass, outcome, now, &mut self.dice);
+        match (before, breaker.phase()) {
+            (Phase::Closed | Phase::HalfOpen, Phase::Open) if outcome == Outcome::Failed => {
+                self.tell(Event::BreakerOpened { class: self.class_name(class) });
+            }
+            (Phase::Open | Phase::HalfOpen, Phase::Closed) => {
+                self.tell(Event::BreakerClosed { class: self.class_name(class) });
+            }
+            _ => {}
+        }
+    }
+
+    /// A try of a request's operation failed, so that the next one is a retry.
+    pub(super) fn note_failure(
+        &mut self,
+        class: ClassId,
+        request: Option<RequestId>,
+        cost: CostId,
+        now: Instant,
+    ) {
+        if !self.policies[class.index()].is_on(Policy::Retries) {
+            return;
+        }
+        let request = request.and_then(|id| self.requests.known.get(id)).map(|known| &known.name);
+        if let Some((request, operation)) = request.zip(self.costs.operation(cost)) {
+            self.retries[class.index()].failed(request, operation, now);
+        }
+    }
+
+    /// A try did not fail: the next one is something new.
+    pub(super) fn note_success(
+        &mut self,
+        class: ClassId,
+        request: Option<RequestId>,
+        cost: CostId,
+        now: Instant,
+    ) {
+        if !self.policies[class.index()].is_on(Policy::Retries) {
+            return;
+        }
+        let request = request.and_then(|id| self.requests.known.get(id)).map(|known| &known.name);
+        if let Some((request, operation)) = request.zip(self.costs.operation(cost)) {
+            self.retries[class.index()].succeeded(request, operation, now);
+        }
+    }
+
+    /// Somebody who asked was told at once.
+    pub(super) fn note_rejection(&mut self, waiter: &Waiter, wanted: &Wanted<'_>, now: Instant) {
+        self.note_end(waiter.class, waiter.pass, Outcome::Unknown, now);
+        if self.policies[waiter.class.index()].is_on(Policy::Retries)
+            && let Some((request, operation)) = wanted.request.zip(wanted.operation)
+        {
+            self.retries[waiter.class.index()].failed(request, operation, now);
+        }
+    }
+
+    /// A class uses one more connection, or one less.
+    pub(super) fn note_use(&mut self, class: ClassId, now: Instant) {
+        let (taken, reach) =
+            (self.seats.classes[class.index()].taken, self.seats.reach(class));
+        self.shedding[class.index()].observe(taken, reach, now);
     }
 
     /// Who would wait beyond its deadline is told so.
@@ -237,11 +390,11 @@ impl Ledger {
     /// A queue that has just begun is looked at again when its first may be too old.
     pub(super) fn watch_queue(
         &self,
-        class: ClassId,
-        level: Level,
+        id: WaiterId,
         now: Instant,
         actions: &mut Actions,
     ) {
+        let Waiter { class, level, .. } = self.waiters[id];
         let begins = level == Level::New && self.new_waiting[class.index()] == 1;
         if begins && self.policies[class.index()].is_on(Policy::Freshness) {
             actions.push(Action::Alarm(self.freshness[class.index()].look_at(now)));
@@ -268,7 +421,7 @@ impl Ledger {
         let retry_after = Some(self.retry_after(class));
         let stats = &mut self.counters.classes[class.index()];
         stats.wait.record(now.saturating_duration_since(since));
-        self.waiters[id].fate = Fate::Rejected(Rejection::Refused { why, retry_after });
+        self.reject(id, Rejection::Refused { why, retry_after }, now);
         actions.push(Action::Wake(id));
     }
 

@@ -4,11 +4,13 @@
 
 use std::time::{Duration, Instant};
 
+use crate::breaker::Outcome;
 use crate::class::ClassId;
 use crate::connect::{ConnectFailure, FailureKind};
 use crate::lease::Condition;
+use crate::operation::Operation;
 use crate::queue::Rejection;
-use crate::slot::{ConnId, Lent, Slot};
+use crate::slot::{ConnId, Lent, Slot, Told};
 
 use super::{Action, Actions, Ledger};
 
@@ -41,8 +43,46 @@ impl Ledger {
         self.counters.classes[lent.class.index()].hold.record(held);
         self.costs.learn(lent.cost, held, now);
         self.features.returned(lent.cost.feature(), held);
+        self.note_outcome(lent, condition, now);
         self.come_home(id, lent.class, condition, now, actions);
         self.conclude(now, actions);
+    }
+
+    fn free_seat(&mut self, class: ClassId, now: Instant) {
+        self.seats.free(class);
+        self.note_use(class, now);
+    }
+
+    /// How it went, as far as anybody knows: an owner that dropped its lease said nothing.
+    fn note_outcome(&mut self, lent: Lent, condition: Condition, now: Instant) {
+        let outcome = match (lent.outcome, condition) {
+            (Told::Failed, _) | (_, Condition::Broken) => Outcome::Failed,
+            (Told::Nothing, Condition::Clean) => Outcome::Good,
+            (Told::Nothing, Condition::Unknown) => Outcome::Unknown,
+        };
+        self.note_end(lent.class, lent.pass, outcome, now);
+        match outcome {
+            Outcome::Failed => self.note_failure(lent.class, lent.request, lent.cost, now),
+            Outcome::Good => self.note_success(lent.class, lent.request, lent.cost, now),
+            Outcome::Unknown => {}
+        }
+    }
+
+    /// The owner of a lease says that what it does with it failed: a timeout, an error of the
+    /// server's.
+    pub(crate) fn went_wrong(&mut self, id: ConnId) {
+        if let Slot::Leased(ref mut lent) = self.conns[id].slot {
+            lent.outcome = Told::Failed;
+        }
+    }
+
+    /// The owner of a lease says what it does with it now.
+    pub(crate) fn does(&mut self, id: ConnId, operation: &Operation, now: Instant) {
+        let Slot::Leased(lent) = self.conns[id].slot else { return };
+        let does = self.costs.find(lent.class, operation, &mut self.features, now);
+        if let Slot::Leased(ref mut lent) = self.conns[id].slot {
+            lent.does = Some(does);
+        }
     }
 
     /// The request that a lease belonged to holds one less. The seat is still taken.
@@ -57,6 +97,7 @@ impl Ledger {
     /// A lease ended before its owner had it: it never was.
     pub(super) fn undo_lease(&mut self, id: ConnId, now: Instant) -> ClassId {
         let lent = self.end_lease(id, now);
+        self.note_end(lent.class, lent.pass, Outcome::Unknown, now);
         self.fair.settle(lent.class, lent.charge, Duration::ZERO);
         self.counters.classes[lent.class.index()].checkouts -= 1;
         lent.class
@@ -72,7 +113,7 @@ impl Ledger {
     ) {
         match condition {
             Condition::Clean => {
-                self.seats.free(class);
+                self.free_seat(class, now);
                 self.rest(id, now, now, actions);
             }
             // The seat stays taken, so a storm of cancellations cannot exceed a ceiling.
@@ -82,9 +123,11 @@ impl Ledger {
                 actions.push(Action::Reset(id));
             }
             Condition::Broken => {
-                self.seats.free(class);
+                self.free_seat(class, now);
                 self.counters.closed.broken += 1;
+                let generation = self.conns[id].generation;
                 self.discard(id, actions);
+                self.found_dead(generation, now, actions);
             }
         }
         self.dispatch(now, actions);
@@ -94,9 +137,11 @@ impl Ledger {
     /// A connection that was just lent turned out to be dead before its owner used it.
     pub(crate) fn was_dead(&mut self, id: ConnId, now: Instant, actions: &mut Actions) {
         let class = self.undo_lease(id, now);
-        self.seats.free(class);
+        self.free_seat(class, now);
         self.counters.closed.broken += 1;
+        let generation = self.conns[id].generation;
         self.discard(id, actions);
+        self.found_dead(generation, now, actions);
         self.dispatch(now, actions);
         self.open_more(now, actions);
         self.conclude(now, actions);
@@ -116,6 +161,7 @@ impl Ledger {
         identity.opening -= 1;
         identity.live += 1;
         identity.denied = None;
+        self.recover(now, actions);
         self.rest(id, now, now, actions);
         self.dispatch(now, actions);
         self.keep_warm(now, actions);
@@ -176,7 +222,7 @@ impl Ledger {
             unreachable!("only what is being cleaned can be clean");
         };
         self.cleaning -= 1;
-        self.seats.free(class);
+        self.free_seat(class, now);
         self.back_from_upkeep(id, fit, now, now, actions);
     }
 
@@ -186,6 +232,9 @@ impl Ledger {
             unreachable!("only what is being probed can be probed");
         };
         self.probing -= 1;
+        if fit == Fitness::Fit {
+            self.generations.answered(self.conns[id].generation, now);
+        }
         self.back_from_upkeep(id, fit, idle_since, now, actions);
     }
 
@@ -201,7 +250,9 @@ impl Ledger {
             Fitness::Fit => self.rest(id, idle_since, now, actions),
             Fitness::Dead => {
                 self.counters.closed.broken += 1;
+                let generation = self.conns[id].generation;
                 self.forget(id);
+                self.found_dead(generation, now, actions);
             }
             Fitness::Unclean => {
                 self.counters.closed.unclean += 1;
@@ -223,6 +274,10 @@ impl Ledger {
         }
         if self.conns[id].expires <= now {
             self.counters.closed.lifetime += 1;
+            return self.discard(id, actions);
+        }
+        if !self.generations.is_current(self.conns[id].generation) {
+            self.counters.closed.renewed += 1;
             return self.discard(id, actions);
         }
         self.conns[id].slot = Slot::Idle { since, checked: now };

@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use crate::ask::{Ask, Attempt};
+use crate::breaker::{Outcome, Pass};
 use crate::class::{ClassId, Kind};
 use crate::cost::CostId;
 use crate::lease::Condition;
@@ -101,15 +102,16 @@ impl Ledger {
             cost,
             declared,
             needs,
+            pass: Pass::Usual,
             level,
             age,
             since,
             fate,
         };
         if let Came::Now = came
-            && let Some(rejection) = self.turn_away(&waiter, wanted, now)
+            && let Some(rejection) = self.turn_away(&mut waiter, wanted, now)
         {
-            return Asked::Rejected(rejection);
+            return self.refuse(&waiter, wanted, rejection, now);
         }
         if self.may_take_now(&waiter)
             && let Some(conn) = self.identities[identity].idle.pop()
@@ -121,16 +123,17 @@ impl Ledger {
         }
         if let Some(rejection) = self.hopeless(identity, now) {
             self.counters.classes[class.index()].failed += 1;
-            return Asked::Rejected(rejection);
+            return self.refuse(&waiter, wanted, rejection, now);
         }
         let named = known.filter(|id| self.requests.has_place(*id, most));
-        if let (Level::New, Came::Now) = (level, came) {
+        if let (Level::New, Came::Now) = (waiter.level, came) {
             if !self.queue_has_room(class, named) {
                 self.counters.classes[class.index()].queue_full += 1;
-                return Asked::Rejected(Rejection::QueueFull { limit: self.queue_limit(class) });
+                let rejection = Rejection::QueueFull { limit: self.queue_limit(class) };
+                return self.refuse(&waiter, wanted, rejection, now);
             }
             if let Some(rejection) = self.too_late(&waiter, wanted, now) {
-                return Asked::Rejected(rejection);
+                return self.refuse(&waiter, wanted, rejection, now);
             }
         }
         waiter.request = match known {
@@ -139,10 +142,21 @@ impl Ledger {
         };
         let waiter = self.waiters.insert(waiter);
         self.enqueue(waiter, now);
-        self.watch_queue(class, level, now, actions);
+        self.watch_queue(waiter, now, actions);
         self.open_more(now, actions);
         self.conclude(now, actions);
         Asked::Waiting(waiter)
+    }
+
+    fn refuse(
+        &mut self,
+        waiter: &Waiter,
+        wanted: &Wanted<'_>,
+        rejection: Rejection,
+        now: Instant,
+    ) -> Asked {
+        self.note_rejection(waiter, wanted, now);
+        Asked::Rejected(rejection)
     }
 
     /// Nothing to wait for: the destination is down, or refuses this identity, and no
@@ -207,7 +221,21 @@ impl Ledger {
 
     /// `id` goes without a connection: nothing is kept of a request that never had one.
     pub(super) fn leave_line(&mut self, id: WaiterId, now: Instant) {
+        let Waiter { class, pass, .. } = self.waiters[id];
+        self.note_end(class, pass, Outcome::Unknown, now);
         self.dequeue(id, now);
+    }
+
+    /// A waiter that left the line is told why.
+    pub(super) fn reject(&mut self, id: WaiterId, why: Rejection, now: Instant) {
+        let Waiter { class, request, cost, .. } = self.waiters[id];
+        self.note_failure(class, request, cost, now);
+        self.waiters[id].fate = Fate::Rejected(why);
+        self.forget_unserved(id);
+    }
+
+    /// Nothing is kept of a request that went without a connection and waits for none.
+    fn forget_unserved(&mut self, id: WaiterId) {
         if let Some(request) = self.waiters[id].request {
             self.requests.forget_unserved(request);
         }
@@ -258,7 +286,7 @@ impl Ledger {
                 held_back.unwrap_or(Rejection::TimedOut)
             }
         };
-        self.waiters[id].fate = Fate::Rejected(rejection);
+        self.reject(id, rejection, now);
         self.conclude(now, actions);
     }
 
@@ -270,6 +298,7 @@ impl Ledger {
             Fate::Waiting { .. } => {
                 self.counters.classes[class.index()].abandoned += 1;
                 self.leave_line(id, now);
+                self.forget_unserved(id);
             }
             Fate::Granted { conn } => {
                 self.counters.classes[class.index()].abandoned += 1;
@@ -291,11 +320,11 @@ impl Ledger {
     ) {
         for id in self.identities[identity].lanes.all(&self.waiters) {
             self.leave_line(id, now);
-            let waiter = &mut self.waiters[id];
+            let waiter = &self.waiters[id];
             let stats = &mut self.counters.classes[waiter.class.index()];
             stats.failed += 1;
             stats.wait.record(now.saturating_duration_since(waiter.since));
-            waiter.fate = Fate::Rejected(rejection.clone());
+            self.reject(id, rejection.clone(), now);
             actions.push(Action::Wake(id));
         }
     }

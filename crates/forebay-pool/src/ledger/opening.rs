@@ -180,7 +180,8 @@ impl Ledger {
         let factor = if jitter > 0.0 { self.dice.between(1.0 - jitter..1.0 + jitter) } else { 1.0 };
         let expires = now + self.settings.lifetime.mul_f64(factor);
         let slot = Slot::Opening { since: now };
-        let id = self.conns.insert(Conn { identity, expires, slot });
+        let generation = self.generations.current();
+        let id = self.conns.insert(Conn { identity, expires, generation, slot });
         self.identities[identity].opening += 1;
         self.opening += 1;
         self.opener.begin(now, &mut self.dice);

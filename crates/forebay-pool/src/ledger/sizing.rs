@@ -35,6 +35,7 @@ impl Ledger {
             self.tell(Event::Resized { from, to: self.seats.budget });
         }
         self.opener.resize(&self.settings, self.seats.budget);
+        self.recover(now, actions);
         self.close_surplus(actions);
         self.dispatch(now, actions);
         self.keep_warm(now, actions);

@@ -25,6 +25,7 @@ impl Ledger {
     /// [`Action::Alarm`] before.
     pub(crate) fn tick(&mut self, now: Instant, actions: &mut Actions) -> Instant {
         self.leave_idle(now);
+        self.recover(now, actions);
         // Alarms may come every millisecond; what looks at everything comes each round.
         if self.next_round <= now {
             self.next_round = now + ROUND;
@@ -145,10 +146,7 @@ impl Ledger {
             .take(some)
             .collect();
         for (id, idle_since) in due {
-            self.take_idle(id);
-            self.conns[id].slot = Slot::Probing { idle_since };
-            self.probing += 1;
-            actions.push(Action::Probe(id));
+            self.ask_whether_it_lives(id, idle_since, actions);
         }
     }
 

@@ -9,6 +9,7 @@ use tokio::sync::broadcast;
 use crate::connect::Connector;
 use crate::deadlock::{Activity, Census};
 use crate::event::{Event, Told};
+use crate::operation::Operation;
 use crate::roster::{Member, Roster};
 use crate::slot::{ConnId, WaiterId};
 
@@ -45,6 +46,15 @@ impl<K: Connector> Shared<K> {
         if self.state.lock().ledger.may_be_tangled() {
             roster.untangle();
         }
+    }
+
+    pub(crate) fn went_wrong(self: &Arc<Self>, id: ConnId) {
+        self.act(|state, _| state.ledger.went_wrong(id));
+    }
+
+    pub(crate) fn does(self: &Arc<Self>, id: ConnId, operation: &Operation) {
+        let now = time::now();
+        self.act(|state, _| state.ledger.does(id, operation, now));
     }
 
     pub(crate) fn acts(self: &Arc<Self>, id: ConnId, activity: Activity) {

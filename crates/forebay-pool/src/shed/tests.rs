@@ -77,7 +77,7 @@ fn nothing_is_shed_below_eighty_percent() {
     let mut world = World::new();
     world.settle(799);
     assert_eq!(world.admitted(), [1.0; 3]);
-    assert_eq!(world.shedding.shed(), 0);
+    assert!(world.shedding.passed.is_empty(), "it takes no memory before it sheds");
 }
 
 #[test]
@@ -225,7 +225,7 @@ fn under_overload_it_settles_and_does_not_swing() {
         world.pass_time(0.001);
         let now = world.now;
         ends.retain(|end| *end > now);
-        // 10 connections' worth of each half; the third half is dear too.
+        // 10 connections' worth of cheap work, 20 of dear.
         for (place, kind, millis, rate) in [(0, cheap, 20, 0.5), (1, dear, 400, 0.05)] {
             if world.dice.unit() >= rate {
                 continue;
@@ -246,7 +246,7 @@ fn under_overload_it_settles_and_does_not_swing() {
         }
     }
     assert_eq!(shed[0], 0);
-    assert!((0.84..0.97).contains(&busy), "it stays busy: {busy}");
+    assert!((0.82..0.97).contains(&busy), "it stays busy: {busy}");
     assert!((1_500..4_000).contains(&shed[1]), "{} of 6,000 dear ones shed", shed[1]);
     let arrived = 66_000.0;
     assert!(f64::from(turned_away) / arrived < 0.10, "{turned_away} found no seat");
@@ -305,7 +305,7 @@ proptest! {
     /// Whatever was asked for and however busy it is: no kind comes in more than a cheaper one.
     #[test]
     fn the_cheapest_is_kept(
-        asked in prop::collection::vec(1..100_000_u64, 1..200), leased in 0..=1_000_u32,
+        asked in prop::collection::vec(1..100_000_u64, 1..60), leased in 0..=1_000_u32,
     ) {
         let mut world = World::new();
         let kind = world.kind("any");

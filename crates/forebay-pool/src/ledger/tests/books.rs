@@ -198,6 +198,7 @@ impl World {
                 .map(|(_, c)| c.limits.guarantee.saturating_sub(c.taken))
                 .sum();
             let eligible = taken + unmet < seats.budget
+                && taken < seats.lendable_now
                 && own.taken < own.limits.ceiling
                 && (own.limits.kind == Kind::Core || ai < seats.ai_ceiling);
             // What a policy holds back may be free to go by the passing of time alone.

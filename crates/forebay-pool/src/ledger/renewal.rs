@@ -1,0 +1,82 @@
+//! Connections that died with the server they led to, and the recovery after an outage: what
+//! is older than a restart is not lent, and what may be lent grows in steps.
+
+use std::time::Instant;
+
+use crate::event::Event;
+use crate::generation::{Generation, Suspicion};
+use crate::slot::{ConnId, Slot};
+
+use super::{Action, Actions, Ledger};
+
+impl Ledger {
+    /// By hand: all connections of now are replaced, those on lease when they come home.
+    pub(crate) fn renew(&mut self, now: Instant, actions: &mut Actions) {
+        self.generations.renew();
+        self.part_with_the_old(actions);
+        self.dispatch(now, actions);
+        self.keep_warm(now, actions);
+        self.open_more(now, actions);
+        self.conclude(now, actions);
+    }
+
+    /// A connection of `generation` was found dead: has the server been restarted?
+    pub(super) fn found_dead(
+        &mut self,
+        generation: Generation,
+        now: Instant,
+        actions: &mut Actions,
+    ) {
+        match self.generations.found_dead(generation, now) {
+            Suspicion::Nothing => {}
+            Suspicion::ProbeOne(generation) => match self.resting_of(generation) {
+                Some((id, idle_since)) => self.ask_whether_it_lives(id, idle_since, actions),
+                None => self.generations.nobody_to_ask(),
+            },
+            Suspicion::AllOlderAreDead(_) => self.part_with_the_old(actions),
+        }
+    }
+
+    fn resting_of(&self, generation: Generation) -> Option<(ConnId, Instant)> {
+        let of_it = self.conns.iter().filter(|(_, conn)| conn.generation == generation);
+        of_it.filter_map(|(id, conn)| Some((id, conn.idle_since()?))).next()
+    }
+
+    /// Takes a connection out of the idle ones and has it probed.
+    pub(super) fn ask_whether_it_lives(
+        &mut self,
+        id: ConnId,
+        idle_since: Instant,
+        actions: &mut Actions,
+    ) {
+        self.take_idle(id);
+        self.conns[id].slot = Slot::Probing { idle_since };
+        self.probing += 1;
+        actions.push(Action::Probe(id));
+    }
+
+    /// Closes what rests and is of an older generation.
+    fn part_with_the_old(&mut self, actions: &mut Actions) {
+        self.tell(Event::Renewed);
+        let old: Vec<_> = self
+            .conns
+            .iter()
+            .filter(|(_, conn)| !self.generations.is_current(conn.generation))
+            .filter(|(_, conn)| conn.idle_since().is_some())
+            .map(|(id, _)| id)
+            .collect();
+        for id in old {
+            self.counters.closed.renewed += 1;
+            self.take_idle(id);
+            self.discard(id, actions);
+        }
+    }
+
+    /// After an outage what may be lent grows in steps.
+    pub(super) fn recover(&mut self, now: Instant, actions: &mut Actions) {
+        self.seats.lendable_now = self.opener.ramp(self.seats.budget, now);
+        if let Some(at) = self.opener.next_ramp(now) {
+            actions.push(Action::Alarm(at));
+        }
+    }
+}
