@@ -16,7 +16,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use forebay_pool::dry::{Answer, Connection, DryPool, News, Place, Upkeep, Why};
-use forebay_pool::{Ask, Attempt, Condition, ConnectFailure, FailureKind};
+use forebay_pool::{Ask, Condition, ConnectFailure, FailureKind};
 use forebay_seam::random::Dice;
 use forebay_seam::time;
 use slotmap::SlotMap;
@@ -315,10 +315,11 @@ impl<'a> Run<'a> {
             stream,
             asked: self.now,
             service: self.scenario.streams[stream].service.draw(&mut live.dice),
+            attempt: live.attempt(),
             state: QueryState::Asking,
         });
-        live.out.push(key);
-        let ask = self.asking(request);
+        live.asks_for(key);
+        let ask = self.asking(request, key);
         if self.counts() {
             self.figures[stream].asked += 1;
         }
@@ -329,15 +330,14 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// What the engine is told of the next query of `request`.
-    fn asking(&self, request: RequestKey) -> Ask<u32> {
+    /// What the engine is told of `query`.
+    fn asking(&self, request: RequestKey, query: QueryKey) -> Ask<u32> {
         let live = &self.requests[request];
         let source = &self.sources[live.stream];
-        let attempt = if live.tries > 1 { Attempt::Retry } else { Attempt::First };
         Ask {
             request: live.name.clone(),
             operation: Some(source.operation.clone()),
-            attempt,
+            attempt: self.queries[query].attempt,
             ..Ask::new(0, source.class)
         }
     }
@@ -363,7 +363,7 @@ impl<'a> Run<'a> {
             let (since, moment) = (self.began + asked, self.moment());
             let answer = match query.request {
                 Some(request) => {
-                    let ask = self.asking(request);
+                    let ask = self.asking(request, key);
                     self.pool.was_dead(connection, &ask, since, moment)
                 }
                 None => Answer::Refused(Why::Closed),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use forebay_pool::dry::{Connection, Place};
-use forebay_pool::{ClassId, Condition, Operation, Request, TraceId};
+use forebay_pool::{Attempt, ClassId, Condition, Operation, Request, TraceId};
 use forebay_seam::random::Dice;
 use slotmap::new_key_type;
 
@@ -35,12 +35,28 @@ pub(super) struct Live {
     pub(super) dice: Dice,
     pub(super) name: Option<Request>,
     pub(super) tries: u32,
-    pub(super) out: Vec<QueryKey>,
+    out: Vec<QueryKey>,
+    /// Queries of this try that were asked for, and the most of any try.
+    asked: u32,
+    asked_ever: u32,
     arrived: Duration,
     /// Queries of this try that are done.
     done: u32,
     /// Connection time of this try.
     used: Duration,
+}
+
+impl Live {
+    /// Whether its next query was asked for in an earlier try.
+    pub(super) fn attempt(&self) -> Attempt {
+        if self.asked < self.asked_ever { Attempt::Retry } else { Attempt::First }
+    }
+
+    pub(super) fn asks_for(&mut self, query: QueryKey) {
+        self.out.push(query);
+        self.asked += 1;
+        self.asked_ever = self.asked_ever.max(self.asked);
+    }
 }
 
 /// A query that was asked for.
@@ -50,6 +66,7 @@ pub(super) struct Query {
     pub(super) stream: usize,
     pub(super) asked: Duration,
     pub(super) service: Duration,
+    pub(super) attempt: Attempt,
     pub(super) state: QueryState,
 }
 
@@ -110,6 +127,8 @@ impl Run<'_> {
             name,
             tries: 0,
             out: Vec::new(),
+            asked: 0,
+            asked_ever: 0,
             arrived: self.now,
             done: 0,
             used: Duration::ZERO,
@@ -125,6 +144,7 @@ impl Run<'_> {
         let Some(live) = self.requests.get_mut(request) else { return };
         let stream = live.stream;
         live.tries += 1;
+        live.asked = 0;
         live.done = 0;
         live.used = Duration::ZERO;
         let this = live.tries;

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use forebay_pool::{ClassSettings, Kind, PoolSettings, Share};
+use forebay_pool::{ClassSettings, Kind, Mode, PoolSettings, Share};
 
 use crate::simulate::{
     Arrivals, Client, Figures, Naming, Queries, Scenario, Server, Stream, Times,
@@ -26,6 +26,8 @@ pub enum Policy {
     Guarantee(u32),
     /// The defaults: `core` is guaranteed half, agents never have more than 35 %.
     Defaults,
+    /// The same, every policy enforced, and agents are guaranteed a tenth.
+    Enforced,
 }
 
 /// One way to share, under one load.
@@ -57,6 +59,7 @@ pub fn play() -> Borrowing {
         Policy::Guarantee(12),
         Policy::Guarantee(16),
         Policy::Defaults,
+        Policy::Enforced,
     ];
     let rows = [1.5, 3.0].into_iter().flat_map(|overload| {
         policies.map(|policy| Row {
@@ -87,6 +90,12 @@ fn scenario(policy: Policy, overload: Option<f64>) -> Scenario {
             let core = guaranteed(Share::OfBudget(50));
             ("core", 35, vec![("core", core), ("ai", agents)])
         }
+        Policy::Enforced => {
+            let mode = Mode::Enforce;
+            let core = ClassSettings { mode, ..guaranteed(Share::OfBudget(50)) };
+            let agents = ClassSettings { mode, guarantee: Share::OfBudget(10), ..agents };
+            ("core", 35, vec![("core", core), ("ai", agents)])
+        }
     };
     let mut streams = vec![Stream {
         name: "core",
@@ -115,7 +124,7 @@ fn scenario(policy: Policy, overload: Option<f64>) -> Scenario {
         pool: PoolSettings { ai_share, ..plain_pool(CONNECTIONS, classes) },
         server: Server::well(millis(20)),
         streams,
-        length: seconds(125),
+        length: seconds(85),
         settle: seconds(5),
         slice: seconds(1),
         seed: 12,
@@ -171,6 +180,7 @@ impl Borrowing {
                 Policy::Shared => "one shared line".to_owned(),
                 Policy::Guarantee(seats) => format!("guarantee {seats}"),
                 Policy::Defaults => "**the defaults**: guarantee 10, agents at most 7".to_owned(),
+                Policy::Enforced => "the defaults, all policies enforced".to_owned(),
             };
             push(format!("{:.1}x", row.overload), policy, &row.figures);
         }

@@ -3,6 +3,7 @@
 //! While it is away one connect at a time asks, less and less often; when it is back,
 //! connections are opened at the pace of the pool and not of those who wait.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use forebay_pool::{ClassSettings, Kind, PoolSettings, Share};
@@ -19,10 +20,22 @@ pub const AT_ONCE: u32 = 5;
 /// Connects a second at the most: half the budget, the default.
 pub const A_SECOND: u32 = 20;
 /// The seconds in which the server is away.
-pub const AWAY: std::ops::Range<usize> = 60..90;
+pub const AWAY: Range<usize> = 60..90;
 /// The seconds that a row of the table shows.
-const SHOWN: [std::ops::Range<usize>; 11] =
-    [50..60, 60..61, 61..65, 65..75, 75..90, 90..92, 92..94, 94..96, 96..98, 98..100, 100..110];
+const SHOWN: [Range<usize>; 12] = [
+    50..60,
+    60..61,
+    61..65,
+    65..75,
+    75..90,
+    90..92,
+    92..94,
+    94..96,
+    96..98,
+    98..100,
+    100..104,
+    104..110,
+];
 
 /// The table.
 #[derive(Debug, Clone)]
@@ -85,11 +98,11 @@ fn scenario(pool: PoolSettings) -> Scenario {
 }
 
 impl Outage {
-    /// Seconds after the server came back until as much is done as comes, and nobody is
-    /// refused.
+    /// Seconds from the server's return to the end of the first in which at most one try of
+    /// twenty gets no connection.
     pub fn recovery(figures: &Figures) -> Option<usize> {
         let after = figures.timeline.get(AWAY.end..)?;
-        after.iter().position(|s| s.refused == 0 && s.completed + 30 >= s.arrived)
+        Some(after.iter().position(|slice| slice.refused * 20 <= slice.tries)? + 1)
     }
 
     /// The most connects within any second.
