@@ -20,6 +20,13 @@ pub trait Connector: Send + Sync + 'static {
     type Connection: Send + 'static;
 
     /// Opens a connection of `identity`, authenticated and ready.
+    ///
+    /// # Errors
+    /// Why there is none; its [`FailureKind`] decides what the pool does next.
+    ///
+    /// # Cancel safety
+    /// Runs in a task of the pool, whoever asked for the connection. Dropped after
+    /// `connect_timeout` (5 s), it must leave no half-open connection behind.
     fn connect(
         &self,
         identity: &Self::Identity,
@@ -30,6 +37,10 @@ pub trait Connector: Send + Sync + 'static {
     fn is_open(&self, connection: &mut Self::Connection) -> bool;
 
     /// Asks the other side whether it still answers. `None`: it does not, or not well.
+    ///
+    /// # Cancel safety
+    /// Runs in a task of the pool. Dropped after `connect_timeout` (5 s), the connection is
+    /// lost with it.
     fn probe(
         &self,
         connection: Self::Connection,
@@ -37,6 +48,13 @@ pub trait Connector: Send + Sync + 'static {
 
     /// Brings a connection in unknown state back to the state of a fresh one. `None`: that
     /// could not be proved, and it was closed.
+    ///
+    /// Its last owner may have left in the middle of anything: something may still run on the
+    /// other side, and half an answer may be on its way.
+    ///
+    /// # Cancel safety
+    /// Runs in a task of the pool, after the lease was dropped. Dropped after `reset_timeout`
+    /// (1 s), the connection is lost with it.
     fn reset(
         &self,
         connection: Self::Connection,

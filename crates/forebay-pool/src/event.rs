@@ -1,6 +1,6 @@
 //! What happened that somebody may want to hear of as it happens. The counters have it, too.
 //!
-//! Bounded on both sides: the ledger keeps at most [`KEPT`] untold events, a reader that falls
+//! Bounded on both sides: the ledger keeps at most `KEPT` untold events, a reader that falls
 //! behind misses the oldest.
 
 use std::sync::Arc;

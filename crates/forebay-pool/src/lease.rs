@@ -1,5 +1,6 @@
 //! A connection on lease.
 
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -22,7 +23,7 @@ pub enum Condition {
     Broken,
 }
 
-/// A connection on lease.
+/// A connection on lease; dereferences to the connection.
 ///
 /// # Cancel safety
 /// Dropped at any await point, it sends its connection home in [`Condition::Unknown`]: the
@@ -101,7 +102,7 @@ impl<K: Connector> Lease<K> {
         self.pool.does(self.id, operation);
     }
 
-    /// Gives it back in `condition`.
+    /// Gives it back in `condition`. Neither waits nor fails.
     pub fn give_back(mut self, condition: Condition) {
         self.send_home(condition);
     }
@@ -113,6 +114,20 @@ impl<K: Connector> Lease<K> {
             }
             self.pool.give_back(self.id, connection, condition);
         }
+    }
+}
+
+impl<K: Connector> Deref for Lease<K> {
+    type Target = K::Connection;
+
+    fn deref(&self) -> &K::Connection {
+        self.connection.as_ref().expect("a lease has its connection until it is dropped")
+    }
+}
+
+impl<K: Connector> DerefMut for Lease<K> {
+    fn deref_mut(&mut self) -> &mut K::Connection {
+        self.connection()
     }
 }
 

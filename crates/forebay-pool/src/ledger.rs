@@ -53,8 +53,8 @@ use crate::policy::{Policies, Policy};
 use crate::queue::{Lanes, Waiter};
 use crate::retry::Retries;
 use crate::settings::{Budget, PoolSettings};
-use crate::slot::{Conn, ConnId, IdentityId, Slot, WaiterId};
 use crate::shed::Shedding;
+use crate::slot::{Conn, ConnId, IdentityId, Slot, WaiterId};
 use crate::stats::{Closed, Spread};
 use crate::target::Opener;
 

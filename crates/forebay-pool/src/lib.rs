@@ -5,7 +5,38 @@
 //! bounded queue and a deadline. The engine names no protocol; what opens, probes and resets
 //! a connection comes in through [`Connector`].
 //!
+//! The [`guide`] is the manual. Two programs show the whole of it, each in 150 lines:
+//! `examples/tokio_postgres.rs` and `examples/hyper_tls.rs`.
+//!
+//! # The names to know
+//!
+//! | name | what it is |
+//! |---|---|
+//! | [`Connector`] | what a protocol brings: connect, look, probe, reset |
+//! | [`ConnectFailure`] | why it could not connect: nobody there, busy, or denied |
+//! | [`PoolSettings`] | everything that can be set, with defaults and units |
+//! | [`Budget`] | how many connections there may be |
+//! | [`ClassSettings`] | what one kind of work may always have, and never exceeds |
+//! | [`Pool`] | the connections to one destination; cheap to clone |
+//! | [`Ask`] | who wants a connection, as which class, for which request |
+//! | [`Request`] | the request that several checkouts belong to |
+//! | [`Lease`] | a connection, until it is given back or dropped |
+//! | [`Condition`] | in which state it comes home |
+//! | [`CheckoutError`] | why there is none, and when to try again |
+//! | [`Snapshot`] | one picture of the pool, for every view |
+//!
+//! The others belong to these: [`ClassId`], [`ClassName`], [`Kind`] and [`Share`] to classes,
+//! [`Mode`] and [`Policies`] to what classes may refuse, [`FailureKind`] and [`Refusal`] to
+//! errors, [`TraceId`], [`Operation`] and [`Attempt`] to an ask, [`Activity`] and [`Roster`] to
+//! requests that hold several connections, [`Timetable`] to budgets by the hour.
+//!
 //! # The life of a lease
+//!
+//! ```text
+//! checkout ─┬─► refused at once          Lease ─┬─► given back clean ──► the next caller
+//!           ├─► in line ─► set aside ─►         ├─► given back broken ─► closed
+//!           └───────────────────────────►       └─► dropped ───────────► reset, then the next
+//! ```
 //!
 //! 1. A caller asks with [`Pool::checkout`]: on whose behalf (identity), as which class, and
 //!    for which [`Request`] if that is known.
@@ -25,7 +56,8 @@
 //! Connections are opened few at a time and at a limited pace, only where waiting would take
 //! longer, and belong to the pool: a caller that leaves does not break its connect off. Idle
 //! ones are probed now and then, closed after their TTL or their lifetime (each with its own
-//! jitter), and make room for other identities when the budget is used up.
+//! jitter), and make room for other identities when the budget is used up. The whole story,
+//! with what a drop does at each point, is in [`guide::life_of_a_lease`].
 //!
 //! # Cancel safety
 //!
@@ -100,14 +132,14 @@ mod cost;
 mod deadlock;
 pub mod dry;
 pub mod event;
-#[cfg_attr(not(test), expect(dead_code, reason = "executions are told by the ledger next"))]
 mod evidence;
 mod fair;
 mod feature;
-mod freshness;
-mod learnt;
 mod forecast;
+mod freshness;
 mod generation;
+pub mod guide;
+mod learnt;
 mod lease;
 mod ledger;
 mod mode;
@@ -125,8 +157,8 @@ mod shed;
 mod slot;
 pub mod stats;
 mod target;
-mod window;
 pub mod timetable;
+mod window;
 #[expect(dead_code, reason = "executions are told by the ledger next")]
 mod wishes;
 

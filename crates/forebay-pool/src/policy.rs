@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::class::ClassSettings;
 use crate::mode::Mode;
+use crate::stats::PolicySnapshot;
 
 /// What may refuse or hold back work of a class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -66,12 +67,10 @@ impl Policy {
 }
 
 /// How often a policy decided against somebody.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-pub struct Decided {
-    /// Refused or held back.
-    pub acted: u64,
-    /// It would have been, had the policy been enforced.
-    pub observed: u64,
+#[derive(Debug, Clone, Copy, Default)]
+struct Decided {
+    acted: u64,
+    observed: u64,
 }
 
 /// The modes of one class, and what was decided under them.
@@ -131,10 +130,11 @@ impl Policies {
         }
     }
 
-    pub(crate) fn decided(&self) -> impl Iterator<Item = (Policy, Mode, Decided)> + '_ {
-        Policy::ALL
-            .into_iter()
-            .map(|policy| (policy, self.modes[policy.index()], self.decided[policy.index()]))
+    pub(crate) fn decided(&self) -> impl Iterator<Item = PolicySnapshot> + '_ {
+        Policy::ALL.into_iter().map(|policy| {
+            let (mode, decided) = (self.modes[policy.index()], self.decided[policy.index()]);
+            PolicySnapshot { policy, mode, acted: decided.acted, observed: decided.observed }
+        })
     }
 }
 
@@ -159,8 +159,7 @@ mod tests {
     fn a_policy_that_observes_counts_and_does_nothing() {
         let mut policies = Policies::new(&ClassSettings::default());
         assert_eq!(policies.decide(Policy::Retries), Consequence::Nothing);
-        let (_, mode, decided) =
-            policies.decided().find(|(policy, ..)| *policy == Policy::Retries).unwrap();
-        assert_eq!((mode, decided), (Mode::Observe, Decided { acted: 0, observed: 1 }));
+        let seen = policies.decided().find(|seen| seen.policy == Policy::Retries).unwrap();
+        assert_eq!((seen.mode, seen.acted, seen.observed), (Mode::Observe, 0, 1));
     }
 }

@@ -186,6 +186,12 @@ impl<K: Connector> Pool<K> {
         self.shared.act(|state, actions| state.ledger.resize(capacity, now, actions));
     }
 
+    /// Replaces all connections of now: idle ones at once, leased ones when they come home.
+    pub fn renew(&self) {
+        let now = time::now();
+        self.shared.act(|state, actions| state.ledger.renew(now, actions));
+    }
+
     /// Sets the budget by hand, as far as the capacity goes; `None`: what is configured, the
     /// timetable and demand count again. No lease is broken: idle connections above a
     /// smaller budget are closed at once, leased ones when they come home.
@@ -201,7 +207,8 @@ impl<K: Connector> Pool<K> {
     /// the same again and again keeps its `ask` and lends it.
     ///
     /// # Errors
-    /// Why there is none, and when to try again.
+    /// Why there is none, and when to try again; [`crate::guide::errors`] says what to do with
+    /// each. Nothing was sent anywhere.
     ///
     /// # Cancel safety
     /// Dropped at any await point, its place in the queue is free at once, and a connection
@@ -227,7 +234,7 @@ impl<K: Connector> Pool<K> {
     /// One picture of the pool.
     pub fn snapshot(&self) -> Snapshot {
         let state = self.shared.state.lock();
-        let mut snapshot = state.ledger.snapshot();
+        let mut snapshot = state.ledger.snapshot(time::now());
         snapshot.wanted = state.wishes.snapshot(snapshot.wanted.configured);
         snapshot.identities = state
             .ledger
@@ -254,7 +261,7 @@ impl<K: Connector> Pool<K> {
     }
 
     /// [`Pool::close`], then waits until the last connection is closed, at most until
-    /// `deadline`.
+    /// `deadline`. Leases that are still out then close theirs when they end.
     ///
     /// # Cancel safety
     /// The pool stays closed; nothing else is lost.

@@ -10,13 +10,14 @@ use crate::timetable::Timetable;
 /// How many connections a destination may have from us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Budget {
-    /// So many.
+    /// So many connections.
     Fixed(u32),
     /// Percent of the destination's own capacity, once that is known; `until_known` before.
     OfCapacity {
         /// Percent of the capacity.
         percent: u8,
-        /// The budget until the first connection has read the capacity.
+        /// The budget in connections until [`Pool::set_capacity`](crate::Pool::set_capacity)
+        /// has told the capacity.
         until_known: u32,
     },
 }
@@ -41,7 +42,7 @@ impl Budget {
 pub struct PoolSettings {
     /// The destination's name: in metrics, logs and errors.
     pub name: Arc<str>,
-    /// Connections we may hold there.
+    /// Connections we may hold there, for all identities and classes.
     pub budget: Budget,
     /// Windows with budgets of their own. Default: none.
     pub timetable: Timetable,
@@ -52,8 +53,10 @@ pub struct PoolSettings {
     /// off.
     pub evidence: Mode,
     /// Percent of the destination's real capacity that all AI classes may have together.
+    /// Default 35.
     pub ai_share: u8,
-    /// The workload classes. Never empty.
+    /// The workload classes, 1 to 16. Default `core`, `ai-read` and `ai-write`
+    /// ([`ClassSettings::defaults`]).
     pub classes: Vec<(ClassName, ClassSettings)>,
     /// A connection idle for longer is closed, down to the warm ones. Default 45 s.
     pub idle_ttl: Duration,
@@ -75,7 +78,8 @@ pub struct PoolSettings {
     pub queue_factor: u32,
     /// New connections a second at the most. Default: half the budget, at least 4.
     pub opens_per_second: Option<u32>,
-    /// Connects in flight at the most. Default: an eighth of the budget, 1 to 8.
+    /// Connections being opened at the same time, at the most. Default: an eighth of the
+    /// budget, 1 to 8.
     pub concurrent_opens: Option<u32>,
     /// Percent of what a class can get that must be in use before it sheds expensive work.
     /// Default 80.
@@ -85,7 +89,7 @@ pub struct PoolSettings {
     /// Operations whose hold time is known to exceed this at its 95th percentile do not
     /// borrow above their class's guarantee, where that policy is enforced. Default 1 s.
     pub lend_max_hold: Duration,
-    /// Seed of the jitter; the same seed replays the same decisions.
+    /// Seed of the jitter; the same seed replays the same decisions. Default: random.
     pub seed: u64,
 }
 

@@ -28,8 +28,6 @@ use forebay_seam::random::Dice;
 use crate::cost::{CostId, ENTRIES, Estimate};
 use crate::learnt::{BUCKETS, bucket, micros};
 
-/// Utilisation from which on a class sheds, unless it says otherwise.
-pub(crate) const SHED_FROM: f64 = 0.80;
 /// θ when all is in use: the cheapest tenth passes always.
 const LEAST: f64 = 0.10;
 /// Utilisation has to fall by more than this before θ rises.
@@ -38,7 +36,7 @@ const PLAY: f64 = 0.03;
 const SOFTNESS: f64 = 0.10;
 /// The part of its reach that a class may be asked for before feed-forward thins out.
 const PLANNED: f64 = 0.95;
-/// Utilisation below [`SHED_FROM`] at which pressure begins.
+/// Utilisation below that of shedding at which pressure begins.
 const FORETOLD: f64 = 0.20;
 /// Utilisation is averaged over this.
 const UTILISATION_OVER: Duration = Duration::from_secs(1);

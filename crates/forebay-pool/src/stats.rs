@@ -9,6 +9,8 @@ use serde::Serialize;
 use crate::class::{ClassName, Kind};
 pub use crate::feature::{Buckets, FeatureSnapshot, Figure};
 pub use crate::forecast::{Advice, Because};
+use crate::mode::Mode;
+use crate::policy::Policy;
 
 /// Upper bounds of the wait buckets, in seconds.
 pub const WAIT_BUCKETS: [f64; 13] =
@@ -183,10 +185,65 @@ pub struct ClassSnapshot {
     pub failed: u64,
     /// Callers who left while they waited.
     pub abandoned: u64,
+    /// Callers who failed because requests waited for each other in a circle.
+    pub deadlocks: u64,
+    /// Leases that lasted longer than the hold limit.
+    pub long_holds: u64,
+    /// Its part of what is above the guarantees, against the other classes' weights.
+    pub weight: u32,
+    /// Requests under way; what no request is known of counts by itself while it has a lease.
+    pub under_way: u32,
+    /// Connections that they need on average, as far as learnt.
+    pub demand: f64,
+    /// How busy it is, 0 to 1: what is in use of what it can get, averaged over a second.
+    pub utilisation: f64,
+    /// How close it is to shedding, 0 to 1.
+    pub pressure: f64,
+    /// What was tried for the first time, and again.
+    pub tries: TriesSnapshot,
+    /// Whether its work is refused because it keeps failing.
+    pub breaker: BreakerSnapshot,
+    /// What its policies decided.
+    pub policies: Vec<PolicySnapshot>,
     /// From asking to lease (zero waits included).
     pub wait: SpreadSnapshot,
     /// From lease to return.
     pub hold: SpreadSnapshot,
+}
+
+/// First tries and retries of one class, as far as they were recognised.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct TriesSnapshot {
+    /// Tried for the first time.
+    pub first: u64,
+    /// Tried again, within the budget.
+    pub retries: u64,
+    /// Tried again, beyond the budget of the class.
+    pub over_budget: u64,
+    /// Tried again more often than any operation is.
+    pub over_tries: u64,
+}
+
+/// The breaker of one class.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct BreakerSnapshot {
+    /// `closed`, `open` or `half-open`.
+    pub state: &'static str,
+    /// How often it opened, since start.
+    pub openings: u64,
+}
+
+/// What one policy of one class decided.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct PolicySnapshot {
+    /// Which.
+    pub policy: Policy,
+    /// What it may do.
+    pub mode: Mode,
+    /// How often it refused or held back somebody.
+    pub acted: u64,
+    /// How often it would have, had it been enforced.
+    pub observed: u64,
 }
 
 /// One identity of one pool.
@@ -272,6 +329,8 @@ pub struct Snapshot {
     pub connect: SpreadSnapshot,
     /// By class, in the order of the settings.
     pub classes: Vec<ClassSnapshot>,
+    /// By feature: `other` is all that found no place of its own, `untagged` what names none.
+    pub features: Vec<FeatureSnapshot>,
     /// By identity, in the order of their names.
     pub identities: Vec<IdentitySnapshot>,
     /// What the last failed attempt said, while the destination is not up.

@@ -205,8 +205,7 @@ impl Ledger {
 
     /// A class uses one more connection, or one less.
     pub(super) fn note_use(&mut self, class: ClassId, now: Instant) {
-        let (taken, reach) =
-            (self.seats.classes[class.index()].taken, self.seats.reach(class));
+        let (taken, reach) = (self.seats.classes[class.index()].taken, self.seats.reach(class));
         self.shedding[class.index()].observe(taken, reach, now);
     }
 
@@ -388,12 +387,7 @@ impl Ledger {
     }
 
     /// A queue that has just begun is looked at again when its first may be too old.
-    pub(super) fn watch_queue(
-        &self,
-        id: WaiterId,
-        now: Instant,
-        actions: &mut Actions,
-    ) {
+    pub(super) fn watch_queue(&self, id: WaiterId, now: Instant, actions: &mut Actions) {
         let Waiter { class, level, .. } = self.waiters[id];
         let begins = level == Level::New && self.new_waiting[class.index()] == 1;
         if begins && self.policies[class.index()].is_on(Policy::Freshness) {

@@ -1,9 +1,16 @@
 //! One picture of the ledger, without what only the shell knows (names of identities).
 
+use std::time::Instant;
+
 use slotmap::SecondaryMap;
 
+use crate::breaker::Phase;
+use crate::class::ClassId;
 use crate::slot::{IdentityId, Slot};
-use crate::stats::{ClassSnapshot, HOLD_BUCKETS, Snapshot, WAIT_BUCKETS, WantedSnapshot};
+use crate::stats::{
+    BreakerSnapshot, ClassSnapshot, HOLD_BUCKETS, Snapshot, TriesSnapshot, WAIT_BUCKETS,
+    WantedSnapshot,
+};
 
 use super::Ledger;
 
@@ -15,7 +22,7 @@ pub(crate) struct IdentityCount {
 }
 
 impl Ledger {
-    pub(crate) fn snapshot(&self) -> Snapshot {
+    pub(crate) fn snapshot(&self, now: Instant) -> Snapshot {
         let classes = self
             .class_ids()
             .zip(&self.settings.classes)
@@ -39,6 +46,16 @@ impl Ledger {
                     queue_full: stats.queue_full,
                     failed: stats.failed,
                     abandoned: stats.abandoned,
+                    deadlocks: stats.deadlocks,
+                    long_holds: stats.long_holds,
+                    weight: settings.weight,
+                    under_way: self.admission.requests(id),
+                    demand: self.admission.demand(id),
+                    utilisation: self.shedding[id.index()].utilisation(now),
+                    pressure: self.shedding[id.index()].pressure(now),
+                    tries: self.tries(id),
+                    breaker: self.breaker(id),
+                    policies: self.policies[id.index()].decided().collect(),
                     wait: stats.wait.snapshot(&WAIT_BUCKETS),
                     hold: stats.hold.snapshot(&HOLD_BUCKETS),
                 }
@@ -67,9 +84,30 @@ impl Ledger {
             closed: self.counters.closed,
             connect: self.counters.connect.snapshot(&HOLD_BUCKETS),
             classes,
+            features: self.features.snapshot(),
             identities: Vec::new(),
             last_error: self.opener.last_failure().map(ToString::to_string),
         }
+    }
+
+    fn tries(&self, class: ClassId) -> TriesSnapshot {
+        let counted = self.retries[class.index()].counted();
+        TriesSnapshot {
+            first: counted.first_tries,
+            retries: counted.retries,
+            over_budget: counted.over_budget,
+            over_tries: counted.over_tries,
+        }
+    }
+
+    fn breaker(&self, class: ClassId) -> BreakerSnapshot {
+        let breaker = &self.breakers[class.index()];
+        let state = match breaker.phase() {
+            Phase::Closed => "closed",
+            Phase::Open => "open",
+            Phase::HalfOpen => "half-open",
+        };
+        BreakerSnapshot { state, openings: breaker.openings() }
     }
 
     pub(crate) fn count_identities(&self) -> SecondaryMap<IdentityId, IdentityCount> {

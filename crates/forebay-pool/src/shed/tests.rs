@@ -19,7 +19,7 @@ impl World {
     fn new() -> Self {
         let now = time::now();
         Self {
-            shedding: Shedding::new(SHED_FROM, now),
+            shedding: Shedding::new(0.80, now),
             costs: Costs::new(1, now),
             features: Features::new(now),
             dice: Dice::new(7),

@@ -191,14 +191,15 @@ fn connections(pools: &Pools<'_>, sheet: &mut Sheet<'_>) -> fmt::Result {
     )
 }
 
-fn closed(closed: Closed) -> [(&'static str, u64); 6] {
-    let Closed { idle, lifetime, broken, unclean, evicted, surplus } = closed;
+fn closed(closed: Closed) -> [(&'static str, u64); 7] {
+    let Closed { idle, lifetime, broken, unclean, evicted, renewed, surplus } = closed;
     [
         ("idle", idle),
         ("lifetime", lifetime),
         ("broken", broken),
         ("unclean", unclean),
         ("evicted", evicted),
+        ("renewed", renewed),
         ("surplus", surplus),
     ]
 }

@@ -221,7 +221,7 @@ fn a_connection_set_aside_for_one_who_left_goes_to_the_next_in_the_same_step() {
     assert!(world.served(first));
     world.abandon(first);
     assert!(world.served(second));
-    let snapshot = world.ledger.snapshot();
+    let snapshot = world.ledger.snapshot(world.now);
     assert_eq!((snapshot.classes[0].checkouts, snapshot.classes[0].abandoned), (2, 1));
     world.settle();
 }
@@ -436,7 +436,7 @@ fn an_idle_connection_makes_room_for_another_identity_after_50_ms() {
     world.advance(50 * MS);
     world.tick();
     assert_eq!(world.opens.len(), 1);
-    assert_eq!(world.ledger.snapshot().closed.evicted, 1);
+    assert_eq!(world.ledger.snapshot(world.now).closed.evicted, 1);
     world.settle();
 }
 
@@ -478,7 +478,7 @@ fn a_probe_does_not_keep_alive_what_nobody_uses() {
     assert_eq!(world.idle(), 1);
     world.advance(10 * SECOND);
     world.tick();
-    assert_eq!((world.idle(), world.ledger.snapshot().closed.idle), (0, 1));
+    assert_eq!((world.idle(), world.ledger.snapshot(world.now).closed.idle), (0, 1));
 }
 
 #[test]
@@ -492,7 +492,7 @@ fn a_probed_connection_is_not_lent_and_a_dead_one_is_closed() {
     let waiter = world.waits(None);
     world.probed(0, Fitness::Dead);
     assert!(!world.served(waiter) && world.opens.len() == 1);
-    assert_eq!(world.ledger.snapshot().closed.broken, 1);
+    assert_eq!(world.ledger.snapshot(world.now).closed.broken, 1);
     world.settle();
 }
 
@@ -503,9 +503,9 @@ fn idle_connections_are_closed_coldest_first_down_to_the_warm_ones() {
     let mut world = World::new(warm);
     world.warm_up(0);
     assert_eq!(world.opens.len(), 2);
-    assert!(!world.ledger.snapshot().warm);
+    assert!(!world.ledger.snapshot(world.now).warm);
     world.finish_work();
-    assert!(world.ledger.snapshot().warm);
+    assert!(world.ledger.snapshot(world.now).warm);
     let mut leases = world.fill();
     assert_eq!(leases.len(), 4);
     let last = leases.pop().unwrap();
@@ -518,7 +518,7 @@ fn idle_connections_are_closed_coldest_first_down_to_the_warm_ones() {
         world.advance(9 * SECOND);
         world.tick();
     }
-    assert_eq!((world.idle(), world.ledger.snapshot().closed.idle), (2, 2));
+    assert_eq!((world.idle(), world.ledger.snapshot(world.now).closed.idle), (2, 2));
     assert_eq!(world.gets(0, 0, None), last, "the warmest is lent first");
 }
 
@@ -545,7 +545,7 @@ fn a_connection_past_its_lifetime_is_closed_when_it_comes_home_and_replaced() {
     world.advance(Duration::from_secs(2000));
     let waiter = world.waits(None);
     world.give_back(lease, Condition::Clean);
-    assert_eq!((world.ledger.snapshot().closed.lifetime, world.opens.len()), (1, 1));
+    assert_eq!((world.ledger.snapshot(world.now).closed.lifetime, world.opens.len()), (1, 1));
     world.opened(0);
     assert!(world.served(waiter));
     world.settle();
