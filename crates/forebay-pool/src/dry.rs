@@ -17,12 +17,14 @@ use crate::ask::Ask;
 use crate::class::{ClassId, ClassName};
 use crate::connect::ConnectFailure;
 use crate::lease::Condition;
-use crate::ledger::{Action, Actions, Asked, Came, Fitness, Ledger, Wanted};
+use crate::ledger::{Action, Actions, Asked, Came, Ledger, Wanted};
 use crate::pool::Refusal;
 use crate::queue::{Fate, Rejection};
 use crate::settings::PoolSettings;
 use crate::slot::{ConnId, IdentityId, WaiterId};
 use crate::stats::Snapshot;
+
+pub use crate::ledger::Fitness;
 
 /// A connection that a real pool would have, or would be opening.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -81,28 +83,24 @@ pub enum News {
     Closed(Connection),
 }
 
-/// What came out of looking after a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Upkeep {
-    /// As good as fresh.
-    Fit,
-    /// It did not answer.
-    Dead,
-    /// It could not be brought to a known state.
-    Unclean,
-}
-
-impl From<Upkeep> for Fitness {
-    fn from(upkeep: Upkeep) -> Self {
-        match upkeep {
-            Upkeep::Fit => Self::Fit,
-            Upkeep::Dead => Self::Dead,
-            Upkeep::Unclean => Self::Unclean,
-        }
-    }
-}
-
 /// The engine's decisions under a clock of the caller's. Moments must never go back.
+///
+/// ```
+/// use std::time::{Duration, Instant};
+///
+/// use forebay_pool::dry::{Answer, DryPool, News};
+/// use forebay_pool::{Ask, Budget, PoolSettings};
+///
+/// let now = Instant::now();
+/// let mut pool = DryPool::new(PoolSettings::new("numbers", Budget::Fixed(10)), now);
+/// let class = pool.class("core").expect("one of the three standard classes");
+///
+/// // Nothing is open yet: the caller waits, and the pool connects for it.
+/// let Answer::Waiting(place, _) = pool.ask(&Ask::new(0, class), now) else { panic!() };
+/// let Some(News::Open(connection)) = pool.news() else { panic!() };
+/// pool.opened(connection, now + Duration::from_millis(20));
+/// assert_eq!(pool.news(), Some(News::Granted(place, connection)));
+/// ```
 pub struct DryPool {
     ledger: Ledger,
     names: Vec<ClassName>,
@@ -150,17 +148,7 @@ impl DryPool {
             Came::Now => now,
             Came::Before(since) => since,
         };
-        let wanted = Wanted {
-            identity,
-            class: ask.class,
-            request: ask.request.as_ref(),
-            operation: ask.operation.as_ref(),
-            cost: ask.cost,
-            attempt: ask.attempt,
-            needs: ask.needs,
-            deadline: ask.deadline,
-            came,
-        };
+        let wanted = Wanted::of(ask, identity, came);
         let mut actions = Actions::new();
         let answer = match self.ledger.ask(&wanted, now, &mut actions) {
             Asked::Granted(conn) => Answer::Granted(Connection(conn)),
@@ -232,16 +220,16 @@ impl DryPool {
     ///
     /// # Panics
     /// If it was not wanted.
-    pub fn reset_ended(&mut self, connection: Connection, how: Upkeep, now: Instant) {
-        self.step(|ledger, actions| ledger.cleaned(connection.0, how.into(), now, actions));
+    pub fn reset_ended(&mut self, connection: Connection, how: Fitness, now: Instant) {
+        self.step(|ledger, actions| ledger.cleaned(connection.0, how, now, actions));
     }
 
     /// The probe that [`News::Probe`] wanted has ended.
     ///
     /// # Panics
     /// If it was not wanted.
-    pub fn probe_ended(&mut self, connection: Connection, how: Upkeep, now: Instant) {
-        self.step(|ledger, actions| ledger.probed(connection.0, how.into(), now, actions));
+    pub fn probe_ended(&mut self, connection: Connection, how: Fitness, now: Instant) {
+        self.step(|ledger, actions| ledger.probed(connection.0, how, now, actions));
     }
 
     /// Opens the warm share of the budget for `identity`, paced, and keeps it.
@@ -273,8 +261,8 @@ impl DryPool {
     }
 
     /// One picture of the pool.
-    pub fn snapshot(&self) -> Snapshot {
-        self.ledger.snapshot()
+    pub fn snapshot(&self, now: Instant) -> Snapshot {
+        self.ledger.snapshot(now)
     }
 
     fn identity(&mut self, number: u32) -> IdentityId {
@@ -336,3 +324,6 @@ fn explain(why: &Rejection) -> Why {
         Rejection::Closed => Why::Closed,
     }
 }
+
+#[cfg(test)]
+mod tests;

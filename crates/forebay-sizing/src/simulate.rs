@@ -15,7 +15,7 @@ use std::collections::{BinaryHeap, HashMap};
 use std::io;
 use std::time::{Duration, Instant};
 
-use forebay_pool::dry::{Answer, Connection, DryPool, News, Place, Upkeep, Why};
+use forebay_pool::dry::{Answer, Connection, DryPool, Fitness, News, Place, Why};
 use forebay_pool::{Ask, Condition, ConnectFailure, FailureKind};
 use forebay_seam::random::Dice;
 use forebay_seam::time;
@@ -139,7 +139,7 @@ impl<'a> Run<'a> {
         self.now = self.scenario.length;
         self.note_leases();
         let seconds = self.scenario.length.saturating_sub(self.scenario.settle).as_secs_f64();
-        let snapshot = self.pool.snapshot();
+        let snapshot = self.pool.snapshot(self.moment());
         Figures {
             streams: self.figures,
             seconds,
@@ -240,12 +240,12 @@ impl<'a> Run<'a> {
                     self.connections.remove(&connection);
                 }
                 News::Reset(connection) => {
-                    let upkeep = self.look_after(connection);
-                    self.pool.reset_ended(connection, upkeep, self.moment());
+                    let fitness = self.look_after(connection);
+                    self.pool.reset_ended(connection, fitness, self.moment());
                 }
                 News::Probe(connection) => {
-                    let upkeep = self.look_after(connection);
-                    self.pool.probe_ended(connection, upkeep, self.moment());
+                    let fitness = self.look_after(connection);
+                    self.pool.probe_ended(connection, fitness, self.moment());
                 }
             }
         }
@@ -256,12 +256,12 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn look_after(&mut self, connection: Connection) -> Upkeep {
+    fn look_after(&mut self, connection: Connection) -> Fitness {
         if self.is_alive(connection) {
-            Upkeep::Fit
+            Fitness::Fit
         } else {
             self.connections.remove(&connection);
-            Upkeep::Dead
+            Fitness::Dead
         }
     }
 
