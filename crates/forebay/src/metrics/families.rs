@@ -5,9 +5,10 @@ use std::fmt;
 
 use forebay_http::HttpSnapshot;
 use forebay_http::stats::DestinationSnapshot;
-use forebay_pool::Snapshot;
 use forebay_pool::overlap::{HoldKind, OverlapCount};
+use forebay_pool::rate::LimitSnapshot;
 use forebay_pool::stats::{ClassSnapshot, Closed, Health};
+use forebay_pool::{Mode, Snapshot};
 use forebay_postgres::PostgresSnapshot;
 use prometheus_client::encoding::DescriptorEncoder;
 
@@ -36,6 +37,7 @@ pub(super) fn encode(program: &ProgramSnapshot, encoder: DescriptorEncoder<'_>) 
     if let Some(http) = &program.http {
         service_clients(&services, http, &mut sheet)?;
         calls(http, &mut sheet)?;
+        limits(http, &mut sheet)?;
     }
     overlaps(&program.overlaps, &mut sheet)
 }
@@ -122,6 +124,23 @@ fn connections(pools: &Pools<'_>, sheet: &mut Sheet<'_>) -> fmt::Result {
         "forebay_budget",
         "Connections we may hold to a destination",
         pools.iter().map(|(gateway, pool)| (of(gateway, pool), pool.budget)),
+    )?;
+    sheet.gauge(
+        "forebay_budget_wanted",
+        "Connections that the configuration, a hand, the timetable or demand asks for, or that \
+         the destination bears, by whom",
+        pools.iter().flat_map(|(gateway, pool)| {
+            let wanted = &pool.wanted;
+            [
+                ("configuration", Some(wanted.configured)),
+                ("hand", wanted.by_hand),
+                ("timetable", wanted.window),
+                ("demand", wanted.advice.map(|advice| advice.budget)),
+                ("evidence", wanted.borne),
+            ]
+            .into_iter()
+            .filter_map(|(by, budget)| Some((with(of(gateway, pool), "by", by), budget?)))
+        }),
     )?;
     sheet.gauge(
         "forebay_capacity",
@@ -289,10 +308,11 @@ fn service_clients(pools: &[&Snapshot], http: &HttpSnapshot, sheet: &mut Sheet<'
     )
 }
 
+fn to(destination: &DestinationSnapshot) -> Labels<'_> {
+    vec![("destination", &*destination.destination)]
+}
+
 fn calls(http: &HttpSnapshot, sheet: &mut Sheet<'_>) -> fmt::Result {
-    fn to(destination: &DestinationSnapshot) -> Labels<'_> {
-        vec![("destination", &*destination.destination)]
-    }
     let all = &http.destinations;
     sheet.count(
         "forebay_http_clients_refused",
@@ -325,6 +345,12 @@ fn calls(http: &HttpSnapshot, sheet: &mut Sheet<'_>) -> fmt::Result {
     counter("forebay_http_abandoned", "Calls whose client left", |d| d.abandoned)?;
     counter("forebay_http_cut_short", "Answers that broke off or paused", |d| d.cut_short)?;
     counter("forebay_http_resent", "Calls sent again, unsent before", |d| d.resent)?;
+    counter("forebay_http_throttled", "Answers of services that say too many (429)", |d| {
+        d.throttled
+    })?;
+    counter("forebay_http_hints_ignored", "Hints of agents that cannot be meant", |d| {
+        d.hints_ignored
+    })?;
     counter("forebay_token_exchanges", "Tokens that were fetched", |d| d.token_exchanges)?;
     counter("forebay_token_failures", "Token exchanges that failed", |d| d.token_failures)?;
     sheet.number("forebay_tokens", "Tokens held", http.cached_tokens)?;
@@ -353,6 +379,73 @@ fn calls(http: &HttpSnapshot, sheet: &mut Sheet<'_>) -> fmt::Result {
         "Time spent in calls by feature",
         features().map(|(labels, feature)| (labels, feature.seconds)),
     )
+}
+
+/// Rate limits; what one tenant may is in the answers to that tenant, not here.
+fn limits(http: &HttpSnapshot, sheet: &mut Sheet<'_>) -> fmt::Result {
+    let all = &http.destinations;
+    let shown = |units: u64| u32::try_from(units).unwrap_or(u32::MAX);
+    sheet.counter(
+        "forebay_http_limit_admitted",
+        "Calls within all rate limits",
+        all.iter().map(|d| (to(d), d.limits.admitted)),
+    )?;
+    sheet.counter(
+        "forebay_http_limit_refused",
+        "Calls beyond a rate limit; with mode observe they went out all the same",
+        all.iter().flat_map(|d| {
+            d.limits.refused.iter().map(|refused| {
+                let labels = with(to(d), "scope", refused.scope.as_str());
+                let labels = with(labels, "cause", refused.cause);
+                (with(labels, "mode", mode(d.limits.mode)), refused.count)
+            })
+        }),
+    )?;
+    sheet.counter(
+        "forebay_http_limit_tokens_used",
+        "Tokens that calls used, as their answers say, else as was reserved",
+        all.iter().map(|d| (to(d), d.limits.tokens_used)),
+    )?;
+    let limits = || {
+        all.iter().flat_map(|d| {
+            let limits = d.limits.limits.iter();
+            limits.map(|limit| (with(to(d), "unit", limit.unit.as_str()), limit))
+        })
+    };
+    let mut gauge = |name: &str, help: &str, value: fn(&LimitSnapshot) -> u64| {
+        sheet.gauge(name, help, limits().map(|(labels, limit)| (labels, shown(value(limit)))))
+    };
+    gauge("forebay_http_limit", "What may be asked in a window, by everybody together", |l| {
+        l.limit
+    })?;
+    gauge("forebay_http_limit_remaining", "What could be asked now", |l| l.remaining)?;
+    gauge("forebay_http_limit_reserved", "What calls under way have reserved", |l| l.reserved)?;
+    sheet.gauge(
+        "forebay_http_announced_remaining",
+        "What a service says is left for everybody's credential",
+        all.iter().flat_map(|d| {
+            let announced = d.limits.announced.iter();
+            announced.map(|a| (with(to(d), "unit", a.unit.as_str()), shown(a.left)))
+        }),
+    )?;
+    sheet.gauge(
+        "forebay_http_resting",
+        "Whether a service asked to be left alone for a while",
+        all.iter().map(|d| (to(d), u32::from(d.limits.rests > 0.0))),
+    )?;
+    sheet.gauge(
+        "forebay_http_limited_tenants",
+        "Tenants that are at a limit of their own",
+        all.iter().map(|d| (to(d), d.limits.tenants_limited)),
+    )
+}
+
+fn mode(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Off => "off",
+        Mode::Observe => "observe",
+        Mode::Enforce => "enforce",
+    }
 }
 
 fn overlaps(counts: &[OverlapCount], sheet: &mut Sheet<'_>) -> fmt::Result {

@@ -6,10 +6,14 @@ use std::time::Duration;
 use forebay_http::HttpSnapshot;
 use forebay_http::stats::{AnswerCounts, DestinationSnapshot, FeatureCount, RefusalCount};
 use forebay_pool::overlap::{HoldKind, OverlapCount};
-use forebay_pool::stats::{
-    ClassSnapshot, Closed, HOLD_BUCKETS, Health, Spread, SpreadSnapshot, WAIT_BUCKETS,
+use forebay_pool::rate::{
+    AnnouncedSnapshot, LimitSnapshot, RateSnapshot, RefusedSnapshot, Scope, Unit,
 };
-use forebay_pool::{ClassName, Kind, Snapshot};
+use forebay_pool::stats::{
+    Advice, Because, BreakerSnapshot, ClassSnapshot, Closed, HOLD_BUCKETS, Health, Spread,
+    SpreadSnapshot, TriesSnapshot, WAIT_BUCKETS, WantedSnapshot,
+};
+use forebay_pool::{ClassName, Kind, Mode, Snapshot};
 use forebay_postgres::PostgresSnapshot;
 
 use super::*;
@@ -37,6 +41,16 @@ fn class(name: &str, kind: Kind) -> ClassSnapshot {
         queue_full: 2,
         failed: 0,
         abandoned: 4,
+        deadlocks: 0,
+        long_holds: 0,
+        weight: 1,
+        under_way: 2,
+        demand: 1.5,
+        utilisation: 0.5,
+        pressure: 0.0,
+        tries: TriesSnapshot::default(),
+        breaker: BreakerSnapshot { state: "closed", openings: 0 },
+        policies: Vec::new(),
         wait: spread(&WAIT_BUCKETS, &[0, 3, 60]),
         hold: spread(&HOLD_BUCKETS, &[2, 2_000, 90_000]),
     }
@@ -47,6 +61,13 @@ fn pool(name: &str) -> Snapshot {
         destination: name.into(),
         health: Health::Up,
         budget: 10,
+        wanted: WantedSnapshot {
+            configured: 10,
+            by_hand: None,
+            window: None,
+            advice: Some(Advice { budget: 12, because: Because::Trend }),
+            borne: None,
+        },
         capacity: Some(100),
         ai_ceiling: 5,
         leased: 4,
@@ -60,7 +81,28 @@ fn pool(name: &str) -> Snapshot {
         connect: spread(&HOLD_BUCKETS, &[20]),
         classes: vec![class("core", Kind::Core), class("ai-read", Kind::Ai)],
         identities: Vec::new(),
+        features: Vec::new(),
         last_error: None,
+    }
+}
+
+fn limits() -> RateSnapshot {
+    RateSnapshot {
+        mode: Mode::Observe,
+        admitted: 8,
+        refused: vec![RefusedSnapshot { scope: Scope::Tenant, cause: "tokens", count: 6 }],
+        tokens_used: 1_234,
+        limits: vec![LimitSnapshot {
+            unit: Unit::Requests,
+            limit: 500,
+            per: 60.0,
+            remaining: 490,
+            reserved: 2,
+        }],
+        announced: vec![AnnouncedSnapshot { unit: Unit::Tokens, left: u64::MAX }],
+        rests: 1.5,
+        tenants: 3,
+        tenants_limited: 1,
     }
 }
 
@@ -76,6 +118,9 @@ fn program() -> ProgramSnapshot {
         resent: 0,
         token_exchanges: 2,
         token_failures: 0,
+        throttled: 1,
+        hints_ignored: 0,
+        limits: limits(),
         first_byte: spread(&HOLD_BUCKETS, &[500]),
         duration: spread(&HOLD_BUCKETS, &[1_500]),
         features: vec![FeatureCount { feature: "a\"b\\c\nd 1".into(), calls: 3, seconds: 1.5 }],
@@ -168,6 +213,13 @@ fn every_figure_of_the_picture_is_there_and_well_formed() {
         ),
         ("forebay_token_exchanges_total{destination=\"llm\"}", 2.0),
         ("forebay_http_answers_total{destination=\"llm\",status=\"2xx\"}", 5.0),
+        (
+            "forebay_http_limit_refused_total{destination=\"llm\",scope=\"tenant\",cause=\"tokens\",mode=\"observe\"}",
+            6.0,
+        ),
+        ("forebay_http_limit_remaining{destination=\"llm\",unit=\"requests\"}", 490.0),
+        ("forebay_http_announced_remaining{destination=\"llm\",unit=\"tokens\"}", 4_294_967_295.0),
+        ("forebay_http_resting{destination=\"llm\"}", 1.0),
         (
             "http_client_open_connections{http_connection_state=\"active\",server_address=\"llm\"}",
             4.0,

@@ -4,7 +4,7 @@ use crate::source::{Finding, Source, has_word, is_name};
 
 /// Rooms of the engine that carry decisions out and so may wait and lock. Every other room
 /// decides, and a new one is taken for a deciding one until it is named here.
-const SHELL: [&str; 4] = ["connect", "lease", "overlap", "pool"];
+const SHELL: [&str; 7] = ["connect", "lease", "limiter", "overflow", "overlap", "pool", "roster"];
 
 /// Is `source` one of the engine's deciding rooms?
 pub(crate) fn decides(source: &Source) -> bool {

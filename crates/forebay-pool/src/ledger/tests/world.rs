@@ -355,6 +355,15 @@ impl World {
         self.step(|ledger, now, actions| ledger.give_back(conn, condition, now, actions));
     }
 
+    /// The owner says that its work failed.
+    pub(super) fn step_failed(&mut self, conn: ConnId) {
+        self.step(|ledger, _, _| ledger.went_wrong(conn));
+    }
+
+    pub(super) fn renew(&mut self) {
+        self.step(|ledger, now, actions| ledger.renew(now, actions));
+    }
+
     pub(super) fn acts(&mut self, conn: ConnId, activity: Activity) {
         self.step(|ledger, now, actions| ledger.acts(conn, activity, now, actions));
     }
