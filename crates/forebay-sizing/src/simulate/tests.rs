@@ -1,7 +1,7 @@
 use forebay_pool::{Budget, ClassName, ClassSettings, Kind, Mode, PoolSettings, Share};
 
 use super::*;
-use crate::{chance_to_wait, mean_wait, offered_load};
+use crate::{chance_to_wait, for_wait, mean_wait, offered_load};
 
 const HOLD: Duration = Duration::from_millis(50);
 
@@ -192,4 +192,21 @@ fn classes_that_always_wait_share_connection_time_by_their_weights() {
     let [heavy, light] = [0, 1].map(|n| figures.streams[n].useful);
     assert_near("the heavier one", heavy / (heavy + light), 0.75, 0.02);
     assert!(figures.utilisation > 0.99);
+}
+
+#[test]
+fn the_advised_connections_keep_waits_within_their_target_and_one_less_does_not() {
+    let limit = Duration::from_millis(50);
+    for (rate, hold) in [(10.0, HOLD * 4), (80.0, HOLD)] {
+        let advised = for_wait(offered_load(rate, hold), hold, limit, 0.01, 100);
+        let waits_longer = |connections| {
+            let service = Times::Exponential { mean: hold };
+            let minutes = if rate > 50.0 { 30 } else { 180 };
+            let figures =
+                scenario(connections, Arrivals::Poisson { rate }, service, minutes).play();
+            figures.streams[0].wait.longer_than(limit)
+        };
+        let (enough, less) = (waits_longer(advised), waits_longer(advised - 1));
+        assert!(enough <= 0.01 && less > 0.01, "{advised}: {enough}, one less: {less}");
+    }
 }
