@@ -508,7 +508,11 @@ fn backend(
     pool_settings.idle_ttl = server.idle_ttl;
     pool_settings.lifetime = server.lifetime;
     pool_settings.connect_timeout = server.connect_timeout;
+    pool_settings.probe_interval = server.probe_interval;
     pool_settings.queue_factor = server.queue_factor;
+    pool_settings.shed_from = server.shed_from;
+    pool_settings.hold_limit = server.hold_limit;
+    pool_settings.lend_max_hold = server.lend_max_hold;
     pool_settings.classes = classes(server);
     let class_settings = pool_settings.classes.clone();
     let (capacity, mut told) = watch::channel(None);
