@@ -75,12 +75,13 @@ fn millis(seconds: f64) -> u64 {
     (seconds * 1e3).ceil() as u64
 }
 
-/// Has the pressure moved far enough since `told` to be told again?
+/// Has the pressure moved far enough since `told` to be told again, or reached an end?
 pub fn is_news(told: &Pressure, now: &Pressure) -> bool {
     // What is rounded to three places is compared in their middle.
     let moved = (told.pressure - now.pressure).abs() > WORTH_TELLING - 5e-4;
     let began_or_ended = told.retry_after_ms.is_some() != now.retry_after_ms.is_some();
-    moved || began_or_ended
+    let reached_an_end = told.pressure != now.pressure && matches!(now.pressure, 0.0 | 1.0);
+    moved || began_or_ended || reached_an_end
 }
 
 #[cfg(test)]
@@ -101,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_twentieth_is_news_and_so_are_beginning_and_end_of_shedding() {
+    fn a_twentieth_is_news_and_so_are_both_ends_and_where_shedding_begins() {
         for (told, now, news) in [
             (0.2, 0.2, false),
             (0.2, 0.249, false),
@@ -110,6 +111,9 @@ mod tests {
             (0.49, 0.51, true),
             (0.51, 0.49, true),
             (0.51, 0.55, false),
+            (0.96, 1.0, true),
+            (0.01, 0.0, true),
+            (1.0, 1.0, false),
         ] {
             assert_eq!(is_news(&pressure(told), &pressure(now)), news, "{told} → {now}");
         }
