@@ -130,6 +130,7 @@ pub mod class;
 mod connect;
 mod cost;
 mod deadlock;
+pub mod dry;
 pub mod event;
 mod evidence;
 mod fair;
