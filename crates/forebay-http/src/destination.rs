@@ -4,11 +4,17 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use forebay_pool::{Budget, ClassId, ClassName, ClassSettings, Kind, Pool, PoolSettings, class};
+use forebay_pool::rate::Account;
+use forebay_pool::{
+    Budget, ClassId, ClassName, ClassSettings, Kind, Pool, PoolSettings, Timetable, class,
+    timetable,
+};
 
 use crate::SettingsError;
 use crate::credential::{self, Credential, CredentialError, Registry};
+use crate::limits::{self, Toll};
 use crate::meter::Meter;
+use crate::operation::Works;
 use crate::settings::{CredentialSettings, DestinationSettings, HttpSettings};
 use crate::target::{Scheme, Target};
 use crate::tls::Trust;
@@ -27,6 +33,8 @@ pub(crate) struct Destination {
     pub(crate) target: Arc<Target>,
     pub(crate) pool: Pool<Opener>,
     pub(crate) meter: Arc<Meter>,
+    pub(crate) toll: Arc<Toll>,
+    pub(crate) works: Works,
     pub(crate) first_byte_timeout: Duration,
     pub(crate) chunk_timeout: Duration,
     sharing: Sharing,
@@ -79,7 +87,11 @@ impl Destination {
         {
             tracing::warn!(destination = name, "its credential travels in the clear: use https");
         }
-        let pool_settings = pool_settings(name, settings);
+        let toll = Toll::open(&settings.limits)
+            .map_err(|(key, reason)| invalid(&format!("limits.{key}"), reason))?;
+        let timetable = Timetable::new(&settings.timetable)
+            .map_err(|error| invalid(&error.place(), error.reason))?;
+        let pool_settings = PoolSettings { timetable, ..pool_settings(name, settings) };
         let default_class = default_class(&pool_settings.classes);
         let pool = Pool::new(Opener::new(Arc::clone(&target), tls), pool_settings);
         let missing = || invalid("classes", "at most 16 classes are possible".to_owned());
@@ -101,6 +113,8 @@ impl Destination {
             target,
             pool,
             meter: Arc::new(Meter::default()),
+            toll,
+            works: Works::default(),
             first_byte_timeout: settings.first_byte_timeout,
             chunk_timeout: settings.chunk_timeout,
             sharing,
@@ -136,6 +150,14 @@ impl Destination {
             }
         };
         if common { Identity::Common } else { Identity::Tenant(Arc::clone(tenant)) }
+    }
+
+    /// With whose account the service counts the calls of `tenant`: whose credential it is.
+    pub(crate) fn account(&self, tenant: &Arc<str>) -> Account {
+        match self.common.is_some() && !self.own.contains_key(tenant.as_ref()) {
+            true => Account::Destination,
+            false => Account::Tenant(Arc::clone(tenant)),
+        }
     }
 
     /// The credential to send for `tenant`; without one the agent's own passes.
@@ -176,6 +198,7 @@ fn classes(settings: &DestinationSettings) -> Vec<(ClassName, ClassSettings)> {
 fn pool_settings(name: &str, settings: &DestinationSettings) -> PoolSettings {
     let budget = budget(settings);
     PoolSettings {
+        forecast: settings.forecast,
         ai_share: AI_SHARE,
         classes: classes(settings),
         idle_ttl: settings.idle_ttl,
@@ -226,9 +249,14 @@ pub(crate) fn check(
     if settings.warm_up > 100 {
         return invalid("warm_up", "write percent of the budget, 0 to 100".to_owned());
     }
+    if let Err(error) = timetable::check(&settings.timetable, &classes(settings), AI_SHARE) {
+        return invalid(&error.place(), error.reason);
+    }
     if let Err(error) = class::check(&classes(settings), budget(settings), AI_SHARE) {
         return invalid("classes", error.to_string());
     }
+    limits::check(&settings.limits, &http.tenants)
+        .or_else(|(key, reason)| invalid(&format!("limits.{key}"), reason))?;
     check_durations(settings).or_else(|key| invalid(key, "must be more than 0s".to_owned()))?;
     check_credentials(settings, &http.tenants, trust).or_else(|(key, reason)| invalid(&key, reason))
 }

@@ -173,6 +173,13 @@ impl Gateway {
         }
     }
 
+    /// Sets the budget of `destination` by hand ([`forebay_pool::Pool::set_budget`]); `false`:
+    /// there is none of that name.
+    pub fn set_budget(&self, destination: &str, budget: Option<u32>) -> bool {
+        let destination = self.house.desk.destinations.get(destination);
+        destination.map(|destination| destination.pool.set_budget(budget)).is_some()
+    }
+
     /// Is every pool warm?
     pub fn is_ready(&self) -> bool {
         self.house.desk.destinations.values().all(|d| d.pool.snapshot().warm)
@@ -189,7 +196,7 @@ impl Gateway {
             cached_tokens: house.registry.cached_tokens(),
             destinations: destinations
                 .clone()
-                .map(|d| d.meter.snapshot(Arc::clone(&d.name)))
+                .map(|d| d.meter.snapshot(Arc::clone(&d.name), d.toll.snapshot()))
                 .collect(),
             pools: destinations.map(|d| d.pool.snapshot()).collect(),
         }

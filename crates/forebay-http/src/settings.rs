@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use forebay_pool::{ClassName, ClassSettings};
+use forebay_pool::timetable::WindowSettings;
+use forebay_pool::{ClassName, ClassSettings, Mode};
 use forebay_seam::secret::SecretRef;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -59,6 +60,13 @@ pub struct DestinationSettings {
     /// Connections we may open there. Default: 70 % of `documented_limit`, or 50.
     #[serde(default)]
     pub budget: Option<u32>,
+    /// Windows of time with a budget of their own. Default: none.
+    #[serde(default)]
+    pub timetable: Vec<WindowSettings>,
+    /// Whether the budget follows observed demand, between what is kept warm and the largest
+    /// budget that is configured. Default observe.
+    #[serde(default)]
+    pub forecast: Mode,
     /// Percent of the budget opened at start and kept, at least one connection, for those
     /// whose credentials are configured (in turn) or who need none. 0: none. Default 25.
     #[serde(default = "warm_up")]
@@ -103,6 +111,61 @@ pub struct DestinationSettings {
     /// `ai` by `x-forebay-class`, and so lower its rank, never raise it.
     #[serde(default)]
     pub classes: BTreeMap<ClassName, ClassSettings>,
+    /// How much may be asked of it in which time.
+    #[serde(default)]
+    pub limits: LimitSettings,
+}
+
+/// `[http.destinations.NAME.limits]`: how much may be asked of a service in which time, by
+/// everybody together and by each tenant.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitSettings {
+    /// What the limits may do: `off`, `observe` (count what they would refuse) or `enforce`.
+    /// Default `observe`.
+    pub mode: Mode,
+    /// Calls in each window, of everybody together. Default: no such limit.
+    pub requests: Option<u64>,
+    /// Tokens in each window, of everybody together. Default: no such limit.
+    pub tokens: Option<u64>,
+    /// How long a window is. Default 1min.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub per: Duration,
+    /// Percent of a limit that may go at once. Default 100.
+    pub burst: u32,
+    /// Heed what the service itself announces in its answers: what it has left, and when it
+    /// wants to be asked again. Default true.
+    pub follow: bool,
+    /// The limits of each tenant, besides those of everybody together.
+    pub each_tenant: TenantLimitSettings,
+    /// Single tenants; what is not said here is as for each.
+    pub tenants: BTreeMap<String, TenantLimitSettings>,
+}
+
+/// What one tenant may ask of a service.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TenantLimitSettings {
+    /// Calls in each window. Default: no such limit.
+    pub requests: Option<u64>,
+    /// Tokens in each window. Default: no such limit.
+    pub tokens: Option<u64>,
+}
+
+impl Default for LimitSettings {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Observe,
+            requests: None,
+            tokens: None,
+            per: Duration::from_secs(60),
+            burst: 100,
+            follow: true,
+            each_tenant: TenantLimitSettings::default(),
+            tenants: BTreeMap::new(),
+        }
+    }
 }
 
 fn warm_up() -> u8 {

@@ -50,6 +50,11 @@ impl CostId {
         self.feature
     }
 
+    /// A number of its own among all work that has a name; `None` for work without one.
+    pub(crate) fn number(self) -> Option<u64> {
+        self.entry.map(|entry| u64::from(entry.generation) << 16 | u64::from(entry.slot))
+    }
+
     /// Its place in a table of `ENTRIES + 1` (unnamed work is the last), and what tells it
     /// from others that had the place before.
     pub(crate) fn place(self) -> (usize, u32) {

@@ -7,6 +7,10 @@
 
 use std::time::{Duration, Instant};
 
+mod watch;
+
+pub(crate) use watch::Watch;
+
 /// The limit changes at most once in this time.
 const STEP: Duration = Duration::from_secs(10);
 /// What is left of the limit after evidence, percent.

@@ -45,10 +45,12 @@ use crate::class::{ClassId, ClassName, ClassSettings, Kind};
 use crate::connect::ConnectFailure;
 use crate::cost::{CostId, Costs};
 use crate::event::{self, Event};
+use crate::evidence::Watch;
 use crate::fair::Fair;
 use crate::feature::Features;
 use crate::freshness::Freshness;
 use crate::generation::Generations;
+use crate::mode::Mode;
 use crate::policy::{Policies, Policy};
 use crate::queue::{Lanes, Waiter};
 use crate::retry::Retries;
@@ -58,7 +60,7 @@ use crate::slot::{Conn, ConnId, IdentityId, Slot, WaiterId};
 use crate::stats::{Closed, Spread};
 use crate::target::Opener;
 
-pub(crate) use home::Fitness;
+pub use home::Fitness;
 pub(crate) use line::{Asked, Came, Wanted};
 use requests::Requests;
 
@@ -158,6 +160,8 @@ pub(crate) struct Ledger {
     retries: Vec<Retries>,
     breakers: Vec<Breaker>,
     generations: Generations,
+    /// What the cheapest frequent work takes, where evidence is gathered.
+    watch: Option<Box<Watch>>,
     /// Classes in which a policy may hold back who waits.
     gated: Vec<bool>,
     opener: Opener,
@@ -206,6 +210,7 @@ impl Ledger {
             retries: vec![Retries::new(now); classes],
             breakers: vec![Breaker::new(now); classes],
             generations: Generations::default(),
+            watch: (settings.evidence != Mode::Off).then(|| Box::new(Watch::new(now))),
             freshness: settings.classes.iter().map(|(_, class)| fresh(class)).collect(),
             conns: SlotMap::with_key(),
             identities: SlotMap::with_key(),
@@ -275,6 +280,11 @@ impl Ledger {
     pub(crate) fn next_attempt(&self, now: Instant) -> Duration {
         let at = self.opener.not_before().unwrap_or(now);
         at.saturating_duration_since(now).max(Duration::from_millis(20))
+    }
+
+    /// Does the destination not answer, and is no connection to it left?
+    pub(crate) fn is_away(&self) -> bool {
+        self.opener.outage().is_some() && self.total() == self.opening
     }
 
     pub(crate) fn deadline(&self, class: ClassId, since: Instant) -> Instant {

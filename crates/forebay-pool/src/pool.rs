@@ -34,6 +34,7 @@ use crate::connect::Connector;
 use crate::event::Told;
 use crate::lease::{Condition, Lease};
 use crate::ledger::{Action, Actions, Fitness, Ledger};
+use crate::overflow::Outlook;
 use crate::queue::Rejection;
 use crate::request::Request;
 use crate::roster::Roster;
@@ -144,6 +145,8 @@ impl<K: Connector> Pool<K> {
             events: broadcast::channel(EVENTS).0,
             roster: OnceLock::new(),
         });
+        // A window that is open by now counts from the first connection on.
+        shared.act(|state, actions| state.look_at_wishes(now, actions));
         shared.spawner.spawn(look_around(Arc::downgrade(&shared)));
         Self { shared }
     }
@@ -216,6 +219,20 @@ impl<K: Connector> Pool<K> {
         let mut ticket = Ticket::new(&self.shared, ask.borrow());
         let mut timer = pin!(None);
         poll_fn(|cx| ticket.poll(cx, timer.as_mut())).await
+    }
+
+    /// What one who asks for a connection of `class` would meet now.
+    pub(crate) fn outlook(&self, class: ClassId, now: Instant) -> Outlook {
+        let state = self.shared.state.lock();
+        Outlook {
+            wait: state.ledger.expected_wait(class),
+            latest: state.ledger.deadline(class, now),
+            is_away: state.ledger.is_away(),
+        }
+    }
+
+    pub(crate) fn class_names(&self) -> &[ClassName] {
+        &self.shared.names
     }
 
     /// One picture of the pool.
@@ -400,6 +417,9 @@ impl<K: Connector> State<K> {
             configured: self.ledger.configured_budget(),
             warm: self.ledger.configured_warmth(),
         };
+        if let Some((operation, p95)) = self.ledger.executed(now) {
+            self.wishes.executed(operation, p95, now);
+        }
         for news in self.wishes.look(seen, (self.wall)(), now) {
             self.ledger.tell(news);
         }

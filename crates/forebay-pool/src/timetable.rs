@@ -18,6 +18,8 @@ use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::class::{self, ClassName, ClassSettings};
+
 /// Windows at the most.
 const MOST: usize = 64;
 /// The longest window.
@@ -60,6 +62,36 @@ pub struct TimetableError {
     pub key: &'static str,
     /// What is wrong, and what to write instead.
     pub reason: String,
+}
+
+impl TimetableError {
+    /// Where it is, below the key `timetable`: `timetable[1].from`.
+    pub fn place(&self) -> String {
+        self.window.map_or_else(
+            || "timetable".to_owned(),
+            |window| format!("timetable[{window}].{}", self.key),
+        )
+    }
+}
+
+/// Checks windows, and that the promises to `classes` can be kept within each of them.
+///
+/// # Errors
+/// Which key of which window is wrong, and what to write instead.
+pub fn check(
+    windows: &[WindowSettings],
+    classes: &[(ClassName, ClassSettings)],
+    ai_share_percent: u8,
+) -> Result<(), TimetableError> {
+    Timetable::new(windows)?;
+    for (number, window) in windows.iter().enumerate() {
+        class::check(classes, window.budget, ai_share_percent).map_err(|error| TimetableError {
+            window: Some(number),
+            key: "budget",
+            reason: error.to_string(),
+        })?;
+    }
+    Ok(())
 }
 
 /// Windows that were checked. The default has none.

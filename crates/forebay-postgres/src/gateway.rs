@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use forebay_pool::overlap::Overlaps;
-use forebay_pool::{Budget, ClassName, ClassSettings, Pool, PoolSettings, Snapshot};
+use forebay_pool::{
+    Budget, ClassName, ClassSettings, Kind, Pool, PoolSettings, Snapshot, Timetable, timetable,
+};
 use forebay_seam::net::{self, TcpListener, TcpStream};
 use forebay_seam::secret::{ExposeSecret, SecretString};
 use forebay_seam::sync::Mutex;
@@ -195,6 +197,8 @@ impl Gateway {
                 forebay_pool::class::check(&classes, budget, server.ai_share)
                     .map_err(|reason| error(at("classes"), reason.to_string()))?;
             }
+            timetable::check(&server.timetable, &classes(server), server.ai_share)
+                .map_err(|wrong| error(at(&wrong.place()), wrong.reason))?;
         }
         for (name, database) in &settings.databases {
             let at = format!("postgres.databases.{name}.server");
@@ -308,6 +312,13 @@ impl Gateway {
         for backend in self.inner.backends.values() {
             backend.pool.drain(deadline).await;
         }
+    }
+
+    /// Sets the budget of `server` by hand ([`Pool::set_budget`]); `false`: there is none of
+    /// that name.
+    pub fn set_budget(&self, server: &str, budget: Option<u32>) -> bool {
+        let backend = self.inner.backends.get(server);
+        backend.map(|backend| backend.pool.set_budget(budget)).is_some()
     }
 
     /// Is every pool warm, and did every server answer?
@@ -439,7 +450,10 @@ fn classes(server: &ServerSettings) -> Vec<(ClassName, ClassSettings)> {
     if server.classes.is_empty() {
         return ClassSettings::defaults();
     }
-    server.classes.iter().map(|(name, settings)| (name.clone(), settings.clone())).collect()
+    let mut classes: Vec<_> = server.classes.clone().into_iter().collect();
+    // Where a budget shrinks below what is promised, the first are served first.
+    classes.sort_by_key(|(_, class)| class.kind != Kind::Core);
+    classes
 }
 
 fn backend(
@@ -473,6 +487,10 @@ fn backend(
         None => Budget::OfCapacity { percent: BUDGET_PERCENT, until_known: BUDGET_UNTIL_KNOWN },
     };
     let mut pool_settings = PoolSettings::new(name, budget);
+    pool_settings.timetable =
+        Timetable::new(&server.timetable).map_err(|error| at(&error.place(), error.reason))?;
+    pool_settings.forecast = server.forecast;
+    pool_settings.evidence = server.evidence;
     pool_settings.ai_share = server.ai_share;
     pool_settings.warm_up = server.warm_up;
     pool_settings.idle_ttl = server.idle_ttl;

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use forebay_pool::{ClassName, ClassSettings};
+use forebay_pool::timetable::WindowSettings;
+use forebay_pool::{ClassName, ClassSettings, Mode};
 use forebay_seam::secret::SecretRef;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -115,6 +116,17 @@ pub struct ServerSettings {
     /// after the reserved ones; 10 until that could be read.
     #[serde(default)]
     pub budget: Option<u32>,
+    /// Windows of time with a budget of their own. Default: none.
+    #[serde(default)]
+    pub timetable: Vec<WindowSettings>,
+    /// Whether the budget follows observed demand, between what is kept warm and the largest
+    /// budget that is configured. Default observe.
+    #[serde(default)]
+    pub forecast: Mode,
+    /// Whether the budget shrinks while the server shows that it bears less: its cheapest
+    /// frequent work takes twice its usual time, or it says that it is full. Default off.
+    #[serde(default = "off")]
+    pub evidence: Mode,
     /// Percent of the server's capacity for all AI classes together. Default 35.
     #[serde(default = "ai_share")]
     pub ai_share: u8,
@@ -144,6 +156,9 @@ pub struct ServerSettings {
     pub classes: BTreeMap<ClassName, ClassSettings>,
 }
 
+fn off() -> Mode {
+    Mode::Off
+}
 fn ai_share() -> u8 {
     35
 }

@@ -1,7 +1,8 @@
 //! What operators and their tools look at, by HTTP: metrics, health, state.
 //!
 //! Runs on a thread and a runtime of its own, so that it answers while the gateways are
-//! busy. Every page renders one [`ProgramSnapshot`]. Always true: at most `CONNECTIONS`
+//! busy. Every page renders one [`ProgramSnapshot`]; one call changes something, a pool's
+//! budget. Always true: at most `CONNECTIONS`
 //! connections at once, and none that says nothing keeps its place.
 
 use std::io;
@@ -10,11 +11,11 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, put};
 use axum::{Json, Router};
 use forebay_seam::net::{self, TcpListener, TcpStream};
 use forebay_seam::task::{Spawner, Stop, Stopper};
@@ -30,8 +31,10 @@ use crate::config::AdminSettings;
 use crate::metrics;
 use crate::view::ProgramSnapshot;
 
+mod budgets;
 mod hosts;
 
+pub use budgets::Budgets;
 use hosts::Hosts;
 
 /// Connections at once.
@@ -77,16 +80,17 @@ impl Server {
         self.listener.local_addr()
     }
 
-    /// Answers with what `look` shows.
+    /// Answers with what `look` shows, and changes `budgets` when it is told to.
     ///
     /// # Errors
     /// When there is no thread to be had.
     pub fn start(
         self,
         look: impl Fn() -> ProgramSnapshot + Send + Sync + 'static,
+        budgets: Budgets,
     ) -> io::Result<Running> {
         let (stopper, stop) = Stopper::new();
-        let router = router(Arc::new(look), self.hosts);
+        let router = router(Arc::new(look), budgets, self.hosts);
         let (runtime, listener) = (self.runtime, self.listener);
         let thread = std::thread::Builder::new()
             .name("forebay-admin".to_owned())
@@ -146,7 +150,11 @@ async fn accept(
     }
 }
 
-fn router(look: Look, hosts: Hosts) -> Router {
+fn router(look: Look, budgets: Budgets, hosts: Hosts) -> Router {
+    let by_hand = Router::new()
+        .route("/api/v1/pools/{gateway}/{destination}/budget", put(budgets::set))
+        .layer(DefaultBodyLimit::max(budgets::BODY))
+        .with_state(budgets);
     Router::new()
         .route("/", get(index))
         .route("/healthz", get(healthz))
@@ -155,13 +163,17 @@ fn router(look: Look, hosts: Hosts) -> Router {
         .route("/api/v1/snapshot", get(snapshot))
         .fallback(unknown)
         .with_state(look)
+        .merge(by_hand)
         .layer(middleware::from_fn_with_state(Arc::new(hosts), hosts::guard))
 }
 
 const PAGES: &str = "/metrics           for Prometheus\n\
                      /healthz           is the program alive?\n\
                      /readyz            may new work come? 503 and the reasons if not\n\
-                     /api/v1/snapshot   the same figures as JSON\n";
+                     /api/v1/snapshot   the same figures as JSON\n\
+                     \n\
+                     PUT /api/v1/pools/GATEWAY/DESTINATION/budget   sets a budget by hand:\n\
+                     {\"budget\": 80}, or null for the configured one\n";
 
 async fn index() -> String {
     format!("Forebay {}\n\n{PAGES}", crate::view::VERSION)

@@ -120,7 +120,7 @@ pub fn run(file: &Path) -> Result<(), RunError> {
     let admin_address = admin.address()?;
     let program = runtime.block_on(async { Program::open(config) })?;
     let viewer = program.viewer.clone();
-    let admin = admin.start(move || viewer.snapshot())?;
+    let admin = admin.start(move || viewer.snapshot(), program.budgets.clone())?;
     runtime.block_on(program.serve(admin_address));
     admin.stop();
     runtime.shutdown_timeout(LAST_WORDS);
@@ -134,6 +134,7 @@ struct Program {
     postgres: Option<(TcpListener, forebay_postgres::Gateway)>,
     http: Option<(TcpListener, forebay_http::Gateway)>,
     viewer: Viewer,
+    budgets: admin::Budgets,
 }
 
 impl Program {
@@ -162,6 +163,7 @@ impl Program {
             stop_timeout: config.stop_timeout,
             signals,
             viewer: Viewer::new(postgres.clone(), http.clone(), overlaps),
+            budgets: admin::Budgets::new(postgres.clone(), http.clone()),
             postgres: postgres_listener.zip(postgres),
             http: http_listener.zip(http),
         })

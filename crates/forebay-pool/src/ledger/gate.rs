@@ -320,7 +320,10 @@ impl Ledger {
     pub(super) fn need(&self, cost: CostId) -> Need {
         let learnt = self.features.expected(cost.feature()).filter(|e| e.worth >= BELIEVED);
         let Some(expected) = learnt else { return Need::ONE };
-        let (used, stays) = (expected.used.as_secs_f64(), expected.residence.as_secs_f64());
+        // It is counted until it was idle for its patience, so over that time its connection
+        // time is spread: the demands of all then sum to what they keep busy (Little's law).
+        let counted = expected.residence + self.patience_of(cost.feature());
+        let (used, stays) = (expected.used.as_secs_f64(), counted.as_secs_f64());
         let peak = expected.peak.max(1.0);
         let mean = if stays > 0.0 { (used / stays).min(peak) } else { peak };
         Need { mean, peak }

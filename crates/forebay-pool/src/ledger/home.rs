@@ -19,7 +19,7 @@ const DENIAL: Duration = Duration::from_secs(1);
 
 /// What came out of looking after a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fitness {
+pub enum Fitness {
     /// As good as fresh.
     Fit,
     /// It did not answer and was closed.
@@ -42,6 +42,9 @@ impl Ledger {
         self.fair.settle(lent.class, lent.charge, held);
         self.counters.classes[lent.class.index()].hold.record(held);
         self.costs.learn(lent.cost, held, now);
+        if let (Some(watch), Some(number)) = (&mut self.watch, lent.cost.number()) {
+            watch.returned(number, held);
+        }
         self.features.returned(lent.cost.feature(), held);
         self.note_outcome(lent, condition, now);
         self.come_home(id, lent.class, condition, now, actions);

@@ -1,7 +1,7 @@
 //! How many connections we may hold, changed while they are used: idle ones above a smaller
 //! budget are closed, leased ones when they come home.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::class;
 use crate::event::Event;
@@ -31,6 +31,7 @@ impl Ledger {
         };
         let from = self.seats.budget;
         self.seats.resize(&self.settings, capacity);
+        self.recover(now, actions);
         if self.seats.budget != from {
             self.tell(Event::Resized { from, to: self.seats.budget });
         }
@@ -51,6 +52,12 @@ impl Ledger {
     /// What of the configured budget is kept open.
     pub(crate) fn configured_warmth(&self) -> u32 {
         class::percent_of(self.configured_budget(), self.settings.warm_up).max(1)
+    }
+
+    /// The cheapest frequent operation and the 95th percentile of what it takes, each ten
+    /// seconds, where evidence is gathered.
+    pub(crate) fn executed(&mut self, now: Instant) -> Option<(u64, Duration)> {
+        self.watch.as_mut()?.take(now)
     }
 
     /// Connections that are lent and callers who wait for one: what could be used now.

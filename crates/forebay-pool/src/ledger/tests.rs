@@ -3,6 +3,7 @@
 
 mod books;
 mod fairness;
+mod policies;
 mod random;
 mod sentences;
 mod small;

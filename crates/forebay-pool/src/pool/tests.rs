@@ -156,3 +156,29 @@ async fn a_change_of_budget_is_an_event_and_shown() {
     pool.set_capacity(2);
     assert_eq!(pool.snapshot().budget, 2, "never more than the destination takes");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_destination_that_becomes_slow_gets_fewer_connections() {
+    let settings = PoolSettings {
+        evidence: crate::mode::Mode::Enforce,
+        ..PoolSettings::new("nothing", Budget::Fixed(40))
+    };
+    let pool = Pool::with_wall_clock(Nothing, settings, wall);
+    let class = pool.class("core").unwrap();
+    let mut ask = Ask::new("user", class);
+    ask.operation = Some(crate::operation::Operation::new("feature", "select 1"));
+    let work = async |hold: Duration, times: u32| {
+        for _ in 0..times {
+            let lease = pool.checkout(&ask).await.unwrap();
+            time::sleep(hold).await;
+            lease.give_back(Condition::Clean);
+        }
+    };
+    work(Duration::from_millis(10), 4_000).await;
+    assert_eq!(pool.snapshot().budget, 40);
+    work(Duration::from_millis(30), 1_500).await;
+    let slow = pool.snapshot().budget;
+    assert!((24..40).contains(&slow), "a tenth less each ten seconds: {slow}");
+    work(Duration::from_millis(10), 30_000).await;
+    assert_eq!(pool.snapshot().budget, 40, "and back, one by one");
+}

@@ -1,4 +1,5 @@
 use super::*;
+use crate::class::Share;
 
 fn window(from: &str, hours: u64, time_zone: &str, budget: u32) -> WindowSettings {
     WindowSettings {
@@ -150,6 +151,19 @@ fn what_is_wrong_is_named() {
     }
     let many = vec![window("0 8 * * *", 1, "UTC", 1); MOST + 1];
     assert_eq!(Timetable::new(&many).unwrap_err().window, None);
+}
+
+#[test]
+fn promises_must_be_kept_in_each_window() {
+    let classes = ClassSettings::defaults();
+    let ten_seats = ClassSettings { guarantee: Share::Seats(10), ..classes[0].1.clone() };
+    let classes = [(ClassName::new("core"), ten_seats)];
+    let wide = window("0 8 * * *", 1, "UTC", 10);
+    let narrow = window("0 20 * * *", 1, "UTC", 9);
+    assert_eq!(check(std::slice::from_ref(&wide), &classes, 100), Ok(()));
+    let error = check(&[wide, narrow], &classes, 100).unwrap_err();
+    assert_eq!(error.place(), "timetable[1].budget");
+    assert!(error.reason.contains("the budget is 9"), "{error}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde_json::Value;
 
-use crate::running::{Running, ask, slow_service};
+use crate::running::{Running, ask, put, slow_service};
 
 #[test]
 fn a_running_program_shows_the_same_figures_everywhere() {
@@ -63,4 +63,61 @@ fn a_service_that_cannot_be_reached_keeps_the_program_from_being_ready() {
     assert_eq!(answer.status, 503, "{}", answer.body);
     assert!(answer.body.contains("http `llm` is not warm"), "{}", answer.body);
     assert_eq!(program.ask("/healthz").status, 200);
+}
+
+const BUDGET: &str = "/api/v1/pools/http/llm/budget";
+const JSON: &str = "application/json";
+
+#[test]
+fn a_budget_is_set_by_hand_and_taken_back() {
+    let program = Running::towards(slow_service().address, "budget = 40");
+    let answer = put(program.admin, BUDGET, JSON, "{\"budget\": 7}");
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let said: Value = serde_json::from_str(&answer.body).unwrap();
+    assert_eq!((&said["budget"], &said["wanted"]["configured"]), (&7.into(), &40.into()));
+    let metrics = program.ask("/metrics").body;
+    let labels = "{gateway=\"http\",destination=\"llm\"";
+    assert!(metrics.contains(&format!("forebay_budget{labels}}} 7\n")), "{metrics}");
+    let by_hand = format!("forebay_budget_wanted{labels},by=\"hand\"}} 7\n");
+    assert!(metrics.contains(&by_hand), "{metrics}");
+    let answer = put(program.admin, BUDGET, JSON, "{\"budget\": null}");
+    let said: Value = serde_json::from_str(&answer.body).unwrap();
+    assert_eq!((&said["budget"], &said["wanted"]["by_hand"]), (&40.into(), &Value::Null));
+}
+
+#[test]
+fn a_budget_that_makes_no_sense_changes_nothing_and_is_told_why() {
+    let program = Running::towards(slow_service().address, "budget = 40");
+    for (path, content_type, body, status, says) in [
+        // What a form of a web page can send without being asked first.
+        (BUDGET, "text/plain", "{\"budget\": 7}", 415, "content-type: application/json"),
+        (BUDGET, JSON, "{\"budget\": 0}", 422, "at least one"),
+        (BUDGET, JSON, "{\"budget\": -1}", 422, "{\"budget\": 80}"),
+        (BUDGET, JSON, "{}", 422, "missing field `budget`"),
+        (BUDGET, JSON, "{\"bugdet\": 7}", 422, "unknown field `bugdet`"),
+        (BUDGET, JSON, "7", 422, "{\"budget\": 80}"),
+        (BUDGET, JSON, "{\"budget\":", 400, "{\"budget\": 80}"),
+        ("/api/v1/pools/http/other/budget", JSON, "{\"budget\": 7}", 404, "no such pool"),
+        ("/api/v1/pools/smtp/llm/budget", JSON, "{\"budget\": 7}", 404, "no such pool"),
+    ] {
+        let answer = put(program.admin, path, content_type, body);
+        assert_eq!(answer.status, status, "{path} {body}: {}", answer.body);
+        assert!(answer.body.contains(says), "{path} {body}: {}", answer.body);
+    }
+    let long = format!("{{\"budget\": {}7}}", " ".repeat(2_000));
+    assert_eq!(put(program.admin, BUDGET, JSON, &long).status, 413);
+    assert_eq!(ask(program.admin, BUDGET, "").status, 405);
+    let snapshot: Value = serde_json::from_str(&program.ask("/api/v1/snapshot").body).unwrap();
+    assert_eq!(snapshot["http"]["pools"][0]["budget"], 40);
+}
+
+#[test]
+fn a_window_that_is_always_open_sets_the_budget() {
+    let more = "budget = 40\n\
+                [[http.destinations.llm.timetable]]\nfrom = \"* * * * *\"\nfor = \"1h\"\n\
+                time_zone = \"Europe/Berlin\"\nbudget = 60\n";
+    let program = Running::towards(slow_service().address, more);
+    let snapshot: Value = serde_json::from_str(&program.ask("/api/v1/snapshot").body).unwrap();
+    let pool = &snapshot["http"]["pools"][0];
+    assert_eq!((&pool["budget"], &pool["wanted"]["window"]), (&60.into(), &60.into()));
 }

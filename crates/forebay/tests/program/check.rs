@@ -40,6 +40,40 @@ fn a_wrong_configuration_says_where_what_and_what_would_be_right_and_exits_with_
 }
 
 #[test]
+fn a_timetable_that_cannot_be_followed_is_refused_with_its_line() {
+    let window = |lines: &str| {
+        check(&format!(
+            "[http.destinations.llm]\nurl = \"https://llm.example\"\n\
+             [[http.destinations.llm.timetable]]\n{lines}\n"
+        ))
+    };
+    let good =
+        "from = \"0 8 * * MON-FRI\"\nfor = \"10h\"\ntime_zone = \"Europe/Berlin\"\nbudget = 80";
+    assert_eq!(window(good).2, "");
+    for (key, line, bad, says) in [
+        ("from", 4, "from = \"0 8 * *\"", "is no cron expression"),
+        ("for", 5, "for = \"0s\"", "a window lasts for some time"),
+        ("time_zone", 6, "time_zone = \"Europe/Bärlin\"", "is no time zone"),
+        ("budget", 7, "budget = 0", "at least one connection"),
+    ] {
+        let at = |line: &&str| line.starts_with(&format!("{key} ="));
+        let lines: Vec<_> = good.lines().map(|l| if at(&l) { bad } else { l }).collect();
+        let (output, _, err) = window(&lines.join("\n"));
+        assert_eq!(output.status.code(), Some(2), "{err}");
+        let place = format!("forebay.toml:{line}:");
+        assert!(err.contains(&place) && err.contains(says), "{err}");
+        assert!(err.contains(&format!("http.destinations.llm.timetable[0].{key}: ")), "{err}");
+    }
+    let (_, _, err) = check(
+        "[postgres]\nauth = \"trust\"\n[postgres.servers.main]\naddress = \"db\"\n\
+         [[postgres.servers.main.timetable]]\nfrom = \"0 8 * * *\"\nfor = \"1h\"\n\
+         time_zone = \"Mars/Olympus\"\nbudget = 8\n",
+    );
+    assert!(err.contains("forebay.toml:8:"), "{err}");
+    assert!(err.contains("postgres.servers.main.timetable[0].time_zone: "), "{err}");
+}
+
+#[test]
 fn a_file_that_is_not_there_exits_with_2() {
     let output = forebay().args(["check", "/no/such/forebay.toml"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));

@@ -124,6 +124,16 @@ pub(crate) struct Answer {
 
 /// `GET path`, with `more` header lines, which may replace `Host`.
 pub(crate) fn ask(server: SocketAddr, path: &str, more: &str) -> Answer {
+    call(server, &format!("GET {path}"), more, "")
+}
+
+/// `PUT path` with `body`, which is of the type `content_type`.
+pub(crate) fn put(server: SocketAddr, path: &str, content_type: &str, body: &str) -> Answer {
+    let more = format!("Content-Type: {content_type}\r\nContent-Length: {}\r\n", body.len());
+    call(server, &format!("PUT {path}"), &more, body)
+}
+
+fn call(server: SocketAddr, what: &str, more: &str, body: &str) -> Answer {
     let mut stream = TcpStream::connect(server).unwrap();
     stream.set_read_timeout(Some(LONG)).unwrap();
     let host = if more.to_lowercase().contains("host:") {
@@ -131,7 +141,7 @@ pub(crate) fn ask(server: SocketAddr, path: &str, more: &str) -> Answer {
     } else {
         format!("Host: {server}\r\n")
     };
-    write!(stream, "GET {path} HTTP/1.1\r\n{host}{more}Connection: close\r\n\r\n").unwrap();
+    write!(stream, "{what} HTTP/1.1\r\n{host}{more}Connection: close\r\n\r\n{body}").unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
     let (head, body) = text.split_once("\r\n\r\n").expect("an answer");
