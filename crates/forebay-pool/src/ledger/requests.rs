@@ -116,7 +116,8 @@ impl Known {
 
 #[derive(Debug, Default, Clone)]
 pub(super) struct Requests {
-    ids: HashMap<Request, RequestId>,
+    /// Names come from clients: the hasher has a seed of this process.
+    ids: HashMap<Request, RequestId, foldhash::quality::RandomState>,
     pub(super) known: SlotMap<RequestId, Known>,
     /// Requests that wait while all they hold is at rest: without them there is no circle.
     pub(super) suspects: u32,
