@@ -7,9 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use forebay_pool::event::Told;
 use forebay_pool::overlap::Overlaps;
 use forebay_pool::{
-    Budget, ClassName, ClassSettings, Kind, Pool, PoolSettings, Snapshot, Timetable, timetable,
+    Budget, ClassName, ClassSettings, Kind, Pool, PoolSettings, Roster, Snapshot, Timetable,
+    timetable,
 };
 use forebay_seam::net::{self, TcpListener, TcpStream};
 use forebay_seam::secret::{ExposeSecret, SecretString};
@@ -18,12 +20,13 @@ use forebay_seam::task::Stop;
 use forebay_seam::time::Instant;
 use forebay_seam::{random, time};
 use serde::Serialize;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, broadcast, watch};
 use tokio_rustls::TlsAcceptor;
 
 use crate::cancel::Registry;
 use crate::fault::Fault;
 use crate::greeting::{self, Greeted};
+use crate::operations::Operations;
 use crate::prepared::Statements;
 use crate::route::Backend;
 use crate::scram::Verifier;
@@ -75,6 +78,8 @@ pub struct PostgresSnapshot {
     pub cancels: u64,
     /// Clients that kept a server connection beyond a transaction, since start, by reason.
     pub pins: BTreeMap<&'static str, u64>,
+    /// Tags of statements (`forebay_cost`, …) that could not be read, since start.
+    pub hints_ignored: u64,
     /// Pools, one for each server.
     pub pools: Vec<Snapshot>,
 }
@@ -102,6 +107,9 @@ pub(crate) struct Inner {
     pub(crate) statements: Statements,
     pub(crate) welcomes: Welcomes,
     pub(crate) overlaps: Arc<Overlaps>,
+    /// The requests under way in this process.
+    pub(crate) roster: Arc<Roster>,
+    pub(crate) operations: Operations,
     /// Makes the salt of users who do not exist.
     pub(crate) nobody: [u8; 32],
     backends: BTreeMap<String, Arc<Backend>>,
@@ -113,6 +121,7 @@ pub(crate) struct Inner {
     refused: AtomicU64,
     cancels: AtomicU64,
     pins: Mutex<BTreeMap<PinReason, u64>>,
+    hints_ignored: AtomicU64,
     left: Notify,
 }
 
@@ -120,6 +129,11 @@ impl Inner {
     /// A client keeps its connection from now on.
     pub(crate) fn count_pin(&self, reason: PinReason) {
         *self.pins.lock().entry(reason).or_default() += 1;
+    }
+
+    /// A statement's tag could not be read.
+    pub(crate) fn count_ignored_hint(&self) {
+        self.hints_ignored.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn verifier(&self, user: &str) -> Option<Verifier> {
@@ -211,14 +225,16 @@ impl Gateway {
         Ok(())
     }
 
-    /// A gateway for `settings`; starts warming up. Inside a runtime. `default_tenant` is the
-    /// tenant of users that name none.
+    /// A gateway for `settings`; starts warming up. Inside a runtime. `overlaps` and `roster`
+    /// are shared by all gateways of the process; `default_tenant` is the tenant of users that
+    /// name none.
     ///
     /// # Errors
     /// As [`Gateway::check`]; also a secret that cannot be read.
     pub fn new(
         settings: PostgresSettings,
         overlaps: Arc<Overlaps>,
+        roster: Arc<Roster>,
         default_tenant: Option<Arc<str>>,
     ) -> Result<Self, SettingsError> {
         Self::check(&settings)?;
@@ -227,7 +243,9 @@ impl Gateway {
         let passwords = read_passwords(&settings)?;
         let mut backends = BTreeMap::new();
         for (name, server) in &settings.servers {
-            backends.insert(name.clone(), Arc::new(backend(name, server, &settings, &passwords)?));
+            let backend = backend(name, server, &settings, &passwords)?;
+            backend.pool.join(&roster);
+            backends.insert(name.clone(), Arc::new(backend));
         }
         let mut named = HashMap::new();
         for (name, database) in &settings.databases {
@@ -256,6 +274,8 @@ impl Gateway {
             statements: Statements::default(),
             welcomes: Welcomes::default(),
             overlaps,
+            roster,
+            operations: Operations::default(),
             nobody: random::bytes(),
             backends,
             routes,
@@ -266,6 +286,7 @@ impl Gateway {
             refused: AtomicU64::new(0),
             cancels: AtomicU64::new(0),
             pins: Mutex::default(),
+            hints_ignored: AtomicU64::new(0),
             left: Notify::new(),
             settings,
         });
@@ -314,6 +335,11 @@ impl Gateway {
         }
     }
 
+    /// What happens at `server`, as it happens; `None`: there is none of that name.
+    pub fn events(&self, server: &str) -> Option<broadcast::Receiver<Told>> {
+        Some(self.inner.backends.get(server)?.pool.events())
+    }
+
     /// Sets the budget of `server` by hand ([`Pool::set_budget`]); `false`: there is none of
     /// that name.
     pub fn set_budget(&self, server: &str, budget: Option<u32>) -> bool {
@@ -336,6 +362,7 @@ impl Gateway {
             refused: self.inner.refused.load(Ordering::Relaxed),
             cancels: self.inner.cancels.load(Ordering::Relaxed),
             pins: self.inner.pins.lock().iter().map(|(reason, n)| (reason.name(), *n)).collect(),
+            hints_ignored: self.inner.hints_ignored.load(Ordering::Relaxed),
             pools: self.inner.backends.values().map(|backend| backend.pool.snapshot()).collect(),
         }
     }
@@ -497,6 +524,9 @@ fn backend(
     pool_settings.lifetime = server.lifetime;
     pool_settings.connect_timeout = server.connect_timeout;
     pool_settings.queue_factor = server.queue_factor;
+    pool_settings.shed_from = server.shed_from;
+    pool_settings.hold_limit = server.hold_limit;
+    pool_settings.lend_max_hold = server.lend_max_hold;
     pool_settings.classes = classes(server);
     let class_settings = pool_settings.classes.clone();
     let (capacity, mut told) = watch::channel(None);

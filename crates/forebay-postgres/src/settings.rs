@@ -149,6 +149,19 @@ pub struct ServerSettings {
     /// get; further ones are told at once. Default 2.
     #[serde(default = "queue_factor")]
     pub queue_factor: u32,
+    /// Percent of what a class can get that must be in use before it sheds expensive work,
+    /// where that policy is on. Default 80.
+    #[serde(default = "shed_from")]
+    pub shed_from: u8,
+    /// A connection that is kept for longer is told of, with its last statement. Default 15s.
+    #[serde(default = "hold_limit", with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub hold_limit: Duration,
+    /// Work that is known to keep its connection for longer does not borrow above its class's
+    /// guarantee, where that policy is enforced. Default 1s.
+    #[serde(default = "lend_max_hold", with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub lend_max_hold: Duration,
     /// Workload classes; `core`, with `kind = "core"`, must be among them. Default: `core`
     /// (guarantee 50 %, waits 5s), `ai-read` (10 %, 500ms) and `ai-write` (10 %, ceiling half
     /// the AI share, 2s).
@@ -173,6 +186,18 @@ fn lifetime() -> Duration {
 }
 fn connect_timeout() -> Duration {
     Duration::from_secs(5)
+}
+
+fn shed_from() -> u8 {
+    80
+}
+
+fn hold_limit() -> Duration {
+    Duration::from_secs(15)
+}
+
+fn lend_max_hold() -> Duration {
+    Duration::from_secs(1)
 }
 
 fn queue_factor() -> u32 {
