@@ -30,6 +30,7 @@ use crate::operations::Operations;
 use crate::prepared::Statements;
 use crate::route::Backend;
 use crate::scram::Verifier;
+use crate::server::capacity::{Capacity, Surveyor};
 use crate::server::connector::{Credentials, Identity, Postgres};
 use crate::server::login::Target;
 use crate::session::Session;
@@ -530,8 +531,7 @@ fn backend(
     pool_settings.classes = classes(server);
     let class_settings = pool_settings.classes.clone();
     let (capacity, mut told) = watch::channel(None);
-    let connector =
-        Postgres { target, credentials, capacity, capacity_asked: AtomicBool::new(false) };
+    let connector = Postgres { target, credentials, surveyor: Surveyor::new(capacity) };
     let pool = Pool::new(connector, pool_settings);
     let ids: HashMap<_, _> = class_settings
         .iter()
@@ -547,13 +547,25 @@ fn backend(
         while told.changed().await.is_ok() {
             let capacity = *told.borrow_and_update();
             if let Some(capacity) = capacity {
-                resized.set_capacity(capacity);
+                resized.set_capacity(capacity.all);
+                look_for_room(capacity, &resized.snapshot());
             }
         }
     }));
     let answers = Arc::new(AtomicBool::new(false));
     drop(tokio::spawn(await_answer(address_of_target, Arc::clone(&answers))));
     Ok(Backend { pool, classes: ids, default_class, answers })
+}
+
+/// A budget that others leave no room for cannot be reached, and its owner should know.
+fn look_for_room(Capacity { all, others }: Capacity, pool: &Snapshot) {
+    if pool.budget.saturating_add(others) > all {
+        tracing::warn!(
+            server = %pool.destination, budget = pool.budget, capacity = all, others,
+            "the server has less room than the budget: it leaves so many connections to \
+             ordinary users, and others have some of them; lower `budget`, or the others"
+        );
+    }
 }
 
 /// Tries the server until it accepts a connection: where nothing can be warmed up, because

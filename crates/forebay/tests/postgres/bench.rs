@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use forebay::demo::cluster::{Cluster, ClusterSettings};
 use forebay::demo::postgres_binaries;
-use forebay_pool::Roster;
 use forebay_pool::overlap::Overlaps;
 use forebay_postgres::settings::{ClientAuth, ServerSettings};
 use forebay_postgres::{Gateway, PostgresSettings};
@@ -41,7 +40,6 @@ pub(crate) fn start(settings: Vec<(String, String)>) -> Cluster {
 pub(crate) struct Bench {
     pub(crate) gateway: Gateway,
     pub(crate) overlaps: Arc<Overlaps>,
-    pub(crate) roster: Arc<Roster>,
     pub(crate) address: SocketAddr,
     /// PostgreSQL itself.
     pub(crate) server: SocketAddr,
@@ -91,16 +89,14 @@ impl Bench {
         let mut settings = settings(server, budget);
         change(&mut settings);
         let overlaps = Arc::new(Overlaps::default());
-        let roster = Arc::new(Roster::default());
-        let (shared, joined) = (Arc::clone(&overlaps), Arc::clone(&roster));
-        let gateway = Gateway::new(settings, shared, joined, Some("default".into())).unwrap();
+        let (shared, roster) = (Arc::clone(&overlaps), Arc::default());
+        let gateway = Gateway::new(settings, shared, roster, Some("default".into())).unwrap();
         let listener = net::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let address = listener.local_addr().unwrap();
         let (stopper, stop) = Stopper::new();
         let serving = gateway.clone();
         drop(tokio::spawn(async move { serving.serve(listener, stop).await }));
-        let database = database.into();
-        Self { gateway, overlaps, roster, address, server, database, _stopper: stopper }
+        Self { gateway, overlaps, address, server, database: database.into(), _stopper: stopper }
     }
 
     /// A client of the gateway.
