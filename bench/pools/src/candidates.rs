@@ -70,8 +70,9 @@ impl User for HarnessUser {
     fn give_back((): ()) {}
 }
 
-/// Forebay's engine with all that a gateway tells it: request, operation, and a class that
-/// enforces every policy.
+/// Forebay's engine with all that a gateway tells it, request and operation, and every policy
+/// reckoned. They are only observed: enforced, they would refuse this load, which is the
+/// point of them.
 pub struct Full(Pool<Empty>);
 
 /// Forebay's engine, told no more than identity and class.
@@ -176,7 +177,7 @@ impl Candidate for Full {
     const NAME: &'static str = "forebay, all on";
 
     fn new(size: u32) -> Self {
-        Self(forebay(size, Mode::Enforce))
+        Self(forebay(size, Mode::Observe))
     }
 
     fn user(&self, number: usize) -> ForebayUser {

@@ -31,7 +31,7 @@ fn main() {
         }
         None => or,
     };
-    let (rounds, millis) = (number(5).max(1), number(250));
+    let (rounds, millis) = (number(5).max(1), number(400));
     let wanted: Vec<_> = arguments.collect();
     let contenders: Vec<_> = [
         contender::<Full>(),
@@ -48,7 +48,7 @@ fn main() {
     let cases = chosen(cases(), &wanted, Case::to_string);
     println!("2 worker threads, {rounds} rounds of {millis} ms for each pool and load, medians");
     println!("deadline 30 s everywhere; forebay: 3 classes, 1 identity, all tasks in `core`;");
-    println!("all on: 16 queries for each request, 16 operations, every policy enforced\n");
+    println!("all on: 16 queries for each request, 16 operations, every policy in observe mode\n");
     // By case, by contender, by round.
     let mut seen = vec![vec![Vec::new(); contenders.len()]; cases.len()];
     for round in 0..usize::try_from(rounds).unwrap_or(1) {

@@ -17,6 +17,7 @@ use forebay_seam::time::{self, Sleep};
 use http_body_util::Full;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
+use crate::limits::Passage;
 use crate::meter::{Journey, Outcome};
 use crate::upload::{Progress, Upload};
 use crate::upstream::{Connection, Opener};
@@ -33,6 +34,13 @@ impl Held {
     /// The connection.
     pub(crate) fn connection(&mut self) -> &mut Connection<Upload> {
         self.0.as_mut().expect("the lease is there until it is given back").connection()
+    }
+
+    /// The service failed at the call, whatever the connection is like.
+    pub(crate) fn failed(&mut self) {
+        if let Some(lease) = &mut self.0 {
+            lease.failed();
+        }
     }
 
     /// The answer came to its end, the `upload` perhaps too.
@@ -92,6 +100,7 @@ pub(crate) struct Exchange {
     pub(crate) destination: Arc<str>,
     pub(crate) held: Held,
     pub(crate) calling: Option<Calling>,
+    pub(crate) passage: Passage,
     pub(crate) journey: Journey,
 }
 
@@ -134,9 +143,10 @@ impl Answer {
 impl Stream {
     /// The last frame is through.
     fn end(&mut self) {
-        if let Some(Exchange { held, calling, mut journey, .. }) = self.exchange.take() {
+        if let Some(Exchange { held, calling, passage, mut journey, .. }) = self.exchange.take() {
             held.over(&self.upload);
             drop(calling);
+            passage.over();
             journey.ends(Outcome::Answered);
         }
     }
@@ -144,6 +154,7 @@ impl Stream {
     fn break_off(&mut self, error: CutShort) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
         if let Some(mut exchange) = self.exchange.take() {
             exchange.journey.ends(Outcome::CutShort);
+            exchange.held.failed();
             let destination = &*exchange.destination;
             tracing::warn!(destination, %error, "an answer was cut short");
         }
@@ -162,6 +173,9 @@ impl Stream {
             self.pause.timer = None;
             match frame {
                 Some(Ok(frame)) => {
+                    if let (Some(exchange), Some(data)) = (&mut self.exchange, frame.data_ref()) {
+                        exchange.passage.read(data);
+                    }
                     if self.body.is_end_stream() {
                         self.end();
                     }

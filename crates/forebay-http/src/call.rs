@@ -1,8 +1,8 @@
 //! A tool call: what its head says, once, and its journey through the gateway.
 //!
-//! screen → tenant → destination → request, class, feature → credential (before the
-//! checkout: nobody holds a connection while waiting for a token) → checkout → exchange →
-//! answer.
+//! screen → tenant → destination → request, class, work → rate limits (before anything is
+//! waited for) → credential (before the checkout: nobody holds a connection while waiting for
+//! a token) → checkout → exchange → answer.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,9 +20,11 @@ use crate::answer::{Answer, Exchange};
 use crate::credential::Proof;
 use crate::destination::Destination;
 use crate::exchange::{Begun, Errand, Unanswered};
+use crate::hints;
 use crate::hygiene::{self, Framing};
+use crate::limits::{Passage, Plan};
 use crate::meter::{Journey, Outcome, Refusals};
-use crate::operation;
+use crate::operation::Work;
 use crate::problem::{Problem, Reason, SHOULD_RETRY};
 use crate::tenant::{Authorization, Caller, Tenants};
 use crate::upload::Upload;
@@ -91,8 +93,10 @@ impl Desk {
             }
         };
         let feature = feature(request.headers());
-        let journey = destination.meter.begin(feature);
-        match self.journey(request, &caller, &destination, journey).await {
+        let (_, rest) = split(request.uri().path());
+        let work = destination.works.look_up(&feature, request.method(), rest);
+        let journey = destination.meter.begin(Arc::clone(work.operation.feature()));
+        match self.journey(request, &caller, &destination, work, journey).await {
             Ok(response) => response,
             Err(Unanswered { problem, mut journey }) => {
                 journey.ends(Outcome::Refused(problem.reason));
@@ -122,11 +126,11 @@ impl Desk {
         request: Request<Incoming>,
         caller: &Caller,
         destination: &Destination,
+        work: Arc<Work>,
         journey: Journey,
     ) -> Result<Response<Answer>, Unanswered> {
         let (mut parts, body) = request.into_parts();
         let (_, rest) = split(parts.uri.path());
-        let operation = operation::template(&parts.method, rest);
         let target = match destination.target.join(rest, parts.uri.query()) {
             Ok(target) => target,
             Err(error) => {
@@ -138,6 +142,8 @@ impl Desk {
         };
         let ai_request =
             trace(&parts.headers).map(|trace| self.roster.request(&caller.tenant, trace));
+        let hints = hints::read(&parts.headers);
+        destination.meter.hints_ignored(hints.ignored);
         let class = destination.class(one(&parts.headers, "x-forebay-class"));
         let framing = match body.size_hint().exact() {
             None => Framing::Chunked,
@@ -149,22 +155,38 @@ impl Desk {
         if credential.is_some() || caller.authorization == Authorization::Ours {
             parts.headers.remove(AUTHORIZATION);
         }
+        destination.toll.prepare(&mut parts.headers);
         let head = Head { method: parts.method, uri: parts.uri, headers: parts.headers };
         let errand = Errand {
             destination,
             overlaps: &self.overlaps,
             ask: Ask {
                 request: ai_request.clone(),
+                operation: Some(work.operation.clone()),
+                cost: hints.cost,
+                attempt: hints.attempt,
+                deadline: hints.patience.map(|patience| time::now() + patience),
                 ..Ask::new(destination.identity(&caller.tenant), class)
             },
             request: ai_request,
-            operation,
+            operation: work.operation.clone(),
+        };
+        let plan = Plan {
+            tenant: Arc::clone(&caller.tenant),
+            account: destination.account(&caller.tenant),
+            work,
+            declared: hints.tokens,
+            length: body.size_hint().exact(),
+        };
+        let mut passage = match destination.toll.pass(plan) {
+            Ok(passage) => passage,
+            Err(problem) => return Err(Unanswered { problem, journey }),
         };
 
         let repeatable = body.is_end_stream();
         let (mut head, mut upload, mut journey) = (head, Upload::of(body), journey);
         let Some(credential) = credential else {
-            let begun = errand.run(head.into_call(None, upload), journey).await?;
+            let begun = errand.run(head.into_call(None, upload), passage, journey).await?;
             return Ok(deliver(begun, destination));
         };
         let mut tries = Tries::First;
@@ -177,11 +199,12 @@ impl Desk {
             // not carried out; without a body it can be sent again as it was.
             let spare =
                 (repeatable && tries == Tries::First && proof.is_renewable()).then(|| head.clone());
-            let mut begun = errand.run(head.into_call(Some(&proof), upload), journey).await?;
+            let call = head.into_call(Some(&proof), upload);
+            let mut begun = errand.run(call, passage, journey).await?;
             let refused = begun.response.status() == StatusCode::UNAUTHORIZED && proof.refused();
             match spare {
                 Some(spare) if refused => {
-                    journey = discard(begun).await;
+                    (passage, journey) = discard(begun).await;
                     (head, upload, tries) = (spare, Upload::empty(), Tries::Second);
                 }
                 Some(_) | None => {
@@ -207,20 +230,21 @@ fn deliver(begun: Begun, destination: &Destination) -> Response<Answer> {
 }
 
 /// Reads an answer that nobody will see to its end, if that is near, so that its connection
-/// can serve again.
-async fn discard(begun: Begun) -> Journey {
-    let Begun { response, upload, exchange: Exchange { held, calling, journey, .. } } = begun;
+/// can serve again. The call goes on: what it reserved stays reserved.
+async fn discard(begun: Begun) -> (Passage, Journey) {
+    let Begun { response, upload, exchange } = begun;
+    let Exchange { held, calling, passage, journey, .. } = exchange;
     let rest = Limited::new(response.into_body(), DISCARD).collect();
     if let Ok(Ok(_)) = time::timeout(DISCARD_TIME, rest).await {
         held.over(&upload);
     }
     drop(calling);
-    journey
+    (passage, journey)
 }
 
 fn refuse(problem: Problem, tenant: &str) -> Response<Answer> {
     let (reason, detail) = (problem.reason.code(), problem.detail.as_str());
-    if matches!(problem.reason, Reason::QueueFull | Reason::TimedOut) {
+    if problem.is_load() {
         // Under load these come by the thousand; the counters have them.
         tracing::debug!(reason, tenant, ?detail, "refused");
     } else {
@@ -248,7 +272,7 @@ fn trace(headers: &HeaderMap) -> Option<TraceId> {
 
 /// The feature that a call is made for: `x-forebay-feature`, or the member `forebay.feature`
 /// of `baggage` (W3C Baggage 3.3). Empty where none is named.
-fn feature(headers: &HeaderMap) -> Arc<str> {
+fn feature(headers: &HeaderMap) -> String {
     let said = one(headers, "x-forebay-feature").or_else(|| {
         let members = headers.get_all("baggage").iter().filter_map(|value| value.to_str().ok());
         members.flat_map(|list| list.split(',')).find_map(|member| {
@@ -258,5 +282,5 @@ fn feature(headers: &HeaderMap) -> Arc<str> {
         })
     });
     let shown = said.unwrap_or_default().trim().chars().filter(|c| !c.is_control());
-    shown.take(FEATURE).collect::<String>().into()
+    shown.take(FEATURE).collect()
 }

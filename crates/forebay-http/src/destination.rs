@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use forebay_pool::rate::Account;
 use forebay_pool::{
     Budget, ClassId, ClassName, ClassSettings, Kind, Pool, PoolSettings, Timetable, class,
     timetable,
@@ -11,7 +12,9 @@ use forebay_pool::{
 
 use crate::SettingsError;
 use crate::credential::{self, Credential, CredentialError, Registry};
+use crate::limits::{self, Toll};
 use crate::meter::Meter;
+use crate::operation::Works;
 use crate::settings::{CredentialSettings, DestinationSettings, HttpSettings};
 use crate::target::{Scheme, Target};
 use crate::tls::Trust;
@@ -30,6 +33,8 @@ pub(crate) struct Destination {
     pub(crate) target: Arc<Target>,
     pub(crate) pool: Pool<Opener>,
     pub(crate) meter: Arc<Meter>,
+    pub(crate) toll: Arc<Toll>,
+    pub(crate) works: Works,
     pub(crate) first_byte_timeout: Duration,
     pub(crate) chunk_timeout: Duration,
     sharing: Sharing,
@@ -82,6 +87,8 @@ impl Destination {
         {
             tracing::warn!(destination = name, "its credential travels in the clear: use https");
         }
+        let toll = Toll::open(&settings.limits)
+            .map_err(|(key, reason)| invalid(&format!("limits.{key}"), reason))?;
         let timetable = Timetable::new(&settings.timetable)
             .map_err(|error| invalid(&error.place(), error.reason))?;
         let pool_settings = PoolSettings { timetable, ..pool_settings(name, settings) };
@@ -106,6 +113,8 @@ impl Destination {
             target,
             pool,
             meter: Arc::new(Meter::default()),
+            toll,
+            works: Works::default(),
             first_byte_timeout: settings.first_byte_timeout,
             chunk_timeout: settings.chunk_timeout,
             sharing,
@@ -141,6 +150,14 @@ impl Destination {
             }
         };
         if common { Identity::Common } else { Identity::Tenant(Arc::clone(tenant)) }
+    }
+
+    /// With whose account the service counts the calls of `tenant`: whose credential it is.
+    pub(crate) fn account(&self, tenant: &Arc<str>) -> Account {
+        match self.common.is_some() && !self.own.contains_key(tenant.as_ref()) {
+            true => Account::Destination,
+            false => Account::Tenant(Arc::clone(tenant)),
+        }
     }
 
     /// The credential to send for `tenant`; without one the agent's own passes.
@@ -238,6 +255,8 @@ pub(crate) fn check(
     if let Err(error) = class::check(&classes(settings), budget(settings), AI_SHARE) {
         return invalid("classes", error.to_string());
     }
+    limits::check(&settings.limits, &http.tenants)
+        .or_else(|(key, reason)| invalid(&format!("limits.{key}"), reason))?;
     check_durations(settings).or_else(|key| invalid(key, "must be more than 0s".to_owned()))?;
     check_credentials(settings, &http.tenants, trust).or_else(|(key, reason)| invalid(&key, reason))
 }

@@ -10,13 +10,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use forebay_pool::overlap::{OutboundCall, Overlaps};
-use forebay_pool::{Ask, Request as AiRequest};
+use forebay_pool::{Ask, Operation, Request as AiRequest};
 use forebay_seam::time;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 use crate::answer::{Exchange, Held};
 use crate::destination::Destination;
+use crate::limits::Passage;
 use crate::meter::Journey;
 use crate::problem::{Problem, Reason, Retry};
 use crate::upload::{Progress, Upload};
@@ -31,7 +32,7 @@ pub(crate) struct Errand<'a> {
     pub(crate) overlaps: &'a Arc<Overlaps>,
     pub(crate) ask: Ask<Identity>,
     pub(crate) request: Option<AiRequest>,
-    pub(crate) operation: Arc<str>,
+    pub(crate) operation: Operation,
 }
 
 /// An answer that has begun.
@@ -54,44 +55,56 @@ enum NoHead {
 }
 
 impl Errand<'_> {
-    /// Waits for a connection, sends `call` and waits for the head of its answer.
+    /// Waits for a connection, sends `call`, which was let through with `passage`, and waits
+    /// for the head of its answer.
     ///
     /// # Cancel safety
     /// Dropped while waiting, the place in line is given up; dropped while the call is out,
-    /// its connection is closed.
+    /// its connection is closed and what it reserved is paid.
     pub(crate) async fn run(
         &self,
         call: Request<Upload>,
+        mut passage: Passage,
         journey: Journey,
     ) -> Result<Begun, Unanswered> {
-        match self.send(call, &journey).await {
-            Ok((response, upload, held, calling)) => {
+        match self.send(call, &mut passage, &journey).await {
+            Ok((mut response, upload, held, calling)) => {
+                passage.answered(response.status(), response.headers_mut());
                 let destination = Arc::clone(&self.destination.name);
-                let exchange = Exchange { destination, held, calling, journey };
+                let exchange = Exchange { destination, held, calling, passage, journey };
                 Ok(Begun { response, upload, exchange })
             }
             Err(problem) => Err(Unanswered { problem, journey }),
         }
     }
 
-    async fn send(&self, mut call: Request<Upload>, journey: &Journey) -> Result<Sent, Problem> {
+    async fn send(
+        &self,
+        mut call: Request<Upload>,
+        passage: &mut Passage,
+        journey: &Journey,
+    ) -> Result<Sent, Problem> {
         let method = call.method().clone();
         let upload = call.body().progress();
         let mut held = self.checkout().await?;
         let calling = self.request.as_ref().map(|request| {
             let destination = Arc::clone(&self.destination.name);
-            let operation = Arc::clone(&self.operation);
+            let operation = Arc::clone(self.operation.name());
             self.overlaps.call_begins(request, OutboundCall { destination, operation })
         });
         // A connection may have been closed by the service while the call was on its way to
         // it. Then the call comes back unsent, and goes out once more.
         for last in [false, true] {
+            passage.sent();
             let sent_at = time::now();
             let sending = held.connection().sender().try_send_request(call);
             let mut failed = match self.head(sending, &upload, sent_at).await {
                 Ok(Ok(response)) => {
                     let took = time::now().saturating_duration_since(sent_at);
                     journey.answered(response.status(), took);
+                    if response.status().is_server_error() {
+                        held.failed();
+                    }
                     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                         let detail = "the service switches protocols, which nobody asked for";
                         return Err(Problem::new(Reason::BrokenAnswer, detail));
@@ -99,16 +112,29 @@ impl Errand<'_> {
                     return Ok((response, upload, held, calling));
                 }
                 Ok(Err(failed)) => failed,
-                Err(none) => return Err(self.no_head(&none)),
+                Err(none) => {
+                    // A stalled upload is the agent's failure, not the service's.
+                    if let NoHead::FirstByte = none {
+                        held.failed();
+                    }
+                    return Err(self.no_head(&none));
+                }
             };
-            match failed.take_message() {
+            let unsent = failed.take_message();
+            if unsent.is_some() {
+                passage.came_back();
+            }
+            match unsent {
                 Some(unsent) if !last => {
                     drop(held);
                     journey.resent();
                     call = unsent;
                     held = self.checkout().await?;
                 }
-                unsent => return Err(broken(failed.error(), &method, unsent.is_some())),
+                unsent => {
+                    held.failed();
+                    return Err(broken(failed.error(), &method, unsent.is_some()));
+                }
             }
         }
         Err(Problem::new(Reason::BrokenAnswer, "the service hung up twice"))

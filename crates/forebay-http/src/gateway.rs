@@ -203,7 +203,7 @@ impl Gateway {
             cached_tokens: house.registry.cached_tokens(),
             destinations: destinations
                 .clone()
-                .map(|d| d.meter.snapshot(Arc::clone(&d.name)))
+                .map(|d| d.meter.snapshot(Arc::clone(&d.name), d.toll.snapshot()))
                 .collect(),
             pools: destinations.map(|d| d.pool.snapshot()).collect(),
         }

@@ -3,12 +3,14 @@
 //!
 //! The rooms, in the order in which a call passes them: `gateway` (accept), `doorstep` (the
 //! agent's socket), `call` (its journey), `hygiene` (what may pass), `tenant` (who calls),
-//! `destination` and `target` (where to), `credential`, `token` and `oauth` (with which
+//! `destination` and `target` (where to), `operation` and `hints` (what for), `limits` with
+//! `announce` and `usage` (how much of it), `credential`, `token` and `oauth` (with which
 //! proof), `exchange`, `upload` and `answer` (the bytes, both ways), `upstream` and `tls`
 //! (the connections); `problem` (what Forebay itself answers), `meter` and `stats` (what is
 //! counted). Deliberately absent: no redirect is followed, no body is stored, nothing in a
 //! call chooses where a credential goes.
 
+mod announce;
 mod answer;
 mod call;
 mod credential;
@@ -16,7 +18,9 @@ mod destination;
 mod doorstep;
 mod exchange;
 mod gateway;
+mod hints;
 mod hygiene;
+mod limits;
 mod meter;
 mod oauth;
 mod operation;
@@ -29,6 +33,7 @@ mod tls;
 mod token;
 mod upload;
 mod upstream;
+mod usage;
 
 pub use gateway::Gateway;
 pub use settings::HttpSettings;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use forebay_pool::rate::RateSnapshot;
 use forebay_pool::stats::{HOLD_BUCKETS, Spread};
 use forebay_seam::sync::Mutex;
 use forebay_seam::time;
@@ -76,6 +77,8 @@ pub(crate) struct Meter {
     resent: AtomicU64,
     token_exchanges: AtomicU64,
     token_failures: AtomicU64,
+    throttled: AtomicU64,
+    hints_ignored: AtomicU64,
     times: Mutex<Times>,
 }
 
@@ -116,6 +119,9 @@ impl Journey {
         };
         if let Some(count) = self.meter.answers.get(place) {
             count.fetch_add(1, Ordering::Relaxed);
+        }
+        if status == StatusCode::TOO_MANY_REQUESTS {
+            self.meter.throttled.fetch_add(1, Ordering::Relaxed);
         }
         self.meter.times.lock().first_byte.record(after);
     }
@@ -159,8 +165,19 @@ impl Meter {
         self.token_failures.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// One picture of `destination`'s calls.
-    pub(crate) fn snapshot(&self, destination: Arc<str>) -> DestinationSnapshot {
+    /// An agent gave so many hints that cannot be meant.
+    pub(crate) fn hints_ignored(&self, count: u64) {
+        if count > 0 {
+            self.hints_ignored.fetch_add(count, Ordering::Relaxed);
+        }
+    }
+
+    /// One picture of `destination`'s calls, within their `limits`.
+    pub(crate) fn snapshot(
+        &self,
+        destination: Arc<str>,
+        limits: RateSnapshot,
+    ) -> DestinationSnapshot {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let [success, redirect, client_error, server_error] = self.answers.each_ref().map(read);
         let times = self.times.lock();
@@ -184,6 +201,9 @@ impl Meter {
             resent: read(&self.resent),
             token_exchanges: read(&self.token_exchanges),
             token_failures: read(&self.token_failures),
+            throttled: read(&self.throttled),
+            hints_ignored: read(&self.hints_ignored),
+            limits,
             first_byte: times.first_byte.snapshot(&HOLD_BUCKETS),
             duration: times.duration.snapshot(&HOLD_BUCKETS),
             features,
@@ -194,15 +214,20 @@ impl Meter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use forebay_pool::rate::{RateLimits, RateSettings};
+
+    fn seen(meter: &Meter) -> DestinationSnapshot {
+        meter.snapshot("llm".into(), RateLimits::new(RateSettings::default()).snapshot())
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_call_dropped_on_its_way_was_abandoned() {
         let meter = Arc::new(Meter::default());
         let journey = meter.begin("search".into());
-        assert_eq!(meter.snapshot("llm".into()).in_flight, 1);
+        assert_eq!(seen(&meter).in_flight, 1);
         time::sleep(Duration::from_secs(2)).await;
         drop(journey);
-        let seen = meter.snapshot("llm".into());
+        let seen = seen(&meter);
         assert_eq!((seen.in_flight, seen.abandoned, seen.duration.count), (0, 1, 1));
         assert_eq!(seen.features[0].seconds, 2.0);
     }
@@ -213,7 +238,7 @@ mod tests {
         for n in 0..1_000 {
             meter.begin(n.to_string().into()).ends(Outcome::Answered);
         }
-        let seen = meter.snapshot("llm".into());
+        let seen = seen(&meter);
         assert_eq!(seen.features.len(), FEATURES + 1);
         assert_eq!(seen.features.iter().map(|f| f.calls).sum::<u64>(), 1_000);
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use forebay_pool::CheckoutError;
+use forebay_pool::{CheckoutError, Refusal};
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 
@@ -17,6 +17,9 @@ use http::{HeaderName, HeaderValue, Response, StatusCode};
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 /// Whether to try again at all; the OpenAI and Anthropic SDKs obey it.
 pub(crate) const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+
+/// Whoever the deadlock was broken for needs a moment to finish.
+const AFTER_DEADLOCK: Duration = Duration::from_secs(1);
 
 macro_rules! reasons {
     ($($(#[$doc:meta])* $reason:ident = $code:literal, $status:ident, $title:literal;)*) => {
@@ -64,6 +67,26 @@ reasons! {
     UploadStalled = "upload-stalled", REQUEST_TIMEOUT, "The request did not arrive in time";
     /// Too many wait already.
     QueueFull = "queue-full", TOO_MANY_REQUESTS, "Too many calls wait for this destination";
+    /// A rate limit of ours is reached.
+    RateLimited = "rate-limited", TOO_MANY_REQUESTS, "A rate limit is reached";
+    /// The service announced that it would refuse.
+    ServiceLimited = "service-rate-limited", TOO_MANY_REQUESTS, "The destination's own rate limit is reached";
+    /// Expensive work is shed.
+    Shed = "shed", TOO_MANY_REQUESTS, "The destination is busy and expensive work is refused";
+    /// The requests under way need all there is.
+    Demand = "demand", TOO_MANY_REQUESTS, "The requests under way need every connection";
+    /// As many requests are under way as may be.
+    Requests = "max-requests", TOO_MANY_REQUESTS, "Too many requests are under way";
+    /// It would wait beyond its deadline.
+    Late = "deadline", TOO_MANY_REQUESTS, "The call could not be served by its deadline";
+    /// Newer work goes first.
+    Stale = "stale", TOO_MANY_REQUESTS, "The call waited too long behind newer ones";
+    /// Retries have used up their budget.
+    Retries = "retry-budget", TOO_MANY_REQUESTS, "Too many calls are retries";
+    /// The work of its class fails.
+    Broken = "class-broken", SERVICE_UNAVAILABLE, "Calls of this class keep failing";
+    /// Those who hold the connections wait for each other.
+    Deadlock = "deadlock", SERVICE_UNAVAILABLE, "The calls of a request wait for each other";
     /// No connection came free in time.
     TimedOut = "checkout-timeout", SERVICE_UNAVAILABLE, "No connection came free in time";
     /// Nobody answers there.
@@ -98,12 +121,20 @@ pub(crate) struct Problem {
     pub(crate) detail: String,
     retry: Retry,
     destination: Option<Arc<str>>,
+    /// Fields that say more.
+    fields: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Problem {
     /// A refusal for `reason`, explained by `detail`; trying again makes no sense.
     pub(crate) fn new(reason: Reason, detail: impl fmt::Display) -> Self {
-        Self { reason, detail: detail.to_string(), retry: Retry::Never, destination: None }
+        let (detail, fields) = (detail.to_string(), Vec::new());
+        Self { reason, detail, retry: Retry::Never, destination: None, fields }
+    }
+
+    /// The same, with `fields` in the answer's head.
+    pub(crate) fn with_fields(self, fields: Vec<(HeaderName, HeaderValue)>) -> Self {
+        Self { fields, ..self }
     }
 
     /// The same, with advice on trying again.
@@ -116,10 +147,15 @@ impl Problem {
         Self { destination: Some(Arc::clone(destination)), ..self }
     }
 
+    /// Whether load is the reason: such problems come by the thousand.
+    pub(crate) fn is_load(&self) -> bool {
+        matches!(self.reason.status(), StatusCode::TOO_MANY_REQUESTS)
+            || matches!(self.reason, Reason::TimedOut | Reason::Broken)
+    }
+
     /// The answer.
     pub(crate) fn into_response(self) -> Response<Bytes> {
-        let body = self.body();
-        let mut response = Response::new(body);
+        let mut response = Response::new(self.body());
         *response.status_mut() = self.reason.status();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
@@ -142,6 +178,7 @@ impl Problem {
                 headers.insert(RETRY_AFTER_MS, millis(wait).into());
             }
         }
+        headers.extend(self.fields);
         response
     }
 
@@ -184,12 +221,32 @@ impl From<CheckoutError> for Problem {
             CheckoutError::Unreachable { retry_after, .. } => {
                 (Reason::Unreachable, Retry::After(*retry_after))
             }
+            // SDKs that were told a time would only try again: this is what is too much.
+            CheckoutError::Refused { why: Refusal::Retries, .. } => (Reason::Retries, Retry::Never),
+            CheckoutError::Refused { why, retry_after, .. } => {
+                (refusal(*why), retry_after.map_or(Retry::Never, Retry::After))
+            }
+            CheckoutError::Deadlock { .. } => (Reason::Deadlock, Retry::After(AFTER_DEADLOCK)),
             CheckoutError::Denied { .. } => (Reason::Denied, Retry::Never),
             CheckoutError::Closed { .. } => (Reason::Closing, Retry::After(Duration::from_secs(1))),
             // The engine may learn new reasons; none of them sent anything.
             _ => (Reason::TimedOut, Retry::After(Duration::from_secs(1))),
         };
         Self::new(reason, error).with_retry(retry)
+    }
+}
+
+fn refusal(why: Refusal) -> Reason {
+    match why {
+        Refusal::Shed { .. } => Reason::Shed,
+        Refusal::Demand { .. } => Reason::Demand,
+        Refusal::Requests { .. } => Reason::Requests,
+        Refusal::Late { .. } => Reason::Late,
+        Refusal::Stale => Reason::Stale,
+        Refusal::Retries => Reason::Retries,
+        Refusal::Broken => Reason::Broken,
+        // The engine may learn new reasons; they all mean that there is too much of something.
+        _ => Reason::QueueFull,
     }
 }
 
@@ -236,6 +293,25 @@ mod tests {
             limit: 100,
             retry_after: wait,
         };
+        let refused = |why, retry_after| CheckoutError::Refused {
+            destination: "llm".into(),
+            class: forebay_pool::ClassName::new("core"),
+            why,
+            retry_after,
+        };
+        let shed = Problem::from(refused(Refusal::Shed { utilisation: 0.9 }, Some(wait)));
+        let shed = shed.into_response();
+        assert_eq!(
+            (shed.status().as_u16(), &shed.headers()["retry-after"]),
+            (429, &"1".parse().unwrap())
+        );
+        let retries = Problem::from(refused(Refusal::Retries, Some(wait))).into_response();
+        assert_eq!(
+            (retries.status().as_u16(), &retries.headers()["x-should-retry"]),
+            (429, &"false".parse().unwrap())
+        );
+        let broken = Problem::from(refused(Refusal::Broken, Some(wait)));
+        assert_eq!(broken.reason.status(), 503);
         let closed = CheckoutError::Closed { destination: "llm".into() };
         assert_eq!(Problem::from(full).reason.status(), 429);
         assert_eq!(Problem::from(closed).reason.status(), 503);

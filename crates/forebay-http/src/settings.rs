@@ -111,6 +111,61 @@ pub struct DestinationSettings {
     /// `ai` by `x-forebay-class`, and so lower its rank, never raise it.
     #[serde(default)]
     pub classes: BTreeMap<ClassName, ClassSettings>,
+    /// How much may be asked of it in which time.
+    #[serde(default)]
+    pub limits: LimitSettings,
+}
+
+/// `[http.destinations.NAME.limits]`: how much may be asked of a service in which time, by
+/// everybody together and by each tenant.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitSettings {
+    /// What the limits may do: `off`, `observe` (count what they would refuse) or `enforce`.
+    /// Default `observe`.
+    pub mode: Mode,
+    /// Calls in each window, of everybody together. Default: no such limit.
+    pub requests: Option<u64>,
+    /// Tokens in each window, of everybody together. Default: no such limit.
+    pub tokens: Option<u64>,
+    /// How long a window is. Default 1min.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub per: Duration,
+    /// Percent of a limit that may go at once. Default 100.
+    pub burst: u32,
+    /// Heed what the service itself announces in its answers: what it has left, and when it
+    /// wants to be asked again. Default true.
+    pub follow: bool,
+    /// The limits of each tenant, besides those of everybody together.
+    pub each_tenant: TenantLimitSettings,
+    /// Single tenants; what is not said here is as for each.
+    pub tenants: BTreeMap<String, TenantLimitSettings>,
+}
+
+/// What one tenant may ask of a service.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TenantLimitSettings {
+    /// Calls in each window. Default: no such limit.
+    pub requests: Option<u64>,
+    /// Tokens in each window. Default: no such limit.
+    pub tokens: Option<u64>,
+}
+
+impl Default for LimitSettings {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Observe,
+            requests: None,
+            tokens: None,
+            per: Duration::from_secs(60),
+            burst: 100,
+            follow: true,
+            each_tenant: TenantLimitSettings::default(),
+            tenants: BTreeMap::new(),
+        }
+    }
 }
 
 fn warm_up() -> u8 {

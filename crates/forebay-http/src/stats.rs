@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use forebay_pool::Snapshot;
+use forebay_pool::rate::RateSnapshot;
 use forebay_pool::stats::SpreadSnapshot;
 use serde::Serialize;
 
@@ -44,6 +45,12 @@ pub struct DestinationSnapshot {
     pub token_exchanges: u64,
     /// Token exchanges that failed.
     pub token_failures: u64,
+    /// Answers of the service that say "too many" (429).
+    pub throttled: u64,
+    /// Hints of agents (cost, attempt, deadline, tokens) that could not be read.
+    pub hints_ignored: u64,
+    /// Its rate limits.
+    pub limits: RateSnapshot,
     /// From sending the call to the first byte of its answer.
     pub first_byte: SpreadSnapshot,
     /// From the call's arrival to the end of its answer.

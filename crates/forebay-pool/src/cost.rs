@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use crate::class::ClassId;
 use crate::feature::{FeatureId, Features};
-use crate::learnt::{Learnt, as_time, micros};
+use crate::learnt::{Learnt, Percentiles, as_time, micros};
 use crate::operation::Operation;
 
 /// Operations that are told apart, all classes together.
@@ -89,6 +89,11 @@ struct Entry {
     took: Learnt,
 }
 
+/// What an operation says of itself, beside what its class says.
+fn blend(entry: &Entry, own: f64, prior: f64) -> f64 {
+    prior + entry.took.part_beside(PRIOR) * (own - prior)
+}
+
 /// What everything costs, of one destination.
 #[derive(Debug, Clone)]
 pub(crate) struct Costs {
@@ -148,32 +153,42 @@ impl Costs {
         if let Some(cost) = declared {
             return Some(Estimate::declared(cost));
         }
+        Some(Estimate {
+            mean: self.mean(id, None)?,
+            p50: as_time(self.percentile(id, |known| known.p50)),
+            p95: as_time(self.percentile(id, |known| known.p95)),
+        })
+    }
+
+    /// Only the mean of [`Costs::estimate`], which is needed at each checkout.
+    pub(crate) fn mean(&self, id: CostId, declared: Option<Duration>) -> Option<Duration> {
+        if declared.is_some() {
+            return declared;
+        }
         let class = &self.classes[id.class.index()];
         if class.is_empty() {
             return None;
         }
-        let prior = class.percentiles();
-        Some(match self.entry(id) {
-            Some(entry) => {
-                let (own, share) = (entry.took.percentiles(), entry.took.part_beside(PRIOR));
-                let blend = |own: f64, prior: f64| as_time(prior + share * (own - prior));
-                Estimate {
-                    mean: blend(entry.took.mean(), prior.p75),
-                    p50: blend(own.p50, prior.p50),
-                    p95: blend(own.p95, prior.p95),
-                }
-            }
-            None if id.entry.is_none() => Estimate {
-                mean: as_time(class.mean()),
-                p50: as_time(prior.p50),
-                p95: as_time(prior.p95),
-            },
-            None => Estimate {
-                mean: as_time(prior.p75),
-                p50: as_time(prior.p50),
-                p95: as_time(prior.p95),
-            },
-        })
+        let prior = class.percentiles().p75;
+        Some(as_time(match self.entry(id) {
+            Some(entry) => blend(entry, entry.took.mean(), prior),
+            None if id.entry.is_none() => class.mean(),
+            None => prior,
+        }))
+    }
+
+    /// Only the 95th percentile of [`Costs::estimate`].
+    pub(crate) fn p95(&self, id: CostId, declared: Option<Duration>) -> Option<Duration> {
+        if declared.is_some() {
+            return declared;
+        }
+        let is_known = !self.classes[id.class.index()].is_empty();
+        is_known.then(|| as_time(self.percentile(id, |known| known.p95)))
+    }
+
+    fn percentile(&self, id: CostId, of: fn(&Percentiles) -> f64) -> f64 {
+        let prior = of(self.classes[id.class.index()].percentiles());
+        self.entry(id).map_or(prior, |entry| blend(entry, of(entry.took.percentiles()), prior))
     }
 
     /// What it is called, unless it was forgotten or never named.

@@ -60,7 +60,7 @@ use crate::slot::{Conn, ConnId, IdentityId, Slot, WaiterId};
 use crate::stats::{Closed, Spread};
 use crate::target::Opener;
 
-pub(crate) use home::Fitness;
+pub use home::Fitness;
 pub(crate) use line::{Asked, Came, Wanted};
 use requests::Requests;
 

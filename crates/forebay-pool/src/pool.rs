@@ -19,7 +19,7 @@ use std::borrow::Borrow;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::{Arc, OnceLock, Weak};
-use std::task::{Context, Poll, Waker};
+use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime};
 
 use forebay_seam::sync::{Mutex, MutexGuard};
@@ -33,7 +33,7 @@ use crate::class::{ClassId, ClassName};
 use crate::connect::Connector;
 use crate::event::Told;
 use crate::lease::{Condition, Lease};
-use crate::ledger::{Action, Actions, Asked, Came, Fitness, Ledger, Wanted};
+use crate::ledger::{Action, Actions, Fitness, Ledger};
 use crate::overflow::Outlook;
 use crate::queue::Rejection;
 use crate::request::Request;
@@ -45,9 +45,9 @@ use crate::wishes::{Seen, Wishes};
 
 use errand::Errand;
 pub use error::{CheckoutError, Refusal};
-use names::{NameHash, NameHasher, Names};
+use names::Names;
 use patience::Waiting;
-use ticket::{Outcome, Ticket};
+use ticket::Ticket;
 
 /// Events kept for a slow reader before it misses the oldest.
 const EVENTS: usize = 1_024;
@@ -70,7 +70,6 @@ pub(crate) struct Shared<K: Connector> {
     names: Vec<ClassName>,
     destination: Arc<str>,
     timings: Timings,
-    hasher: NameHasher,
     state: Mutex<State<K>>,
     alarm: Notify,
     emptied: Notify,
@@ -124,7 +123,6 @@ impl<K: Connector> Pool<K> {
 
     fn with_wall_clock(connector: K, settings: PoolSettings, wall: WallClock) -> Self {
         assert!(!settings.classes.is_empty(), "a pool has at least one class");
-        let hasher = NameHasher::default();
         let now = time::now();
         let shared = Arc::new(Shared {
             connector,
@@ -132,14 +130,13 @@ impl<K: Connector> Pool<K> {
             names: settings.classes.iter().map(|(name, _)| name.clone()).collect(),
             destination: Arc::clone(&settings.name),
             timings: Timings { connect: settings.connect_timeout, reset: settings.reset_timeout },
-            hasher: hasher.clone(),
             state: Mutex::new(State {
                 waiting: Waiting::new(settings.classes.len()),
                 wishes: Wishes::new(&settings, now),
                 wall,
                 ledger: Ledger::new(settings, now),
                 connections: SecondaryMap::new(),
-                names: Names::new(hasher),
+                names: Names::new(),
                 next_alarm: None,
                 last_failure: None,
             }),
@@ -174,9 +171,8 @@ impl<K: Connector> Pool<K> {
     pub fn warm_up(&self, identities: impl IntoIterator<Item = K::Identity>) {
         let now = time::now();
         for identity in identities {
-            let hash = self.shared.hasher.hash(&identity);
             self.shared.act(|state, actions| {
-                let id = state.identity(hash, &identity);
+                let id = state.identity(&identity);
                 state.ledger.warm_up(id, now, actions);
             });
         }
@@ -220,18 +216,9 @@ impl<K: Connector> Pool<K> {
         &self,
         ask: impl Borrow<Ask<K::Identity>>,
     ) -> Result<Lease<K>, CheckoutError> {
-        let ask = ask.borrow();
-        let mut came = Came::Now;
-        loop {
-            let answer = poll_fn(|cx| Poll::Ready(self.shared.ask(ask, &mut came, cx))).await?;
-            match answer {
-                Answer::Lease(lease) => return Ok(lease),
-                Answer::Wait(ticket) => match ticket.wait().await? {
-                    Outcome::Lease(lease) => return Ok(lease),
-                    Outcome::WasDead => {}
-                },
-            }
-        }
+        let mut ticket = Ticket::new(&self.shared, ask.borrow());
+        let mut timer = pin!(None);
+        poll_fn(|cx| ticket.poll(cx, timer.as_mut())).await
     }
 
     /// What one who asks for a connection of `class` would meet now.
@@ -317,11 +304,6 @@ async fn look_around<K: Connector>(pool: Weak<Shared<K>>) {
     }
 }
 
-enum Answer<'p, K: Connector> {
-    Lease(Lease<K>),
-    Wait(Ticket<'p, K>),
-}
-
 impl<K: Connector> Shared<K> {
     /// Lets the ledger decide under the lock, then carries out what it decided.
     fn act<R>(self: &Arc<Self>, decide: impl FnOnce(&mut State<K>, &mut Actions) -> R) -> R {
@@ -376,56 +358,6 @@ impl<K: Connector> Shared<K> {
         }
     }
 
-    /// Asks once; a caller that has to wait is registered by the same decision.
-    fn ask<'p>(
-        self: &'p Arc<Self>,
-        ask: &'p Ask<K::Identity>,
-        came: &mut Came,
-        cx: &Context<'_>,
-    ) -> Result<Answer<'p, K>, CheckoutError> {
-        let hash = self.hasher.hash(&ask.identity);
-        loop {
-            let now = time::now();
-            let since = match *came {
-                Came::Now => now,
-                Came::Before(since) => since,
-            };
-            let class = ask.class;
-            let asked = self.act(|state, actions| {
-                let identity = state.identity(hash, &ask.identity);
-                let wanted = Wanted::of(ask, identity, *came);
-                match state.ledger.ask(&wanted, now, actions) {
-                    Asked::Granted(id) => {
-                        Verdict::Granted(id, state.hand_out(id, &self.connector, actions))
-                    }
-                    Asked::Waiting(id) => {
-                        state.waits(id, class, since, cx.waker().clone(), actions);
-                        Verdict::Waiting(id)
-                    }
-                    Asked::Rejected(why) => {
-                        Verdict::Rejected(state.explain(self, class, why, since, now))
-                    }
-                }
-            });
-            // Should the connection have died at rest: ask again, in the same place.
-            *came = Came::Before(since);
-            match asked {
-                Verdict::Granted(id, Some(connection)) => {
-                    let request = ask.request.clone();
-                    let lease = Lease::new(Arc::clone(self), id, class, request, now, connection);
-                    return Ok(Answer::Lease(lease));
-                }
-                Verdict::Granted(_, None) => {}
-                Verdict::Waiting(waiter) => {
-                    let request = ask.request.as_ref();
-                    let ticket = Ticket::new(self, waiter, class, request, since, ask.deadline);
-                    return Ok(Answer::Wait(ticket));
-                }
-                Verdict::Rejected(error) => return Err(error),
-            }
-        }
-    }
-
     pub(crate) fn attach(self: &Arc<Self>, id: ConnId, request: &Request) {
         let now = time::now();
         self.act(|state, actions| state.ledger.attach(id, request, now, actions));
@@ -443,13 +375,6 @@ impl<K: Connector> Shared<K> {
             state.ledger.give_back(id, condition, now, actions);
         });
     }
-}
-
-/// What the ledger said to one who asked, with the connection if there was one.
-enum Verdict<C> {
-    Granted(ConnId, Option<C>),
-    Waiting(WaiterId),
-    Rejected(CheckoutError),
 }
 
 impl<K: Connector> State<K> {
@@ -506,12 +431,12 @@ impl<K: Connector> State<K> {
         self.ledger.set_budget(wanted, now, actions);
     }
 
-    fn identity(&mut self, hash: NameHash, identity: &K::Identity) -> IdentityId {
-        if let Some(id) = self.names.number(hash, identity) {
+    fn identity(&mut self, identity: &K::Identity) -> IdentityId {
+        if let Some(id) = self.names.number(identity) {
             return id;
         }
         let id = self.ledger.introduce();
-        self.names.insert(id, hash, identity);
+        self.names.insert(id, identity.clone());
         id
     }
 

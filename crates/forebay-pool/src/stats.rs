@@ -33,18 +33,15 @@ const LONGEST: u32 = 3_600_000_000;
 pub struct Spread {
     slots: Box<[u64]>,
     count: u64,
-    total: Duration,
-    longest: Duration,
+    /// Nanoseconds.
+    total: u128,
+    /// Nanoseconds.
+    longest: u64,
 }
 
 impl Default for Spread {
     fn default() -> Self {
-        Self {
-            slots: vec![0; slot(LONGEST) + 1].into(),
-            count: 0,
-            total: Duration::ZERO,
-            longest: Duration::ZERO,
-        }
+        Self { slots: vec![0; slot(LONGEST) + 1].into(), count: 0, total: 0, longest: 0 }
     }
 }
 
@@ -65,12 +62,12 @@ fn range(slot: usize) -> (u64, u64) {
 impl Spread {
     /// Counts one `duration`; above an hour it counts as an hour.
     pub fn record(&mut self, duration: Duration) {
-        let micros = duration.as_secs().saturating_mul(1_000_000);
-        let micros = micros.saturating_add(duration.subsec_micros().into());
-        self.slots[slot(u32::try_from(micros).unwrap_or(LONGEST).min(LONGEST))] += 1;
+        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        let micros = u32::try_from(nanos / 1_000).unwrap_or(LONGEST).min(LONGEST);
+        self.slots[slot(micros)] += 1;
         self.count += 1;
-        self.total = self.total.saturating_add(duration);
-        self.longest = self.longest.max(duration);
+        self.total += u128::from(nanos);
+        self.longest = self.longest.max(nanos);
     }
 
     /// What was counted so far, in the buckets `bounds` (upper bounds, in seconds).
@@ -96,13 +93,19 @@ impl Spread {
             .collect();
         SpreadSnapshot {
             count: self.count,
-            sum: self.total.as_secs_f64(),
+            sum: self.sum().as_secs_f64(),
             p50: self.percentile(50),
             p95: self.percentile(95),
             p99: self.percentile(99),
-            max: self.longest.as_secs_f64(),
+            max: Duration::from_nanos(self.longest).as_secs_f64(),
             buckets,
         }
+    }
+
+    fn sum(&self) -> Duration {
+        let micros = u64::try_from(self.total / 1_000).unwrap_or(u64::MAX);
+        let nanos = u64::try_from(self.total % 1_000).unwrap_or(0);
+        Duration::from_micros(micros) + Duration::from_nanos(nanos)
     }
 
     /// Slots in which something was counted, and how much.
@@ -121,7 +124,8 @@ impl Spread {
         });
         let Some((slot, _)) = slot else { return 0.0 };
         let (lowest, highest) = range(slot);
-        Duration::from_micros(lowest.midpoint(highest)).min(self.longest).as_secs_f64()
+        let middle = lowest.midpoint(highest).saturating_mul(1_000);
+        Duration::from_nanos(middle.min(self.longest)).as_secs_f64()
     }
 }
 

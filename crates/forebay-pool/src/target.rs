@@ -2,7 +2,9 @@
 //! destination that does not answer, so that the pool itself never causes a storm.
 //!
 //! Asks no clock. Always true: at most `concurrent` connects are in flight, and opens in any
-//! interval `t` are at most `rate · t + concurrent`; jitter only ever puts an open off.
+//! interval `t` are at most `rate · t + burst`; jitter only ever puts an open off. The burst
+//! lets a pool that was idle grow as fast as connects in flight allow; after an outage there
+//! is none.
 //!
 //! The breaker of the destination is here too: closed, it lets connects pass at the pace;
 //! open, none until its pause is over; half-open, one, whose end decides. After an outage
@@ -60,8 +62,10 @@ enum Recovery {
 pub(crate) struct Opener {
     /// Connects in flight at the most.
     pub(crate) concurrent: u32,
-    /// Opens a second at the most.
+    /// Opens a second at the most, once the burst is spent.
     pub(crate) rate: f64,
+    /// Opens that may be saved up: half the budget, unless the rate was set.
+    pub(crate) burst: u32,
     /// Connects in flight that are trusted now: halved by a failure, doubled by a success.
     trusted: u32,
     in_flight: u32,
@@ -85,6 +89,7 @@ impl Opener {
         let mut opener = Self {
             concurrent: 1,
             rate: 1.0,
+            burst: 1,
             trusted: u32::MAX,
             in_flight: 0,
             tokens: 0.0,
@@ -99,7 +104,7 @@ impl Opener {
             connect_time: None,
         };
         opener.resize(settings, budget);
-        opener.tokens = f64::from(opener.concurrent);
+        opener.tokens = f64::from(opener.burst);
         opener
     }
 
@@ -109,6 +114,10 @@ impl Opener {
         let before = self.concurrent;
         self.concurrent = settings.concurrent_opens.unwrap_or((budget / 8).clamp(1, 8)).max(1);
         self.rate = f64::from(settings.opens_per_second.unwrap_or((budget / 2).max(4)).max(1));
+        self.burst = match settings.opens_per_second {
+            Some(_) => self.concurrent,
+            None => self.concurrent.max(budget / 2),
+        };
         if self.trusted >= before {
             self.trusted = self.concurrent;
         }
@@ -126,7 +135,7 @@ impl Opener {
             return Pace::WhenOneEnds;
         }
         let gained = now.saturating_duration_since(self.refilled).as_secs_f64() * self.rate;
-        self.tokens = (self.tokens + gained).min(f64::from(self.concurrent));
+        self.tokens = (self.tokens + gained).min(f64::from(self.most_saved(now)));
         self.refilled = now;
         let spaced = self.spaced.filter(|at| *at > now);
         if self.tokens >= 1.0 {
@@ -136,6 +145,12 @@ impl Opener {
         let missing = Duration::from_secs_f64((1.0 - self.tokens) / self.rate) + ROUNDING;
         let at = now + missing.max(Duration::from_millis(1));
         Pace::At(spaced.map_or(at, |spaced| spaced.max(at)))
+    }
+
+    /// Opens that may be saved up now.
+    fn most_saved(&self, now: Instant) -> u32 {
+        let is_whole = self.recovery != Recovery::Due && self.ramp_step(now).is_none();
+        if is_whole { self.burst } else { self.concurrent }
     }
 
     /// One more is being opened. A burst that was saved up is spent at once; what follows at

@@ -1,12 +1,15 @@
-//! How many connections a workload needs: the arithmetic of queues, as plain functions.
+//! How many connections a workload needs: the arithmetic of queues, as plain functions, and
+//! a simulator ([`simulate`]) that plays workloads on the engine itself.
 //!
-//! Knows no pools and no sockets. Every formula names its source, and the tests are worked
+//! Knows no sockets. Every formula names its source, and the tests are worked
 //! examples. All of them assume that arrivals are independent of each other (Poisson) and
 //! that the averages stay as they are; bursts have formulas of their own.
 
 use std::time::Duration;
 
 mod advice;
+pub mod simulate;
+pub mod tables;
 
 pub use advice::{Advice, Workload, WorkloadError};
 

@@ -19,21 +19,29 @@ use self::side::{Scene, Side, SideError, Stage};
 
 mod authority;
 mod call;
+mod cancellation_storm;
 mod client_pool;
 pub mod cluster;
 mod database;
+mod fan_out;
 mod gateway;
 mod issuer;
 mod keeper;
+mod label;
+mod logins;
 mod model;
 mod neighbour;
 pub mod postgres_binaries;
+mod product;
 mod progress;
 mod report;
+mod retry_storm;
 mod services;
 mod side;
 mod storm;
+mod watch;
 mod workload;
+mod write_storm;
 
 /// Wrong usage, or nothing to run on.
 const USAGE: u8 = 2;
@@ -47,7 +55,7 @@ pub struct DemoArgs {
     /// databases of its own there and drops them. Default: a private one in a temporary folder
     #[arg(long, value_name = "DSN")]
     dsn: Option<String>,
-    /// Run only this scenario
+    /// Run only this scenario, or all. Default: storm and neighbour, which take two minutes
     #[arg(long, value_name = "NAME")]
     scenario: Option<Scenario>,
     /// How to print the figures
@@ -65,6 +73,16 @@ enum Scenario {
     Storm,
     /// Logins beside retrievals, and agents that hold transactions
     Neighbour,
+    /// Questions that become fifteen queries at once
+    FanOut,
+    /// Agents that write their state at the same moment
+    WriteStorm,
+    /// More requests than can be done, and clients that try again
+    RetryStorm,
+    /// Agents' tasks that are cancelled half way
+    CancellationStorm,
+    /// All of them
+    All,
 }
 
 /// For whom the figures are printed.
@@ -159,18 +177,65 @@ fn authority() -> Result<Authority, SideError> {
     Ok(Authority::new()?)
 }
 
-/// Plays `only`, or all.
-async fn scenarios(stage: &Stage<'_>, only: Option<Scenario>) -> Result<Report, SideError> {
+/// Plays what was asked for.
+async fn scenarios(stage: &Stage<'_>, asked: Option<Scenario>) -> Result<Report, SideError> {
     let mut report = Report::default();
-    if only.is_none_or(|only| only == Scenario::Storm) {
-        let without = stage.storm(Side::Without).await?;
-        report.storm = Some(Sides { without, with: stage.storm(Side::With).await? });
-    }
-    if only.is_none_or(|only| only == Scenario::Neighbour) {
-        let without = stage.neighbour(Side::Without).await?;
-        report.neighbour = Some(Sides { without, with: stage.neighbour(Side::With).await? });
+    for scenario in Scenario::of(asked) {
+        match scenario {
+            Scenario::Storm => report.storm = Some(both(|side| stage.storm(side)).await?),
+            Scenario::Neighbour => {
+                report.neighbour = Some(both(|side| stage.neighbour(side)).await?);
+            }
+            Scenario::FanOut => report.fan_out = Some(both(|side| stage.fan_out(side)).await?),
+            Scenario::WriteStorm => {
+                report.write_storm = Some(both(|side| stage.write_storm(side)).await?);
+            }
+            Scenario::RetryStorm => {
+                report.retry_storm = Some(both(|side| stage.retry_storm(side)).await?);
+            }
+            Scenario::CancellationStorm => {
+                let played = both(|side| stage.cancellation_storm(side)).await?;
+                report.cancellation_storm = Some(played);
+            }
+            // It stands for the others.
+            Scenario::All => {}
+        }
     }
     Ok(report)
+}
+
+/// Plays one scenario on both sides.
+async fn both<F>(play: impl AsyncFn(Side) -> Result<F, SideError>) -> Result<Sides<F>, SideError> {
+    let without = play(Side::Without).await?;
+    Ok(Sides { without, with: play(Side::With).await? })
+}
+
+impl Scenario {
+    /// All that can be played.
+    const PLAYS: &[Self] = &[
+        Self::Storm,
+        Self::Neighbour,
+        Self::FanOut,
+        Self::WriteStorm,
+        Self::RetryStorm,
+        Self::CancellationStorm,
+    ];
+
+    /// What is played when `asked` was said.
+    fn of(asked: Option<Self>) -> Vec<Self> {
+        match asked {
+            None => vec![Self::Storm, Self::Neighbour],
+            Some(Self::All) => Self::PLAYS.to_vec(),
+            Some(
+                one @ (Self::Storm
+                | Self::Neighbour
+                | Self::FanOut
+                | Self::WriteStorm
+                | Self::RetryStorm
+                | Self::CancellationStorm),
+            ) => vec![one],
+        }
+    }
 }
 
 fn print(report: &Report, format: Format) {
@@ -264,7 +329,7 @@ mod tests {
     fn an_unknown_scenario_is_an_error_that_lists_the_known_ones() {
         let error = Line::try_parse_from(["demo", "--scenario", "strom"]).unwrap_err();
         assert_eq!(error.exit_code(), i32::from(USAGE));
-        for word in ["strom", "storm", "neighbour"] {
+        for word in ["strom", "storm", "neighbour", "fan-out", "all"] {
             assert!(error.to_string().contains(word), "{error}");
         }
     }
@@ -273,6 +338,21 @@ mod tests {
     fn without_a_word_everything_is_run_and_printed_for_people() {
         let line = Line::try_parse_from(["demo"]).unwrap().demo;
         assert_eq!((line.scenario, line.format, line.keep), (None, Format::Table, false));
+    }
+
+    #[test]
+    fn a_newcomer_sees_two_scenarios_and_who_asks_for_all_sees_each_once() {
+        assert_eq!(Scenario::of(None), [Scenario::Storm, Scenario::Neighbour]);
+        let line = Line::try_parse_from(["demo", "--scenario", "all"]).unwrap().demo;
+        let all = Scenario::of(line.scenario);
+        for name in ["storm", "neighbour", "fan-out", "write-storm", "retry-storm"] {
+            let line = Line::try_parse_from(["demo", "--scenario", name]).unwrap().demo;
+            let only = Scenario::of(line.scenario);
+            assert_eq!(only, [line.scenario.unwrap()]);
+            assert_eq!(all.iter().filter(|scenario| only.contains(scenario)).count(), 1);
+        }
+        assert_eq!(all.len(), 6);
+        assert!(!all.contains(&Scenario::All));
     }
 
     #[test]

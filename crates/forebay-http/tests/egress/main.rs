@@ -4,6 +4,7 @@
 mod bench;
 mod credentials;
 mod hygiene;
+mod limits;
 mod origin;
 mod overlap;
 mod refusals;

@@ -9,7 +9,7 @@ use http::Request;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::bench::{Forebay, settings, soon};
-use crate::origin::Origin;
+use crate::origin::{Origin, reply};
 
 #[tokio::test]
 async fn a_full_queue_is_told_at_once_with_the_time_to_come_again() {
@@ -198,4 +198,64 @@ async fn a_secret_that_is_not_there_is_an_error_at_the_start() {
     };
     assert_eq!(error.at, "http.destinations.a.auth.secret");
     assert!(error.reason.contains("FOREBAY_NO_SUCH_VARIABLE"));
+}
+
+/// A gateway with one class whose policies act.
+fn enforced(origin: &Origin, class: &str) -> Forebay {
+    let class = format!("classes.ai-read = {{ mode = \"enforce\", {class} }}\n");
+    Forebay::start(&format!("[destinations.tool]\nbudget = 5\n{class}{}", origin.settings()))
+}
+
+fn of_trace(n: u32) -> http::request::Builder {
+    let trace = format!("00-4bf92f3577b34da6a3ce929d{n:08x}-00f067aa0ba902b7-01");
+    Request::get("/tool/").header("traceparent", trace)
+}
+
+#[tokio::test]
+async fn a_request_beyond_those_that_may_be_under_way_is_told_when_to_come_back() {
+    let origin = Origin::start(|_| std::future::pending());
+    let forebay = enforced(&origin, "max_requests = 1");
+    let mut first = forebay.agent().await;
+    let held = tokio::spawn(async move { first.send(of_trace(1), "").await });
+    soon("the first is under way", || origin.seen().len() == 1).await;
+    let got = forebay.call(of_trace(2)).await;
+    assert_eq!((got.status.as_u16(), got.problem().as_str()), (429, "max-requests"));
+    assert!(got.header("retry-after").parse::<u64>().unwrap() >= 1);
+    held.abort();
+}
+
+#[tokio::test]
+async fn retries_beyond_their_budget_are_told_not_to_be_tried_again() {
+    let origin = Origin::echo();
+    let forebay = enforced(&origin, "max_parallel = 32");
+    let mut agent = forebay.agent().await;
+    for n in 0..100 {
+        let got = agent.call(of_trace(n).header("x-stainless-retry-count", "1"), "").await;
+        if got.status == 429 {
+            assert_eq!(
+                (got.problem().as_str(), got.header("x-should-retry")),
+                ("retry-budget", "false")
+            );
+            assert!(!got.headers.contains_key("retry-after"));
+            return;
+        }
+    }
+    panic!("a hundred retries and no first try are within the budget");
+}
+
+#[tokio::test]
+async fn a_class_whose_calls_keep_failing_is_refused_for_a_while() {
+    let origin = Origin::start(|_| async { reply(500, "no") });
+    let forebay = enforced(&origin, "max_parallel = 32");
+    let mut agent = forebay.agent().await;
+    for n in 0..100 {
+        let got = agent.call(of_trace(n), "").await;
+        if got.status == 503 {
+            assert_eq!(got.problem(), "class-broken");
+            assert!(got.header("retry-after-ms").parse::<u64>().unwrap() >= 1);
+            return;
+        }
+        assert_eq!((got.status.as_u16(), got.body.as_str()), (500, "no"));
+    }
+    panic!("a hundred failures in a row are no reason for the breaker");
 }

@@ -45,8 +45,8 @@ impl Ledger {
         let charge = if self.seats.is_below_guarantee(class) {
             Charge::Free
         } else {
-            let expected = self.costs.estimate(cost, declared);
-            self.fair.charge(class, expected.map_or(UNKNOWN_HOLD, |expected| expected.mean))
+            let expected = self.costs.mean(cost, declared);
+            self.fair.charge(class, expected.unwrap_or(UNKNOWN_HOLD))
         };
         self.seats.take(class);
         self.note_use(class, now);

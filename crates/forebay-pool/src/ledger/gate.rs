@@ -78,7 +78,7 @@ impl Ledger {
         if !self.policies[k].is_on(Policy::Retries) {
             return None;
         }
-        let cost = self.costs.estimate(waiter.cost, waiter.declared).map(|known| known.mean);
+        let cost = self.costs.mean(waiter.cost, waiter.declared);
         let who = wanted.request.zip(wanted.operation);
         match self.retries[k].verdict(who, wanted.attempt, cost, now) {
             retry::Verdict::FirstTry => None,
@@ -238,7 +238,7 @@ impl Ledger {
     /// How long a newcomer of `class` would wait: the work ahead of it, by the connections
     /// that the class can get. `None` before anything is known.
     pub(crate) fn expected_wait(&self, class: ClassId) -> Option<Duration> {
-        let hold = self.costs.estimate(CostId::unnamed(class), None)?.mean;
+        let hold = self.costs.mean(CostId::unnamed(class), None)?;
         let ahead: u32 = self.queued.iter().map(|i| self.identities[*i].lanes.waiting(class)).sum();
         let reach = self.seats.reach(class);
         // Until all those seats are taken nobody waits for work ahead.
@@ -298,8 +298,8 @@ impl Ledger {
         if waiter.level == Level::Holder || class.taken < class.limits.guarantee.max(1) {
             return false;
         }
-        let known = self.costs.estimate(waiter.cost, waiter.declared);
-        known.is_some_and(|estimate| estimate.p95 > self.settings.lend_max_hold)
+        let known = self.costs.p95(waiter.cost, waiter.declared);
+        known.is_some_and(|p95| p95 > self.settings.lend_max_hold)
     }
 
     /// Does the request of `waiter` fit in beside those under way?
@@ -320,7 +320,10 @@ impl Ledger {
     pub(super) fn need(&self, cost: CostId) -> Need {
         let learnt = self.features.expected(cost.feature()).filter(|e| e.worth >= BELIEVED);
         let Some(expected) = learnt else { return Need::ONE };
-        let (used, stays) = (expected.used.as_secs_f64(), expected.residence.as_secs_f64());
+        // It is counted until it was idle for its patience, so over that time its connection
+        // time is spread: the demands of all then sum to what they keep busy (Little's law).
+        let counted = expected.residence + self.patience_of(cost.feature());
+        let (used, stays) = (expected.used.as_secs_f64(), counted.as_secs_f64());
         let peak = expected.peak.max(1.0);
         let mean = if stays > 0.0 { (used / stays).min(peak) } else { peak };
         Need { mean, peak }

@@ -19,7 +19,7 @@ const DENIAL: Duration = Duration::from_secs(1);
 
 /// What came out of looking after a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fitness {
+pub enum Fitness {
     /// As good as fresh.
     Fit,
     /// It did not answer and was closed.

@@ -116,7 +116,8 @@ impl Known {
 
 #[derive(Debug, Default, Clone)]
 pub(super) struct Requests {
-    ids: HashMap<Request, RequestId>,
+    /// Names come from clients: the hasher has a seed of this process.
+    ids: HashMap<Request, RequestId, foldhash::quality::RandomState>,
     pub(super) known: SlotMap<RequestId, Known>,
     /// Requests that wait while all they hold is at rest: without them there is no circle.
     pub(super) suspects: u32,
@@ -389,7 +390,11 @@ impl Ledger {
     /// How long a request that is counted may be idle: twice what such requests stay, where
     /// that is learnt; else as long as work of one client that comes together is one request.
     fn patience(&self, request: RequestId) -> Duration {
-        let feature = self.requests.known[request].figures.feature;
+        self.patience_of(self.requests.known[request].figures.feature)
+    }
+
+    /// The same for the requests of `feature`.
+    pub(super) fn patience_of(&self, feature: FeatureId) -> Duration {
         let learnt = self.features.expected(feature).filter(|e| e.worth >= BELIEVED);
         learnt.map_or(TOGETHER, |expected| (expected.residence * 2).clamp(TOGETHER, PRIORITY))
     }

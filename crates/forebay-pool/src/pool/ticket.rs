@@ -1,128 +1,157 @@
-//! A place in the queue, held by the future that waits.
+//! A checkout under way: it asks, waits in its place, and looks what became of it.
+//!
+//! Always true: it has a place in the queue while `waiter` is `Some`. The same decision that
+//! gives it the place registers the task that polls; the pool's own clock watches the
+//! deadline of its class. Dropped, the place is free.
 
-use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use forebay_seam::time;
+use forebay_seam::time::{self, Sleep};
 
-use crate::class::ClassId;
+use crate::ask::Ask;
 use crate::connect::Connector;
 use crate::lease::Lease;
+use crate::ledger::{Asked, Came, Wanted};
 use crate::queue::Fate;
-use crate::request::Request;
-use crate::slot::WaiterId;
+use crate::slot::{ConnId, WaiterId};
 
 use super::{CheckoutError, Shared};
 
-/// A place in the queue; dropped, it is free.
+/// A checkout under way.
 pub(super) struct Ticket<'p, K: Connector> {
     pool: &'p Arc<Shared<K>>,
-    /// `None` once its fate was heard.
+    ask: &'p Ask<K::Identity>,
+    came: Came,
     waiter: Option<WaiterId>,
-    class: ClassId,
-    request: Option<&'p Request>,
-    since: Instant,
-    /// Its caller's own deadline; that of its class is the pool's clock to watch.
-    deadline: Option<Instant>,
 }
 
-/// What the end of a wait brought.
-pub(super) enum Outcome<K: Connector> {
-    Lease(Lease<K>),
-    /// The connection that was set aside had died: ask again, in the same place.
-    WasDead,
+/// What the ledger says.
+enum Verdict<C> {
+    /// A connection, lent at this moment; `None` if it had died at rest.
+    Granted(ConnId, Instant, Option<C>),
+    /// Not yet.
+    Waiting(WaiterId),
+    Rejected(CheckoutError),
 }
 
 impl<'p, K: Connector> Ticket<'p, K> {
-    pub(super) fn new(
-        pool: &'p Arc<Shared<K>>,
-        waiter: WaiterId,
-        class: ClassId,
-        request: Option<&'p Request>,
-        since: Instant,
-        deadline: Option<Instant>,
-    ) -> Self {
-        Self { pool, waiter: Some(waiter), class, request, since, deadline }
+    pub(super) fn new(pool: &'p Arc<Shared<K>>, ask: &'p Ask<K::Identity>) -> Self {
+        Self { pool, ask, came: Came::Now, waiter: None }
     }
 
-    /// Waits until its fate is decided, at most until its deadline. The task that polls was
-    /// registered when the ticket was drawn, so the first poll only arms the timer, if its
-    /// caller needs one.
-    pub(super) async fn wait(mut self) -> Result<Outcome<K>, CheckoutError> {
-        let mut timer = pin!(self.deadline.map(time::sleep_until));
-        let mut look = Look::AtTheClock;
-        poll_fn(|cx| {
-            if let Look::AtTheQueue = look
-                && let Poll::Ready(result) = self.poll(cx)
-            {
-                return Poll::Ready(result);
+    /// Asks, or looks what became of its place. `timer` is for a deadline of its caller's own.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut timer: Pin<&mut Option<Sleep>>,
+    ) -> Poll<Result<Lease<K>, CheckoutError>> {
+        loop {
+            let verdict = match self.waiter {
+                None => self.ask(cx.waker()),
+                Some(waiter) => self.look(waiter, cx.waker()),
+            };
+            self.waiter = match &verdict {
+                Verdict::Waiting(waiter) => Some(*waiter),
+                Verdict::Granted(..) | Verdict::Rejected(_) => None,
+            };
+            match verdict {
+                Verdict::Granted(id, since, Some(connection)) => {
+                    let (pool, class) = (Arc::clone(self.pool), self.ask.class);
+                    let request = self.ask.request.clone();
+                    let lease = Lease::new(pool, id, class, request, since, connection);
+                    return Poll::Ready(Ok(lease));
+                }
+                // Ask again, in the same place.
+                Verdict::Granted(_, _, None) => {}
+                Verdict::Rejected(error) => return Poll::Ready(Err(error)),
+                Verdict::Waiting(waiter) => {
+                    let Some(deadline) = self.ask.deadline else { return Poll::Pending };
+                    if timer.is_none() {
+                        timer.set(Some(time::sleep_until(deadline)));
+                    }
+                    let timer = timer.as_mut().as_pin_mut();
+                    if timer.is_some_and(|timer| timer.poll(cx).is_pending()) {
+                        return Poll::Pending;
+                    }
+                    self.expire(waiter);
+                }
             }
-            look = Look::AtTheQueue;
-            let Some(timer) = timer.as_mut().as_pin_mut() else { return Poll::Pending };
-            if timer.poll(cx).is_pending() {
-                return Poll::Pending;
+        }
+    }
+
+    fn ask(&mut self, waker: &Waker) -> Verdict<K::Connection> {
+        let now = time::now();
+        let (pool, ask, came) = (self.pool, self.ask, self.came);
+        let since = self.since(now);
+        self.came = Came::Before(since);
+        pool.act(|state, actions| {
+            let identity = state.identity(&ask.identity);
+            match state.ledger.ask(&Wanted::of(ask, identity, came), now, actions) {
+                Asked::Granted(id) => {
+                    Verdict::Granted(id, now, state.hand_out(id, &pool.connector, actions))
+                }
+                Asked::Waiting(id) => {
+                    state.waits(id, ask.class, since, waker.clone(), actions);
+                    Verdict::Waiting(id)
+                }
+                Asked::Rejected(why) => {
+                    Verdict::Rejected(state.explain(pool, ask.class, why, since, now))
+                }
             }
-            if let Some(waiter) = self.waiter {
-                let now = time::now();
-                let _waker = self.pool.act(|state, actions| {
-                    state.ledger.expire(waiter, now, actions);
-                    state.waiting.leave(waiter)
-                });
-            }
-            self.poll(cx)
         })
-        .await
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Outcome<K>, CheckoutError>> {
-        let Some(waiter) = self.waiter else { return Poll::Pending };
-        let (class, since, pool) = (self.class, self.since, self.pool);
-        let decided = pool.act(|state, actions| match state.ledger.fate(waiter) {
-            Fate::Waiting { .. } => Err(state.waiting.is_polled_by(waiter, cx.waker())),
+    fn look(&self, waiter: WaiterId, waker: &Waker) -> Verdict<K::Connection> {
+        let (pool, class) = (self.pool, self.ask.class);
+        // A waker that is replaced is dropped without the lock: it may own anything.
+        let (verdict, _replaced) = pool.act(|state, actions| match state.ledger.fate(waiter) {
+            Fate::Waiting { .. } => {
+                (Verdict::Waiting(waiter), state.waiting.is_polled_by(waiter, waker))
+            }
             Fate::Granted { conn } => {
                 let conn = *conn;
                 state.ledger.heard(waiter);
-                let lent = state.ledger.lent_since(conn).unwrap_or(since);
+                let since = state.ledger.lent_since(conn).unwrap_or_else(time::now);
                 let connection = state.hand_out(conn, &pool.connector, actions);
-                Ok(Ok((conn, lent, connection)))
+                (Verdict::Granted(conn, since, connection), None)
             }
             Fate::Rejected(why) => {
                 let why = why.clone();
                 state.ledger.heard(waiter);
-                Ok(Err(state.explain(pool, class, why, since, time::now())))
+                let now = time::now();
+                (Verdict::Rejected(state.explain(pool, class, why, self.since(now), now)), None)
             }
         });
-        let decided = match decided {
-            Ok(decided) => decided,
-            // A waker that was replaced is dropped out here: it may own anything.
-            Err(_replaced) => return Poll::Pending,
-        };
-        self.waiter = None;
-        Poll::Ready(decided.map(|(conn, lent, connection)| match connection {
-            Some(connection) => {
-                let (pool, request) = (Arc::clone(pool), self.request.cloned());
-                Outcome::Lease(Lease::new(pool, conn, class, request, lent, connection))
-            }
-            None => Outcome::WasDead,
-        }))
+        verdict
     }
-}
 
-/// What a poll has to look at.
-#[derive(Clone, Copy)]
-enum Look {
-    AtTheClock,
-    AtTheQueue,
+    /// When it came, if it comes `now` or did so before.
+    fn since(&self, now: Instant) -> Instant {
+        match self.came {
+            Came::Now => now,
+            Came::Before(since) => since,
+        }
+    }
+
+    /// Its caller's own deadline has passed.
+    fn expire(&self, waiter: WaiterId) {
+        let now = time::now();
+        let _waker = self.pool.act(|state, actions| {
+            state.ledger.expire(waiter, now, actions);
+            state.waiting.leave(waiter)
+        });
+    }
 }
 
 impl<K: Connector> Drop for Ticket<'_, K> {
     fn drop(&mut self) {
         let Some(waiter) = self.waiter else { return };
         let now = time::now();
-        let _waker: Option<Waker> = self.pool.act(|state, actions| {
+        let _waker = self.pool.act(|state, actions| {
             state.ledger.abandon(waiter, now, actions);
             state.waiting.leave(waiter)
         });

@@ -29,7 +29,7 @@ impl Session {
             Some((text, tags)) => (text, Some(tags)),
             None => (parse.text.into(), None),
         };
-        self.note_parse(tags.as_ref());
+        let said = self.note_parse(tags.as_ref());
         let Some(lease) = &mut self.link else { return Ok(()) };
         let server = &mut **lease.connection();
         server.unsynced = true;
@@ -54,6 +54,7 @@ impl Session {
                 prepared: None,
                 change,
             });
+            self.keep_tags(&Bytes::new(), said);
             return Ok(());
         }
         let name = Bytes::copy_from_slice(parse.name);
@@ -80,6 +81,7 @@ impl Session {
                 self.sensible(shared, parse.types)
             }
         };
+        self.keep_tags(&name, said);
         let Some(lease) = &mut self.link else { return Ok(()) };
         let server = &mut **lease.connection();
         self.statements.insert(name.clone(), Arc::clone(&statement));
@@ -170,7 +172,7 @@ impl Session {
             write_renamed(&mut server.outbox, header, &bind, &name, rest)?;
         }
         server.streaming = missing;
-        self.note_bind(statement);
+        self.note_bind(bind.statement, statement);
         Ok(())
     }
 

@@ -1,19 +1,23 @@
 //! The work at hand: the request, class, feature and operation that a transaction belongs to,
 //! and whether it goes on or rests.
 //!
-//! What a statement's tags say holds until its transaction is over; what the session says
+//! What a statement's tags say holds until its transaction is over, and for each run of a
+//! statement that was prepared with them; what the session says
 //! (`SET forebay.…`) holds where they are silent. Work that belongs to no request is not
 //! followed beyond its checkout, and costs nothing more. Always true: a lease is told to be at
 //! rest only while its client is owed nothing.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use forebay_pool::overlap::{HoldKind, IdleTransaction};
 use forebay_pool::{Activity, Ask, Attempt, ClassId, Operation, Request, Roster, TraceId};
 use forebay_seam::time;
 
 use super::Session;
+use super::outward::MOST_STATEMENTS;
 use crate::operations::{self, OperationKey};
 use crate::own::{self, Nonsense};
 use crate::prepared::Statement;
@@ -28,7 +32,11 @@ const PREPARE: &[u8] = b"PREPARE";
 /// What a session knows of the work at hand.
 #[derive(Default)]
 pub(super) struct Work {
+    /// The request that tags named.
+    request: Option<Request>,
     said: Said,
+    /// What the tags of prepared statements say of each run, by the client's name.
+    prepared: HashMap<Bytes, Said>,
     at_hand: AtHand,
     last: Last,
     /// The last statement's text; its memory is used again.
@@ -38,15 +46,29 @@ pub(super) struct Work {
     recent: Recent,
 }
 
-/// What the tags of a transaction's statements said.
-#[derive(Default)]
+/// What tags say of the work.
+#[derive(Clone, Default)]
 struct Said {
-    request: Option<Request>,
+    trace: Option<TraceId>,
     class: Option<ClassId>,
     feature: Option<Arc<str>>,
     cost: Option<Duration>,
-    attempt: Attempt,
+    attempt: Option<Attempt>,
     needs: Option<u32>,
+}
+
+impl Said {
+    /// What is said later counts.
+    fn and(&mut self, later: &Self) {
+        self.trace = later.trace.or(self.trace);
+        self.class = later.class.or(self.class);
+        if later.feature.is_some() {
+            self.feature.clone_from(&later.feature);
+        }
+        self.cost = later.cost.or(self.cost);
+        self.attempt = later.attempt.or(self.attempt);
+        self.needs = later.needs.or(self.needs);
+    }
 }
 
 /// Whether the tags of the first message in the inbox were read.
@@ -54,8 +76,8 @@ struct Said {
 enum AtHand {
     #[default]
     Unread,
-    /// For the checkout that it needed.
-    Read,
+    /// For the checkout that it needed; what they say.
+    Read(Option<Said>),
 }
 
 /// The statement that ran last, where a request is known.
@@ -74,6 +96,9 @@ struct Recent {
     feature: Option<Arc<str>>,
     operation: Option<(OperationKey, Operation)>,
 }
+
+/// What the tags of a Parse say, for the statement that comes of it.
+pub(super) struct PreparedTags(Option<Said>);
 
 impl Recent {
     fn request(&mut self, roster: &Roster, tenant: &Arc<str>, trace: TraceId) -> Request {
@@ -104,7 +129,7 @@ impl Session {
             request,
             operation,
             cost: said.cost.or(own.cost),
-            attempt: said.attempt,
+            attempt: said.attempt.unwrap_or_default(),
             needs: said.needs.unwrap_or(own.needs),
             ..Ask::new(self.who.identity.clone(), self.class())
         }
@@ -117,18 +142,19 @@ impl Session {
         let text = match header.tag {
             b'Q' => body.strip_suffix(&[0]).unwrap_or(body),
             b'P' => Parse::read(body).ok()?.text,
-            b'B' => return self.operation_of(Bind::read(body).ok()?.statement),
+            b'B' => return self.run_of(Bind::read(body).ok()?.statement),
             b'D' => match Named::read(body).ok()? {
-                Named::Statement(name) => return self.operation_of(name),
+                Named::Statement(name) => return self.run_of(name),
                 Named::Portal(_) => return None,
             },
             _ => return None,
         };
-        self.work.at_hand = AtHand::Read;
         let split = tags::split(text);
-        if let Some((_, tags)) = &split {
-            self.note_tags(tags);
+        let said = split.as_ref().map(|(_, tags)| self.interpret(tags));
+        if let Some(said) = &said {
+            self.hear(said);
         }
+        self.work.at_hand = AtHand::Read(said);
         // A transaction that begins by preparing goes on to run it.
         if header.tag == b'P' && self.begin.is_none() && !executes(inbox) {
             return Some(self.operation(PREPARE));
@@ -136,7 +162,9 @@ impl Session {
         Some(self.operation(split.as_ref().map_or(text, |(text, _)| text)))
     }
 
-    fn operation_of(&mut self, name: &[u8]) -> Option<Operation> {
+    /// A statement that was prepared before is to be run.
+    fn run_of(&mut self, name: &[u8]) -> Option<Operation> {
+        self.hear_prepared(name);
         let statement = match name {
             b"" => self.unnamed.clone(),
             name => self.statements.get(name).cloned(),
@@ -165,7 +193,7 @@ impl Session {
 
     /// The request that the work belongs to: by its tags, or that of the whole session.
     fn request(&mut self) -> Option<Request> {
-        if let Some(request) = &self.work.said.request {
+        if let Some(request) = &self.work.request {
             return Some(request.clone());
         }
         let (tenant, trace) = (self.who.tenant.as_ref()?, self.who.own.trace?);
@@ -173,8 +201,7 @@ impl Session {
     }
 
     fn has_request(&self) -> bool {
-        self.work.said.request.is_some()
-            || (self.who.own.trace.is_some() && self.who.tenant.is_some())
+        self.work.request.is_some() || (self.who.own.trace.is_some() && self.who.tenant.is_some())
     }
 
     /// A simple query goes to the server.
@@ -182,7 +209,8 @@ impl Session {
         if let AtHand::Unread = std::mem::take(&mut self.work.at_hand)
             && let Some((_, tags)) = tags::split(text)
         {
-            self.note_tags(&tags);
+            let said = self.interpret(&tags);
+            self.hear(&said);
         }
         if self.has_request() {
             self.work.text.clear();
@@ -191,43 +219,67 @@ impl Session {
         }
     }
 
-    /// A Parse with `tags` goes to the server.
-    pub(super) fn note_parse(&mut self, tags: Option<&Tags<'_>>) {
-        if let (AtHand::Unread, Some(tags)) = (std::mem::take(&mut self.work.at_hand), tags) {
-            self.note_tags(tags);
+    /// A Parse with `tags` goes to the server. They hold for each run of the statement, once
+    /// it is [kept](Session::keep_tags).
+    pub(super) fn note_parse(&mut self, tags: Option<&Tags<'_>>) -> PreparedTags {
+        PreparedTags(match std::mem::take(&mut self.work.at_hand) {
+            AtHand::Read(said) => said,
+            AtHand::Unread => tags.map(|tags| {
+                let said = self.interpret(tags);
+                self.hear(&said);
+                said
+            }),
+        })
+    }
+
+    /// The client has a statement of this name from now on.
+    pub(super) fn keep_tags(&mut self, name: &Bytes, PreparedTags(said): PreparedTags) {
+        let kept = &mut self.work.prepared;
+        let Some(said) = said else {
+            kept.remove(name);
+            return;
+        };
+        if kept.len() >= MOST_STATEMENTS {
+            kept.retain(|name, _| self.statements.contains_key(name));
         }
+        kept.insert(name.clone(), said);
     }
 
     /// A prepared statement is bound, to be run.
-    pub(super) fn note_bind(&mut self, statement: Option<Arc<Statement>>) {
+    pub(super) fn note_bind(&mut self, name: &[u8], statement: Option<Arc<Statement>>) {
+        self.work.at_hand = AtHand::Unread;
+        self.hear_prepared(name);
         if let Some(statement) = statement.filter(|_| self.has_request()) {
             self.work.last = Last::Prepared(statement);
         }
     }
 
-    fn note_tags(&mut self, tags: &Tags<'_>) {
-        let trace = tags.traceparent.as_deref().and_then(TraceId::from_traceparent);
-        if let (Some(trace), Some(tenant)) = (trace, &self.who.tenant) {
+    fn hear_prepared(&mut self, name: &[u8]) {
+        if let Some(said) = self.work.prepared.get(name).cloned() {
+            self.hear(&said);
+        }
+    }
+
+    fn hear(&mut self, said: &Said) {
+        if let (Some(trace), Some(tenant)) = (said.trace, &self.who.tenant) {
             let request = self.work.recent.request(&self.gateway.roster, tenant, trace);
             if let Some(lease) = &mut self.link {
                 lease.attach(request.clone());
             }
-            self.work.said.request = Some(request);
+            self.work.request = Some(request);
         }
-        if let Some(class) = &tags.class {
-            self.work.said.class = Some(self.who.class(Some(class)));
-        }
-        if let Some(feature) = tags.feature.as_deref().filter(|feature| !feature.is_empty()) {
-            self.work.said.feature = Some(self.work.recent.feature(feature));
-        }
-        if let Some(cost) = self.read_hint(tags.cost.as_deref(), own::cost) {
-            self.work.said.cost = Some(cost);
-        }
-        if let Some(attempt) = self.read_hint(tags.attempt.as_deref(), own::attempt) {
-            self.work.said.attempt = attempt;
-        }
-        if let Some(needs) = self.read_hint(tags.needs.as_deref(), own::needs) {
-            self.work.said.needs = Some(needs);
+        self.work.said.and(said);
+    }
+
+    fn interpret(&mut self, tags: &Tags<'_>) -> Said {
+        let feature = tags.feature.as_deref().filter(|feature| !feature.is_empty());
+        Said {
+            trace: tags.traceparent.as_deref().and_then(TraceId::from_traceparent),
+            class: tags.class.as_deref().map(|class| self.who.class(Some(class))),
+            feature: feature.map(|feature| self.work.recent.feature(feature)),
+            cost: self.read_hint(tags.cost.as_deref(), own::cost),
+            attempt: self.read_hint(tags.attempt.as_deref(), own::attempt),
+            needs: self.read_hint(tags.needs.as_deref(), own::needs),
         }
     }
 
@@ -242,6 +294,7 @@ impl Session {
 
     /// The transaction is over: what its tags said holds no longer.
     pub(super) fn work_is_over(&mut self) {
+        self.work.request = None;
         self.work.said = Said::default();
         self.work.last = Last::Unknown;
         self.work.told = None;

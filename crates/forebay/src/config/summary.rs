@@ -6,9 +6,9 @@ use std::fmt;
 use std::time::Duration;
 
 use forebay_http::HttpSettings;
-use forebay_http::settings::{CredentialSettings, DestinationSettings};
+use forebay_http::settings::{CredentialSettings, DestinationSettings, LimitSettings};
 use forebay_pool::class::{self, ClassSettings};
-use forebay_pool::{ClassName, Kind};
+use forebay_pool::{ClassName, Kind, Mode};
 use forebay_postgres::PostgresSettings;
 use forebay_postgres::settings::{ClientAuth, PoolMode, ServerSettings};
 
@@ -84,10 +84,35 @@ fn http(f: &mut fmt::Formatter<'_>, settings: &HttpSettings) -> fmt::Result {
         };
         let budget = http_budget(destination);
         writeln!(f, "  destination {name} ({}): budget {budget}, {auth}", destination.url)?;
+        limits(f, &destination.limits)?;
         let classes: Vec<_> = destination.classes.clone().into_iter().collect();
         seats(f, &classes, budget, 100)?;
     }
     Ok(())
+}
+
+/// Rate limits, where there are any.
+fn limits(f: &mut fmt::Formatter<'_>, limits: &LimitSettings) -> fmt::Result {
+    let LimitSettings { mode, per, .. } = limits;
+    let each = &limits.each_tenant;
+    let amounts = [
+        (limits.requests, "requests"),
+        (limits.tokens, "tokens"),
+        (each.requests, "requests of each tenant"),
+        (each.tokens, "tokens of each tenant"),
+    ];
+    let amounts: Vec<_> =
+        amounts.iter().filter_map(|(n, of)| Some(format!("{} {of}", (*n)?))).collect();
+    if amounts.is_empty() {
+        return Ok(());
+    }
+    let does = match mode {
+        Mode::Off => "off",
+        Mode::Observe => "observed",
+        Mode::Enforce => "enforced",
+    };
+    let per = humantime_serde::re::humantime::format_duration(*per);
+    writeln!(f, "    {} per {per}, {does}", amounts.join(", "))
 }
 
 /// Connections that we may open to a service: what is set, 70 % of what it documents, or 50.

@@ -219,6 +219,22 @@ fn two_tenants_with_one_key_are_found_and_the_key_is_not_shown() {
 }
 
 #[test]
+fn the_summary_shows_rate_limits() {
+    let text = "[http.destinations.llm]\nurl = \"https://api.test\"\n\
+                limits = { requests = 500, each_tenant.tokens = 9000 }";
+    let summary = summary::Summary(&parse(text).unwrap()).to_string();
+    let line = "500 requests, 9000 tokens of each tenant per 1m, observed";
+    assert!(summary.contains(line), "{summary}");
+}
+
+#[test]
+fn a_rate_limit_that_cannot_be_meant_is_named() {
+    let text = "[http.destinations.llm]\nurl = \"https://api.test\"\n\
+                limits = { requests = 0 }";
+    assert!(said(text).contains("http.destinations.llm.limits.requests"), "{}", said(text));
+}
+
+#[test]
 fn the_summary_shows_seats_and_no_secrets() {
     let config = parse(&good_with("budget = 70")).unwrap();
     let summary = summary::Summary(&config).to_string();

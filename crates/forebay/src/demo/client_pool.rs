@@ -11,10 +11,12 @@ use std::time::Duration;
 
 use forebay_seam::sync::Mutex;
 use forebay_seam::time;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Config, Statement};
 
-use super::database::{Session, connect, told};
+use super::database::{Session, cancel, connect, told};
 
 /// How long a caller waits for a connection: SQLAlchemy's default.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -29,6 +31,7 @@ pub(crate) struct ClientPool {
     config: Config,
     seats: Arc<Semaphore>,
     idle: Mutex<Vec<Connection>>,
+    forgotten: Mutex<Vec<(Connection, OwnedSemaphorePermit)>>,
 }
 
 /// A connection with what its users prepare once.
@@ -44,7 +47,15 @@ pub(crate) struct Loan {
     connection: Connection,
     pool: Arc<ClientPool>,
     /// Released last, when the connection is back.
-    _seat: OwnedSemaphorePermit,
+    seat: OwnedSemaphorePermit,
+}
+
+/// What a connection is good for after a query.
+enum After {
+    /// The next one.
+    Usable,
+    /// Nobody can say.
+    Unsure,
 }
 
 /// Why a query was not answered.
@@ -59,6 +70,20 @@ pub(crate) enum QueryError {
     /// The query found nothing, which cannot be.
     #[error("the row is not there")]
     NoRow,
+    /// Nobody is left who could say what came out.
+    #[error("the query was given up")]
+    GivenUp,
+}
+
+impl QueryError {
+    /// Was it turned away for want of a connection, without having run?
+    pub(crate) fn is_refusal(&self) -> bool {
+        match self {
+            Self::PoolTimeout => true,
+            Self::Postgres(error) => error.code() == Some(&SqlState::TOO_MANY_CONNECTIONS),
+            Self::NoRow | Self::GivenUp => false,
+        }
+    }
 }
 
 impl ClientPool {
@@ -70,7 +95,8 @@ impl ClientPool {
     ) -> Result<Arc<Self>, tokio_postgres::Error> {
         let mut config = config.clone();
         config.application_name(application);
-        let pool = Self { config, seats: Arc::new(Semaphore::new(size)), idle: Mutex::default() };
+        let (idle, forgotten) = (Mutex::default(), Mutex::default());
+        let pool = Self { config, seats: Arc::new(Semaphore::new(size)), idle, forgotten };
         for _ in 0..size {
             let connection = pool.connect().await?;
             pool.idle.lock().push(connection);
@@ -87,7 +113,7 @@ impl ClientPool {
             Some(connection) => connection,
             None => self.connect().await?,
         };
-        Ok(Loan { connection, pool: Arc::clone(self), _seat: seat })
+        Ok(Loan { connection, pool: Arc::clone(self), seat })
     }
 
     async fn connect(&self) -> Result<Connection, tokio_postgres::Error> {
@@ -95,6 +121,26 @@ impl ClientPool {
         let login = session.prepare(LOGIN).await?;
         let retrieve = session.prepare(RETRIEVE).await?;
         Ok(Connection { session, login, retrieve })
+    }
+
+    /// The statement `text` of one number, prepared for nobody else.
+    ///
+    /// # Cancel safety
+    /// Dropped while it waits for a connection, it has not begun. Dropped later, it is
+    /// cancelled at the server, as drivers do it, and the connection goes back after that.
+    pub(crate) async fn ask(self: &Arc<Self>, text: String, number: i32) -> Result<(), QueryError> {
+        let loan = self.take().await?;
+        let (mut asker, answer) = oneshot::channel();
+        tokio::spawn(async move {
+            let (outcome, after) = loan.ask(&text, number, asker.closed()).await;
+            match after {
+                After::Usable => loan.give_back(),
+                After::Unsure => drop(loan),
+            }
+            // Who asked may have gone.
+            asker.send(outcome).ok();
+        });
+        answer.await.unwrap_or(Err(QueryError::GivenUp))
     }
 
     /// A login of account `id`.
@@ -120,9 +166,46 @@ impl Loan {
         &self.connection.session
     }
 
+    /// Asks, and cancels when `gone` happens first.
+    async fn ask(
+        &self,
+        text: &str,
+        number: i32,
+        gone: impl Future<Output = ()>,
+    ) -> (Result<(), QueryError>, After) {
+        let session = self.session();
+        let parameters: [(&(dyn ToSql + Sync), Type); 1] = [(&number, Type::INT4)];
+        let mut query = std::pin::pin!(session.execute_typed(text, &parameters));
+        let (outcome, cancelled) = tokio::select! {
+            outcome = &mut query => (outcome, false),
+            () = gone => {
+                // What cannot be cancelled is waited for.
+                cancel(session, &self.pool.config).await.ok();
+                (query.await, true)
+            }
+        };
+        let was_hit =
+            outcome.as_ref().is_err_and(|error| error.code() == Some(&SqlState::QUERY_CANCELED));
+        // A cancellation that did not hit this query may still hit the next one.
+        let after = if session.is_closed() || cancelled && !was_hit {
+            After::Unsure
+        } else {
+            After::Usable
+        };
+        (outcome.map(drop).map_err(QueryError::from), after)
+    }
+
+    /// Neither gives the connection back nor closes it: as long as there is the pool, it is
+    /// open and counts as lent, as where a client's clean-up was itself cancelled.
+    pub(crate) fn forget(self) {
+        let Self { connection, pool, seat } = self;
+        pool.forgotten.lock().push((connection, seat));
+    }
+
     /// Gives the connection back, with nothing left open on it.
     pub(crate) fn give_back(self) {
-        let Self { connection, pool, _seat } = self;
+        let Self { connection, pool, seat } = self;
         pool.idle.lock().push(connection);
+        drop(seat);
     }
 }

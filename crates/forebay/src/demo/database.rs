@@ -6,8 +6,9 @@
 
 use std::fmt;
 
-use forebay_seam::random;
 use forebay_seam::sync::Mutex;
+use forebay_seam::{net, random};
+use tokio::io::AsyncReadExt;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_postgres::config::Host;
 use tokio_postgres::{Client, Config, NoTls};
@@ -16,6 +17,7 @@ use super::cluster::{Cluster, ClusterError, ClusterSettings};
 use super::issuer::hex;
 use super::postgres_binaries::{self, NotFound};
 use super::progress::tell;
+use super::watch::Watch;
 
 /// Counts of sessions came with PostgreSQL 14.
 const OLDEST: i32 = 140_000;
@@ -47,6 +49,9 @@ pub(crate) enum DatabaseError {
     /// The server refused something.
     #[error("PostgreSQL says: {}", told(.0))]
     Postgres(#[from] tokio_postgres::Error),
+    /// It cannot be reached.
+    #[error("cannot reach PostgreSQL: {0}")]
+    Network(#[from] std::io::Error),
 }
 
 /// The whole of what the server or the driver said.
@@ -110,6 +115,18 @@ pub(crate) async fn connect(config: &Config) -> Result<Session, tokio_postgres::
     Ok(Session { client, driver })
 }
 
+/// Cancels what runs in `session`, which was opened as `config` says, and waits until the
+/// server has done so: it signals its process twice (`signal_child` of PostgreSQL), and the
+/// second signal would hit what the session does next.
+pub(crate) async fn cancel(session: &Session, config: &Config) -> Result<(), DatabaseError> {
+    let Some((host, port)) = tcp(config) else { return Ok(()) };
+    let addresses = net::resolve(&host, port).await?;
+    let mut stream = net::connect(&addresses).await?;
+    session.cancel_token().cancel_query_raw(&mut stream, NoTls).await?;
+    stream.read_to_end(&mut Vec::new()).await?;
+    Ok(())
+}
+
 impl Server {
     /// A private cluster, with what of PostgreSQL is on this machine.
     pub(crate) async fn private() -> Result<Self, DatabaseError> {
@@ -133,7 +150,10 @@ impl Server {
         }
         Self::of(Origin::Existing, config).await.map_err(|error| match error {
             DatabaseError::Postgres(error) => DatabaseError::Dsn(told(&error)),
-            DatabaseError::NotFound(_) | DatabaseError::Cluster(_) | DatabaseError::Dsn(_) => error,
+            DatabaseError::NotFound(_)
+            | DatabaseError::Cluster(_)
+            | DatabaseError::Dsn(_)
+            | DatabaseError::Network(_) => error,
         })
     }
 
@@ -168,6 +188,11 @@ impl Server {
         let question = "SELECT sessions FROM pg_stat_database WHERE datname = $1";
         let row = maintenance.query_one(question, &[&database.name]).await?;
         Ok(u64::try_from(row.get::<_, i64>(0) - OWN_SESSIONS).unwrap_or(0))
+    }
+
+    /// Looks at the sessions in `database`, from outside of it.
+    pub(crate) async fn watch(&self, database: &Database) -> Result<Watch, DatabaseError> {
+        Ok(Watch::new(connect(&self.config).await?, &database.name))
     }
 
     /// How a person connects to `database` directly. The password only where it is ours.

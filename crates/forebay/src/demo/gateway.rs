@@ -3,7 +3,7 @@
 //! Ended by SIGTERM, and by force when dropped or when this process dies. Its figures come
 //! from its own admin port.
 
-use std::fmt::Write as _;
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -20,43 +20,18 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio_postgres::Config;
 
-use super::authority::Authority;
-use super::call::{self, CallError, KEY_PREFIX};
+use super::call::{self, CallError};
 use super::database::Database;
 use super::keeper::Keeper;
-use super::neighbour::{SERVER_CONNECTIONS, TENANT};
-use super::services::{Outside, SERVICES, TENANTS};
 
-/// Connections to each tool, at the most: 70 % of the 50 that such services allow.
-pub(crate) const TOOL_BUDGET: u32 = 35;
-/// Connections to the model, at the most.
-pub(crate) const MODEL_BUDGET: u32 = 70;
-/// Server connections that only core may use.
-pub(crate) const CORE_GUARANTEE: u32 = 4;
-/// Server connections that only retrievals may use.
-pub(crate) const RETRIEVAL_GUARANTEE: u32 = 2;
-/// Server connections that agents may have, at the most.
-pub(crate) const AGENT_CEILING: u32 = 14;
-/// Requests of an AI class that may wait, for each connection it can get.
-pub(crate) const QUEUE_FACTOR: u32 = 4;
-/// How long core may wait for a server connection.
-pub(crate) const CORE_PATIENCE: Duration = Duration::from_secs(30);
-/// How long AI classes may wait for a server connection.
-pub(crate) const AI_PATIENCE: Duration = Duration::from_secs(60);
-/// The application_name of the core part.
-pub(crate) const CORE_NAME: &str = "shop";
-/// The application_name of retrievals.
-pub(crate) const RETRIEVAL_NAME: &str = "retrieval";
-/// The application_name of agents.
-pub(crate) const AGENT_NAME: &str = "agent";
+mod configuration;
+
+pub(crate) use configuration::*;
 
 /// How long it may take to be ready, and to stop.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How often it is asked.
 const LOOK: Duration = Duration::from_millis(50);
-/// The user of the product, at Forebay.
-const USER: &str = "shop";
-
 /// A running Forebay.
 pub(crate) struct Forebay {
     child: Child,
@@ -112,9 +87,52 @@ impl From<CallError> for GatewayError {
 }
 
 /// What the demo reads of `/api/v1/snapshot`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 pub(crate) struct Seen {
     overlaps: Vec<SeenOverlap>,
+    postgres: Option<SeenPostgres>,
+}
+
+#[derive(Debug, Deserialize)]
+struct SeenPostgres {
+    pools: Vec<SeenPool>,
+}
+
+#[derive(Debug, Deserialize)]
+struct SeenPool {
+    features: Vec<Feature>,
+    classes: Vec<SeenClass>,
+}
+
+#[derive(Debug, Deserialize)]
+struct SeenClass {
+    class: String,
+    queue_full: u64,
+    policies: Vec<SeenPolicy>,
+}
+
+#[derive(Debug, Deserialize)]
+struct SeenPolicy {
+    policy: String,
+    acted: u64,
+}
+
+/// What Forebay learnt of a feature of the product.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Feature {
+    /// Its name, as the comments say it.
+    pub(crate) feature: String,
+    /// Leases of one of its requests.
+    pub(crate) leases: Figure,
+    /// Leases of one of its requests at the same time.
+    pub(crate) peak: Figure,
+}
+
+/// What requests of a feature have in common.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(crate) struct Figure {
+    /// On average.
+    pub(crate) mean: f64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -127,14 +145,38 @@ impl Seen {
     pub(crate) fn holds(&self) -> u64 {
         self.overlaps.iter().map(|overlap| overlap.begun).sum()
     }
+
+    /// What it learnt of the features that its database's clients named.
+    pub(crate) fn features(&self) -> impl Iterator<Item = &Feature> {
+        self.pools().flat_map(|pool| &pool.features)
+    }
+
+    /// How often it turned callers of `class` away or let them wait, by the policy that said
+    /// so; `queue` is the bound of the line.
+    pub(crate) fn verdicts(&self, class: &str) -> BTreeMap<String, u64> {
+        let mut verdicts = BTreeMap::new();
+        for class in self.pools().flat_map(|pool| &pool.classes).filter(|c| c.class == class) {
+            let policies = class.policies.iter().map(|policy| (&*policy.policy, policy.acted));
+            for (policy, acted) in policies.chain([("queue", class.queue_full)]) {
+                if acted > 0 {
+                    *verdicts.entry(policy.to_owned()).or_default() += acted;
+                }
+            }
+        }
+        verdicts
+    }
+
+    fn pools(&self) -> impl Iterator<Item = &SeenPool> {
+        self.postgres.iter().flat_map(|postgres| &postgres.pools)
+    }
 }
 
 impl Forebay {
-    /// Starts it in front of `database` and `outside`, and waits until it is ready.
+    /// Starts it in front of `database` and what else `front` says, and waits until it is
+    /// ready.
     pub(crate) async fn start(
         database: &Database,
-        outside: &Outside,
-        authority: &Authority,
+        front: &Front<'_>,
     ) -> Result<Self, GatewayError> {
         let system = |what| move |source| GatewayError::System { what, source };
         let folder = tempfile::Builder::new().prefix("forebay-demo-").tempdir();
@@ -144,8 +186,8 @@ impl Forebay {
             password: super::issuer::hex(forebay_seam::random::bytes()),
             database: database.name().to_owned(),
         };
-        let ca = authority.write(folder.path()).map_err(system("write ca.pem"))?;
-        let text = configuration(ports, &user, database, outside, &ca);
+        let text = front.configuration(ports, &user, database, folder.path());
+        let text = text.map_err(system("write ca.pem"))?;
         let file = folder.path().join("forebay.toml");
         write_private(&file, &text).map_err(system("write forebay.toml"))?;
 
@@ -244,113 +286,6 @@ impl Ports {
         let [postgres, http, admin] = listeners.map(|listener| listener.local_addr());
         Ok(Self { postgres: postgres?, http: http?, admin: admin? })
     }
-}
-
-/// The configuration, as an operator would write it.
-fn configuration(
-    ports: Ports,
-    user: &Login,
-    database: &Database,
-    outside: &Outside,
-    ca: &Path,
-) -> String {
-    let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
-    let server_user = quoted(database.config().get_user().unwrap_or("postgres"));
-    let server_password = String::from_utf8_lossy(database.config().get_password().unwrap_or(b""));
-    let server_password = match &*server_password {
-        "" => String::new(),
-        password => format!("\nserver_password = {}", quoted(password)),
-    };
-    let mut text = format!(
-        r#"[admin]
-listen = "{admin}"
-
-[postgres]
-listen = "{postgres}"
-
-[postgres.servers.main]
-address = {address}
-sslmode = "disable"
-budget = {SERVER_CONNECTIONS}
-ai_share = 100                  # the ceilings below say it
-queue_factor = {QUEUE_FACTOR}                # agents would rather wait than fail
-
-[postgres.servers.main.classes.core]
-kind = "core"
-guarantee = {CORE_GUARANTEE}
-checkout_timeout = "{core}s"
-
-[postgres.servers.main.classes.ai-read]
-guarantee = {RETRIEVAL_GUARANTEE}
-checkout_timeout = "{ai}s"
-
-[postgres.servers.main.classes.ai-write]
-ceiling = {AGENT_CEILING}
-checkout_timeout = "{ai}s"
-
-[postgres.databases.{name}]
-
-[postgres.users.{USER}]
-password = "{password}"
-server_user = {server_user}{server_password}
-tenant = "{TENANT}"
-
-[[postgres.rules]]
-application_name = "{RETRIEVAL_NAME}"
-class = "ai-read"
-
-[[postgres.rules]]
-application_name = "{AGENT_NAME}"
-class = "ai-write"
-
-[http]
-listen = "{http}"
-"#,
-        admin = ports.admin,
-        postgres = ports.postgres,
-        http = ports.http,
-        address = quoted(&database.address()),
-        core = CORE_PATIENCE.as_secs(),
-        ai = AI_PATIENCE.as_secs(),
-        name = database.name(),
-        password = user.password,
-    );
-    let ca = quoted(&ca.to_string_lossy());
-    for tenant in TENANTS {
-        write!(text, "\n[http.tenants.{tenant}]\nkey = \"{KEY_PREFIX}{tenant}\"\n").ok();
-    }
-    for service in SERVICES {
-        let Some(address) = outside.tool(service) else { continue };
-        write!(
-            text,
-            "\n[http.destinations.{service}]\nurl = \"https://{address}\"\nca_file = {ca}\n\
-             budget = {TOOL_BUDGET}\nshare_connections = true\n"
-        )
-        .ok();
-        for tenant in TENANTS {
-            write!(
-                text,
-                "\n[http.destinations.{service}.tenants.{tenant}]\n\
-                 type = \"oauth2-client-credentials\"\n\
-                 token_url = \"https://{issuer}/token\"\nca_file = {ca}\n\
-                 client_id = \"{tenant}\"\nclient_secret = \"{secret}\"\n\
-                 audience = \"{service}\"\n",
-                issuer = outside.issuer(),
-                secret = outside.secret(tenant),
-            )
-            .ok();
-        }
-    }
-    write!(
-        text,
-        "\n[http.destinations.llm]\nurl = \"https://{model}\"\nca_file = {ca}\n\
-         budget = {MODEL_BUDGET}\n\n[http.destinations.llm.auth]\ntype = \"bearer\"\n\
-         secret = \"{key}\"\n",
-        model = outside.model(),
-        key = outside.model_key(),
-    )
-    .ok();
-    text
 }
 
 /// Writes a file that holds secrets.

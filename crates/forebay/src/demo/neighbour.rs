@@ -1,11 +1,9 @@
 //! The noisy neighbour: paced logins of 2 ms, and beside them retrievals that fan out into
 //! fifteen queries and agents that keep a transaction open while a model thinks for 2 s.
 //!
-//! Logins are an open loop: they come when they are due, whether or not the earlier ones
-//! have been answered, and their time runs from when they were due. First they are measured
-//! alone, then beside the others, over the same connections. At the end nobody begins
-//! anything new; agents that still wait for a connection go home, those whose model thinks
-//! finish.
+//! Logins are measured alone at first, then beside the others, over the same connections. At
+//! the end nobody begins anything new; agents that still wait for a connection go home, those
+//! whose model thinks finish.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,16 +17,14 @@ use tokio_postgres::types::Type;
 
 use super::call::{CallError, Way};
 use super::client_pool::{ClientPool, Loan, QueryError};
+use super::gateway::TENANT;
+use super::label::Label;
+use super::logins::Logins;
 use super::progress::Progress;
-use super::services::TENANTS;
 use super::workload::{Pace, Tries};
 
-/// Server connections, of both sides.
-pub(crate) const SERVER_CONNECTIONS: usize = 20;
 /// Agents that hold transactions.
 pub(crate) const AGENTS: usize = 60;
-/// Logins a second.
-pub(crate) const LOGINS: u32 = 100;
 /// Retrievals a second.
 pub(crate) const RETRIEVALS: u32 = 4;
 /// Queries of a retrieval, all at once.
@@ -43,8 +39,6 @@ pub(crate) const BESIDE: Duration = Duration::from_secs(14);
 pub(crate) const START: Duration = Duration::from_secs(2);
 /// An agent rests this long after a task, give or take a half.
 pub(crate) const REST: Duration = Duration::from_millis(400);
-/// The tenant of everybody here.
-pub(crate) const TENANT: &str = TENANTS[0];
 
 /// The connections of each part of the product; without Forebay they are the same.
 pub(crate) struct Roads {
@@ -62,11 +56,9 @@ pub(crate) struct Roads {
 #[derive(Default)]
 pub(crate) struct Neighbour {
     /// Logins, alone.
-    pub(crate) alone: Arc<Tries>,
+    pub(crate) alone: Logins,
     /// Logins, beside the others.
-    pub(crate) beside: Arc<Tries>,
-    /// How late this machine's timers woke the paced logins, beside the others.
-    pub(crate) late: Arc<Tries>,
+    pub(crate) beside: Logins,
     /// Retrievals, each until its last query was answered.
     pub(crate) retrievals: Arc<Tries>,
     /// Agents' tasks, from wanting a connection to the commit.
@@ -97,13 +89,11 @@ enum TaskError {
 pub(crate) async fn run(roads: &Roads, side: &str, progress: Progress) -> Neighbour {
     let mut seen = Neighbour::default();
     let step = progress.counted(&format!("logins alone, {side}"), (WARM_UP + ALONE).as_secs());
-    tokio::select! {
-        () = async {
-            logins(&roads.core, &Arc::default(), &Tries::default(), WARM_UP).await;
-            logins(&roads.core, &seen.alone, &Tries::default(), ALONE).await;
-        } => {}
-        () = step.tick() => {}
-    }
+    let alone = async {
+        Logins::default().run(&roads.core, WARM_UP).await;
+        seen.alone.run(&roads.core, ALONE).await;
+    };
+    step.beside(alone).await;
     drop(step);
 
     let crowd = Arc::new(Crowd::default());
@@ -126,38 +116,19 @@ pub(crate) async fn run(roads: &Roads, side: &str, progress: Progress) -> Neighb
 
     let what = format!("logins beside {AGENTS} agents and retrievals, {side}");
     let step = progress.counted(&what, (START + BESIDE).as_secs());
-    tokio::select! {
-        () = async {
-            time::sleep(START).await;
-            let ending = async { time::sleep_until(end).await; stopper.stop(); };
-            tokio::join!(logins(&roads.core, &seen.beside, &seen.late, BESIDE), ending);
-        } => {}
-        () = step.tick() => {}
-    }
+    let beside = async {
+        time::sleep(START).await;
+        let ending = async {
+            time::sleep_until(end).await;
+            stopper.stop();
+        };
+        tokio::join!(seen.beside.run(&roads.core, BESIDE), ending);
+    };
+    step.beside(beside).await;
     while others.join_next().await.is_some() {}
     seen.tasks_in_time = crowd.in_time.load(Ordering::Relaxed);
     seen.held = crowd.held.load(Ordering::Relaxed);
     seen
-}
-
-/// Paced logins for `length`, and until the last of them was answered.
-async fn logins(pool: &Arc<ClientPool>, tries: &Arc<Tries>, late: &Tries, length: Duration) {
-    let start = time::now();
-    let mut pace = Pace::new(start, LOGINS);
-    let mut under_way = JoinSet::new();
-    let mut id = 0;
-    loop {
-        let due = pace.next().await;
-        if due >= start + length {
-            break;
-        }
-        late.note(due, &Ok::<_, QueryError>(()));
-        id = id % 10_000 + 1;
-        let (pool, tries) = (Arc::clone(pool), Arc::clone(tries));
-        under_way.spawn(async move { tries.note(due, &pool.login(id).await) });
-        while under_way.try_join_next().is_some() {}
-    }
-    while under_way.join_next().await.is_some() {}
 }
 
 /// Paced retrievals until `end`, and until the last of them was answered.
@@ -199,15 +170,15 @@ impl Agent {
         time::sleep(START.mul_f64(dice.unit())).await;
         while !stop.is_told() {
             let since = time::now();
-            let trace = trace(&mut dice);
+            let label = Label::new("answer", &mut dice);
             // Going home while waiting for a connection is no error.
             let begun = tokio::select! {
                 biased;
-                begun = self.begin(&trace) => begun,
+                begun = self.begin(&label) => begun,
                 () = stop.told() => return,
             };
             let outcome = match begun {
-                Ok(loan) => self.finish(loan, &trace).await,
+                Ok(loan) => self.finish(loan, &label).await,
                 Err(error) => Err(error.into()),
             };
             self.tasks.note(since, &outcome);
@@ -220,21 +191,19 @@ impl Agent {
 
     /// Opens a transaction and reads in it. With Forebay, a server connection is waited for
     /// here; without, in the pool.
-    async fn begin(&self, trace: &str) -> Result<Loan, QueryError> {
+    async fn begin(&self, label: &Label) -> Result<Loan, QueryError> {
         let loan = self.pool.take().await?;
         loan.session().batch_execute("BEGIN").await?;
-        let read = format!(
-            "SELECT email FROM accounts WHERE id = $1 /*action='answer',traceparent='{trace}'*/"
-        );
+        let read = label.on("SELECT email FROM accounts WHERE id = $1");
         // Unnamed: a prepared statement would be closed while the model is being asked.
         loan.session().query_typed_one(&read, &[(&(self.number + 1), Type::INT4)]).await?;
         Ok(loan)
     }
 
     /// Asks the model with the transaction open, then writes and commits.
-    async fn finish(&self, loan: Loan, trace: &str) -> Result<(), TaskError> {
+    async fn finish(&self, loan: Loan, label: &Label) -> Result<(), TaskError> {
         self.crowd.held.fetch_add(1, Ordering::Relaxed);
-        self.way.model(TENANT, trace).await?;
+        self.way.model(TENANT, label.traceparent()).await?;
         let write = "INSERT INTO steps (agent, answer) VALUES ($1, 'so')";
         let database = async {
             loan.session().execute_typed(write, &[(&self.number, Type::INT4)]).await?;
@@ -244,10 +213,4 @@ impl Agent {
         loan.give_back();
         Ok(())
     }
-}
-
-/// A new `traceparent` (W3C Trace Context, section 3.2.2); neither id may be zero.
-fn trace(dice: &mut Dice) -> String {
-    let (high, low, span) = (dice.next_u64(), dice.next_u64() | 1, dice.next_u64() | 1);
-    format!("00-{high:016x}{low:016x}-{span:016x}-01")
 }

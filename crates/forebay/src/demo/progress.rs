@@ -73,11 +73,17 @@ impl Step {
         self.0.inc(1);
     }
 
-    /// Advances once a second, for ever: to be raced against what is waited for.
-    pub(crate) async fn tick(&self) {
-        loop {
-            time::sleep(Duration::from_secs(1)).await;
-            self.advance();
+    /// Does `work`, and advances once a second meanwhile.
+    pub(crate) async fn beside<T>(&self, work: impl Future<Output = T>) -> T {
+        let ticking = async {
+            loop {
+                time::sleep(Duration::from_secs(1)).await;
+                self.advance();
+            }
+        };
+        tokio::select! {
+            done = work => done,
+            never = ticking => never,
         }
     }
 }

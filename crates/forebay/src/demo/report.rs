@@ -5,32 +5,57 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use self::cancellation_storm::CancellationStormFigures;
+use self::fan_out::FanOutFigures;
+use self::retry_storm::RetryStormFigures;
+use self::shown::Row;
+use self::write_storm::WriteStormFigures;
+use super::logins::Logins;
 use super::neighbour::Neighbour;
 use super::services::Counted;
 use super::storm::Storm;
 use super::workload::Tries;
 
+pub(crate) mod cancellation_storm;
+pub(crate) mod fan_out;
+pub(crate) mod retry_storm;
+mod shown;
 pub(crate) mod table;
 mod words;
+pub(crate) mod write_storm;
 
-/// Both scenarios, as far as they were run.
+pub(crate) use shown::Played;
+
+/// All scenarios, as far as they were run.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Report {
     /// The connection storm.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) storm: Option<Sides<StormMore>>,
+    pub(crate) storm: Option<Sides<Figures<StormMore>>>,
     /// The noisy neighbour.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) neighbour: Option<Sides<NeighbourMore>>,
+    pub(crate) neighbour: Option<Sides<Figures<NeighbourMore>>>,
+    /// Questions of many queries.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) fan_out: Option<Sides<Played<FanOutFigures>>>,
+    /// Checkpoints of many agents at the same moment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) write_storm: Option<Sides<Played<WriteStormFigures>>>,
+    /// Overload, and clients that try again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) retry_storm: Option<Sides<Played<RetryStormFigures>>>,
+    /// Tasks that are cancelled half way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cancellation_storm: Option<Sides<Played<CancellationStormFigures>>>,
 }
 
 /// One scenario.
 #[derive(Debug, Serialize)]
-pub(crate) struct Sides<M> {
+pub(crate) struct Sides<F> {
     /// Without Forebay.
-    pub(crate) without: Figures<M>,
+    pub(crate) without: F,
     /// With it.
-    pub(crate) with: Figures<M>,
+    pub(crate) with: F,
 }
 
 /// One side of one scenario.
@@ -104,6 +129,47 @@ pub(crate) struct NeighbourMore {
     pub(crate) transactions_held: u64,
 }
 
+/// Logins beside something else.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(crate) struct LoginFigures {
+    /// Logins that were answered.
+    pub(crate) logins: u64,
+    /// Logins that failed.
+    pub(crate) logins_failed: u64,
+    /// Median, milliseconds.
+    pub(crate) login_p50_ms: f64,
+    /// 99th percentile, milliseconds.
+    pub(crate) login_p99_ms: f64,
+    /// 99th percentile of how late this machine woke a timer meanwhile, milliseconds.
+    pub(crate) machine_late_p99_ms: f64,
+}
+
+impl LoginFigures {
+    /// Of what was seen.
+    fn of(logins: &Logins) -> Self {
+        let times = Times::of(&logins.tries);
+        Self {
+            logins: logins.tries.good(),
+            logins_failed: logins.tries.failed(),
+            login_p50_ms: times.p50_ms,
+            login_p99_ms: times.p99_ms,
+            machine_late_p99_ms: Times::of(&logins.late).p99_ms,
+        }
+    }
+
+    fn rows(sides: [&Self; 2]) -> [Row; 4] {
+        [
+            Row::times("a login beside them, p50", sides.map(|side| side.login_p50_ms)),
+            Row::times("a login beside them, p99", sides.map(|side| side.login_p99_ms)),
+            Row::counts("logins failed", sides.map(|side| side.logins_failed)),
+            Row::times(
+                "how late this machine wakes a timer, p99",
+                sides.map(|side| side.machine_late_p99_ms),
+            ),
+        ]
+    }
+}
+
 /// What was counted outside of the workload.
 pub(crate) struct Counts {
     /// By the services.
@@ -153,8 +219,9 @@ impl Figures<NeighbourMore> {
         length: Duration,
         configuration: Vec<String>,
     ) -> Self {
-        let kinds = [&seen.alone, &seen.beside, &seen.retrievals, &seen.tasks];
-        let (times, alone) = (Times::of(&seen.beside), Times::of(&seen.alone));
+        let (logins, alone) = (&seen.beside.tries, &seen.alone.tries);
+        let kinds = [alone, logins, &seen.retrievals, &seen.tasks];
+        let (times, alone) = (Times::of(logins), Times::of(alone));
         let retrievals = Times::of(&seen.retrievals);
         Self {
             times,
@@ -164,10 +231,10 @@ impl Figures<NeighbourMore> {
             tasks_a_minute: a_minute(seen.tasks_in_time, length),
             holds_found: counts.holds,
             more: NeighbourMore {
-                logins: seen.beside.good(),
+                logins: logins.good(),
                 unloaded_p99_ms: alone.p99_ms,
                 p99_to_unloaded: round(ratio(times.p99_ms, alone.p99_ms)),
-                machine_late_p99_ms: Times::of(&seen.late).p99_ms,
+                machine_late_p99_ms: Times::of(&seen.beside.late).p99_ms,
                 retrieval_p50_ms: retrievals.p50_ms,
                 retrieval_p99_ms: retrievals.p99_ms,
                 database_connections_opened: counts.sessions,

@@ -8,10 +8,12 @@ use super::authority::{Authority, AuthorityError};
 use super::call::Way;
 use super::client_pool::{self, ClientPool};
 use super::database::{Database, DatabaseError, Server, told};
-use super::gateway::{self, Forebay, GatewayError};
+use super::gateway::{self, Forebay, Front, GatewayError, SHARED_RULES, shared_settings};
 use super::issuer::EXCHANGE;
+use super::logins::LOGINS;
 use super::model::THINKING;
 use super::neighbour::{self, Roads};
+use super::product::SERVER_CONNECTIONS;
 use super::progress::Progress;
 use super::report::{Counts, Figures, NeighbourMore, StormMore};
 use super::services::{DISTANCE, Outside, SERVICES, TENANTS, WORK};
@@ -71,7 +73,8 @@ pub(crate) struct Scene {
 }
 
 impl Side {
-    fn name(self) -> &'static str {
+    /// As people say it.
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Without => "without Forebay",
             Self::With => "with Forebay",
@@ -86,7 +89,14 @@ impl Stage<'_> {
         let database = self.server.create().await?;
         let forebay = match side {
             Side::Without => None,
-            Side::With => Some(Forebay::start(&database, &outside, &self.authority).await?),
+            Side::With => {
+                let front = Front {
+                    settings: &shared_settings(),
+                    rules: &SHARED_RULES,
+                    services: Some((&outside, &self.authority)),
+                };
+                Some(Forebay::start(&database, &front).await?)
+            }
         };
         Ok(Scene { outside, database, forebay })
     }
@@ -132,8 +142,8 @@ impl Scene {
     async fn roads(&self, authority: &Authority) -> Result<Roads, tokio_postgres::Error> {
         let way = self.way(authority);
         let Some(forebay) = &self.forebay else {
-            let size = neighbour::SERVER_CONNECTIONS;
-            let all = ClientPool::open(self.database.config(), gateway::CORE_NAME, size).await?;
+            let (config, size) = (self.database.config(), SERVER_CONNECTIONS);
+            let all = ClientPool::open(config, gateway::CORE_NAME, size).await?;
             let (core, retrieval, agents) = (Arc::clone(&all), Arc::clone(&all), all);
             return Ok(Roads { core, retrieval, agents, way });
         };
@@ -206,7 +216,7 @@ fn neighbour_setup(side: Side, server: &Server) -> Vec<String> {
             "{} logins a second (2 ms, open loop, timed from when they were due) for {:?} alone \
              and {:?} beside {} retrievals a second of {} parallel queries (15 ms) and {} agents \
              that hold a transaction across a model's answer ({:?}) and then rest {:?} +- 50 %",
-            neighbour::LOGINS,
+            LOGINS,
             neighbour::ALONE,
             neighbour::BESIDE,
             neighbour::RETRIEVALS,
@@ -222,7 +232,7 @@ fn neighbour_setup(side: Side, server: &Server) -> Vec<String> {
         Side::Without => format!(
             "one client-side pool of {} connections for all, first come first served, waits up to \
              {:?}; the model is called directly",
-            neighbour::SERVER_CONNECTIONS,
+            SERVER_CONNECTIONS,
             client_pool::PATIENCE
         ),
         Side::With => format!(
@@ -233,7 +243,7 @@ fn neighbour_setup(side: Side, server: &Server) -> Vec<String> {
             CORE_CONNECTIONS,
             RETRIEVAL_CONNECTIONS,
             neighbour::AGENTS,
-            neighbour::SERVER_CONNECTIONS,
+            SERVER_CONNECTIONS,
             gateway::CORE_GUARANTEE,
             gateway::CORE_PATIENCE,
             gateway::RETRIEVAL_GUARANTEE,
@@ -253,7 +263,8 @@ fn outside_setup() -> String {
     )
 }
 
-fn machine_setup(server: &Server) -> String {
+/// What everything runs on.
+pub(crate) fn machine_setup(server: &Server) -> String {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     format!("{server}; Forebay {}; all on this machine, {cpus} CPUs", crate::view::VERSION)
 }

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use forebay_pool::stats::SpreadSnapshot;
+use forebay_pool::stats::{Buckets, SpreadSnapshot};
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
@@ -43,6 +43,21 @@ impl Sheet<'_> {
     pub(super) fn seconds_now(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
         let unit = Some(&Unit::Seconds);
         self.0.encode_descriptor(name, help, unit, MetricType::Gauge)?.encode_gauge(&value)
+    }
+
+    /// Figures that go up and down and are no whole numbers; a unit is part of `name`.
+    pub(super) fn measure<'s>(
+        &mut self,
+        name: &str,
+        help: &str,
+        samples: impl IntoIterator<Item = (Labels<'s>, f64)>,
+    ) -> fmt::Result {
+        let mut samples = samples.into_iter().peekable();
+        if samples.peek().is_none() {
+            return Ok(());
+        }
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        samples.try_for_each(|(labels, value)| family.encode_family(&labels)?.encode_gauge(&value))
     }
 
     /// Events since the start; `_total` is added to `name`.
@@ -112,7 +127,7 @@ impl Sheet<'_> {
     }
 }
 
-/// Times of one or several classes.
+/// Times of one or several classes, or of a feature.
 #[derive(Debug, Default)]
 pub(super) struct Spread {
     count: u64,
@@ -124,6 +139,10 @@ pub(super) struct Spread {
 impl Spread {
     pub(super) fn of(snapshot: &SpreadSnapshot) -> Self {
         Self::all([snapshot])
+    }
+
+    pub(super) fn of_feature(times: &Buckets) -> Self {
+        Self { count: times.count, sum: times.sum, below: times.buckets.clone() }
     }
 
     /// The sum of `snapshots`, which have the same bounds.

@@ -6,11 +6,16 @@ use std::time::Duration;
 use forebay_http::HttpSnapshot;
 use forebay_http::stats::{AnswerCounts, DestinationSnapshot, FeatureCount, RefusalCount};
 use forebay_pool::overlap::{HoldKind, OverlapCount};
-use forebay_pool::stats::{
-    Advice, Because, ClassSnapshot, Closed, HOLD_BUCKETS, Health, Spread, SpreadSnapshot,
-    WAIT_BUCKETS, WantedSnapshot,
+use forebay_pool::policy::Policy;
+use forebay_pool::rate::{
+    AnnouncedSnapshot, LimitSnapshot, RateSnapshot, RefusedSnapshot, Scope, Unit,
 };
-use forebay_pool::{ClassName, Kind, Snapshot};
+use forebay_pool::stats::{
+    Advice, Because, BreakerSnapshot, Buckets, ClassSnapshot, Closed, FeatureSnapshot, Figure,
+    HOLD_BUCKETS, Health, PolicySnapshot, Spread, SpreadSnapshot, TriesSnapshot, WAIT_BUCKETS,
+    WantedSnapshot,
+};
+use forebay_pool::{ClassName, Kind, Mode, Snapshot};
 use forebay_postgres::PostgresSnapshot;
 
 use super::*;
@@ -22,6 +27,27 @@ fn spread(bounds: &[f64], millis: &[u64]) -> SpreadSnapshot {
         spread.record(Duration::from_millis(*millis));
     }
     spread.snapshot(bounds)
+}
+
+fn feature(name: &str) -> FeatureSnapshot {
+    let times = |bounds: &[f64]| {
+        let spread = spread(bounds, &[2, 2_000]);
+        Buckets { count: spread.count, sum: spread.sum, buckets: spread.buckets }
+    };
+    let figure = |mean| Figure { mean, p95: 2.0 * mean, most: 3.0 * mean };
+    FeatureSnapshot {
+        feature: name.into(),
+        checkouts: 40,
+        requests: 4,
+        fan_out_jumps: 1,
+        wait: times(&WAIT_BUCKETS),
+        hold: times(&HOLD_BUCKETS),
+        leases: figure(10.0),
+        used: figure(0.5),
+        residence: figure(2.0),
+        peak: figure(3.0),
+        nested: figure(1.0),
+    }
 }
 
 fn class(name: &str, kind: Kind) -> ClassSnapshot {
@@ -38,6 +64,24 @@ fn class(name: &str, kind: Kind) -> ClassSnapshot {
         queue_full: 2,
         failed: 0,
         abandoned: 4,
+        deadlocks: 8,
+        long_holds: 9,
+        weight: 4,
+        under_way: 6,
+        demand: 2.5,
+        utilisation: 0.85,
+        pressure: 0.625,
+        tries: TriesSnapshot { first: 50, retries: 5, over_budget: 3, over_tries: 1 },
+        breaker: BreakerSnapshot { state: "half-open", openings: 2 },
+        policies: vec![
+            PolicySnapshot {
+                policy: Policy::Shedding,
+                mode: Mode::Observe,
+                acted: 0,
+                observed: 11,
+            },
+            PolicySnapshot { policy: Policy::Retries, mode: Mode::Enforce, acted: 12, observed: 0 },
+        ],
         wait: spread(&WAIT_BUCKETS, &[0, 3, 60]),
         hold: spread(&HOLD_BUCKETS, &[2, 2_000, 90_000]),
     }
@@ -67,8 +111,29 @@ fn pool(name: &str) -> Snapshot {
         closed: Closed { idle: 1, ..Closed::default() },
         connect: spread(&HOLD_BUCKETS, &[20]),
         classes: vec![class("core", Kind::Core), class("ai-read", Kind::Ai)],
+        features: vec![feature("a\"b\\c\nd 1")],
         identities: Vec::new(),
         last_error: None,
+    }
+}
+
+fn limits() -> RateSnapshot {
+    RateSnapshot {
+        mode: Mode::Observe,
+        admitted: 8,
+        refused: vec![RefusedSnapshot { scope: Scope::Tenant, cause: "tokens", count: 6 }],
+        tokens_used: 1_234,
+        limits: vec![LimitSnapshot {
+            unit: Unit::Requests,
+            limit: 500,
+            per: 60.0,
+            remaining: 490,
+            reserved: 2,
+        }],
+        announced: vec![AnnouncedSnapshot { unit: Unit::Tokens, left: u64::MAX }],
+        rests: 1.5,
+        tenants: 3,
+        tenants_limited: 1,
     }
 }
 
@@ -84,6 +149,9 @@ fn program() -> ProgramSnapshot {
         resent: 0,
         token_exchanges: 2,
         token_failures: 0,
+        throttled: 1,
+        hints_ignored: 0,
+        limits: limits(),
         first_byte: spread(&HOLD_BUCKETS, &[500]),
         duration: spread(&HOLD_BUCKETS, &[1_500]),
         features: vec![FeatureCount { feature: "a\"b\\c\nd 1".into(), calls: 3, seconds: 1.5 }],
@@ -175,8 +243,40 @@ fn every_figure_of_the_picture_is_there_and_well_formed() {
              class=\"ai-read\",reason=\"queue_full\"}",
             2.0,
         ),
+        (
+            "forebay_class_rejected_total{gateway=\"postgres\",destination=\"main\",\
+             class=\"core\",reason=\"retries\"}",
+            12.0,
+        ),
+        (
+            "forebay_policy_decisions_total{gateway=\"postgres\",destination=\"main\",\
+             class=\"core\",policy=\"shedding\",outcome=\"observed\"}",
+            11.0,
+        ),
+        (
+            "forebay_policy_mode{gateway=\"postgres\",destination=\"main\",class=\"core\",\
+             policy=\"retries\",mode=\"enforce\"}",
+            1.0,
+        ),
+        (
+            "forebay_class_tries_total{gateway=\"http\",destination=\"llm\",class=\"core\",\
+             outcome=\"over_budget\"}",
+            3.0,
+        ),
+        (
+            "forebay_class_breaker{gateway=\"http\",destination=\"llm\",class=\"core\",\
+             state=\"half-open\"}",
+            1.0,
+        ),
         ("forebay_token_exchanges_total{destination=\"llm\"}", 2.0),
         ("forebay_http_answers_total{destination=\"llm\",status=\"2xx\"}", 5.0),
+        (
+            "forebay_http_limit_refused_total{destination=\"llm\",scope=\"tenant\",cause=\"tokens\",mode=\"observe\"}",
+            6.0,
+        ),
+        ("forebay_http_limit_remaining{destination=\"llm\",unit=\"requests\"}", 490.0),
+        ("forebay_http_announced_remaining{destination=\"llm\",unit=\"tokens\"}", 4_294_967_295.0),
+        ("forebay_http_resting{destination=\"llm\"}", 1.0),
         (
             "http_client_open_connections{http_connection_state=\"active\",server_address=\"llm\"}",
             4.0,
@@ -192,6 +292,51 @@ fn every_figure_of_the_picture_is_there_and_well_formed() {
         ),
     ] {
         assert_eq!(samples.get(series), Some(&value), "{series}");
+    }
+}
+
+#[test]
+fn a_class_shows_how_busy_it_is_and_what_went_wrong_there() {
+    let samples = read(&render(&program(), Format::Classic));
+    for (name, value) in [
+        ("forebay_class_weight", 4.0),
+        ("forebay_class_requests", 6.0),
+        ("forebay_class_demand", 2.5),
+        ("forebay_class_utilisation", 0.85),
+        ("forebay_class_pressure", 0.625),
+        ("forebay_class_deadlocks_total", 8.0),
+        ("forebay_class_long_holds_total", 9.0),
+        ("forebay_class_breaker_openings_total", 2.0),
+    ] {
+        let series =
+            format!("{name}{{gateway=\"postgres\",destination=\"main\",class=\"ai-read\"}}");
+        assert_eq!(samples.get(&series), Some(&value), "{series}");
+    }
+}
+
+#[test]
+fn a_feature_shows_what_its_requests_take_whatever_its_name() {
+    let samples = read(&render(&program(), Format::Classic));
+    let labels = "gateway=\"http\",destination=\"llm\",feature=\"a\\\"b\\\\c\\nd 1\"";
+    for (name, value) in [
+        ("forebay_feature_checkouts_total", 40.0),
+        ("forebay_feature_requests_total", 4.0),
+        ("forebay_feature_fan_out_jumps_total", 1.0),
+        ("forebay_feature_wait_seconds_count", 2.0),
+        ("forebay_feature_hold_seconds_sum", 2.002),
+    ] {
+        assert_eq!(samples.get(&format!("{name}{{{labels}}}")), Some(&value), "{name}");
+    }
+    for (name, figure, value) in [
+        ("fan_out", "mean", 10.0),
+        ("fan_out", "p95", 20.0),
+        ("connection_seconds", "mean", 0.5),
+        ("request_seconds", "most", 6.0),
+        ("peak", "p95", 6.0),
+        ("nested", "mean", 1.0),
+    ] {
+        let series = format!("forebay_feature_{name}{{{labels},figure=\"{figure}\"}}");
+        assert_eq!(samples.get(&series), Some(&value), "{series}");
     }
 }
 

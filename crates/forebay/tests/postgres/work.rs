@@ -59,6 +59,27 @@ async fn a_hold_that_lasts_too_long_is_told_with_its_last_statement() {
 }
 
 #[tokio::test]
+async fn tags_of_a_prepared_statement_hold_for_each_of_its_runs() {
+    let (bench, mut events) = with_hold_limit().await;
+    let mut client = bench.client().await;
+    let text = format!("SELECT 5 /*route='%2Fask',traceparent='{TRACE}'*/");
+    client.ask(&[parse("begin", "BEGIN /*route='%2Fask'*/"), sync()]).await;
+    for name in ["", "s"] {
+        client.ask(&[parse(name, &text), sync()]).await;
+        client.ask(&[bind("", "begin", &[]), execute("", 0), sync()]).await;
+        client.ask(&[bind("", name, &[]), execute("", 0), sync()]).await;
+        let request = "default/4bf92f3577b34da6a3ce929d0e0e4736";
+        assert_eq!(long_hold(&mut events).await, ["/ask", "SELECT ?", request]);
+        client.query("COMMIT").await;
+    }
+    // A name that is given anew means what it says then.
+    client.ask(&[close(b'S', "s"), parse("s", "SELECT 6"), sync()]).await;
+    client.query("BEGIN").await;
+    client.ask(&[bind("", "s", &[]), execute("", 0), sync()]).await;
+    assert_eq!(long_hold(&mut events).await, ["", "SELECT ?", ""]);
+}
+
+#[tokio::test]
 async fn a_hold_of_no_request_is_told_with_what_it_was_taken_for() {
     let (bench, mut events) = with_hold_limit().await;
     let parameters = [("application_name", "nightly")];

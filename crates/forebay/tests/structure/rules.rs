@@ -4,7 +4,7 @@ use crate::source::{Finding, Source, has_word, is_name};
 
 /// Rooms of the engine that carry decisions out and so may wait and lock. Every other room
 /// decides, and a new one is taken for a deciding one until it is named here.
-const SHELL: [&str; 5] = ["connect", "lease", "overflow", "overlap", "pool"];
+const SHELL: [&str; 7] = ["connect", "lease", "limiter", "overflow", "overlap", "pool", "roster"];
 
 /// Is `source` one of the engine's deciding rooms?
 pub(crate) fn decides(source: &Source) -> bool {
@@ -75,28 +75,37 @@ pub(crate) fn every_queue_has_a_bound(source: &Source) -> Vec<Finding> {
     words(source, &WORDS, "a queue without a bound:")
 }
 
-/// There is no global configuration, nor any other state that no owner hands on.
+/// There is no global configuration, nor any other state that no owner hands on. A seed that
+/// the process draws for its hashes is neither: nobody can set it, and nothing is kept in it.
 pub(crate) fn no_global_state(source: &Source) -> Vec<Finding> {
-    const CELLS: [&str; 8] = [
-        "OnceLock",
-        "OnceCell",
-        "LazyLock",
-        "lazy_static",
-        "thread_local!",
-        "static mut",
-        "set_var",
-        "set_current_dir",
-    ];
-    const CHANGEABLE: [&str; 5] = ["Mutex", "RwLock", "Atomic", "ArcSwap", "Cell<"];
-    let mut findings = words(source, &CELLS, "global state by");
-    for (number, line) in source.lines() {
-        let item = line.trim_start();
-        let item = item.strip_prefix("pub ").unwrap_or(item);
-        if item.starts_with("static ") && CHANGEABLE.iter().any(|cell| item.contains(cell)) {
-            findings.push(source.finding(number, "global state by a `static` that changes"));
+    const MEANS: [&str; 5] =
+        ["lazy_static", "thread_local!", "static mut", "set_var", "set_current_dir"];
+    const CHANGEABLE: [&str; 8] =
+        ["OnceLock", "OnceCell", "LazyLock", "Mutex", "RwLock", "Atomic", "ArcSwap", "Cell<"];
+    let mut findings = words(source, &MEANS, "global state by");
+    let lines: Vec<&str> = source.code.lines().collect();
+    for (index, line) in lines.iter().enumerate() {
+        if !is_static(line) {
+            continue;
+        }
+        let rest = lines[index..].join(" ");
+        let kind = rest.split(['=', ';']).next().unwrap_or_default();
+        let is_seed = kind.contains("LazyLock<") && has_word(kind, "RandomState");
+        if !is_seed && CHANGEABLE.iter().any(|cell| kind.contains(cell)) {
+            let complaint = "global state by a `static` that changes";
+            findings.push(source.finding(index + 1, complaint.to_owned()));
         }
     }
     findings
+}
+
+/// Does an item that lives as long as the process begin in `line`?
+fn is_static(line: &str) -> bool {
+    let item = line.trim_start();
+    let shown = item.strip_prefix("pub").map_or(item, |rest| {
+        rest.strip_prefix('(').and_then(|rest| rest.split_once(')')).map_or(rest, |(_, rest)| rest)
+    });
+    shown.trim_start().starts_with("static ")
 }
 
 /// Views never count: what they show, a room has counted.

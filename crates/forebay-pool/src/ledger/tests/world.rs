@@ -118,7 +118,7 @@ impl World {
         let now = time::now();
         let classes = u8::try_from(settings.classes.len()).unwrap();
         let ledger = Ledger::new(settings, now);
-        let allowance = f64::from(ledger.opener.concurrent);
+        let allowance = f64::from(ledger.opener.burst);
         let mut world = Self {
             ledger,
             now,
@@ -455,10 +455,10 @@ impl World {
     }
 
     fn refit(&mut self, how: impl FnOnce(&mut Ledger, Instant, &mut Actions)) {
-        let before = self.ledger.opener.concurrent;
+        let before = self.ledger.opener.burst;
         self.step(how);
         // The bucket may be larger now; what it holds is not.
-        let after = self.ledger.opener.concurrent;
+        let after = self.ledger.opener.burst;
         self.allowance += f64::from(after.saturating_sub(before));
     }
 

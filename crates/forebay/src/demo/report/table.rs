@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Display};
 
+use super::shown::{Played, Shown};
 use super::{Figures, Report, Sides, words};
 
 /// Width of the first column.
@@ -15,11 +16,15 @@ impl Display for Report {
     /// How each side was set up, the table, and what it shows.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(storm) = &self.storm {
-            setup(f, "Connection storm", storm)?;
+            setup(f, "Connection storm", storm.map(|side| &*side.configuration))?;
         }
         if let Some(neighbour) = &self.neighbour {
-            setup(f, "Noisy neighbour", neighbour)?;
+            setup(f, "Noisy neighbour", neighbour.map(|side| &*side.configuration))?;
         }
+        set_up(f, self.fan_out.as_ref())?;
+        set_up(f, self.write_storm.as_ref())?;
+        set_up(f, self.retry_storm.as_ref())?;
+        set_up(f, self.cancellation_storm.as_ref())?;
         row(f, "", &["without Forebay", "with Forebay"].map(str::to_owned))?;
         if let Some(storm) = &self.storm {
             section(f, "Connection storm: tool calls")?;
@@ -45,6 +50,10 @@ impl Display for Report {
             let held = more.map(|m| m.transactions_held);
             counts(f, "transactions held open beside a call", held)?;
         }
+        shown(f, self.fan_out.as_ref())?;
+        shown(f, self.write_storm.as_ref())?;
+        shown(f, self.retry_storm.as_ref())?;
+        shown(f, self.cancellation_storm.as_ref())?;
         for paragraph in words::of(self) {
             writeln!(f)?;
             wrapped(f, ["", ""], &paragraph)?;
@@ -53,16 +62,15 @@ impl Display for Report {
     }
 }
 
-impl<M> Sides<M> {
+impl<F> Sides<F> {
     /// One value of each side, without Forebay first.
-    fn map<'a, T>(&'a self, value: impl Fn(&'a Figures<M>) -> T) -> [T; 2] {
+    pub(super) fn map<'a, T>(&'a self, value: impl Fn(&'a F) -> T) -> [T; 2] {
         [value(&self.without), value(&self.with)]
     }
 }
 
 /// What both sides have in common, and then what is particular to each.
-fn setup<M>(f: &mut fmt::Formatter<'_>, name: &str, sides: &Sides<M>) -> fmt::Result {
-    let (without, with) = (&sides.without.configuration, &sides.with.configuration);
+fn setup(f: &mut fmt::Formatter<'_>, name: &str, [without, with]: [&[String]; 2]) -> fmt::Result {
     let (both, only_without): (Vec<_>, Vec<_>) =
         without.iter().partition(|line| with.contains(line));
     let only_with = with.iter().filter(|line| !without.contains(line)).collect();
@@ -75,6 +83,21 @@ fn setup<M>(f: &mut fmt::Formatter<'_>, name: &str, sides: &Sides<M>) -> fmt::Re
         }
     }
     writeln!(f)
+}
+
+/// As [`setup`], of a scenario on a database alone, if it was played.
+fn set_up<F: Shown>(f: &mut fmt::Formatter<'_>, sides: Option<&Sides<Played<F>>>) -> fmt::Result {
+    let Some(sides) = sides else { return Ok(()) };
+    setup(f, F::NAME, sides.map(|side| &*side.configuration))
+}
+
+/// The same scenario's table.
+fn shown<F: Shown>(f: &mut fmt::Formatter<'_>, sides: Option<&Sides<Played<F>>>) -> fmt::Result {
+    let Some(sides) = sides else { return Ok(()) };
+    section(f, F::NAME)?;
+    F::rows(sides.map(|side| &side.figures))
+        .iter()
+        .try_for_each(|line| row(f, line.label, &line.values))
 }
 
 /// `text` in lines that fit; the first begins with one indent, the others with the second.
@@ -97,7 +120,7 @@ fn wrapped(f: &mut fmt::Formatter<'_>, [first, others]: [&str; 2], text: &str) -
 }
 
 /// The rows that every scenario has.
-fn common<M>(f: &mut fmt::Formatter<'_>, sides: &Sides<M>) -> fmt::Result {
+fn common<M>(f: &mut fmt::Formatter<'_>, sides: &Sides<Figures<M>>) -> fmt::Result {
     times(f, "p50", sides.map(|side| side.times.p50_ms))?;
     times(f, "p95", sides.map(|side| side.times.p95_ms))?;
     times(f, "p99", sides.map(|side| side.times.p99_ms))?;

@@ -1,10 +1,11 @@
 //! What the table shows, said in sentences that hold whichever side was better.
 
 use crate::demo::gateway::AGENT_CEILING;
-use crate::demo::neighbour;
+use crate::demo::product::SERVER_CONNECTIONS;
 
+use super::shown::{Played, Shown};
 use super::table::{milliseconds, rate, thousands};
-use super::{NeighbourMore, Report, Sides, StormMore, float, ratio};
+use super::{Figures, NeighbourMore, Report, Sides, StormMore, float, ratio};
 
 /// How much worse than alone the product's own queries may become.
 const WITHIN: f64 = 3.0;
@@ -16,28 +17,38 @@ pub(super) fn of(report: &Report) -> Vec<String> {
     let mut said = Vec::new();
     if let Some(sides) = &report.storm {
         said.push(storm(sides));
-        said.extend(samples("Connection storm", sides));
+        said.extend(samples("Connection storm", sides.map(|side| &*side.error_samples)));
     }
     if let Some(sides) = &report.neighbour {
         said.push(beside(sides));
         said.extend(busy(sides));
-        said.extend(samples("Noisy neighbour", sides));
+        said.extend(samples("Noisy neighbour", sides.map(|side| &*side.error_samples)));
     }
+    said.extend(played(report.fan_out.as_ref()));
+    said.extend(played(report.write_storm.as_ref()));
+    said.extend(played(report.retry_storm.as_ref()));
+    said.extend(played(report.cancellation_storm.as_ref()));
     said
 }
 
 /// What failed, on the sides where something did.
-fn samples<M>(name: &str, sides: &Sides<M>) -> Vec<String> {
-    [("without", &sides.without), ("with", &sides.with)]
+fn samples(name: &str, [without, with]: [&[String]; 2]) -> Vec<String> {
+    [("without", without), ("with", with)]
         .into_iter()
-        .filter(|(_, figures)| !figures.error_samples.is_empty())
-        .map(|(side, figures)| {
-            format!("{name}, {side} Forebay, failed: {}.", figures.error_samples.join("; "))
-        })
+        .filter(|(_, samples)| !samples.is_empty())
+        .map(|(side, samples)| format!("{name}, {side} Forebay, failed: {}.", samples.join("; ")))
         .collect()
 }
 
-fn storm(sides: &Sides<StormMore>) -> String {
+/// Of a scenario on a database alone, if it was played.
+fn played<F: Shown>(sides: Option<&Sides<Played<F>>>) -> Vec<String> {
+    let Some(sides) = sides else { return Vec::new() };
+    let mut said = vec![F::words(sides.map(|side| &side.figures))];
+    said.extend(samples(F::NAME, sides.map(|side| &*side.error_samples)));
+    said
+}
+
+fn storm(sides: &Sides<Figures<StormMore>>) -> String {
     let (without, with) = (&sides.without, &sides.with);
     let connections = [without.connections_opened, with.connections_opened];
     let exchanges = [without.token_exchanges, with.token_exchanges];
@@ -62,7 +73,7 @@ fn storm(sides: &Sides<StormMore>) -> String {
     )
 }
 
-fn beside(sides: &Sides<NeighbourMore>) -> String {
+fn beside(sides: &Sides<Figures<NeighbourMore>>) -> String {
     let (without, with) = (&sides.without, &sides.with);
     let verdict = |ratio: f64| if ratio <= WITHIN { "within" } else { "not within" };
     format!(
@@ -83,7 +94,7 @@ fn beside(sides: &Sides<NeighbourMore>) -> String {
 }
 
 /// That the machine was busy, where its own delays are most of a login's p99.
-fn busy(sides: &Sides<NeighbourMore>) -> Option<String> {
+fn busy(sides: &Sides<Figures<NeighbourMore>>) -> Option<String> {
     let late = sides.with.more.machine_late_p99_ms;
     (late * 2.0 > sides.with.times.p99_ms).then(|| {
         format!(
@@ -100,7 +111,8 @@ fn change([without, with]: [f64; 2]) -> String {
     compared([without, with], "fewer", "more", "about as many")
 }
 
-fn slower([without, with]: [f64; 2]) -> String {
+/// `12 times shorter`, `about the same`, `1.4 times longer`.
+pub(super) fn slower([without, with]: [f64; 2]) -> String {
     compared([without, with], "shorter", "longer", "about the same")
 }
 
@@ -135,14 +147,27 @@ fn tasks([without, with]: [f64; 2]) -> String {
 fn agents([without, with]: [f64; 2]) -> String {
     let said = tasks([without, with]);
     if without > with * EVEN {
-        let seats = neighbour::SERVER_CONNECTIONS;
+        let seats = SERVER_CONNECTIONS;
         format!("{said}: their class may hold {AGENT_CEILING} of the {seats} server connections")
     } else {
         said
     }
 }
 
-fn failures(errors: [u64; 2]) -> String {
+/// How many of `what` were refused on each side.
+pub(super) fn turned_away(what: &str, refused: [u64; 2]) -> String {
+    match refused {
+        [0, 0] => format!("No {what} were refused on either side."),
+        [without, with] => format!(
+            "{} {what} were refused without Forebay, {} with it.",
+            thousands(without),
+            thousands(with)
+        ),
+    }
+}
+
+/// How many failed on each side.
+pub(super) fn failures(errors: [u64; 2]) -> String {
     match errors {
         [0, 0] => "Nothing failed on either side.".to_owned(),
         [without, with] => {

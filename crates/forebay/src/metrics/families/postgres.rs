@@ -1,0 +1,71 @@
+//! What only PostgreSQL has: its pools by OpenTelemetry's names, and its clients' sessions.
+
+use std::fmt;
+
+use forebay_pool::Snapshot;
+use forebay_postgres::PostgresSnapshot;
+
+use super::{Labels, Sheet};
+use crate::metrics::sheet::Spread;
+
+/// OpenTelemetry's label for the name of a pool.
+const POOL: &str = "db_client_connection_pool_name";
+
+/// OpenTelemetry, "Semantic conventions for database client metrics", connection pools.
+pub(super) fn database_clients(pools: &[&Snapshot], sheet: &mut Sheet<'_>) -> fmt::Result {
+    fn name(pool: &Snapshot) -> Labels<'_> {
+        vec![(POOL, &*pool.destination)]
+    }
+    let state = |pool, state| [name(pool), vec![("db_client_connection_state", state)]].concat();
+    sheet.gauge(
+        "db_client_connection_count",
+        "Connections to PostgreSQL; those being opened or cleaned count as neither",
+        pools.iter().flat_map(|pool| {
+            [(state(pool, "idle"), pool.idle), (state(pool, "used"), pool.leased)]
+        }),
+    )?;
+    sheet.gauge(
+        "db_client_connection_max",
+        "Connections to PostgreSQL, at the most",
+        pools.iter().map(|pool| (name(pool), pool.budget)),
+    )?;
+    sheet.gauge(
+        "db_client_connection_pending_requests",
+        "Callers that wait for a connection",
+        pools.iter().map(|pool| (name(pool), pool.classes.iter().map(|c| c.waiting).sum())),
+    )?;
+    sheet.counter(
+        "db_client_connection_timeouts",
+        "Callers that waited for a connection until their deadline",
+        pools.iter().map(|pool| (name(pool), pool.classes.iter().map(|c| c.timed_out).sum())),
+    )?;
+    sheet.spread(
+        "db_client_connection_create_time",
+        "How long it took to open a connection",
+        pools.iter().map(|pool| (name(pool), Spread::of(&pool.connect))),
+    )?;
+    sheet.spread(
+        "db_client_connection_wait_time",
+        "How long callers waited for a connection, zero included",
+        pools.iter().map(|pool| (name(pool), Spread::all(pool.classes.iter().map(|c| &c.wait)))),
+    )?;
+    sheet.spread(
+        "db_client_connection_use_time",
+        "How long connections were on lease",
+        pools.iter().map(|pool| (name(pool), Spread::all(pool.classes.iter().map(|c| &c.hold)))),
+    )
+}
+
+pub(super) fn sessions(postgres: &PostgresSnapshot, sheet: &mut Sheet<'_>) -> fmt::Result {
+    sheet.count(
+        "forebay_logins_refused",
+        "Applications that were sent away before they had a session",
+        postgres.refused,
+    )?;
+    sheet.count("forebay_cancel_requests", "Cancel requests received", postgres.cancels)?;
+    sheet.counter(
+        "forebay_pins",
+        "Applications that kept a server connection beyond a transaction, by reason",
+        postgres.pins.iter().map(|(reason, count)| (vec![("reason", *reason)], *count)),
+    )
+}
