@@ -2,9 +2,12 @@
 //! policies that are enforced refuse with the reason and when to come again, policies that
 //! observe refuse nobody and count.
 
+use std::time::Duration;
+
 use forebay_pool::policy::Policy;
 use forebay_pool::stats::{ClassSnapshot, PolicySnapshot};
-use forebay_postgres::settings::{DatabaseSettings, PostgresSettings};
+use forebay_pool::{ClassName, ClassSettings};
+use forebay_postgres::settings::{DatabaseSettings, Rule};
 
 use crate::bench::{Bench, until};
 use crate::client::{Client, field, query, show};
@@ -15,24 +18,34 @@ fn tagged(sql: &str, trace: u32, tags: &str) -> String {
     format!("{sql} /*{tags}{comma}traceparent='00-{trace:032x}-00f067aa0ba902b7-01'*/")
 }
 
-/// A gateway whose only class is `core`, as `settings` say in JSON.
-async fn with_core(budget: u32, settings: &str) -> Bench {
-    Bench::with(budget, |all| set_core(all, settings)).await
+/// A gateway whose clients all belong to the class `agents`, which is as `settings` say.
+async fn with_agents(budget: u32, settings: &str) -> Bench {
+    let agents = serde_json::from_str(settings).unwrap();
+    Bench::with(budget, |all| {
+        let core = ClassSettings::whole_budget(Duration::from_secs(5));
+        let (agents, core) = ((ClassName::new("agents"), agents), (ClassName::new("core"), core));
+        all.servers.get_mut("main").unwrap().classes = [agents, core].into();
+        let class = ClassName::new("agents");
+        all.rules.push(Rule { user: None, database: None, application_name: None, class });
+    })
+    .await
 }
 
-fn set_core(all: &mut PostgresSettings, settings: &str) {
-    let core = serde_json::from_str(settings).unwrap();
-    let main = all.servers.get_mut("main").unwrap();
-    main.classes = [(forebay_pool::ClassName::new("core"), core)].into();
+fn class(bench: &Bench, name: &str) -> ClassSnapshot {
+    let classes = bench.gateway.snapshot().pools.into_iter().flat_map(|pool| pool.classes);
+    classes.into_iter().find(|class| class.class.as_str() == name).unwrap()
 }
 
-fn core(bench: &Bench) -> ClassSnapshot {
-    let pools = bench.gateway.snapshot().pools;
-    pools.into_iter().next().unwrap().classes.into_iter().next().unwrap()
+fn agents(bench: &Bench) -> ClassSnapshot {
+    class(bench, "agents")
+}
+
+fn deadlocks(bench: &Bench) -> u64 {
+    class(bench, "core").deadlocks
 }
 
 fn decided(bench: &Bench, policy: Policy) -> PolicySnapshot {
-    core(bench).policies.into_iter().find(|seen| seen.policy == policy).unwrap()
+    agents(bench).policies.into_iter().find(|seen| seen.policy == policy).unwrap()
 }
 
 /// Asks, and gives the error: code, message, detail, hint. The first is empty without one.
@@ -67,7 +80,7 @@ async fn of_two_requests_in_a_circle_the_younger_fails_and_the_other_goes_on() {
     assert_eq!(code, "53300");
     assert!(message.starts_with("deadlock: ") && message.contains("`/tell`"), "{message}");
     assert!(hint.contains("SET forebay.needs = 2"), "{hint}");
-    assert_eq!(core(&bench).deadlocks, 1);
+    assert_eq!(deadlocks(&bench), 1);
     // The younger gives up what it holds, the older gets it, and nobody is left behind.
     assert_eq!(b.query("ROLLBACK").await, "C[ROLLBACK] Z[I]");
     assert_eq!(show(&more_of_a.until_ready(1).await), SERVED);
@@ -86,10 +99,10 @@ async fn a_transaction_that_works_is_no_part_of_a_circle() {
     more_of_a.send(&query(&tagged("SELECT 2", 1, ""))).await;
     more_of_b.send(&query(&tagged("SELECT 2", 2, ""))).await;
     until("both wait", async || bench.waiting() == 2).await;
-    assert_eq!(core(&bench).deadlocks, 0);
+    assert_eq!(deadlocks(&bench), 0);
     // It ends, and then they do wait for each other.
     b.until_ready(1).await;
-    until("the circle is seen", async || core(&bench).deadlocks == 1).await;
+    until("the circle is seen", async || deadlocks(&bench) == 1).await;
     a.query("COMMIT").await;
     b.query("COMMIT").await;
     let answers = [more_of_a.until_ready(1).await, more_of_b.until_ready(1).await];
@@ -144,16 +157,13 @@ async fn declared_needs_keep_a_circle_from_closing() {
     assert_eq!(more_of_a.query(&tagged("SELECT 2", 1, "forebay_needs='2'")).await, SERVED);
     a.query("COMMIT").await;
     assert!(show(&b.until_ready(1).await).ends_with("C[SELECT 1] Z[T]"));
-    assert_eq!(core(&bench).deadlocks, 0);
+    assert_eq!(deadlocks(&bench), 0);
 }
 
 #[tokio::test]
 async fn a_third_request_waits_until_one_of_two_is_over() {
-    let bench = with_core(
-        4,
-        r#"{"kind": "core", "max_requests": 2, "policies": {"admission": "enforce"}}"#,
-    )
-    .await;
+    let bench =
+        with_agents(4, r#"{"max_requests": 2, "policies": {"admission": "enforce"}}"#).await;
     let mut a = holder(&bench, 1, "").await;
     let _b = holder(&bench, 2, "").await;
     // One of theirs may have a second connection.
@@ -170,11 +180,8 @@ async fn a_third_request_waits_until_one_of_two_is_over() {
 
 #[tokio::test]
 async fn expensive_work_is_shed_at_full_load_and_cheap_work_is_not() {
-    let bench = with_core(
-        2,
-        r#"{"kind": "core", "checkout_timeout": "20s", "policies": {"shedding": "enforce"}}"#,
-    )
-    .await;
+    let bench =
+        with_agents(2, r#"{"checkout_timeout": "20s", "policies": {"shedding": "enforce"}}"#).await;
     let (cheap, expensive) = ("SELECT 2 FROM pg_sleep(0.01)", "SELECT pg_sleep(0.3)");
     let mut client = bench.client().await;
     for _ in 0..100 {
@@ -188,7 +195,7 @@ async fn expensive_work_is_shed_at_full_load_and_cheap_work_is_not() {
         client.query("BEGIN").await;
         client.query("SELECT 1").await;
     }
-    until("it is busy", async || core(&bench).utilisation > 0.98).await;
+    until("it is busy", async || agents(&bench).utilisation > 0.98).await;
     // One of each kind passes now and then; here it waits in line.
     let mut passes = bench.client().await;
     passes.send(&query(expensive)).await;
@@ -207,11 +214,8 @@ async fn expensive_work_is_shed_at_full_load_and_cheap_work_is_not() {
 
 #[tokio::test]
 async fn a_declared_cost_counts_whatever_was_learnt() {
-    let bench = with_core(
-        2,
-        r#"{"kind": "core", "checkout_timeout": "20s", "policies": {"shedding": "enforce"}}"#,
-    )
-    .await;
+    let bench =
+        with_agents(2, r#"{"checkout_timeout": "20s", "policies": {"shedding": "enforce"}}"#).await;
     let mut client = bench.client().await;
     // The same statement: what is declared for it decides.
     for _ in 0..50 {
@@ -222,7 +226,7 @@ async fn a_declared_cost_counts_whatever_was_learnt() {
         client.query("BEGIN").await;
         client.query("SELECT 1 /*forebay_cost='100ms'*/").await;
     }
-    until("it is busy", async || core(&bench).utilisation > 0.98).await;
+    until("it is busy", async || agents(&bench).utilisation > 0.98).await;
     let mut passes = bench.client().await;
     passes.send(&query("SELECT 2 /*forebay_cost='5s'*/")).await;
     until("it waits", async || bench.waiting() == 1).await;
@@ -238,7 +242,7 @@ async fn a_declared_cost_counts_whatever_was_learnt() {
 
 #[tokio::test]
 async fn a_storm_of_retries_is_refused_while_first_tries_pass() {
-    let bench = with_core(2, r#"{"kind": "core", "policies": {"retries": "enforce"}}"#).await;
+    let bench = with_agents(2, r#"{"policies": {"retries": "enforce"}}"#).await;
     let mut client = bench.client().await;
     let mut refusals = Vec::new();
     for trace in 1..=60 {
@@ -256,7 +260,7 @@ async fn a_storm_of_retries_is_refused_while_first_tries_pass() {
         assert!(detail.starts_with("retries: "), "{detail}");
         assert!(hint.starts_with("retry-after-ms="), "{hint}");
     }
-    let tries = core(&bench).tries;
+    let tries = agents(&bench).tries;
     // The login asked, too.
     assert_eq!(tries.first, 61);
     assert_eq!(tries.retries + tries.over_budget, 60);
@@ -264,7 +268,7 @@ async fn a_storm_of_retries_is_refused_while_first_tries_pass() {
 
 #[tokio::test]
 async fn what_is_tried_again_after_a_time_limit_is_known_for_a_retry() {
-    let bench = with_core(2, r#"{"kind": "core", "policies": {"retries": "enforce"}}"#).await;
+    let bench = with_agents(2, r#"{"policies": {"retries": "enforce"}}"#).await;
     let mut client = bench.client().await;
     client.query("SET statement_timeout = 10").await;
     let slow = tagged("SELECT pg_sleep(10)", 1, "");
@@ -281,13 +285,13 @@ async fn what_is_tried_again_after_a_time_limit_is_known_for_a_retry() {
 
 #[tokio::test]
 async fn work_that_keeps_running_out_of_time_is_refused_for_a_while() {
-    let bench = with_core(2, r#"{"kind": "core", "policies": {"breaker": "enforce"}}"#).await;
+    let bench = with_agents(2, r#"{"policies": {"breaker": "enforce"}}"#).await;
     let mut client = bench.client().await;
     // Errors of the statements themselves are no failure of the class.
     for _ in 0..20 {
         client.query("SELECT 1/0").await;
     }
-    assert_eq!(core(&bench).breaker.openings, 0);
+    assert_eq!(agents(&bench).breaker.openings, 0);
     client.query("SET statement_timeout = 10").await;
     for _ in 0..5 {
         client.query("SELECT pg_sleep(10)").await;
@@ -300,7 +304,7 @@ async fn work_that_keeps_running_out_of_time_is_refused_for_a_while() {
 
 #[tokio::test]
 async fn what_a_client_cancels_is_no_failure() {
-    let bench = with_core(2, r#"{"kind": "core", "policies": {"breaker": "enforce"}}"#).await;
+    let bench = with_agents(2, r#"{"policies": {"breaker": "enforce"}}"#).await;
     let mut client = bench.client().await;
     let running = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND \
                    state = 'active' AND query LIKE 'SELECT pg_sleep%'";
@@ -312,13 +316,13 @@ async fn what_a_client_cancels_is_no_failure() {
         request.send(&crate::client::cancel_request(&client.key)).await;
         assert!(show(&client.until_ready(1).await).contains("E[57014 "));
     }
-    assert_eq!(core(&bench).breaker.openings, 0);
+    assert_eq!(agents(&bench).breaker.openings, 0);
     assert_eq!(client.query("SELECT 2").await, SERVED);
 }
 
 #[tokio::test]
 async fn policies_that_observe_refuse_nobody_and_count() {
-    let bench = with_core(4, r#"{"kind": "core", "max_requests": 1}"#).await;
+    let bench = with_agents(4, r#"{"max_requests": 1}"#).await;
     let mut clients = Vec::new();
     for trace in 1..=3 {
         clients.push(holder(&bench, trace, "").await);
@@ -332,7 +336,7 @@ async fn policies_that_observe_refuse_nobody_and_count() {
     }
     let seen = decided(&bench, Policy::Retries);
     assert!(seen.acted == 0 && seen.observed > 20, "{seen:?}");
-    assert_eq!(core(&bench).tries.over_budget, seen.observed);
+    assert_eq!(agents(&bench).tries.over_budget, seen.observed);
 }
 
 #[tokio::test]
