@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use crate::class::{ClassSettings, Kind};
+use crate::class::{ClassSettings, Kind, Policies};
 use crate::deadlock::Activity;
 use crate::lease::Condition;
 use crate::ledger::Asked;
+use crate::mode::Mode;
+use crate::slot::WaiterId;
 
-use super::sentences::{MS, agents};
+use super::sentences::{MS, SECOND, agents};
 use super::world::{Told, World, class, request, settings};
 
 #[test]
@@ -60,6 +62,47 @@ fn a_circle_leaves_out_those_whom_another_class_can_still_serve() {
     let core = world.waits_as(0, 0, Some(request(0)));
     world.finish_work();
     assert!(world.served(core), "the other class has a connection for it");
+}
+
+/// A request that keeps the only connection of its class at rest and waits for another of it,
+/// but also for one of core: while that may come it is no circle. Both waits.
+fn one_way_out(world: &mut World, pause: Duration) -> [WaiterId; 2] {
+    let first = world.waits_as(0, 1, Some(request(0)));
+    world.finish_work();
+    let held = world.take(first);
+    let busy = world.waits_as(0, 0, None);
+    world.finish_work();
+    world.take(busy);
+    world.acts(held, Activity::AtRest);
+    world.advance(pause);
+    let core = world.waits_as(0, 0, Some(request(0)));
+    let agents = world.waits_as(0, 1, Some(request(0)));
+    assert_eq!(world.callers[&agents].told, Told::Nothing, "core will give one back");
+    [core, agents]
+}
+
+#[test]
+fn a_wait_that_fails_for_a_circle_elsewhere_leaves_none_here() {
+    let classes = vec![class(Kind::Core, 0, Some(1)), class(Kind::Ai, 0, Some(1))];
+    let mut world = World::new(settings(2, classes));
+    let [core, agents] = one_way_out(&mut world, MS);
+    world.fails(core);
+    assert_eq!(world.callers[&agents].told, Told::Rejected("deadlock"), "it waits for itself");
+}
+
+#[test]
+fn a_wait_that_is_refused_as_stale_leaves_no_circle() {
+    let policies = Policies { freshness: Some(Mode::Enforce), ..Policies::default() };
+    let fresh = ClassSettings { policies, ..class(Kind::Core, 0, Some(1)) };
+    let mut world = World::new(settings(2, vec![fresh, class(Kind::Ai, 0, Some(1))]));
+    // After a minute it goes before nobody any more.
+    let [core, agents] = one_way_out(&mut world, 61 * SECOND);
+    while world.callers[&core].told == Told::Nothing {
+        world.advance(50 * MS);
+        world.tick();
+    }
+    assert_eq!(world.callers[&core].told, Told::Rejected("refused"));
+    assert_eq!(world.callers[&agents].told, Told::Rejected("deadlock"), "it waits for itself");
 }
 
 #[test]
