@@ -20,7 +20,7 @@
 //! | I12 | opens are paced, with jitter; one at a time in an outage, none in a pause | `World::compare_growth`, `World::carry_out`; the room `target` |
 //! | I13 | whoever closes a circle is told in the same step | `World::is_at_a_standstill` and the search itself |
 //! | I14 | a lease is charged in the end what it took, once | a property in `fairness`; `reference`; `Ledger::end_lease` panics at a second time |
-//! | I15 | in the end nothing is left, and everybody is welcome again | `World::settle` |
+//! | I15 | in the end nothing is left, and everybody is welcome again | `World::settle`, `World::assert_everybody_is_welcome_again` |
 
 use std::time::Duration;
 
@@ -388,5 +388,7 @@ proptest! {
             world.happens(event);
         }
         world.settle();
+        world.assert_everybody_is_welcome_again();
+        world.end();
     }
 }

@@ -593,14 +593,17 @@ impl World {
             assert_eq!((admission.requests(class), admission.demand(class)), (0, 0.0));
         }
         self.finish_work();
-        self.assert_everybody_is_welcome_again();
+    }
+
+    /// Closed while nothing is under way it is empty.
+    pub(super) fn end(&mut self) {
         self.close();
         self.finish_work();
         assert!(self.ledger.is_empty() && self.live.is_empty(), "a closed pool is empty");
     }
 
     /// Nothing that happened shuts a class out for ever.
-    fn assert_everybody_is_welcome_again(&mut self) {
+    pub(super) fn assert_everybody_is_welcome_again(&mut self) {
         if self.ledger.closing {
             return;
         }
