@@ -454,11 +454,9 @@ impl World {
             FailureKind::Busy => assert_eq!(self.waiting(), waiting, "busy rejects nobody"),
             FailureKind::Denied => {
                 for id in others {
+                    // It may have been the way out of a circle.
                     let told = &self.callers[&id].told;
-                    assert!(
-                        !matches!(told, Told::Rejected(_)),
-                        "one identity's refusal hit another"
-                    );
+                    assert_ne!(*told, Told::Rejected("denied"), "one's refusal hit another");
                 }
             }
             FailureKind::Unreachable => {}
