@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use forebay_pool::Roster;
 use forebay_pool::event::Told;
 use forebay_pool::overlap::Overlaps;
 use forebay_seam::net::{self, TcpListener, TcpStream};
@@ -80,10 +81,15 @@ impl Gateway {
     }
 
     /// A gateway for `settings`; reads the secrets and starts warming up. Inside a runtime.
+    /// `overlaps` and `roster` are shared by all gateways of the process.
     ///
     /// # Errors
     /// As [`Gateway::check`], and when a secret cannot be read.
-    pub fn new(settings: HttpSettings, overlaps: Arc<Overlaps>) -> Result<Self, SettingsError> {
+    pub fn new(
+        settings: HttpSettings,
+        overlaps: Arc<Overlaps>,
+        roster: Arc<Roster>,
+    ) -> Result<Self, SettingsError> {
         let mut trust = Trust::default();
         check(&settings, &mut trust)?;
         let tenants = Tenants::new(&settings.tenants).map_err(|(tenant, error)| SettingsError {
@@ -96,6 +102,7 @@ impl Gateway {
             let everybody = tenants.everybody();
             let destination =
                 Destination::open(name, settings, everybody, &mut registry, &mut trust)?;
+            destination.pool.join(&roster);
             destinations.insert(name.clone(), Arc::new(destination));
         }
         let seats = usize::try_from(settings.max_clients).unwrap_or(usize::MAX);
@@ -103,7 +110,7 @@ impl Gateway {
         let (leave, leave_heard) = Stopper::new();
         let refusals = Refusals::default();
         let house = House {
-            desk: Arc::new(Desk { tenants, destinations, overlaps, refusals }),
+            desk: Arc::new(Desk { tenants, destinations, overlaps, roster, refusals }),
             registry,
             seats: Arc::new(Semaphore::new(seats.min(Semaphore::MAX_PERMITS))),
             max_clients: settings.max_clients,

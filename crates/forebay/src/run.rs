@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use forebay_pool::Roster;
 use forebay_pool::overlap::Overlaps;
 use forebay_seam::net::{self, TcpListener};
 use forebay_seam::task::{Spawner, Stopper};
@@ -150,16 +151,20 @@ impl Program {
             config.http.as_ref().map(|h| bind("http.listen", h.listen)).transpose()?;
 
         let overlaps = Arc::new(Overlaps::default());
+        let roster = Arc::new(Roster::default());
         // Without tenants every call is of the tenant `default`, and so is every user's work.
         let tenants = config.http.as_ref().map_or(0, |http| http.tenants.len());
         let default_tenant = (tenants == 0).then(|| Arc::from("default"));
         let postgres = config
             .postgres
-            .map(|p| forebay_postgres::Gateway::new(p, Arc::clone(&overlaps), default_tenant))
+            .map(|settings| {
+                let (overlaps, roster) = (Arc::clone(&overlaps), Arc::clone(&roster));
+                forebay_postgres::Gateway::new(settings, overlaps, roster, default_tenant)
+            })
             .transpose()?;
         let http = config
             .http
-            .map(|h| forebay_http::Gateway::new(h, Arc::clone(&overlaps)))
+            .map(|settings| forebay_http::Gateway::new(settings, Arc::clone(&overlaps), roster))
             .transpose()?;
         let events = Events::gather(postgres.as_ref(), http.as_ref(), &overlaps);
         Spawner::current().spawn(log_limit::run(events.listen()));

@@ -166,6 +166,7 @@ fn program() -> ProgramSnapshot {
             clients: 7,
             refused: 4,
             cancels: 5,
+            hints_ignored: 0,
             pins: [("listen", 6)].into(),
             pools: vec![pool("main")],
         }),
