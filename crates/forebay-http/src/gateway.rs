@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use forebay_pool::Roster;
+use forebay_pool::event::Told;
 use forebay_pool::overlap::Overlaps;
 use forebay_seam::net::{self, TcpListener, TcpStream};
 use forebay_seam::sync::Mutex;
@@ -21,7 +22,7 @@ use forebay_seam::time::{self, Instant};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
 
 use crate::SettingsError;
 use crate::call::Desk;
@@ -185,6 +186,18 @@ impl Gateway {
     pub fn set_budget(&self, destination: &str, budget: Option<u32>) -> bool {
         let destination = self.house.desk.destinations.get(destination);
         destination.map(|destination| destination.pool.set_budget(budget)).is_some()
+    }
+
+    /// Replaces all connections to `destination` ([`forebay_pool::Pool::renew`]); `false`:
+    /// there is none of that name.
+    pub fn renew(&self, destination: &str) -> bool {
+        let destination = self.house.desk.destinations.get(destination);
+        destination.map(|destination| destination.pool.renew()).is_some()
+    }
+
+    /// What happens in each pool, from now on ([`forebay_pool::Pool::events`]).
+    pub fn events(&self) -> Vec<broadcast::Receiver<Told>> {
+        self.house.desk.destinations.values().map(|d| d.pool.events()).collect()
     }
 
     /// Is every pool warm?

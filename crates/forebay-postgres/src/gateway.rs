@@ -336,16 +336,22 @@ impl Gateway {
         }
     }
 
-    /// What happens at `server`, as it happens; `None`: there is none of that name.
-    pub fn events(&self, server: &str) -> Option<broadcast::Receiver<Told>> {
-        Some(self.inner.backends.get(server)?.pool.events())
-    }
-
     /// Sets the budget of `server` by hand ([`Pool::set_budget`]); `false`: there is none of
     /// that name.
     pub fn set_budget(&self, server: &str, budget: Option<u32>) -> bool {
         let backend = self.inner.backends.get(server);
         backend.map(|backend| backend.pool.set_budget(budget)).is_some()
+    }
+
+    /// Replaces all connections to `server` ([`Pool::renew`]); `false`: there is none of that
+    /// name.
+    pub fn renew(&self, server: &str) -> bool {
+        self.inner.backends.get(server).map(|backend| backend.pool.renew()).is_some()
+    }
+
+    /// What happens in each pool, from now on ([`Pool::events`]).
+    pub fn events(&self) -> Vec<broadcast::Receiver<Told>> {
+        self.inner.backends.values().map(|backend| backend.pool.events()).collect()
     }
 
     /// Is every pool warm, and did every server answer?
@@ -524,6 +530,7 @@ fn backend(
     pool_settings.idle_ttl = server.idle_ttl;
     pool_settings.lifetime = server.lifetime;
     pool_settings.connect_timeout = server.connect_timeout;
+    pool_settings.probe_interval = server.probe_interval;
     pool_settings.queue_factor = server.queue_factor;
     pool_settings.shed_from = server.shed_from;
     pool_settings.hold_limit = server.hold_limit;

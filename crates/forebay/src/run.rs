@@ -21,8 +21,9 @@ use tracing::field::display;
 
 use crate::admin;
 use crate::config::{Config, ConfigError};
+use crate::events::Events;
+use crate::log_limit;
 use crate::logging;
-use crate::overlap_log;
 use crate::view::{VERSION, Viewer};
 
 /// The exit code of wrong usage or a wrong configuration.
@@ -121,7 +122,8 @@ pub fn run(file: &Path) -> Result<(), RunError> {
     let admin_address = admin.address()?;
     let program = runtime.block_on(async { Program::open(config) })?;
     let viewer = program.viewer.clone();
-    let admin = admin.start(move || viewer.snapshot(), program.budgets.clone())?;
+    let (events, pools) = (program.events.clone(), program.pools.clone());
+    let admin = admin.start(move || viewer.snapshot(), events, pools)?;
     runtime.block_on(program.serve(admin_address));
     admin.stop();
     runtime.shutdown_timeout(LAST_WORDS);
@@ -135,7 +137,8 @@ struct Program {
     postgres: Option<(TcpListener, forebay_postgres::Gateway)>,
     http: Option<(TcpListener, forebay_http::Gateway)>,
     viewer: Viewer,
-    budgets: admin::Budgets,
+    events: Events,
+    pools: admin::ByHand,
 }
 
 impl Program {
@@ -163,12 +166,14 @@ impl Program {
             .http
             .map(|settings| forebay_http::Gateway::new(settings, Arc::clone(&overlaps), roster))
             .transpose()?;
-        Spawner::current().spawn(overlap_log::run(overlaps.events()));
+        let events = Events::gather(postgres.as_ref(), http.as_ref(), &overlaps);
+        Spawner::current().spawn(log_limit::run(events.listen()));
         Ok(Self {
             stop_timeout: config.stop_timeout,
             signals,
             viewer: Viewer::new(postgres.clone(), http.clone(), overlaps),
-            budgets: admin::Budgets::new(postgres.clone(), http.clone()),
+            events,
+            pools: admin::ByHand::new(postgres.clone(), http.clone()),
             postgres: postgres_listener.zip(postgres),
             http: http_listener.zip(http),
         })

@@ -17,7 +17,7 @@ async fn with_hold_limit() -> (Bench, Receiver<Told>) {
         main.hold_limit = Duration::from_millis(200);
     })
     .await;
-    let events = bench.gateway.events("main").unwrap();
+    let events = bench.gateway.events().remove(0);
     (bench, events)
 }
 
