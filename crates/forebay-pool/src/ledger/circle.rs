@@ -16,8 +16,15 @@ impl Ledger {
         while self.requests.suspects > 0
             && let Some(victim) = deadlock::find(&[self.census()])
         {
-            self.fail_circular(victim.waiter, now, actions);
+            self.fail_youngest(victim.waiter, now, actions);
         }
+    }
+
+    /// The waiter can never be served as things stand in all pools: it fails, so that others
+    /// go on. It may have been the way out of a circle here.
+    pub(crate) fn fail_circular(&mut self, id: WaiterId, now: Instant, actions: &mut Actions) {
+        self.fail_youngest(id, now, actions);
+        self.conclude(now, actions);
     }
 
     /// Does somebody wait whose request holds something here that is at rest? Only then can
@@ -53,8 +60,7 @@ impl Ledger {
         Census { seats: self.seats.clone(), held: held.collect(), waiting: waiting.collect() }
     }
 
-    /// The waiter can never be served as things stand: it fails, so that others go on.
-    pub(crate) fn fail_circular(&mut self, id: WaiterId, now: Instant, actions: &mut Actions) {
+    fn fail_youngest(&mut self, id: WaiterId, now: Instant, actions: &mut Actions) {
         let Some(waiter) = self.waiters.get(id) else { return };
         if !matches!(waiter.fate, Fate::Waiting { .. }) {
             return;

@@ -5,6 +5,7 @@ mod books;
 mod fairness;
 mod policies;
 mod random;
+mod reference;
 mod sentences;
 mod small;
 mod world;

@@ -37,7 +37,8 @@ impl Ledger {
             self.forget_identities(now, actions);
         }
         self.freshen(now, actions);
-        self.dispatch(now, actions);
+        // Who was refused may have been the way out of a circle.
+        self.conclude(now, actions);
         self.keep_warm(now, actions);
         self.open_more(now, actions);
         // Who is held back may go when others are counted no more.

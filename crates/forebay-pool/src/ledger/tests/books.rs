@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::class::{ClassId, Kind};
 use crate::deadlock::{self, Activity};
 use crate::queue::{Fate, Level};
-use crate::slot::{ConnId, IdentityId, Slot};
+use crate::slot::{Conn, ConnId, IdentityId, Slot};
 
 use super::world::{Told, World};
 
@@ -29,9 +29,26 @@ impl World {
         self.assert_requests();
         // I13: whoever closes a circle breaks it in the same step.
         assert_eq!(deadlock::find(&[ledger.census()]), None, "they wait for each other for ever");
+        assert!(!self.is_at_a_standstill(), "every connection is kept by one who waits");
         if !ledger.closing {
             self.assert_nobody_waits_for_what_is_there();
         }
+    }
+
+    /// I13, by arithmetic of its own: is all that can be lent kept at rest by requests that
+    /// wait?
+    fn is_at_a_standstill(&self) -> bool {
+        let ledger = &self.ledger;
+        let is_kept = |conn: &Conn| match conn.slot {
+            Slot::Leased(lent) => lent.request.is_some_and(|request| {
+                lent.activity == Activity::AtRest && !ledger.requests.waiting(request).is_empty()
+            }),
+            Slot::Opening { .. } | Slot::Idle { .. } => false,
+            Slot::Cleaning { .. } | Slot::Probing { .. } => false,
+        };
+        ledger.total() > 0
+            && ledger.total() >= ledger.seats.budget
+            && ledger.conns.values().all(is_kept)
     }
 
     /// I4: each connection is in one place, and both books name the same place.

@@ -1,17 +1,38 @@
 //! Random lives of a pool: whatever happens, in whatever order, the books agree after each
 //! event, and once nothing fails any more everybody is served and nothing is left.
+//!
+//! The engine's invariants, and what stands for each, after every event unless it says
+//! otherwise:
+//!
+//! | | what always holds | where it is checked |
+//! |---|---|---|
+//! | I1 | never more connections than the budget, or than before it shrank | `World::compare_growth` |
+//! | I2 | ceilings, and the AI share | `World::compare_growth` |
+//! | I3 | an unused guarantee is never lent | `World::compare_growth`; `reference` |
+//! | I4 | each connection is in one place | `World::assert_conservation` |
+//! | I5 | nobody who may have one waits beside an idle connection | `World::assert_nobody_waits_for_what_is_there`; `reference` |
+//! | I6 | who leaves leaves nothing, and what was set aside for it goes on in the same step | `World::abandon` with I4 and I5 |
+//! | I7 | one wake for each decision, and a grant stays | `World::wake`, `World::expire` |
+//! | I8 | within a level and class the oldest goes first | `World::assert_fair`; `reference` |
+//! | I9 | nothing new goes before what was admitted | `World::assert_fair`; `reference`; a sentence in `fairness` |
+//! | I10 | classes that borrow share connection time by weight | properties in `fairness` and the room `fair`; `reference` |
+//! | I11 | the queue's bound in requests; nobody waits beyond its deadline | `World::compare_growth`, `World::clock`; `reference` |
+//! | I12 | opens are paced, with jitter; one at a time in an outage, none in a pause | `World::compare_growth`, `World::carry_out`; the room `target` |
+//! | I13 | whoever closes a circle is told in the same step | `World::is_at_a_standstill` and the search itself |
+//! | I14 | a lease is charged in the end what it took, once | a property in `fairness`; `reference`; `Ledger::end_lease` panics at a second time |
+//! | I15 | in the end nothing is left, and everybody is welcome again | `World::settle`, `World::assert_everybody_is_welcome_again` |
 
 use std::time::Duration;
 
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use crate::ask::Ask;
-use crate::class::{ClassId, ClassName, ClassSettings, Kind, Share};
+use crate::ask::{Ask, Attempt};
+use crate::class::{ClassId, ClassName, ClassSettings, Kind, Policies, Share};
 use crate::connect::FailureKind;
 use crate::deadlock::Activity;
 use crate::lease::Condition;
-use crate::ledger::Fitness;
+use crate::ledger::{Asked, Fitness};
 use crate::mode::Mode;
 use crate::operation::Operation;
 use crate::settings::{Budget, PoolSettings};
@@ -24,6 +45,9 @@ struct Work {
     operation: u8,
     cost: Option<u16>,
     needs: u32,
+    attempt: Attempt,
+    /// Its own deadline, milliseconds from now.
+    patience: Option<u16>,
 }
 
 /// One thing that may happen. An `Index` picks among what is there at that moment.
@@ -36,6 +60,9 @@ enum Event {
     GiveBack(Index, Condition),
     Attach(Index, u8),
     Acts(Index, Activity),
+    TurnsTo(Index, u8),
+    WentWrong(Index),
+    FailsElsewhere(Index),
     Opened(Index),
     OpenFailed(Index, FailureKind),
     Cleaned(Index, bool),
@@ -43,8 +70,10 @@ enum Event {
     WasDead(Index),
     Resize(u32),
     SetBudget(Option<u32>),
+    Renew,
     WarmUp(usize),
     Tick,
+    Clock,
     Advance(u64),
     Close,
 }
@@ -61,8 +90,22 @@ fn event() -> impl Strategy<Value = Event> {
         Just(FailureKind::Busy),
         Just(FailureKind::Denied),
     ];
-    let work = (0..4_u8, prop::option::weighted(0.2, 0..3_000_u16), 0..3_u32)
-        .prop_map(|(operation, cost, needs)| Work { operation, cost, needs });
+    let attempt = prop_oneof![
+        8 => Just(Attempt::Unknown),
+        1 => Just(Attempt::First),
+        1 => Just(Attempt::Retry),
+    ];
+    let cost = prop::option::weighted(0.2, 0..3_000_u16);
+    let patience = prop::option::weighted(0.2, 0..3_000_u16);
+    let work = (0..4_u8, cost, 0..3_u32, attempt, patience).prop_map(
+        |(operation, cost, needs, attempt, patience)| Work {
+            operation,
+            cost,
+            needs,
+            attempt,
+            patience,
+        },
+    );
     let asked = (0..3_usize, 0..3_u8, prop::option::of(0..5_u8), work)
         .prop_map(|(identity, class, request, work)| Event::Ask { identity, class, request, work });
     prop_oneof![
@@ -75,6 +118,9 @@ fn event() -> impl Strategy<Value = Event> {
         6 => (pick(), prop::bool::weighted(0.8)).prop_map(|(which, rests)| {
             Event::Acts(which, if rests { Activity::AtRest } else { Activity::Working })
         }),
+        2 => (pick(), 0..4_u8).prop_map(|(which, operation)| Event::TurnsTo(which, operation)),
+        4 => pick().prop_map(Event::WentWrong),
+        1 => pick().prop_map(Event::FailsElsewhere),
         14 => pick().prop_map(Event::Opened),
         3 => (pick(), kind).prop_map(|(which, kind)| Event::OpenFailed(which, kind)),
         5 => (pick(), prop::bool::weighted(0.7)).prop_map(|(which, fit)| Event::Cleaned(which, fit)),
@@ -82,13 +128,28 @@ fn event() -> impl Strategy<Value = Event> {
         2 => pick().prop_map(Event::WasDead),
         2 => (1..30_u32).prop_map(Event::Resize),
         2 => prop::option::of(1..30_u32).prop_map(Event::SetBudget),
+        1 => Just(Event::Renew),
         1 => (0..3_usize).prop_map(Event::WarmUp),
-        8 => Just(Event::Tick),
+        6 => Just(Event::Tick),
+        4 => Just(Event::Clock),
         8 => prop_oneof![4 => 0..100_u64, 3 => 100..3_000_u64, 1 => 3_000..90_000_u64]
             .prop_map(Event::Advance),
         1 => prop::bool::weighted(0.1)
             .prop_map(|close| if close { Event::Close } else { Event::Tick }),
     ]
+}
+
+fn mode() -> impl Strategy<Value = Mode> {
+    prop_oneof![Just(Mode::Off), Just(Mode::Observe), Just(Mode::Enforce)]
+}
+
+prop_compose! {
+    fn some_policies()(
+        modes in prop::array::uniform7(prop::option::of(mode())),
+    ) -> Policies {
+        let [admission, deadline, shedding, freshness, retries, lending, breaker] = modes;
+        Policies { admission, deadline, shedding, freshness, retries, lending, breaker }
+    }
 }
 
 prop_compose! {
@@ -99,17 +160,20 @@ prop_compose! {
         weight in 1..4_u32,
         max_requests in prop::option::weighted(0.3, 1..6_u32),
         max_parallel in 1..4_u32,
-        mode in prop_oneof![Just(Mode::Off), Just(Mode::Observe), Just(Mode::Enforce)],
+        checkout_timeout in 100..5_000_u64,
+        mode in mode(),
+        policies in some_policies(),
     ) -> ClassSettings {
         ClassSettings {
             kind: if core { Kind::Core } else { Kind::Ai },
             guarantee: Share::Seats(guarantee),
             ceiling: ceiling.map(Share::Seats),
-            checkout_timeout: Duration::from_secs(2),
+            checkout_timeout: Duration::from_millis(checkout_timeout),
             weight,
             max_requests,
             max_parallel,
             mode,
+            policies,
             ..ClassSettings::default()
         }
     }
@@ -126,8 +190,9 @@ prop_compose! {
         warm_up in 0..60_u8,
         probe_interval in 1..20_u64,
         queue_factor in 1..3_u32,
-        opens_per_second in 1..30_u32,
-        concurrent_opens in 1..4_u32,
+        pace in (prop::option::weighted(0.7, 1..30_u32), prop::option::weighted(0.7, 1..4_u32)),
+        limits in (50..=100_u8, 100..3_000_u64, 100..20_000_u64),
+        evidence in mode(),
         seed in any::<u64>(),
     ) -> PoolSettings {
         let budget = if fixed {
@@ -144,8 +209,12 @@ prop_compose! {
             warm_up,
             probe_interval: Duration::from_secs(probe_interval),
             queue_factor,
-            opens_per_second: Some(opens_per_second),
-            concurrent_opens: Some(concurrent_opens),
+            opens_per_second: pace.0,
+            concurrent_opens: pace.1,
+            shed_from: limits.0,
+            lend_max_hold: Duration::from_millis(limits.1),
+            hold_limit: Duration::from_millis(limits.2),
+            evidence,
             seed,
             ..PoolSettings::new("destination", budget)
         }
@@ -157,12 +226,13 @@ impl World {
         match *event {
             Event::Ask { identity, class, request: of, work } => {
                 let class = ClassId(class % self.classes);
-                let name = format!("operation {}", work.operation);
                 self.ask_for(Ask {
                     request: of.map(request),
-                    operation: Some(Operation::new("feature", name)),
+                    operation: Some(operation(work.operation)),
                     cost: work.cost.map(|ms| Duration::from_millis(ms.into())),
                     needs: work.needs,
+                    attempt: work.attempt,
+                    deadline: work.patience.map(|ms| self.now + Duration::from_millis(ms.into())),
                     ..Ask::new(identity, class)
                 });
             }
@@ -198,6 +268,22 @@ impl World {
                     self.acts(conn, activity);
                 }
             }
+            Event::TurnsTo(which, to) => {
+                if let Some(conn) = chosen(which, self.in_use()) {
+                    self.turns_to(conn, &operation(to));
+                }
+            }
+            Event::WentWrong(which) => {
+                if let Some(conn) = chosen(which, self.in_use()) {
+                    self.step_failed(conn);
+                }
+            }
+            Event::FailsElsewhere(which) => {
+                let waiting = self.callers.iter().filter(|(_, c)| c.told == Told::Nothing);
+                if let Some(id) = chosen(which, waiting.map(|(id, _)| *id)) {
+                    self.fails(id);
+                }
+            }
             Event::Opened(which) => {
                 if let Some(n) = chosen(which, 0..self.opens.len()) {
                     self.opened(n);
@@ -227,11 +313,47 @@ impl World {
             Event::Resize(capacity) => self.resize(capacity),
             Event::SetBudget(wanted) => self.set_budget(wanted),
             Event::WarmUp(identity) => self.warm_up(identity),
+            Event::Renew => self.renew(),
             Event::Tick => self.tick(),
+            Event::Clock => self.clock(),
             Event::Advance(ms) => self.advance(Duration::from_millis(ms)),
             Event::Close => self.close(),
         }
     }
+}
+
+fn operation(n: u8) -> Operation {
+    Operation::new("feature", format!("operation {n}"))
+}
+
+/// Requests of two connections each that come and go, so that the ledger has learnt what such
+/// requests take before anything else happens.
+fn experience(world: &mut World) {
+    for n in 100..125 {
+        let mut held = Vec::new();
+        for _ in 0..2 {
+            let ask = Ask {
+                request: Some(request(n)),
+                operation: Some(operation(n % 4)),
+                ..Ask::new(0, ClassId(n % world.classes))
+            };
+            if let Asked::Waiting(id) = world.ask_for(ask) {
+                world.finish_work();
+                if matches!(world.callers[&id].told, Told::Nothing | Told::Rejected(_)) {
+                    world.abandon(id);
+                } else {
+                    world.take(id);
+                }
+            }
+            held = world.in_use();
+            held.iter().for_each(|conn| world.acts(*conn, Activity::AtRest));
+        }
+        world.advance(Duration::from_millis(40));
+        held.into_iter().for_each(|conn| world.give_back(conn, Condition::Clean));
+        world.finish_work();
+    }
+    world.advance(Duration::from_secs(61));
+    world.tick();
 }
 
 fn chosen<T>(which: Index, among: impl IntoIterator<Item = T>) -> Option<T> {
@@ -255,12 +377,18 @@ proptest! {
     #[test]
     fn whatever_happens_the_books_agree_and_in_the_end_nothing_is_left(
         settings in some_settings(),
+        is_experienced in prop::bool::weighted(0.3),
         events in prop::collection::vec(event(), 1..300),
     ) {
         let mut world = World::new(settings);
+        if is_experienced {
+            experience(&mut world);
+        }
         for event in &events {
             world.happens(event);
         }
         world.settle();
+        world.assert_everybody_is_welcome_again();
+        world.end();
     }
 }

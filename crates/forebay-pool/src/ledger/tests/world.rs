@@ -16,6 +16,7 @@ use crate::freshness::Order;
 use crate::lease::Condition;
 use crate::ledger::{Action, Actions, Asked, Came, Fitness, Ledger, Wanted};
 use crate::mode::Mode;
+use crate::operation::Operation;
 use crate::queue::{Fate, Rejection};
 use crate::request::{Request, TraceId};
 use crate::settings::{Budget, PoolSettings};
@@ -73,6 +74,8 @@ pub(super) enum Told {
 pub(super) struct Caller {
     pub(super) identity: IdentityId,
     pub(super) class: ClassId,
+    /// Its own deadline or its class's, whichever is first.
+    pub(super) latest: Instant,
     pub(super) told: Told,
 }
 
@@ -189,6 +192,8 @@ impl World {
                     self.opened_ever += 1;
                     let pause = self.ledger.opener.not_before();
                     assert!(pause.is_none_or(|at| at <= self.now), "nothing is opened in a pause");
+                    let is_trial = self.ledger.opener.outage().is_some();
+                    assert!(!is_trial || self.ledger.opening == 1, "one at a time is tried");
                 }
                 Action::Close(conn) => {
                     assert!(self.live.remove(&conn), "only what lives is closed, and once");
@@ -229,18 +234,20 @@ impl World {
         }
     }
 
-    /// I8: nobody of the same identity and class has an older claim.
+    /// I8, I9: nobody of the same identity and class has a better level, or the same and is
+    /// older.
     fn assert_fair(&self, granted: WaiterId) {
         let winner = &self.ledger.waiters[granted];
         for (id, other) in &self.ledger.waiters {
             let rival = self.callers.get(&id).is_some_and(|c| c.told == Told::Nothing)
                 && matches!(other.fate, Fate::Waiting { .. })
                 && (other.identity, other.class) == (winner.identity, winner.class);
-            let overtaken = rival
-                && other.level == winner.level
-                && other.age < winner.age
-                && self.ledger.order(winner.class, self.now) == Order::OldestFirst
-                && self.ledger.may_go(other);
+            // What else waits of the winner's request became a holder by this very grant.
+            let is_first = other.level < winner.level && other.request != winner.request
+                || other.age < winner.age
+                    && other.level == winner.level
+                    && self.ledger.order(winner.class, self.now) == Order::OldestFirst;
+            let overtaken = rival && is_first && self.ledger.may_go(other);
             assert!(!overtaken, "{other:?} was overtaken by {winner:?}");
         }
     }
@@ -298,6 +305,12 @@ impl World {
     fn ask_as(&mut self, ask: Ask<usize>, came: Came) -> Asked {
         let identity = self.identity(ask.identity);
         let class = ask.class;
+        let since = match came {
+            Came::Now => self.now,
+            Came::Before(since) => since,
+        };
+        let latest = self.ledger.deadline(class, since);
+        let latest = ask.deadline.map_or(latest, |own| own.min(latest));
         self.keeps_its_place = matches!(came, Came::Before(_));
         self.step_noting(
             |ledger, now, actions| ledger.ask(&Wanted::of(&ask, identity, came), now, actions),
@@ -307,7 +320,7 @@ impl World {
                     assert_eq!(world.ledger.conns[*conn].identity, identity, "never lent across");
                 }
                 Asked::Waiting(id) => {
-                    let caller = Caller { identity, class, told: Told::Nothing };
+                    let caller = Caller { identity, class, latest, told: Told::Nothing };
                     assert!(world.callers.insert(*id, caller).is_none());
                 }
                 Asked::Rejected(_) => {}
@@ -358,6 +371,28 @@ impl World {
     /// The owner says that its work failed.
     pub(super) fn step_failed(&mut self, conn: ConnId) {
         self.step(|ledger, _, _| ledger.went_wrong(conn));
+    }
+
+    /// The owner says what it does now.
+    pub(super) fn turns_to(&mut self, conn: ConnId, operation: &Operation) {
+        self.step(|ledger, now, _| ledger.does(conn, operation, now));
+    }
+
+    /// A circle through other pools runs through this waiter.
+    pub(super) fn fails(&mut self, id: WaiterId) {
+        self.step(|ledger, now, actions| ledger.fail_circular(id, now, actions));
+        assert_ne!(self.callers[&id].told, Told::Nothing, "it is told at once");
+    }
+
+    /// What the shell's clock does: whoever's patience is over is told so, and is gone from
+    /// the line within that look (I11).
+    pub(super) fn clock(&mut self) {
+        self.tick();
+        let late = |caller: &Caller, now| caller.told == Told::Nothing && caller.latest <= now;
+        while let Some(id) = self.callers.iter().find(|(_, c)| late(c, self.now)).map(|(id, _)| *id)
+        {
+            self.expire(id);
+        }
     }
 
     pub(super) fn renew(&mut self) {
@@ -419,11 +454,9 @@ impl World {
             FailureKind::Busy => assert_eq!(self.waiting(), waiting, "busy rejects nobody"),
             FailureKind::Denied => {
                 for id in others {
+                    // It may have been the way out of a circle.
                     let told = &self.callers[&id].told;
-                    assert!(
-                        !matches!(told, Told::Rejected(_)),
-                        "one identity's refusal hit another"
-                    );
+                    assert_ne!(*told, Told::Rejected("denied"), "one's refusal hit another");
                 }
             }
             FailureKind::Unreachable => {}
@@ -539,11 +572,8 @@ impl World {
             if !self.opens.is_empty() || self.callers.values().any(|c| c.told != Told::Nothing) {
                 continue;
             }
-            let round = self.round.expect("the ledger always wants to look around again");
-            let alarm = self.alarm.map_or(round, |alarm| alarm.min(round));
             assert!(self.now < patience, "{} callers wait for ever", self.callers.len());
-            self.advance(alarm.saturating_duration_since(self.now));
-            self.tick();
+            self.to_the_next_alarm();
             self.assert_prompt();
         }
         self.finish_work();
@@ -555,10 +585,71 @@ impl World {
         self.advance(Duration::from_secs(61));
         self.tick();
         assert!(self.ledger.requests.is_empty(), "requests that are over are forgotten");
+        for k in 0..self.classes {
+            let class = ClassId(k);
+            let admission = &self.ledger.admission;
+            assert_eq!((admission.requests(class), admission.demand(class)), (0, 0.0));
+        }
         self.finish_work();
+    }
+
+    /// Closed while nothing is under way it is empty.
+    pub(super) fn end(&mut self) {
         self.close();
         self.finish_work();
         assert!(self.ledger.is_empty() && self.live.is_empty(), "a closed pool is empty");
+    }
+
+    /// Nothing that happened shuts a class out for ever.
+    pub(super) fn assert_everybody_is_welcome_again(&mut self) {
+        if self.ledger.closing {
+            return;
+        }
+        let classes = 0..self.classes;
+        let open: Vec<_> = classes.filter(|k| !self.is_hopeless(ClassId(*k))).collect();
+        for k in open {
+            // A policy may still hold what happened against the first.
+            let served = (0..3).any(|_| {
+                self.advance(Duration::from_secs(100));
+                self.tick();
+                self.finish_work();
+                // What upkeep opened has used up the pace.
+                self.advance(Duration::from_millis(1_500));
+                let lease = self.gets_in_the_end(k);
+                lease.inspect(|conn| self.give_back(*conn, Condition::Clean)).is_some()
+            });
+            assert!(served, "class {k} is shut out");
+        }
+        self.finish_work();
+    }
+
+    /// A connection of `class`, if nobody refuses.
+    fn gets_in_the_end(&mut self, class: u8) -> Option<ConnId> {
+        let id = match self.ask(0, class, None) {
+            Asked::Granted(conn) => return Some(conn),
+            Asked::Rejected(_) => return None,
+            Asked::Waiting(id) => id,
+        };
+        let patience = self.now + Duration::from_secs(60);
+        loop {
+            self.finish_work();
+            match self.callers[&id].told {
+                Told::Granted(_) => return Some(self.take(id)),
+                Told::Rejected(_) => {
+                    self.abandon(id);
+                    return None;
+                }
+                Told::Nothing => assert!(self.now < patience, "it waits for ever"),
+            }
+            self.to_the_next_alarm();
+        }
+    }
+
+    fn to_the_next_alarm(&mut self) {
+        let round = self.round.expect("the ledger always wants to look around again");
+        let alarm = self.alarm.map_or(round, |alarm| alarm.min(round));
+        self.advance(alarm.saturating_duration_since(self.now));
+        self.tick();
     }
 
     /// A round that nobody asked for finds nothing to do for those who wait, unless it parted
@@ -580,14 +671,16 @@ impl World {
     }
 
     /// Where others are guaranteed the whole budget a class waits for its deadline only.
-    fn expire_hopeless(&mut self) {
+    fn is_hopeless(&self, class: ClassId) -> bool {
         let seats = &self.ledger.seats;
         let promised: u32 = seats.classes.iter().map(|c| c.limits.guarantee).sum();
-        let hopeless = |class: ClassId| {
-            promised - seats.classes[class.index()].limits.guarantee >= seats.budget
-        };
+        promised - seats.classes[class.index()].limits.guarantee >= seats.budget
+    }
+
+    fn expire_hopeless(&mut self) {
         let waiting = self.callers.iter().filter(|(_, c)| c.told == Told::Nothing);
-        let lost: Vec<_> = waiting.filter(|(_, c)| hopeless(c.class)).map(|(id, _)| *id).collect();
+        let lost: Vec<_> =
+            waiting.filter(|(_, c)| self.is_hopeless(c.class)).map(|(id, _)| *id).collect();
         for id in lost {
             self.expire(id);
         }
