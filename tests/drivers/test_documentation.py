@@ -38,8 +38,9 @@ def test_every_metric_of_the_runbook_is_there():
         re.sub(r"(_seconds)?(_total|_bucket)?$", "", name)
         for name in re.findall(r"\bforebay_[a-z0-9_]+", text)
     }
-    source = ROOT / "crates" / "forebay" / "src" / "metrics" / "families.rs"
-    known = set(re.findall(r'"(forebay_[a-z0-9_]+)"', source.read_text()))
+    sources = (ROOT / "crates" / "forebay" / "src" / "metrics").rglob("*.rs")
+    source = "".join(path.read_text() for path in sources)
+    known = set(re.findall(r'"(forebay_[a-z0-9_]+)"', source))
     assert len(known) > 20 and named - known == set()
 
 

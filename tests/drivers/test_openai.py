@@ -57,7 +57,8 @@ def test_clients_made_for_each_call_share_connections(egress, llm):
             assert set(await asyncio.gather(*map(call, range(20)))) == {"Hello."}
 
     asyncio.run(run())
-    assert llm.connections - before <= 8
+    # A hundred clients, of whom twenty call at the same time.
+    assert llm.connections - before <= 20
 
 
 def test_a_client_that_leaves_a_stream_frees_the_upstream(egress, llm):
