@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_pool::overlap::Overlaps;
-use forebay_pool::{Ask, Request as AiRequest, TraceId};
+use forebay_pool::{Ask, Roster, TraceId};
 use forebay_seam::time;
 use http::header::{AUTHORIZATION, HeaderMap};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
@@ -40,6 +40,7 @@ pub(crate) struct Desk {
     pub(crate) tenants: Tenants,
     pub(crate) destinations: std::collections::BTreeMap<String, Arc<Destination>>,
     pub(crate) overlaps: Arc<Overlaps>,
+    pub(crate) roster: Arc<Roster>,
     /// Calls refused before they had a destination.
     pub(crate) refusals: Refusals,
 }
@@ -140,7 +141,7 @@ impl Desk {
             }
         };
         let ai_request =
-            trace(&parts.headers).map(|trace| AiRequest::new(Arc::clone(&caller.tenant), trace));
+            trace(&parts.headers).map(|trace| self.roster.request(&caller.tenant, trace));
         let hints = hints::read(&parts.headers);
         destination.meter.hints_ignored(hints.ignored);
         let class = destination.class(one(&parts.headers, "x-forebay-class"));

@@ -204,7 +204,12 @@ fn pool_settings(name: &str, settings: &DestinationSettings) -> PoolSettings {
         idle_ttl: settings.idle_ttl,
         lifetime: settings.lifetime,
         warm_up: settings.warm_up,
+        probe_interval: settings.probe_interval,
         connect_timeout: settings.connect_timeout,
+        queue_factor: settings.queue_factor,
+        shed_from: settings.shed_from,
+        hold_limit: settings.hold_limit,
+        lend_max_hold: settings.lend_max_hold,
         // Services take connections more easily than databases, which start a process for
         // each: the engine's pace would leave half a budget closed in a storm's first second.
         opens_per_second: Some(budget.max(10)),

@@ -12,6 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use forebay_pool::Roster;
+use forebay_pool::event::Told;
 use forebay_pool::overlap::Overlaps;
 use forebay_seam::net::{self, TcpListener, TcpStream};
 use forebay_seam::sync::Mutex;
@@ -20,7 +22,7 @@ use forebay_seam::time::{self, Instant};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
 
 use crate::SettingsError;
 use crate::call::Desk;
@@ -79,10 +81,15 @@ impl Gateway {
     }
 
     /// A gateway for `settings`; reads the secrets and starts warming up. Inside a runtime.
+    /// `overlaps` and `roster` are shared by all gateways of the process.
     ///
     /// # Errors
     /// As [`Gateway::check`], and when a secret cannot be read.
-    pub fn new(settings: HttpSettings, overlaps: Arc<Overlaps>) -> Result<Self, SettingsError> {
+    pub fn new(
+        settings: HttpSettings,
+        overlaps: Arc<Overlaps>,
+        roster: Arc<Roster>,
+    ) -> Result<Self, SettingsError> {
         let mut trust = Trust::default();
         check(&settings, &mut trust)?;
         let tenants = Tenants::new(&settings.tenants).map_err(|(tenant, error)| SettingsError {
@@ -95,6 +102,7 @@ impl Gateway {
             let everybody = tenants.everybody();
             let destination =
                 Destination::open(name, settings, everybody, &mut registry, &mut trust)?;
+            destination.pool.join(&roster);
             destinations.insert(name.clone(), Arc::new(destination));
         }
         let seats = usize::try_from(settings.max_clients).unwrap_or(usize::MAX);
@@ -102,7 +110,7 @@ impl Gateway {
         let (leave, leave_heard) = Stopper::new();
         let refusals = Refusals::default();
         let house = House {
-            desk: Arc::new(Desk { tenants, destinations, overlaps, refusals }),
+            desk: Arc::new(Desk { tenants, destinations, overlaps, roster, refusals }),
             registry,
             seats: Arc::new(Semaphore::new(seats.min(Semaphore::MAX_PERMITS))),
             max_clients: settings.max_clients,
@@ -178,6 +186,18 @@ impl Gateway {
     pub fn set_budget(&self, destination: &str, budget: Option<u32>) -> bool {
         let destination = self.house.desk.destinations.get(destination);
         destination.map(|destination| destination.pool.set_budget(budget)).is_some()
+    }
+
+    /// Replaces all connections to `destination` ([`forebay_pool::Pool::renew`]); `false`:
+    /// there is none of that name.
+    pub fn renew(&self, destination: &str) -> bool {
+        let destination = self.house.desk.destinations.get(destination);
+        destination.map(|destination| destination.pool.renew()).is_some()
+    }
+
+    /// What happens in each pool, from now on ([`forebay_pool::Pool::events`]).
+    pub fn events(&self) -> Vec<broadcast::Receiver<Told>> {
+        self.house.desk.destinations.values().map(|d| d.pool.events()).collect()
     }
 
     /// Is every pool warm?

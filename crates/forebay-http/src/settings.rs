@@ -79,6 +79,10 @@ pub struct DestinationSettings {
     #[serde(default = "lifetime", with = "humantime_serde")]
     #[schemars(with = "String", extend("format" = "humantime"))]
     pub lifetime: Duration,
+    /// How often an idle connection is looked at: is it still open? Default 10s.
+    #[serde(default = "probe_interval", with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub probe_interval: Duration,
     /// How long connecting and the TLS handshake may take. Default 5s.
     #[serde(default = "connect_timeout", with = "humantime_serde")]
     #[schemars(with = "String", extend("format" = "humantime"))]
@@ -106,6 +110,24 @@ pub struct DestinationSettings {
     /// Credentials of single tenants, before `auth`.
     #[serde(default)]
     pub tenants: BTreeMap<String, CredentialSettings>,
+    /// Requests of an AI class that may wait, as a multiple of the connections the class can
+    /// get; further ones are told at once. Default 2.
+    #[serde(default = "queue_factor")]
+    pub queue_factor: u32,
+    /// Percent of what a class can get that must be in use before it sheds expensive work, 1
+    /// to 99. Default 80.
+    #[serde(default = "shed_from")]
+    pub shed_from: u8,
+    /// A connection on lease for longer is told of, in the log, as an event and in the
+    /// metrics. Default 15s.
+    #[serde(default = "hold_limit", with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub hold_limit: Duration,
+    /// Operations known to hold a connection for longer (at the 95th percentile) do not
+    /// borrow above the guarantee of their class, where `lending` is enforced. Default 1s.
+    #[serde(default = "lend_max_hold", with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub lend_max_hold: Duration,
     /// Workload classes. Default: one, with the whole budget. Calls belong to `core`, or to
     /// the first class where there is no `core`; an agent may choose another one of kind
     /// `ai` by `x-forebay-class`, and so lower its rank, never raise it.
@@ -188,6 +210,22 @@ fn first_byte_timeout() -> Duration {
 }
 fn chunk_timeout() -> Duration {
     Duration::from_secs(300)
+}
+
+fn queue_factor() -> u32 {
+    2
+}
+fn shed_from() -> u8 {
+    80
+}
+fn hold_limit() -> Duration {
+    Duration::from_secs(15)
+}
+fn lend_max_hold() -> Duration {
+    Duration::from_secs(1)
+}
+fn probe_interval() -> Duration {
+    Duration::from_secs(10)
 }
 
 /// A credential that Forebay holds so that agents need none.

@@ -2,7 +2,8 @@
 //! (engine notes c.6, B1).
 //!
 //! A request that works needs `d = S / T` connections on average, of `P` at its peak, where S
-//! is its connection time, T its residence: learnt by feature. A new one fits while
+//! is its connection time, T the time that it is counted: its residence and what it may idle
+//! before it is over. Both are learnt by feature. A new one fits while
 //! `D + d ≤ φ·L` and the burst fits seats and queue: `D + d + 1.64·√(Σ d·P) ≤ 3·L` (the 95th
 //! percentile of a sum of independent demands). φ follows what continuations wait (WeChat's
 //! DAGOR, SoCC 2018: down fast, up slowly). Always true: with nothing under way anything fits.

@@ -40,8 +40,8 @@ pub enum Event {
         operation: Option<Arc<str>>,
         /// The tenant and trace id of its request, where they are known.
         request: Option<String>,
-        /// For how long so far.
-        #[serde(with = "humantime_serde")]
+        /// For how long so far. In JSON in seconds, as all times.
+        #[serde(serialize_with = "seconds")]
         held: Duration,
     },
     /// Requests of a feature take far more leases than they used to.
@@ -105,4 +105,28 @@ pub enum Event {
         /// Connections, now.
         to: u32,
     },
+}
+
+impl Event {
+    /// What kind of event it is: `long_hold`, `down`, …
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::LongHold { .. } => "long_hold",
+            Self::FanOutJump { .. } => "fan_out_jump",
+            Self::Deadlock { .. } => "deadlock",
+            Self::BreakerOpened { .. } => "breaker_opened",
+            Self::BreakerClosed { .. } => "breaker_closed",
+            Self::Down { .. } => "down",
+            Self::Up => "up",
+            Self::Renewed => "renewed",
+            Self::Window { .. } => "window",
+            Self::Advised { .. } => "advised",
+            Self::Borne { .. } => "borne",
+            Self::Resized { .. } => "resized",
+        }
+    }
+}
+
+fn seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(duration.as_secs_f64())
 }

@@ -79,8 +79,12 @@ impl Fair {
         let Charge::Paid(expected) = charge else { return };
         let (paid, due) = (nanos(expected.min(LONGEST)), nanos(took.min(LONGEST)));
         let clock = &mut self.clocks[class.index()];
-        let settled = (clock.time + due / clock.weight).saturating_sub(paid / clock.weight);
-        clock.time = settled.min(self.present.saturating_add(DEBT).max(clock.time));
+        if due <= paid {
+            clock.time = clock.time.saturating_sub((paid - due) / clock.weight);
+        } else {
+            let settled = clock.time + (due - paid) / clock.weight;
+            clock.time = settled.min(self.present.saturating_add(DEBT).max(clock.time));
+        }
     }
 }
 

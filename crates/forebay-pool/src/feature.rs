@@ -96,8 +96,8 @@ struct Times {
 impl Times {
     fn record(&mut self, time: Duration, bounds: &[f64; 13]) {
         let seconds = time.as_secs_f64();
-        if let Some(count) = self.counts.get_mut(bounds.partition_point(|bound| *bound < seconds)) {
-            *count += 1;
+        if let Some(count) = bounds.iter().position(|bound| seconds <= *bound) {
+            self.counts[count] += 1;
         }
         self.count += 1;
         self.sum += time;
@@ -264,6 +264,8 @@ struct Feature {
     residence: Learnt,
     peak: Learnt,
     nested: Learnt,
+    /// The longest that a request idled that was taken to be over.
+    pause: Duration,
     course: Course,
 }
 
@@ -282,6 +284,7 @@ impl Feature {
             residence: nothing.clone(),
             peak: nothing.clone(),
             nested: nothing,
+            pause: Duration::ZERO,
             course: Course::new(now),
         })
     }
@@ -334,6 +337,17 @@ impl Features {
     /// It gave a lease back after `held`.
     pub(crate) fn returned(&mut self, id: FeatureId, held: Duration) {
         self.features[id.index()].hold.record(held, &HOLD_BUCKETS);
+    }
+
+    /// A request that was taken to be over went on after `pause`.
+    pub(crate) fn paused(&mut self, id: FeatureId, pause: Duration) {
+        let feature = &mut self.features[id.index()];
+        feature.pause = feature.pause.max(pause);
+    }
+
+    /// The longest of such pauses.
+    pub(crate) fn longest_pause(&self, id: FeatureId) -> Duration {
+        self.features[id.index()].pause
     }
 
     /// A request is over. Says so if that makes the feature's fan-out jump; `other` and

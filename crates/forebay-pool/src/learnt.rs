@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 /// A value this old counts half, unless fewer than [`HALF_LIFE_VALUES`] came after it.
 const HALF_LIFE: Duration = Duration::from_secs(300);
+/// Values within so short a time weigh the same.
+const STEP: Duration = Duration::from_millis(10);
 /// A value that so many followed counts half, unless it is younger than [`HALF_LIFE`].
 const HALF_LIFE_VALUES: f64 = 50.0;
 /// Two to the octave.
@@ -44,6 +46,8 @@ pub(crate) struct Learnt {
     /// Weight times value, summed up.
     sum: f64,
     last: Instant,
+    /// Values before this weigh as much as the last.
+    ages_at: Instant,
     recorded: u64,
     /// Values since the percentiles were computed.
     fresh: u64,
@@ -59,6 +63,7 @@ impl Learnt {
             total: 0.0,
             sum: 0.0,
             last: now,
+            ages_at: now + STEP,
             recorded: 0,
             fresh: 0,
             percentiles: Percentiles::default(),
@@ -68,11 +73,8 @@ impl Learnt {
 
     /// One more value was seen.
     pub(crate) fn record(&mut self, value: u32, now: Instant) {
-        let aged = now.saturating_duration_since(self.last).as_secs_f64() / HALF_LIFE.as_secs_f64();
-        self.last = self.last.max(now);
-        self.weight *= power_of_two(aged.min(1.0 / HALF_LIFE_VALUES));
-        if self.weight > HEAVIEST {
-            self.lighten();
+        if self.ages_at <= now {
+            self.age(now);
         }
         let exact = f64::from(value);
         self.total += self.weight;
@@ -85,6 +87,17 @@ impl Learnt {
             self.fresh = 0;
         } else {
             self.percentiles.most = self.percentiles.most.max(exact);
+        }
+    }
+
+    /// What was seen before weighs less from now on.
+    fn age(&mut self, now: Instant) {
+        let aged = now.saturating_duration_since(self.last).as_secs_f64() / HALF_LIFE.as_secs_f64();
+        self.last = now;
+        self.ages_at = now + STEP;
+        self.weight *= power_of_two(aged.min(1.0 / HALF_LIFE_VALUES));
+        if self.weight > HEAVIEST {
+            self.lighten();
         }
     }
 

@@ -270,10 +270,15 @@ impl Ledger {
 
     /// How long until a seat of `class` is likely free: a hint, not a promise.
     pub(crate) fn retry_after(&mut self, class: ClassId) -> Duration {
+        let drain = self.drain_time(class) * self.dice.between(0.5..1.5);
+        Duration::from_secs_f64(drain.clamp(0.02, 30.0))
+    }
+
+    /// How long the connections of `class` take for the work that waits and one more, seconds.
+    fn drain_time(&self, class: ClassId) -> f64 {
         let hold = self.mean_hold(class).unwrap_or(0.1);
         let ahead = f64::from(self.new_waiting[class.index()] + 1);
-        let drain = hold * ahead / f64::from(self.seats.reach(class));
-        Duration::from_secs_f64((drain * self.dice.between(0.5..1.5)).clamp(0.02, 30.0))
+        hold * ahead / f64::from(self.seats.reach(class))
     }
 
     /// When a destination that is down is tried again.

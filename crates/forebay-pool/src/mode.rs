@@ -28,3 +28,14 @@ pub enum Mode {
     /// It acts.
     Enforce,
 }
+
+impl Mode {
+    /// Its name in settings, metrics and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Observe => "observe",
+            Self::Enforce => "enforce",
+        }
+    }
+}

@@ -53,6 +53,19 @@ impl Policy {
         }
     }
 
+    /// The mode of its own that `class` gives it, if any.
+    pub fn own(self, class: &ClassSettings) -> Option<Mode> {
+        match self {
+            Self::Admission => class.policies.admission,
+            Self::Deadline => class.policies.deadline,
+            Self::Shedding => class.policies.shedding,
+            Self::Freshness => class.policies.freshness,
+            Self::Retries => class.policies.retries,
+            Self::Lending => class.policies.lending,
+            Self::Breaker => class.policies.breaker,
+        }
+    }
+
     fn index(self) -> usize {
         match self {
             Self::Admission => 0,
@@ -89,16 +102,7 @@ pub(crate) enum Consequence {
 
 impl Policies {
     pub(crate) fn new(class: &ClassSettings) -> Self {
-        let own = |policy| match policy {
-            Policy::Admission => class.policies.admission,
-            Policy::Deadline => class.policies.deadline,
-            Policy::Shedding => class.policies.shedding,
-            Policy::Freshness => class.policies.freshness,
-            Policy::Retries => class.policies.retries,
-            Policy::Lending => class.policies.lending,
-            Policy::Breaker => class.policies.breaker,
-        };
-        let modes = Policy::ALL.map(|policy| own(policy).unwrap_or(class.mode));
+        let modes = Policy::ALL.map(|policy| policy.own(class).unwrap_or(class.mode));
         Self { modes, decided: [Decided::default(); 7] }
     }
 

@@ -38,6 +38,8 @@ const SOFTNESS: f64 = 0.10;
 const PLANNED: f64 = 0.95;
 /// Utilisation below that of shedding at which pressure begins.
 const FORETOLD: f64 = 0.20;
+/// Utilisation is looked at this often, at the most.
+const GRAIN: Duration = Duration::from_millis(1);
 /// Utilisation is averaged over this.
 const UTILISATION_OVER: Duration = Duration::from_secs(1);
 /// Ranks are averaged over this.
@@ -71,19 +73,26 @@ struct Utilisation {
     /// Since `since`.
     present: f64,
     since: Instant,
+    /// The average is brought up to date at the first change after this.
+    settles: Instant,
 }
 
 impl Utilisation {
-    /// Exact for a quantity that is constant between changes.
+    /// Exact for a quantity that is constant between changes that are a grain apart.
     fn at(&self, now: Instant) -> f64 {
         let passed = now.saturating_duration_since(self.since);
         self.present + (self.average - self.present) * faded(passed, UTILISATION_OVER)
     }
 
+    /// Changes that follow each other within [`GRAIN`] count as the last of them: which one
+    /// that is, is as likely as it lasted long.
     fn change(&mut self, present: f64, now: Instant) {
-        self.average = self.at(now);
+        if self.settles <= now {
+            self.average = self.at(now);
+            self.since = now;
+            self.settles = now + GRAIN;
+        }
         self.present = present;
-        self.since = self.since.max(now);
     }
 }
 
@@ -160,7 +169,7 @@ impl Shedding {
     pub(crate) fn new(from: f64, now: Instant) -> Self {
         Self {
             from: from.clamp(0.0, 0.99),
-            utilisation: Utilisation { average: 0.0, present: 0.0, since: now },
+            utilisation: Utilisation { average: 0.0, present: 0.0, since: now, settles: now },
             felt: 0.0,
             reach: 0.0,
             ranks: Ranks::new(),

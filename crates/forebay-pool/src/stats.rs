@@ -203,6 +203,9 @@ pub struct ClassSnapshot {
     pub utilisation: f64,
     /// How close it is to shedding, 0 to 1.
     pub pressure: f64,
+    /// How long its connections take for the work that waits and one more, seconds: when one
+    /// who is refused now is told to come back, before the jitter. 0.02 to 30.
+    pub retry_after: f64,
     /// What was tried for the first time, and again.
     pub tries: TriesSnapshot,
     /// Whether its work is refused because it keeps failing.

@@ -26,7 +26,7 @@ use record::Record;
 /// Failed connects in a row after which waiting is pointless: callers are told at once.
 const BREAKER: u32 = 5;
 const BACKOFF_BASE: Duration = Duration::from_millis(100);
-const BACKOFF_MOST: Duration = Duration::from_secs(10);
+const BACKOFF_MOST: Duration = Duration::from_secs(1);
 const ROUNDING: Duration = Duration::from_micros(1);
 /// A busy server is asked again after this.
 const BUSY_PAUSE: Duration = Duration::from_secs(1);
@@ -35,7 +35,7 @@ const BUSY_PAUSE: Duration = Duration::from_secs(1);
 const JITTER: std::ops::Range<f64> = 0.8..1.2;
 /// After an outage so much of the budget, in percent, may be lent until so long after the
 /// first connect that succeeded.
-const RAMP: [(u8, Duration); 2] = [(25, Duration::from_secs(5)), (50, Duration::from_secs(10))];
+const RAMP: [(u8, Duration); 2] = [(25, Duration::from_secs(2)), (50, Duration::from_secs(4))];
 
 /// May one more connection be opened?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -186,7 +186,7 @@ impl Opener {
         self.trusted = self.trusted.saturating_mul(2).min(self.concurrent);
     }
 
-    /// Full jitter: `U(0, min(10 s, 100 ms · 2ⁿ))` ("Exponential Backoff And Jitter", AWS
+    /// Full jitter: `U(0, min(1 s, 100 ms · 2ⁿ))` ("Exponential Backoff And Jitter", AWS
     /// Architecture Blog, 2015).
     pub(crate) fn failed(&mut self, failure: &ConnectFailure, now: Instant, dice: &mut Dice) {
         self.in_flight -= 1;
@@ -225,7 +225,7 @@ impl Opener {
     }
 
     /// Of `budget`, what may be lent now: all of it, but after an outage 25 % at first, 50 %
-    /// after 5 s and 100 % after 10 s, so that those who were turned away do not come back as
+    /// after 2 s and 100 % after 4 s, so that those who were turned away do not come back as
     /// one herd.
     pub(crate) fn ramp(&self, budget: u32, now: Instant) -> u32 {
         match self.ramp_step(now) {

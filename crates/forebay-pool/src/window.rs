@@ -16,13 +16,14 @@ pub(crate) struct Window<const K: usize> {
     slots: [[u64; K]; SLOTS],
     sums: [u64; K],
     current: usize,
-    /// When the current slot began.
+    /// When the current slot began, and when it ends.
     began: Instant,
+    ends: Instant,
 }
 
 impl<const K: usize> Window<K> {
     pub(crate) fn new(now: Instant) -> Self {
-        Self { slots: [[0; K]; SLOTS], sums: [0; K], current: 0, began: now }
+        Self { slots: [[0; K]; SLOTS], sums: [0; K], current: 0, began: now, ends: now + SLOT }
     }
 
     /// Counts `amounts` at this moment.
@@ -49,16 +50,17 @@ impl<const K: usize> Window<K> {
     }
 
     fn pass(&mut self, now: Instant) {
-        let passed = now.saturating_duration_since(self.began);
-        if passed < SLOT {
+        if now < self.ends {
             return;
         }
+        let passed = now.saturating_duration_since(self.began);
         if passed >= SLOT * 11 {
             return self.clear(now);
         }
         for _ in 0..passed.as_secs() {
             self.current = (self.current + 1) % SLOTS;
             self.began += SLOT;
+            self.ends += SLOT;
             let left = std::mem::replace(&mut self.slots[self.current], [0; K]);
             for (sum, left) in self.sums.iter_mut().zip(left) {
                 *sum -= left;

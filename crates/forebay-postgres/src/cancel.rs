@@ -76,7 +76,15 @@ enum Doing {
     Running {
         key: ServerKey,
         in_flight: Arc<InFlight>,
+        asked: Asked,
     },
+}
+
+/// Whether the client asked for a cancel of what runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    No,
+    Yes,
 }
 
 /// One client's handle in the registry.
@@ -108,7 +116,7 @@ impl Cancelable {
 
     pub(crate) fn runs(&self, key: &ServerKey, in_flight: &Arc<InFlight>) {
         let (key, in_flight) = (key.clone(), Arc::clone(in_flight));
-        *self.doing.lock() = Doing::Running { key, in_flight };
+        *self.doing.lock() = Doing::Running { key, in_flight, asked: Asked::No };
         self.started.notify_waiters();
     }
 
@@ -117,16 +125,27 @@ impl Cancelable {
         self.started.notify_waiters();
     }
 
+    /// Did the client ask for what was cancelled just now to be cancelled? Told once.
+    pub(crate) fn was_cancelled(&self) -> bool {
+        match &mut *self.doing.lock() {
+            Doing::Running { asked, .. } => std::mem::replace(asked, Asked::No) == Asked::Yes,
+            Doing::Nothing | Doing::Waiting(_) | Doing::Preparing => false,
+        }
+    }
+
     /// Notes a request as under way while the statement still runs.
     fn aim(&self) -> Aim {
-        match &*self.doing.lock() {
+        match &mut *self.doing.lock() {
             Doing::Nothing => Aim::Nothing,
             Doing::Waiting(cancelled) => {
                 cancelled.notify_one();
                 Aim::Nothing
             }
             Doing::Preparing => Aim::Soon,
-            Doing::Running { key, in_flight } => Aim::At(key.clone(), in_flight.begin()),
+            Doing::Running { key, in_flight, asked } => {
+                *asked = Asked::Yes;
+                Aim::At(key.clone(), in_flight.begin())
+            }
         }
     }
 

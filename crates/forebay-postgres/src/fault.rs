@@ -2,9 +2,13 @@
 //! hint, one variant for each situation. 08 and 57P0x are for connections that are lost;
 //! "try again here" is 53300, or clients' pools would throw good connections away.
 
-use bytes::BytesMut;
-use forebay_pool::CheckoutError;
+use std::time::Duration;
 
+use bytes::BytesMut;
+use forebay_pool::policy::Policy;
+use forebay_pool::{CheckoutError, Refusal};
+
+use crate::own::Nonsense;
 use crate::server::ServerFailure;
 use crate::wire::Malformed;
 use crate::wire::backend::{self, ServerError, Severity};
@@ -50,6 +54,8 @@ pub(crate) enum Fault {
     Stopping,
     #[error("the server's settings could not be restored: {0}")]
     Replay(String),
+    #[error("{0}")]
+    Nonsense(#[from] Nonsense),
 }
 
 /// Whether a retry is safe after a lost connection.
@@ -65,7 +71,7 @@ impl Fault {
             Self::Protocol(_) | Self::Unexpected { .. } => "08P01",
             Self::UnsupportedProtocol { .. } | Self::Replication => "0A000",
             Self::NoUser | Self::TlsRequired => "28000",
-            Self::StartupOption(_) => "22023",
+            Self::StartupOption(_) | Self::Nonsense(_) => "22023",
             Self::WrongPassword(_) => "28P01",
             Self::UnknownDatabase(_) => "3D000",
             Self::TooManyClients => "53300",
@@ -92,6 +98,12 @@ impl Fault {
         if let Self::TooLong { .. } = self {
             return Some("The limit is `postgres.max_message`.".into());
         }
+        if let Self::Checkout(CheckoutError::Refused { why, .. }) = self {
+            return Some(match policy(*why) {
+                Some(policy) => format!("{}: {why}", policy.name()),
+                None => why.to_string(),
+            });
+        }
         self.server_said()?.detail.clone()
     }
 
@@ -102,7 +114,21 @@ impl Fault {
             | CheckoutError::Unreachable { retry_after, .. },
         ) = self
         {
-            return Some(format!("retry-after-ms={}", retry_after.as_millis().max(1)));
+            return Some(after(*retry_after));
+        }
+        if let Self::Checkout(CheckoutError::Refused { retry_after, .. }) = self {
+            return Some(retry_after.map_or_else(|| "retry=no".into(), after));
+        }
+        if let Self::Checkout(CheckoutError::Deadlock { held, .. }) = self {
+            return Some(format!(
+                "Roll back, and take connections in one order everywhere; or say how many a \
+                 request holds at once, and it waits before it holds any: \
+                 SET forebay.needs = {}.",
+                held + 1
+            ));
+        }
+        if let Self::Nonsense(nonsense) = self {
+            return Some(nonsense.hint.into());
         }
         self.server_said()?.hint.clone()
     }
@@ -137,6 +163,24 @@ impl Fault {
     }
 }
 
+fn after(wait: Duration) -> String {
+    format!("retry-after-ms={}", wait.as_millis().max(1))
+}
+
+/// The policy that refuses, as the settings call it.
+fn policy(why: Refusal) -> Option<Policy> {
+    match why {
+        Refusal::Shed { .. } => Some(Policy::Shedding),
+        Refusal::Demand { .. } | Refusal::Requests { .. } => Some(Policy::Admission),
+        Refusal::Late { .. } => Some(Policy::Deadline),
+        Refusal::Stale => Some(Policy::Freshness),
+        Refusal::Retries => Some(Policy::Retries),
+        Refusal::Broken => Some(Policy::Breaker),
+        // The engine may learn new reasons, which say for themselves what they are.
+        _ => None,
+    }
+}
+
 fn checkout_code(error: &CheckoutError) -> String {
     match error {
         CheckoutError::Denied { failure, .. } => {
@@ -163,7 +207,6 @@ fn server_said(failure: &forebay_pool::ConnectFailure) -> Option<&ServerError> {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::Duration;
 
     use forebay_pool::ClassName;
 
@@ -182,5 +225,39 @@ mod tests {
         let said = ServerError::read(&out[5..]);
         assert_eq!(said.code, "53300");
         assert_eq!(said.hint.as_deref(), Some("retry-after-ms=120"));
+    }
+    fn said(fault: &Fault) -> ServerError {
+        let mut out = BytesMut::new();
+        fault.write(&mut out, Severity::Error);
+        ServerError::read(&out[5..])
+    }
+
+    #[test]
+    fn a_refusal_names_its_policy_and_says_whether_to_try_again() {
+        let refused = |why, retry_after| {
+            let (destination, class) = (Arc::from("db"), ClassName::new("ai-read"));
+            said(&CheckoutError::Refused { destination, class, why, retry_after }.into())
+        };
+        let shed = refused(Refusal::Shed { utilisation: 0.92 }, Some(Duration::from_millis(250)));
+        assert_eq!(shed.code, "53300");
+        assert_eq!(shed.hint.as_deref(), Some("retry-after-ms=250"));
+        let detail = shed.detail.unwrap();
+        assert!(detail.starts_with("shedding: it is 92 % busy"), "{detail}");
+        let retries = refused(Refusal::Retries, None);
+        assert_eq!(retries.hint.as_deref(), Some("retry=no"));
+    }
+
+    #[test]
+    fn a_deadlock_names_the_feature_and_says_what_to_do() {
+        let fault = Fault::Checkout(CheckoutError::Deadlock {
+            destination: Arc::from("db"),
+            class: ClassName::new("ai-read"),
+            feature: Arc::from("/ask"),
+            held: 1,
+        });
+        let said = said(&fault);
+        assert_eq!(said.code, "53300");
+        assert!(said.text.contains("`/ask`"), "{}", said.text);
+        assert!(said.hint.unwrap().contains("SET forebay.needs = 2"));
     }
 }

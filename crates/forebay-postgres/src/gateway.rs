@@ -7,9 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use forebay_pool::event::Told;
 use forebay_pool::overlap::Overlaps;
 use forebay_pool::{
-    Budget, ClassName, ClassSettings, Kind, Pool, PoolSettings, Snapshot, Timetable, timetable,
+    Budget, ClassName, ClassSettings, Kind, Pool, PoolSettings, Roster, Snapshot, Timetable,
+    timetable,
 };
 use forebay_seam::net::{self, TcpListener, TcpStream};
 use forebay_seam::secret::{ExposeSecret, SecretString};
@@ -18,15 +20,17 @@ use forebay_seam::task::Stop;
 use forebay_seam::time::Instant;
 use forebay_seam::{random, time};
 use serde::Serialize;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, broadcast, watch};
 use tokio_rustls::TlsAcceptor;
 
 use crate::cancel::Registry;
 use crate::fault::Fault;
 use crate::greeting::{self, Greeted};
+use crate::operations::Operations;
 use crate::prepared::Statements;
 use crate::route::Backend;
 use crate::scram::Verifier;
+use crate::server::capacity::{Capacity, Surveyor};
 use crate::server::connector::{Credentials, Identity, Postgres};
 use crate::server::login::Target;
 use crate::session::Session;
@@ -75,6 +79,8 @@ pub struct PostgresSnapshot {
     pub cancels: u64,
     /// Clients that kept a server connection beyond a transaction, since start, by reason.
     pub pins: BTreeMap<&'static str, u64>,
+    /// Tags of statements (`forebay_cost`, …) that could not be read, since start.
+    pub hints_ignored: u64,
     /// Pools, one for each server.
     pub pools: Vec<Snapshot>,
 }
@@ -102,6 +108,9 @@ pub(crate) struct Inner {
     pub(crate) statements: Statements,
     pub(crate) welcomes: Welcomes,
     pub(crate) overlaps: Arc<Overlaps>,
+    /// The requests under way in this process.
+    pub(crate) roster: Arc<Roster>,
+    pub(crate) operations: Operations,
     /// Makes the salt of users who do not exist.
     pub(crate) nobody: [u8; 32],
     backends: BTreeMap<String, Arc<Backend>>,
@@ -113,6 +122,7 @@ pub(crate) struct Inner {
     refused: AtomicU64,
     cancels: AtomicU64,
     pins: Mutex<BTreeMap<PinReason, u64>>,
+    hints_ignored: AtomicU64,
     left: Notify,
 }
 
@@ -120,6 +130,11 @@ impl Inner {
     /// A client keeps its connection from now on.
     pub(crate) fn count_pin(&self, reason: PinReason) {
         *self.pins.lock().entry(reason).or_default() += 1;
+    }
+
+    /// A statement's tag could not be read.
+    pub(crate) fn count_ignored_hint(&self) {
+        self.hints_ignored.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn verifier(&self, user: &str) -> Option<Verifier> {
@@ -211,14 +226,16 @@ impl Gateway {
         Ok(())
     }
 
-    /// A gateway for `settings`; starts warming up. Inside a runtime. `default_tenant` is the
-    /// tenant of users that name none.
+    /// A gateway for `settings`; starts warming up. Inside a runtime. `overlaps` and `roster`
+    /// are shared by all gateways of the process; `default_tenant` is the tenant of users that
+    /// name none.
     ///
     /// # Errors
     /// As [`Gateway::check`]; also a secret that cannot be read.
     pub fn new(
         settings: PostgresSettings,
         overlaps: Arc<Overlaps>,
+        roster: Arc<Roster>,
         default_tenant: Option<Arc<str>>,
     ) -> Result<Self, SettingsError> {
         Self::check(&settings)?;
@@ -227,7 +244,9 @@ impl Gateway {
         let passwords = read_passwords(&settings)?;
         let mut backends = BTreeMap::new();
         for (name, server) in &settings.servers {
-            backends.insert(name.clone(), Arc::new(backend(name, server, &settings, &passwords)?));
+            let backend = backend(name, server, &settings, &passwords)?;
+            backend.pool.join(&roster);
+            backends.insert(name.clone(), Arc::new(backend));
         }
         let mut named = HashMap::new();
         for (name, database) in &settings.databases {
@@ -256,6 +275,8 @@ impl Gateway {
             statements: Statements::default(),
             welcomes: Welcomes::default(),
             overlaps,
+            roster,
+            operations: Operations::default(),
             nobody: random::bytes(),
             backends,
             routes,
@@ -266,6 +287,7 @@ impl Gateway {
             refused: AtomicU64::new(0),
             cancels: AtomicU64::new(0),
             pins: Mutex::default(),
+            hints_ignored: AtomicU64::new(0),
             left: Notify::new(),
             settings,
         });
@@ -321,6 +343,17 @@ impl Gateway {
         backend.map(|backend| backend.pool.set_budget(budget)).is_some()
     }
 
+    /// Replaces all connections to `server` ([`Pool::renew`]); `false`: there is none of that
+    /// name.
+    pub fn renew(&self, server: &str) -> bool {
+        self.inner.backends.get(server).map(|backend| backend.pool.renew()).is_some()
+    }
+
+    /// What happens in each pool, from now on ([`Pool::events`]).
+    pub fn events(&self) -> Vec<broadcast::Receiver<Told>> {
+        self.inner.backends.values().map(|backend| backend.pool.events()).collect()
+    }
+
     /// Is every pool warm, and did every server answer?
     pub fn is_ready(&self) -> bool {
         self.inner
@@ -336,6 +369,7 @@ impl Gateway {
             refused: self.inner.refused.load(Ordering::Relaxed),
             cancels: self.inner.cancels.load(Ordering::Relaxed),
             pins: self.inner.pins.lock().iter().map(|(reason, n)| (reason.name(), *n)).collect(),
+            hints_ignored: self.inner.hints_ignored.load(Ordering::Relaxed),
             pools: self.inner.backends.values().map(|backend| backend.pool.snapshot()).collect(),
         }
     }
@@ -496,12 +530,15 @@ fn backend(
     pool_settings.idle_ttl = server.idle_ttl;
     pool_settings.lifetime = server.lifetime;
     pool_settings.connect_timeout = server.connect_timeout;
+    pool_settings.probe_interval = server.probe_interval;
     pool_settings.queue_factor = server.queue_factor;
+    pool_settings.shed_from = server.shed_from;
+    pool_settings.hold_limit = server.hold_limit;
+    pool_settings.lend_max_hold = server.lend_max_hold;
     pool_settings.classes = classes(server);
     let class_settings = pool_settings.classes.clone();
     let (capacity, mut told) = watch::channel(None);
-    let connector =
-        Postgres { target, credentials, capacity, capacity_asked: AtomicBool::new(false) };
+    let connector = Postgres { target, credentials, surveyor: Surveyor::new(capacity) };
     let pool = Pool::new(connector, pool_settings);
     let ids: HashMap<_, _> = class_settings
         .iter()
@@ -517,13 +554,25 @@ fn backend(
         while told.changed().await.is_ok() {
             let capacity = *told.borrow_and_update();
             if let Some(capacity) = capacity {
-                resized.set_capacity(capacity);
+                resized.set_capacity(capacity.all);
+                look_for_room(capacity, &resized.snapshot());
             }
         }
     }));
     let answers = Arc::new(AtomicBool::new(false));
     drop(tokio::spawn(await_answer(address_of_target, Arc::clone(&answers))));
     Ok(Backend { pool, classes: ids, default_class, answers })
+}
+
+/// A budget that others leave no room for cannot be reached, and its owner should know.
+fn look_for_room(Capacity { all, others }: Capacity, pool: &Snapshot) {
+    if pool.budget.saturating_add(others) > all {
+        tracing::warn!(
+            server = %pool.destination, budget = pool.budget, capacity = all, others,
+            "the server has less room than the budget: it leaves so many connections to \
+             ordinary users, and others have some of them; lower `budget`, or the others"
+        );
+    }
 }
 
 /// Tries the server until it accepts a connection: where nothing can be warmed up, because

@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
-use forebay_pool::TraceId;
 use forebay_seam::net::TcpStream;
 
 use crate::fault::Fault;
 use crate::gateway::Inner;
+use crate::own::Own;
 use crate::params::{Settings, is_fact};
 use crate::route::Who;
 use crate::scram::{self, Challenge, ScramError, Verifier};
@@ -271,10 +271,8 @@ impl Greeting<'_> {
                 settings.insert(name.to_ascii_lowercase(), value.clone());
             }
         }
-        let class_wish = settings.remove("forebay.class");
-        let trace = settings.remove("forebay.traceparent");
-        let feature = settings.remove("forebay.feature");
-        settings.retain(|name, _| !name.starts_with("forebay.") && !is_fact(name));
+        let own = Own::take_from(&mut settings)?;
+        settings.retain(|name, _| !is_fact(name));
         // As PostgreSQL does: bytes that are no printable ASCII become question marks.
         if let Some(name) = settings.get_mut("application_name") {
             *name = name
@@ -294,15 +292,12 @@ impl Greeting<'_> {
             settings,
             rules: Arc::clone(&self.gateway.rules),
             ruled: None,
-            class_wish,
-            feature: Arc::from(""),
-            trace: trace.as_deref().and_then(TraceId::from_traceparent),
+            own_at_start: own.clone(),
+            own,
+            application: Arc::from(""),
             user,
         };
         who.set_application_name(&application_name);
-        if let Some(feature) = feature {
-            who.feature = Arc::from(feature);
-        }
         Ok(who)
     }
 }

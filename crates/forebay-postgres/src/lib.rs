@@ -9,6 +9,8 @@ mod cancel;
 mod fault;
 pub mod gateway;
 mod greeting;
+mod operations;
+mod own;
 mod params;
 mod prepared;
 mod route;

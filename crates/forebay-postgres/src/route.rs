@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use forebay_pool::{ClassId, ClassName, Kind, Pool, Request, TraceId};
+use forebay_pool::{ClassId, ClassName, Kind, Pool};
 
+use crate::own::Own;
 use crate::params::Settings;
 use crate::server::connector::{Identity, Postgres};
 use crate::settings::{PoolMode, Rule};
@@ -35,16 +36,15 @@ pub(crate) struct Who {
     pub(crate) rules: Arc<[Rule]>,
     /// What the rules say of this client.
     pub(crate) ruled: Option<ClassId>,
-    /// `forebay.class` of the session.
-    pub(crate) class_wish: Option<String>,
-    /// `forebay.feature` of the session, or its application_name.
-    pub(crate) feature: Arc<str>,
-    /// `forebay.traceparent` of the session.
-    pub(crate) trace: Option<TraceId>,
+    /// What the session says to us of its work, and what it said at its start.
+    pub(crate) own: Own,
+    pub(crate) own_at_start: Own,
+    /// Its application_name: the feature of work that names none.
+    pub(crate) application: Arc<str>,
 }
 
 impl Who {
-    /// The client calls itself `name` now: rules and the feature may follow.
+    /// The client calls itself `name` now: rules and the feature of untagged work may follow.
     pub(crate) fn set_application_name(&mut self, name: &str) {
         self.ruled = self
             .rules
@@ -52,7 +52,7 @@ impl Who {
             .find(|rule| applies(rule, &self.user, &self.database, name))
             .and_then(|rule| self.backend.classes.get(rule.class.as_str()))
             .map(|(class, _)| *class);
-        self.feature = Arc::from(name);
+        self.application = Arc::from(name);
     }
 
     /// The class of a statement tagged with `tag`. A client may lower its rank, from core to
@@ -64,7 +64,7 @@ impl Who {
             found.map_or(Kind::Core, |(_, kind)| *kind)
         };
         let wish =
-            tag.or(self.class_wish.as_deref()).and_then(|name| self.backend.classes.get(name));
+            tag.or(self.own.class.as_deref()).and_then(|name| self.backend.classes.get(name));
         match wish {
             Some((class, Kind::Ai)) => *class,
             Some((class, Kind::Core)) if kind(base) == Kind::Core => *class,
@@ -72,13 +72,13 @@ impl Who {
         }
     }
 
-    pub(crate) fn class_name(&self, tag: Option<&str>) -> ClassName {
-        self.backend.pool.class_name(self.class(tag)).clone()
+    pub(crate) fn class_name(&self, class: ClassId) -> ClassName {
+        self.backend.pool.class_name(class).clone()
     }
 
-    /// The request that the whole session belongs to, if it said so.
-    pub(crate) fn request(&self) -> Option<Request> {
-        Some(Request::new(Arc::clone(self.tenant.as_ref()?), self.trace?))
+    /// The feature of work that names none.
+    pub(crate) fn feature(&self) -> &Arc<str> {
+        self.own.feature.as_ref().unwrap_or(&self.application)
     }
 }
 

@@ -5,6 +5,7 @@
 //! home as clean only when nothing is owed, no byte is unread and no transaction is open.
 
 pub(crate) mod answers;
+pub(crate) mod capacity;
 pub(crate) mod connector;
 pub(crate) mod login;
 mod pipeline;
@@ -19,6 +20,7 @@ use bytes::{Buf, BytesMut};
 use lru::LruCache;
 
 pub(crate) use answers::Awaited;
+use capacity::Ours;
 use pipeline::Pipeline;
 
 use crate::cancel::{InFlight, ServerKey};
@@ -118,6 +120,8 @@ pub(crate) struct Server {
     pub(crate) residue: Residue,
     pub(crate) key: ServerKey,
     pub(crate) in_flight: Arc<InFlight>,
+    /// Counts it among our connections, once it has logged in.
+    ours: Option<Ours>,
 }
 
 impl Server {
@@ -142,6 +146,7 @@ impl Server {
             residue: Residue::None,
             key,
             in_flight: InFlight::new(),
+            ours: None,
         }
     }
 

@@ -13,6 +13,7 @@ mod greet;
 mod inward;
 mod link;
 mod outward;
+mod work;
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -24,7 +25,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use forebay_pool::overlap::Idling;
-use forebay_pool::{Condition, Lease, Request};
+use forebay_pool::{Condition, Lease};
 use forebay_seam::task::Stop;
 use forebay_seam::time;
 use tokio::io::AsyncWrite;
@@ -68,16 +69,6 @@ impl From<crate::wire::Malformed> for End {
     fn from(malformed: crate::wire::Malformed) -> Self {
         Self::Fault(malformed.into())
     }
-}
-
-/// What the session knows of the work at hand.
-#[derive(Default)]
-struct Work {
-    request: Option<Request>,
-    class: Option<String>,
-    feature: Option<Arc<str>>,
-    /// The last statement, where a request is known.
-    text: Vec<u8>,
 }
 
 /// What is done with the client's messages.
@@ -146,7 +137,7 @@ pub(crate) struct Session {
     pin_told: Option<PinReason>,
     /// The server has said why it ends the connection.
     server_said_goodbye: bool,
-    work: Work,
+    work: work::Work,
     idling: Option<Idling>,
 }
 
@@ -204,7 +195,7 @@ impl Session {
             pin: None,
             pin_told: None,
             server_said_goodbye: false,
-            work: Work::default(),
+            work: work::Work::default(),
             idling: None,
         }
     }
@@ -213,11 +204,12 @@ impl Session {
     pub(crate) async fn run(mut self, mut stop: Stop) {
         let end = match self.greet().await {
             Ok(()) => self.serve(&mut stop).await,
-            Err(fault) => {
+            Err(End::Fault(fault)) => {
                 tracing::info!(user = %self.who.user, database = %self.who.database, error = %fault, "login failed");
                 fault.write_at_login(&mut self.outbox);
                 return self.farewell().await;
             }
+            Err(end) => end,
         };
         let (user, database) = (&self.who.user, &self.who.database);
         match end {

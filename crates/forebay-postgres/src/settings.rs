@@ -141,6 +141,10 @@ pub struct ServerSettings {
     #[serde(default = "lifetime", with = "humantime_serde")]
     #[schemars(with = "String", extend("format" = "humantime"))]
     pub lifetime: Duration,
+    /// How often an idle connection is asked whether it still answers. Default 10s.
+    #[serde(default = "probe_interval", with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub probe_interval: Duration,
     /// How long one attempt to connect and log in may take. Default 5s.
     #[serde(default = "connect_timeout", with = "humantime_serde")]
     #[schemars(with = "String", extend("format" = "humantime"))]
@@ -149,6 +153,20 @@ pub struct ServerSettings {
     /// get; further ones are told at once. Default 2.
     #[serde(default = "queue_factor")]
     pub queue_factor: u32,
+    /// Percent of what a class can get that must be in use before it sheds expensive work, 1
+    /// to 99. Default 80.
+    #[serde(default = "shed_from")]
+    pub shed_from: u8,
+    /// A connection on lease for longer is told of, in the log, as an event and in the
+    /// metrics. Default 15s.
+    #[serde(default = "hold_limit", with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub hold_limit: Duration,
+    /// Operations known to hold a connection for longer (at the 95th percentile) do not
+    /// borrow above the guarantee of their class, where `lending` is enforced. Default 1s.
+    #[serde(default = "lend_max_hold", with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub lend_max_hold: Duration,
     /// Workload classes; `core`, with `kind = "core"`, must be among them. Default: `core`
     /// (guarantee 50 %, waits 5s), `ai-read` (10 %, 500ms) and `ai-write` (10 %, ceiling half
     /// the AI share, 2s).
@@ -177,6 +195,19 @@ fn connect_timeout() -> Duration {
 
 fn queue_factor() -> u32 {
     2
+}
+
+fn shed_from() -> u8 {
+    80
+}
+fn hold_limit() -> Duration {
+    Duration::from_secs(15)
+}
+fn lend_max_hold() -> Duration {
+    Duration::from_secs(1)
+}
+fn probe_interval() -> Duration {
+    Duration::from_secs(10)
 }
 
 /// TLS towards a server: the names and meanings of libpq's `sslmode`.

@@ -117,16 +117,16 @@ fn ten_times_the_load_is_absorbed_without_a_refusal() {
     assert_eq!(open(start - Duration::from_secs(1)), 5, "a quarter is kept warm");
     assert!(open(end) > 10, "the burst opened more");
     assert_eq!(open(end + Duration::from_secs(55)), 5, "and they were closed again");
-    assert_paced(figures, 2, 10);
+    assert_paced(figures, tables::burst::IN_A_BURST, tables::burst::A_SECOND);
     is_current("burst", &burst.table());
 }
 
 #[test]
 fn after_an_outage_there_is_no_herd() {
-    use tables::outage::{A_SECOND, AT_ONCE, AWAY, Outage};
+    use tables::outage::{A_SECOND, AWAY, IN_A_BURST, Outage};
 
     let outage = tables::outage::play();
-    assert_paced(&outage.paced, AT_ONCE, A_SECOND);
+    assert_paced(&outage.paced, IN_A_BURST, A_SECOND);
     assert!(Outage::recovery(&outage.paced).is_some_and(|seconds| seconds <= 15));
     let away = Duration::from_secs(u64::try_from(AWAY.start).unwrap());
     let asked = outage.paced.connects.iter().filter(|at| **at >= away);
@@ -139,11 +139,11 @@ fn after_an_outage_there_is_no_herd() {
 
 /// In no interval are more connects begun than the pace allows: rate · t + K.
 #[track_caller]
-fn assert_paced(figures: &Figures, at_once: u32, a_second: u32) {
+fn assert_paced(figures: &Figures, in_a_burst: u32, a_second: u32) {
     for (number, from) in figures.connects.iter().enumerate() {
         for (more, to) in figures.connects[number..].iter().enumerate() {
             let allowed =
-                f64::from(a_second) * (*to - *from).as_secs_f64() + f64::from(at_once) + 1e-6;
+                f64::from(a_second) * (*to - *from).as_secs_f64() + f64::from(in_a_burst) + 1e-6;
             let begun = f64::from(u32::try_from(more + 1).unwrap());
             assert!(begun <= allowed, "{begun} connects from {from:?} to {to:?}");
         }

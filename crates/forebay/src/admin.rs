@@ -1,12 +1,13 @@
 //! What operators and their tools look at, by HTTP: metrics, health, state.
 //!
 //! Runs on a thread and a runtime of its own, so that it answers while the gateways are
-//! busy. Every page renders one [`ProgramSnapshot`]; one call changes something, a pool's
-//! budget. Always true: at most `CONNECTIONS`
-//! connections at once, and none that says nothing keeps its place.
+//! busy. Every page renders one [`ProgramSnapshot`]; what changes something is in `by_hand`,
+//! what has no end in `streams`. Always true: at most `CONNECTIONS` connections at once, and
+//! none that says nothing, or takes nothing, keeps its place.
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, put};
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use forebay_seam::net::{self, TcpListener, TcpStream};
 use forebay_seam::task::{Spawner, Stop, Stopper};
@@ -25,17 +26,23 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use serde_json::json;
 use tokio::runtime::Runtime;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::AdminSettings;
+use crate::events::Events;
 use crate::metrics;
+use crate::pressure;
 use crate::view::ProgramSnapshot;
 
-mod budgets;
+mod by_hand;
 mod hosts;
+mod patience;
+mod streams;
 
-pub use budgets::Budgets;
+pub use by_hand::ByHand;
 use hosts::Hosts;
+use patience::Impatient;
+use streams::Streams;
 
 /// Connections at once.
 const CONNECTIONS: usize = 64;
@@ -47,6 +54,9 @@ const HEAD: usize = 16 << 10;
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 type Look = Arc<dyn Fn() -> ProgramSnapshot + Send + Sync>;
+
+/// How long clients may take for the rest of what they are told when the program ends.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// A bound admin server that does not answer yet.
 pub struct Server {
@@ -80,21 +90,29 @@ impl Server {
         self.listener.local_addr()
     }
 
-    /// Answers with what `look` shows, and changes `budgets` when it is told to.
+    /// Answers with what `look` shows, tells of `events`, and changes `pools` when it is told
+    /// to.
     ///
     /// # Errors
     /// When there is no thread to be had.
     pub fn start(
         self,
         look: impl Fn() -> ProgramSnapshot + Send + Sync + 'static,
-        budgets: Budgets,
+        events: Events,
+        pools: ByHand,
     ) -> io::Result<Running> {
         let (stopper, stop) = Stopper::new();
-        let router = router(Arc::new(look), budgets, self.hosts);
+        let look: Look = Arc::new(look);
+        let streams = Streams::new(Arc::clone(&look), events, stop.clone());
+        let router = router(look, streams.clone(), pools, self.hosts);
         let (runtime, listener) = (self.runtime, self.listener);
-        let thread = std::thread::Builder::new()
-            .name("forebay-admin".to_owned())
-            .spawn(move || runtime.block_on(serve(listener, router, stop)))?;
+        let thread =
+            std::thread::Builder::new().name("forebay-admin".to_owned()).spawn(move || {
+                runtime.block_on(async {
+                    Spawner::current().spawn(streams.watch_pressure());
+                    serve(listener, router, stop).await;
+                });
+            })?;
         Ok(Running { stopper, thread })
     }
 }
@@ -115,31 +133,44 @@ async fn serve(listener: TcpListener, router: Router, mut stop: Stop) {
     loop {
         let accepted = tokio::select! {
             accepted = accept(&listener, &places) => accepted,
-            () = stop.told() => return,
+            () = stop.told() => break,
         };
         let Some((stream, place)) = accepted else {
             time::sleep(ACCEPT_REST).await;
             continue;
         };
-        let router = router.clone();
-        spawner.spawn(async move {
-            let _place = place;
-            let served = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_TIMEOUT)
-                .max_buf_size(HEAD)
-                .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-            if let Err(error) = served.await {
-                tracing::debug!(%error, "an admin connection ended");
-            }
-        });
+        spawner.spawn(converse(stream, router.clone(), stop.clone(), place));
+    }
+    let all = u32::try_from(CONNECTIONS).unwrap_or(u32::MAX);
+    if time::timeout(LAST_WORDS, places.acquire_many(all)).await.is_err() {
+        tracing::debug!("admin clients did not take what was left for them");
+    }
+}
+
+/// Answers one client until it leaves, or, once the stop is told, until its call is answered.
+async fn converse(stream: TcpStream, router: Router, mut stop: Stop, _place: OwnedSemaphorePermit) {
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD)
+        .serve_connection(TokioIo::new(Impatient::new(stream)), TowerToHyperService::new(router));
+    let mut served = pin!(served);
+    let ended = tokio::select! {
+        ended = served.as_mut() => ended,
+        () = stop.told() => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "an admin connection ended");
     }
 }
 
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
-) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+) -> Option<(TcpStream, OwnedSemaphorePermit)> {
     let place = Arc::clone(places).acquire_owned().await.ok()?;
     match listener.accept().await {
         Ok((stream, _)) => Some((stream, place)),
@@ -150,30 +181,46 @@ async fn accept(
     }
 }
 
-fn router(look: Look, budgets: Budgets, hosts: Hosts) -> Router {
+fn router(look: Look, streams: Streams, pools: ByHand, hosts: Hosts) -> Router {
     let by_hand = Router::new()
-        .route("/api/v1/pools/{gateway}/{destination}/budget", put(budgets::set))
-        .layer(DefaultBodyLimit::max(budgets::BODY))
-        .with_state(budgets);
+        .route("/api/v1/pools/{gateway}/{destination}/budget", put(by_hand::set_budget))
+        .route("/api/v1/pools/{gateway}/{destination}/renew", post(by_hand::renew))
+        .layer(DefaultBodyLimit::max(by_hand::BODY))
+        .with_state(pools);
+    let endless = Router::new()
+        .route("/api/v1/events", get(async |State(streams): State<Streams>| streams.events()))
+        .route(
+            "/api/v1/pressure/stream",
+            get(async |State(streams): State<Streams>| streams.pressure()),
+        )
+        .with_state(streams);
     Router::new()
         .route("/", get(index))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics_page))
         .route("/api/v1/snapshot", get(snapshot))
+        .route("/api/v1/pressure", get(pressure_now))
         .fallback(unknown)
         .with_state(look)
         .merge(by_hand)
+        .merge(endless)
         .layer(middleware::from_fn_with_state(Arc::new(hosts), hosts::guard))
 }
 
-const PAGES: &str = "/metrics           for Prometheus\n\
-                     /healthz           is the program alive?\n\
-                     /readyz            may new work come? 503 and the reasons if not\n\
-                     /api/v1/snapshot   the same figures as JSON\n\
+const PAGES: &str = "/metrics                  for Prometheus\n\
+                     /healthz                  is the program alive?\n\
+                     /readyz                   may new work come? 503 and the reasons if not\n\
+                     /api/v1/snapshot          the same figures as JSON\n\
+                     /api/v1/pressure          how close each class is to shedding\n\
+                     /api/v1/pressure/stream   the same as it moves (server-sent events)\n\
+                     /api/v1/events            what happens, as it happens (the same)\n\
                      \n\
-                     PUT /api/v1/pools/GATEWAY/DESTINATION/budget   sets a budget by hand:\n\
-                     {\"budget\": 80}, or null for the configured one\n";
+                     with `content-type: application/json`\n\
+                     PUT  /api/v1/pools/GATEWAY/DESTINATION/budget   sets a budget by hand:\n\
+                     {\"budget\": 80}, or null for the configured one\n\
+                     POST /api/v1/pools/GATEWAY/DESTINATION/renew    replaces all connections:\n\
+                     {}\n";
 
 async fn index() -> String {
     format!("Forebay {}\n\n{PAGES}", crate::view::VERSION)
@@ -199,6 +246,11 @@ async fn readyz(State(look): State<Look>) -> Response {
 
 async fn snapshot(State(look): State<Look>) -> Response {
     ([(header::CACHE_CONTROL, "no-store")], Json(look())).into_response()
+}
+
+async fn pressure_now(State(look): State<Look>) -> Response {
+    let body = json!({ "classes": pressure::of(&look()) });
+    ([(header::CACHE_CONTROL, "no-store")], Json(body)).into_response()
 }
 
 async fn metrics_page(State(look): State<Look>, headers: HeaderMap) -> Response {

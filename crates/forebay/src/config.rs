@@ -75,8 +75,8 @@ impl Default for Config {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdminSettings {
-    /// Where `/metrics`, `/healthz`, `/readyz` and `/api/v1/snapshot` are. It asks nobody who
-    /// they are. Default 127.0.0.1:6490.
+    /// Where `/metrics`, `/healthz`, `/readyz` and `/api/v1/…` are; `/` lists them. It asks
+    /// nobody who they are, also not those who change a budget. Default 127.0.0.1:6490.
     pub listen: SocketAddr,
     /// Names under which it may be called, without the port, such as `forebay.internal`. IP
     /// addresses and `localhost` always may; other names are refused, since a web page could

@@ -1,86 +1,38 @@
-//! One log line for each connection that was held while a model was thinking, and at most
-//! ten a second: what comes on top is summed up, so that a storm stays readable.
-//!
-//! The counters have every overlap; this is for finding the place in the code.
+//! The log line of a connection that was held while a model was thinking.
 
 use std::time::Duration;
 
 use forebay_pool::overlap::{HoldKind, Overlap};
-use forebay_seam::time::{self, Instant};
-use tokio::sync::broadcast::Receiver;
-use tokio::sync::broadcast::error::RecvError;
 
-/// Lines in one window.
-const LINES: u32 = 10;
-const WINDOW: Duration = Duration::from_secs(1);
+use crate::log_limit::{LeftOut, Logged};
 
-/// Logs what comes out of `events`, until their sender is gone.
-pub async fn run(mut events: Receiver<Overlap>) {
-    let mut rate = Rate::default();
-    loop {
-        let event = match rate.until {
-            Some(until) => {
-                let left = until.saturating_duration_since(time::now());
-                time::timeout(left, events.recv()).await
-            }
-            None => Ok(events.recv().await),
-        };
-        match event {
-            Ok(Ok(overlap)) if rate.may_log(time::now()) => log(&overlap),
-            Ok(Ok(overlap)) => rate.suppress(overlap.duration),
-            Ok(Err(RecvError::Lagged(missed))) => rate.missed(missed),
-            Ok(Err(RecvError::Closed)) => break,
-            Err(_) => rate.close(),
-        }
-    }
-    rate.close();
-}
+/// The kind of event, in logs and streams.
+pub(crate) const KIND: &str = "overlap";
 
-/// How many lines the present window has had.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Rate {
-    /// The end of the window, while there is one.
-    until: Option<Instant>,
-    lines: u32,
-    suppressed: u64,
-    suppressed_time: Duration,
-}
-
-impl Rate {
-    fn may_log(&mut self, now: Instant) -> bool {
-        if self.until.is_some_and(|until| until <= now) {
-            self.close();
-        }
-        self.until.get_or_insert_with(|| now + WINDOW);
-        self.lines += 1;
-        self.lines <= LINES
+impl Logged for Overlap {
+    fn kind(&self) -> &'static str {
+        KIND
     }
 
-    fn suppress(&mut self, duration: Duration) {
-        self.suppressed += 1;
-        self.suppressed_time += duration;
+    fn lasted(&self) -> Duration {
+        self.duration
     }
 
-    fn missed(&mut self, count: u64) {
-        self.until.get_or_insert_with(|| time::now() + WINDOW);
-        self.suppressed += count;
+    fn log(&self) {
+        write(self);
     }
 
-    /// The window is over: says what was left out, and forgets it.
-    fn close(&mut self) {
-        if self.suppressed > 0 {
-            tracing::warn!(
-                overlaps = self.suppressed,
-                seconds = self.suppressed_time.as_secs_f64(),
-                "more transactions were open and idle during outbound calls; see \
-                 forebay_overlaps_total"
-            );
-        }
-        *self = Self::default();
+    fn log_rest(_: &'static str, left: LeftOut) {
+        tracing::warn!(
+            overlaps = left.count,
+            seconds = left.lasted.as_secs_f64(),
+            "more transactions were open and idle during outbound calls; see \
+             forebay_overlaps_total"
+        );
     }
 }
 
-fn log(overlap: &Overlap) {
+fn write(overlap: &Overlap) {
     macro_rules! line {
         ($level:ident, $message:literal) => {
             tracing::$level!(
@@ -118,9 +70,11 @@ mod tests {
     use forebay_pool::overlap::{IdleTransaction, OutboundCall, Overlaps};
     use forebay_pool::{ClassName, Request, TraceId};
     use forebay_seam::sync::Mutex;
+    use forebay_seam::time;
     use serde_json::Value;
 
     use super::*;
+    use crate::log_limit;
 
     /// Keeps what is logged.
     #[derive(Clone, Default)]
@@ -177,7 +131,7 @@ mod tests {
             drop((calling, idling));
         }
         drop(overlaps);
-        run(events).await;
+        log_limit::run(events).await;
 
         let lines = kept.lines();
         let [first, .., last] = &lines[..] else { panic!("several lines") };
@@ -195,17 +149,5 @@ mod tests {
         assert_eq!(first["seconds"], 2.0);
         assert_eq!(lines.len(), 11, "ten, and one for the rest");
         assert_eq!((&last["overlaps"], &last["seconds"]), (&Value::from(2), &Value::from(4.0)));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn ten_lines_a_second_and_the_rest_is_summed_up() {
-        let mut rate = Rate::default();
-        let logged = (0..25).filter(|_| rate.may_log(time::now())).count();
-        assert_eq!(logged, 10);
-        (0..15).for_each(|_| rate.suppress(Duration::from_secs(2)));
-        assert_eq!((rate.suppressed, rate.suppressed_time), (15, Duration::from_secs(30)));
-        time::sleep(WINDOW).await;
-        assert!(rate.may_log(time::now()), "a new window");
-        assert_eq!(rate.suppressed, 0, "what was left out was told and forgotten");
     }
 }

@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use forebay_pool::Roster;
 use forebay_pool::overlap::Overlaps;
 use forebay_seam::net::{self, TcpListener};
 use forebay_seam::task::{Spawner, Stopper};
@@ -20,8 +21,9 @@ use tracing::field::display;
 
 use crate::admin;
 use crate::config::{Config, ConfigError};
+use crate::events::Events;
+use crate::log_limit;
 use crate::logging;
-use crate::overlap_log;
 use crate::view::{VERSION, Viewer};
 
 /// The exit code of wrong usage or a wrong configuration.
@@ -120,7 +122,8 @@ pub fn run(file: &Path) -> Result<(), RunError> {
     let admin_address = admin.address()?;
     let program = runtime.block_on(async { Program::open(config) })?;
     let viewer = program.viewer.clone();
-    let admin = admin.start(move || viewer.snapshot(), program.budgets.clone())?;
+    let (events, pools) = (program.events.clone(), program.pools.clone());
+    let admin = admin.start(move || viewer.snapshot(), events, pools)?;
     runtime.block_on(program.serve(admin_address));
     admin.stop();
     runtime.shutdown_timeout(LAST_WORDS);
@@ -134,7 +137,8 @@ struct Program {
     postgres: Option<(TcpListener, forebay_postgres::Gateway)>,
     http: Option<(TcpListener, forebay_http::Gateway)>,
     viewer: Viewer,
-    budgets: admin::Budgets,
+    events: Events,
+    pools: admin::ByHand,
 }
 
 impl Program {
@@ -147,23 +151,29 @@ impl Program {
             config.http.as_ref().map(|h| bind("http.listen", h.listen)).transpose()?;
 
         let overlaps = Arc::new(Overlaps::default());
+        let roster = Arc::new(Roster::default());
         // Without tenants every call is of the tenant `default`, and so is every user's work.
         let tenants = config.http.as_ref().map_or(0, |http| http.tenants.len());
         let default_tenant = (tenants == 0).then(|| Arc::from("default"));
         let postgres = config
             .postgres
-            .map(|p| forebay_postgres::Gateway::new(p, Arc::clone(&overlaps), default_tenant))
+            .map(|settings| {
+                let (overlaps, roster) = (Arc::clone(&overlaps), Arc::clone(&roster));
+                forebay_postgres::Gateway::new(settings, overlaps, roster, default_tenant)
+            })
             .transpose()?;
         let http = config
             .http
-            .map(|h| forebay_http::Gateway::new(h, Arc::clone(&overlaps)))
+            .map(|settings| forebay_http::Gateway::new(settings, Arc::clone(&overlaps), roster))
             .transpose()?;
-        Spawner::current().spawn(overlap_log::run(overlaps.events()));
+        let events = Events::gather(postgres.as_ref(), http.as_ref(), &overlaps);
+        Spawner::current().spawn(log_limit::run(events.listen()));
         Ok(Self {
             stop_timeout: config.stop_timeout,
             signals,
             viewer: Viewer::new(postgres.clone(), http.clone(), overlaps),
-            budgets: admin::Budgets::new(postgres.clone(), http.clone()),
+            events,
+            pools: admin::ByHand::new(postgres.clone(), http.clone()),
             postgres: postgres_listener.zip(postgres),
             http: http_listener.zip(http),
         })

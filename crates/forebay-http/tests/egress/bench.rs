@@ -37,7 +37,7 @@ impl Forebay {
     /// Starts one with the settings in `text`.
     pub(crate) fn start(text: &str) -> Self {
         let overlaps = Arc::new(Overlaps::default());
-        let gateway = Gateway::new(settings(text), Arc::clone(&overlaps)).unwrap();
+        let gateway = Gateway::new(settings(text), Arc::clone(&overlaps), Arc::default()).unwrap();
         let listener = net::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let address = listener.local_addr().unwrap();
         let (stopper, stop) = Stopper::new();

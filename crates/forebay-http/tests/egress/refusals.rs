@@ -193,7 +193,9 @@ async fn a_secret_that_is_not_there_is_an_error_at_the_start() {
     let text = "[destinations.a]\nurl = \"https://a.test\"\n\
                 auth = { type = \"bearer\", secret = \"env:FOREBAY_NO_SUCH_VARIABLE\" }\n";
     assert!(Gateway::check(&settings(text)).is_ok());
-    let Err(error) = Gateway::new(settings(text), Arc::default()) else { panic!("an error") };
+    let Err(error) = Gateway::new(settings(text), Arc::default(), Arc::default()) else {
+        panic!("an error")
+    };
     assert_eq!(error.at, "http.destinations.a.auth.secret");
     assert!(error.reason.contains("FOREBAY_NO_SUCH_VARIABLE"));
 }

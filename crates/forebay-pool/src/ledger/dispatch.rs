@@ -50,7 +50,8 @@ impl Ledger {
         };
         self.seats.take(class);
         self.note_use(class, now);
-        let waited = now.saturating_duration_since(since);
+        let waited =
+            if since == now { Duration::ZERO } else { now.saturating_duration_since(since) };
         let stats = &mut self.counters.classes[class.index()];
         stats.checkouts += 1;
         stats.wait.record(waited);

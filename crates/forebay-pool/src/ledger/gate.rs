@@ -29,7 +29,7 @@ const LONG_WAIT: Duration = Duration::from_millis(50);
 /// A retry that was refused waits at least so long.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// What is learnt of so many requests is believed.
-pub(super) const BELIEVED: f64 = 20.0;
+pub(super) const BELIEVED: f64 = 10.0;
 
 /// Why one who waits is passed over.
 #[derive(Debug, Clone, Copy, PartialEq)]

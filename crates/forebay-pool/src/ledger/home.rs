@@ -37,8 +37,7 @@ impl Ledger {
         now: Instant,
         actions: &mut Actions,
     ) {
-        let lent = self.end_lease(id, now);
-        let held = now.saturating_duration_since(lent.since);
+        let (lent, held) = self.end_lease(id, now);
         self.fair.settle(lent.class, lent.charge, held);
         self.counters.classes[lent.class.index()].hold.record(held);
         self.costs.learn(lent.cost, held, now);
@@ -88,18 +87,20 @@ impl Ledger {
         }
     }
 
-    /// The request that a lease belonged to holds one less. The seat is still taken.
-    pub(super) fn end_lease(&mut self, id: ConnId, now: Instant) -> Lent {
+    /// The request that a lease belonged to holds one less. The seat is still taken. Says for
+    /// how long it was lent.
+    fn end_lease(&mut self, id: ConnId, now: Instant) -> (Lent, Duration) {
         let Slot::Leased(lent) = self.conns[id].slot else {
             unreachable!("only what was lent is given back");
         };
-        self.let_go(lent, now);
-        lent
+        let held = now.saturating_duration_since(lent.since);
+        self.let_go(lent, held, now);
+        (lent, held)
     }
 
     /// A lease ended before its owner had it: it never was.
     pub(super) fn undo_lease(&mut self, id: ConnId, now: Instant) -> ClassId {
-        let lent = self.end_lease(id, now);
+        let (lent, _) = self.end_lease(id, now);
         self.note_end(lent.class, lent.pass, Outcome::Unknown, now);
         self.fair.settle(lent.class, lent.charge, Duration::ZERO);
         self.counters.classes[lent.class.index()].checkouts -= 1;

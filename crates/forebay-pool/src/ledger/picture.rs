@@ -53,6 +53,7 @@ impl Ledger {
                     demand: self.admission.demand(id),
                     utilisation: self.shedding[id.index()].utilisation(now),
                     pressure: self.shedding[id.index()].pressure(now),
+                    retry_after: self.drain_time(id).clamp(0.02, 30.0),
                     tries: self.tries(id),
                     breaker: self.breaker(id),
                     policies: self.policies[id.index()].decided().collect(),

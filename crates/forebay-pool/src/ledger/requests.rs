@@ -28,6 +28,8 @@ use super::{Actions, Ledger};
 const PRIORITY: Duration = Duration::from_secs(60);
 /// A request that used nothing for so long is forgotten.
 const FORGOTTEN: Duration = Duration::from_secs(60);
+/// Of which nothing is learnt is over when it idles for so long.
+const UNLEARNT: Duration = Duration::from_secs(5);
 /// A request that idles for less is not over, whatever such requests take.
 const SHORT: Duration = Duration::from_secs(1);
 /// Work that comes within this is taken as one request's, before anything is learnt.
@@ -290,7 +292,7 @@ impl Ledger {
         let before = *lent;
         lent.request = now_known;
         let after = *lent;
-        self.let_go(before, now);
+        self.let_go(before, now.saturating_duration_since(before.since), now);
         self.hold_for(after, 0, now);
         self.conclude(now, actions);
     }
@@ -317,7 +319,7 @@ impl Ledger {
     }
 
     /// One of a request's leases ended, or turned out to be another's.
-    pub(super) fn let_go(&mut self, lent: Lent, now: Instant) {
+    pub(super) fn let_go(&mut self, lent: Lent, held: Duration, now: Instant) {
         let Some(request) = lent.request else {
             if self.counts_requests(lent.class) {
                 self.admission.leave(lent.class, Need::ONE);
@@ -328,7 +330,7 @@ impl Ledger {
             known.held -= 1;
             known.at_rest -= u32::from(lent.activity == Activity::AtRest);
             known.last_used = now;
-            known.figures.used += now.saturating_duration_since(lent.since);
+            known.figures.used += held;
         });
         self.note_idle(request, now);
     }
@@ -347,6 +349,11 @@ impl Ledger {
             self.requests.known[request].counted = Some((lent.class, need));
         }
         let begins = self.requests.known[request].figures.leases == 0;
+        if begins && self.requests.known[request].admitted.is_some() {
+            // It was taken to be over, and was not.
+            let pause = now.saturating_duration_since(self.requests.known[request].last_used);
+            self.features.paused(lent.cost.feature(), pause);
+        }
         let learnt = begins.then(|| self.features.expected(lent.cost.feature())).flatten();
         let needs = if begins { self.needs(declared, lent.cost) } else { declared };
         let known = self.requests.change(request, |known| {
@@ -435,6 +442,14 @@ impl Ledger {
         self.requests.leaving.peek().map(|Reverse((at, _))| *at)
     }
 
+    /// How long a request of `feature` idles before it is taken to be over: twice what such
+    /// requests stay, where that is learnt, and longer than any pause that proved this wrong.
+    fn over_after(&self, feature: FeatureId) -> Duration {
+        let learnt = self.features.expected(feature).filter(|e| e.worth >= BELIEVED);
+        let stay = learnt.map_or(UNLEARNT, |expected| expected.residence * 2);
+        stay.max(self.features.longest_pause(feature) * 3 / 2).clamp(SHORT, FORGOTTEN)
+    }
+
     /// Learns what requests took that are over, and forgets those that are long over.
     pub(super) fn close_requests(&mut self, now: Instant) {
         let over: SmallVec<[RequestId; 8]> = self
@@ -445,9 +460,7 @@ impl Ledger {
             .map(|(id, _)| id)
             .collect();
         for id in over {
-            let learnt = self.features.expected(self.requests.known[id].figures.feature);
-            let learnt = learnt.filter(|e| e.worth >= BELIEVED);
-            let patience = learnt.map_or(FORGOTTEN, |e| (e.residence * 2).clamp(SHORT, FORGOTTEN));
+            let patience = self.over_after(self.requests.known[id].figures.feature);
             let known = &mut self.requests.known[id];
             if known.last_used + patience > now {
                 continue;

@@ -3,12 +3,11 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use forebay_pool::{ConnectFailure, Connector, FailureKind};
 use forebay_seam::secret::SecretString;
-use tokio::sync::watch;
 
+use super::capacity::Surveyor;
 use super::login::{Login, Target};
 use super::{Server, ServerFailure};
 
@@ -35,15 +34,8 @@ pub(crate) struct Credentials {
 pub(crate) struct Postgres {
     pub(crate) target: Target,
     pub(crate) credentials: HashMap<Arc<str>, Credentials>,
-    /// Connections that the server leaves to ordinary users; told once it is known.
-    pub(crate) capacity: watch::Sender<Option<u32>>,
-    pub(crate) capacity_asked: AtomicBool,
+    pub(crate) surveyor: Surveyor,
 }
-
-/// `max_connections` less those kept for superusers and (since 16) for reserved roles.
-const CAPACITY: &str = "SELECT pg_catalog.sum(CASE name WHEN 'max_connections' THEN setting::int \
-     ELSE -setting::int END) FROM pg_catalog.pg_settings WHERE name IN \
-     ('max_connections', 'superuser_reserved_connections', 'reserved_connections')";
 
 impl Postgres {
     async fn open(&self, identity: &Identity) -> Result<Server, ServerFailure> {
@@ -54,12 +46,7 @@ impl Postgres {
             password: credentials.and_then(|c| c.password.as_ref()),
         };
         let mut server = self.target.connect(&login).await?;
-        if !self.capacity_asked.swap(true, Ordering::Relaxed) {
-            let answer = server.ask(CAPACITY).await?;
-            if let Some(capacity) = answer.and_then(|text| text.parse().ok()) {
-                self.capacity.send_replace(Some(capacity));
-            }
-        }
+        self.surveyor.survey(&mut server).await?;
         Ok(server)
     }
 }

@@ -12,6 +12,7 @@ use bytes::{Bytes, BytesMut};
 use super::outward::MOST_STATEMENTS;
 use super::{End, Session};
 use crate::fault::Fault;
+use crate::own;
 use crate::prepared::{self, PREFIX, Statement};
 use crate::server::answers::{Awaited, NameChange, Origin};
 use crate::server::{Gate, Residue, Server};
@@ -28,7 +29,7 @@ impl Session {
             Some((text, tags)) => (text, Some(tags)),
             None => (parse.text.into(), None),
         };
-        self.note_work(tags, &text);
+        let said = self.note_parse(tags.as_ref());
         let Some(lease) = &mut self.link else { return Ok(()) };
         let server = &mut **lease.connection();
         server.unsynced = true;
@@ -38,7 +39,9 @@ impl Session {
             let statement = self
                 .deallocate(&text, parse.types)
                 .or_else(|| self.unnamed.clone().filter(again))
-                .unwrap_or_else(|| self.gateway.statements.own(&text, parse.types));
+                .unwrap_or_else(|| {
+                    self.sensible(self.gateway.statements.own(&text, parse.types), parse.types)
+                });
             let Some(lease) = &mut self.link else { return Ok(()) };
             let server = &mut **lease.connection();
             statement.parse(b"").write(&mut server.outbox);
@@ -51,6 +54,7 @@ impl Session {
                 prepared: None,
                 change,
             });
+            self.keep_tags(&Bytes::new(), said);
             return Ok(());
         }
         let name = Bytes::copy_from_slice(parse.name);
@@ -72,8 +76,12 @@ impl Session {
         let path = self.wanted.get("search_path").map(String::as_str);
         let statement = match self.deallocate(&text, parse.types) {
             Some(statement) => statement,
-            None => self.gateway.statements.shared(&text, parse.types, path),
+            None => {
+                let shared = self.gateway.statements.shared(&text, parse.types, path);
+                self.sensible(shared, parse.types)
+            }
         };
+        self.keep_tags(&name, said);
         let Some(lease) = &mut self.link else { return Ok(()) };
         let server = &mut **lease.connection();
         self.statements.insert(name.clone(), Arc::clone(&statement));
@@ -109,6 +117,17 @@ impl Session {
         Some(self.gateway.statements.with_effect(&text, types, effect))
     }
 
+    /// A SET of ours with a value that cannot be read becomes one that fails.
+    fn sensible(&self, statement: Arc<Statement>, types: &[u8]) -> Arc<Statement> {
+        match own::nonsense(std::slice::from_ref(&statement.effect)) {
+            Some(nonsense) => {
+                let fails = nonsense.statement();
+                self.gateway.statements.with_effect(fails.as_bytes(), types, Effect::Dirty)
+            }
+            None => statement,
+        }
+    }
+
     pub(super) fn bind(&mut self, header: Header, taken: &BytesMut) -> Result<(), End> {
         let body = taken.get(HEADER..).unwrap_or_default();
         let bind = Bind::read(body)?;
@@ -116,11 +135,11 @@ impl Session {
         let server = &mut **lease.connection();
         server.unsynced = true;
         let statement = if bind.statement.is_empty() {
-            self.unnamed.as_ref()
+            self.unnamed.clone()
         } else {
-            self.statements.get(bind.statement)
+            self.statements.get(bind.statement).cloned()
         };
-        let effect = statement.map_or(Effect::Clean, |statement| statement.effect.clone());
+        let effect = statement.as_ref().map_or(Effect::Clean, |s| s.effect.clone());
         foresee(server, &mut self.pin, &effect);
         if let Effect::Deallocate { name: Some(name) } = &effect
             && let Some(goes) = self.statements.get(name.as_bytes())
@@ -130,14 +149,14 @@ impl Session {
         close_gate(server, std::slice::from_ref(&effect));
         self.portals.insert(Bytes::copy_from_slice(bind.portal), effect);
         let missing = header.whole() - taken.len();
-        let bound = statement.map(|statement| statement.id);
-        let name = match statement.map(Arc::clone) {
+        let bound = statement.as_ref().map(|statement| statement.id);
+        let name = match &statement {
             Some(statement) if bind.statement.is_empty() => {
-                prepare_unnamed(server, &statement);
+                prepare_unnamed(server, statement);
                 Bytes::new()
             }
             Some(statement) => {
-                prepare(server, &statement);
+                prepare(server, statement);
                 statement.name.clone()
             }
             None => {
@@ -153,6 +172,7 @@ impl Session {
             write_renamed(&mut server.outbox, header, &bind, &name, rest)?;
         }
         server.streaming = missing;
+        self.note_bind(bind.statement, statement);
         Ok(())
     }
 
@@ -219,7 +239,7 @@ impl Session {
 pub(super) fn foresee(server: &mut Server, pin: &mut Option<PinReason>, effect: &Effect) {
     match effect {
         // What is not followed may stay behind.
-        Effect::Set { name, .. } if name.starts_with("forebay.") => {
+        Effect::Set { name, .. } if own::is_ours(name) => {
             server.residue.at_least(Residue::Possible);
         }
         Effect::Clean

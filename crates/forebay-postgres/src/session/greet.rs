@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use forebay_pool::{Ask, Condition};
 
-use super::Session;
+use super::{End, Session};
 use crate::fault::Fault;
 use crate::params::Reported;
 use crate::server::ServerFailure;
@@ -17,7 +17,7 @@ use crate::wire::backend;
 
 impl Session {
     /// ParameterStatus, BackendKeyData, ReadyForQuery.
-    pub(super) async fn greet(&mut self) -> Result<(), Fault> {
+    pub(super) async fn greet(&mut self) -> Result<(), End> {
         let known = self.gateway.welcomes.get(&self.who.identity, &self.who.settings);
         let reported = match known {
             Some((reported, settings)) => {
@@ -41,17 +41,19 @@ impl Session {
         Ok(())
     }
 
-    /// Asks a server what a session with these settings looks like.
-    async fn meet_server(&mut self) -> Result<Arc<Reported>, Fault> {
+    /// Asks a server what a session with these settings looks like. A client that leaves while
+    /// it waits in line gives up its place.
+    async fn meet_server(&mut self) -> Result<Arc<Reported>, End> {
         let class = self.who.class(None);
         let ask = Ask::new(self.who.identity.clone(), class);
-        let mut lease = self.who.backend.pool.checkout(ask).await?;
+        let mut lease = self.wait_for(ask).await??;
+        self.registration.client.rests();
         let server = &mut **lease.connection();
         if let Some(replay) = server.settings.replay_of(&self.wanted) {
             match server.run(&replay.sql).await {
                 Ok(()) => {}
-                Err(ServerFailure::Refused(said)) => return Err(Fault::Refused(said)),
-                Err(failure) => return Err(Fault::Replay(failure.to_string())),
+                Err(ServerFailure::Refused(said)) => return Err(Fault::Refused(said).into()),
+                Err(failure) => return Err(Fault::Replay(failure.to_string()).into()),
             }
             for (name, value) in &mut self.wanted {
                 match server.settings.now.get(name) {

@@ -8,19 +8,19 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 use forebay_pool::Condition;
-use forebay_pool::overlap::{HoldKind, IdleTransaction};
-use forebay_seam::time;
+use forebay_pool::overlap::HoldKind;
 use smallvec::SmallVec;
 
 use super::{Change, End, Session};
+use crate::cancel::Cancelable;
 use crate::fault::Fault;
+use crate::own;
 use crate::params::is_fact;
 use crate::prepared::{PREFIX, StatementId};
 use crate::server::answers::{Awaited, NameChange, Origin, Purpose};
 use crate::server::{CopyIn, Residue, Server, Skips};
 use crate::settings::PoolMode;
 use crate::sql::effect::Effect;
-use crate::sql::shape;
 use crate::wire::backend::{self, ServerError, Severity};
 use crate::wire::frontend;
 use crate::wire::{Fields, HEADER, Header, Malformed, TxStatus};
@@ -249,18 +249,26 @@ impl Session {
             changes.iter().rposition(is_it)
         };
         match effect {
-            Some(Effect::Set { name, value }) if name.starts_with("forebay.") => {
-                self.note_own_setting(&name, &value);
+            Some(Effect::Set { name, value }) if own::is_ours(&name) => {
+                // Among other statements of a query, nonsense is too late to be refused.
+                if self.who.own.set(&name, &value).is_err() {
+                    self.gateway.count_ignored_hint();
+                }
+            }
+            Some(Effect::Reset { name }) if own::is_ours(&name) => {
+                self.who.own.reset(&name, &self.who.own_at_start);
             }
             Some(Effect::Set { name, value }) => self.uncommitted.push(Change::Set { name, value }),
             Some(Effect::Reset { name }) => self.uncommitted.push(Change::Reset { name }),
             Some(Effect::ResetAll) => {
+                self.who.own.clone_from(&self.who.own_at_start);
                 self.uncommitted.push(Change::ResetAll);
                 if tag.starts_with(b"DISCARD") {
                     self.discarded();
                 }
             }
             Some(Effect::DiscardAll) => {
+                self.who.own.clone_from(&self.who.own_at_start);
                 self.uncommitted.push(Change::ResetAll);
                 self.discarded();
                 self.forget_statements();
@@ -357,6 +365,9 @@ impl Session {
         let said = ServerError::read(&body);
         if said.severity == Severity::Fatal {
             self.server_said_goodbye = true;
+        }
+        if said.is_of_load_or_time() && !is_wished(&said, &self.registration.client) {
+            lease.failed();
         }
         if said.stale_plan {
             self.forget_stale_plan();
@@ -476,7 +487,7 @@ impl Session {
             return;
         }
         if server.status == TxStatus::Idle {
-            self.work = super::Work::default();
+            self.work_is_over();
             if self.who.mode == PoolMode::Transaction && self.pin.is_none() {
                 self.part_with_server();
             } else {
@@ -494,32 +505,7 @@ impl Session {
                 self.pin_told = self.pin;
             }
         } else {
-            let since = lease.since();
-            self.note_idle(HoldKind::Held, since);
-        }
-    }
-
-    /// The transaction is open and the client is owed nothing: it may be waiting for a model.
-    fn note_idle(&mut self, kind: HoldKind, since: time::Instant) {
-        let Some(request) = self.work.request.clone().or_else(|| self.who.request()) else {
-            return;
-        };
-        let what = IdleTransaction {
-            kind,
-            class: self.who.class_name(self.work.class.as_deref()),
-            feature: self.work.feature.clone().unwrap_or_else(|| Arc::clone(&self.who.feature)),
-            statement: shape::of(&self.work.text).into(),
-            database: Arc::clone(&self.who.database),
-            user: Arc::clone(&self.who.user),
-            since,
-        };
-        self.idling = Some(self.gateway.overlaps.transaction_idles(&request, what));
-    }
-
-    /// As [`Session::note_idle`], for a transaction whose BEGIN was not sent.
-    pub(super) fn note_deferred(&mut self) {
-        if self.begin.is_some() {
-            self.note_idle(HoldKind::Deferred, time::now());
+            self.rests(HoldKind::Held);
         }
     }
 
@@ -541,6 +527,11 @@ impl Session {
 /// Do names in statements perhaps mean something else, once a command with this tag ran?
 fn changes_meanings(tag: &[u8]) -> bool {
     [&b"ALTER "[..], b"DROP ", b"CREATE VIEW"].iter().any(|command| tag.starts_with(command))
+}
+
+/// Was a statement cancelled because its client asked for it?
+fn is_wished(said: &ServerError, client: &Cancelable) -> bool {
+    said.code == "57014" && client.was_cancelled()
 }
 
 fn out_of_turn(tag: u8) -> End {

@@ -1,5 +1,4 @@
-//! Linking a server connection: class and request are decided, the place in line is taken,
-//! and the connection gets the client's settings and its waiting BEGIN in the same write as
+//! Linking a server connection: the place in line is taken, and the connection gets the client's settings and its waiting BEGIN in the same write as
 //! its statement.
 
 use std::future::poll_fn;
@@ -12,20 +11,15 @@ use crate::fault::Fault;
 use crate::params::Stakes;
 use crate::server::Gate;
 use crate::server::answers::{Awaited, Purpose};
-use crate::server::connector::Postgres;
-use crate::sql::tags;
-use crate::wire::frontend::{self, Parse};
-use crate::wire::{HEADER, Header, TxStatus};
+use crate::server::connector::{Identity, Postgres};
+use crate::wire::TxStatus;
+use crate::wire::frontend;
 
 impl Session {
     /// Links a server for the message at hand. A client that cannot have one is told, and
     /// goes on; the error is for a session that ends.
     pub(super) async fn link(&mut self) -> Result<(), End> {
-        self.read_tags();
-        let class = self.who.class(self.work.class.as_deref());
-        let request = self.work.request.clone().or_else(|| self.who.request());
-        let identity = self.who.identity.clone();
-        let ask = Ask { request, ..Ask::new(identity, class) };
+        let ask = self.ask();
         let checkout = match self.wait_for(ask).await? {
             Ok(lease) => lease,
             Err(fault) => {
@@ -84,26 +78,10 @@ impl Session {
         true
     }
 
-    /// Class, feature and request of the statement at hand.
-    fn read_tags(&mut self) {
-        let Ok(Some(header)) = Header::read(&self.inbox) else { return };
-        let body = self.inbox.get(HEADER..header.whole().min(self.inbox.len())).unwrap_or_default();
-        let text = match header.tag {
-            b'Q' => body.strip_suffix(&[0]).unwrap_or(body),
-            b'P' => match Parse::read(body) {
-                Ok(parse) => parse.text,
-                Err(_) => return,
-            },
-            _ => return,
-        };
-        let tags = tags::of(text);
-        self.note_work(tags, b"");
-    }
-
     /// Waits in line. Meanwhile the client may leave, cancel, or send more.
-    async fn wait_for(
+    pub(super) async fn wait_for(
         &mut self,
-        ask: Ask<crate::server::connector::Identity>,
+        ask: Ask<Identity>,
     ) -> Result<Result<Lease<Postgres>, Fault>, End> {
         let pool = self.who.backend.pool.clone();
         let cancelled = self.registration.client.waits();

@@ -5,19 +5,18 @@
 //! names of ours; everything else goes on as it came.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
-use forebay_pool::{Request, TraceId};
+use forebay_pool::overlap::HoldKind;
 
 use super::extended::{close_gate, foresee, forget, prepare};
 use super::{End, Intake, Next, Session};
 use crate::fault::Fault;
+use crate::own::{self, Nonsense};
 use crate::prepared;
 use crate::server::answers::Awaited;
 use crate::server::{CopyIn, Gate, Residue, Skips};
 use crate::sql::effect::{self, Effect};
-use crate::sql::tags::{self, Tags};
 use crate::wire::backend::{self, Severity};
 use crate::wire::frontend::{self, Bind, Named, Parse};
 use crate::wire::{HEADER, Header, TxStatus};
@@ -50,7 +49,7 @@ impl Session {
             if self.must_wait(header) {
                 return Ok(Next::Exchange);
             }
-            self.idling = None;
+            self.goes_on();
             let next = match (self.intake, &self.link) {
                 (Intake::SkipToSync, _) => self.skip(header),
                 (Intake::Normal, None) => self.unlinked(header)?,
@@ -291,45 +290,46 @@ impl Session {
                 Some(tag) => {
                     self.begin = None;
                     self.status = TxStatus::Idle;
-                    tag
+                    Ok(Some(tag))
                 }
-                None => return Local::NeedsServer,
+                None => self.answer_about_us(&effect::of(text)),
             },
-            (TxStatus::Failed, _) => match effect::plain_end(text) {
-                Some(_) => {
-                    self.status = TxStatus::Idle;
-                    "ROLLBACK"
-                }
-                None => return Local::NeedsServer,
-            },
+            (TxStatus::Failed, _) => Ok(effect::plain_end(text).map(|_| {
+                self.status = TxStatus::Idle;
+                "ROLLBACK"
+            })),
             (TxStatus::Idle, None) => match effect::plain_begin(text) {
                 Some(tag) => {
                     self.begin = Some(text.clone());
                     self.status = TxStatus::Open;
-                    tag
+                    Ok(Some(tag))
                 }
-                None => match self.answer_about_session(text) {
-                    Some(tag) => tag,
-                    None => return Local::NeedsServer,
-                },
+                None => self.answer_about_session(text),
             },
-            (TxStatus::Idle, Some(_)) | (TxStatus::Open, None) => return Local::NeedsServer,
+            (TxStatus::Idle, Some(_)) | (TxStatus::Open, None) => Ok(None),
         };
+        match tag {
+            Ok(Some(tag)) => backend::command_complete(&mut self.outbox, tag),
+            Ok(None) => return Local::NeedsServer,
+            Err(nonsense) => {
+                if self.begin.take().is_some() {
+                    self.status = TxStatus::Failed;
+                }
+                Fault::from(nonsense).write(&mut self.outbox, Severity::Error);
+            }
+        }
         self.unnamed = None;
-        backend::command_complete(&mut self.outbox, tag);
         backend::ready_for_query(&mut self.outbox, self.status);
-        self.note_deferred();
+        // It may wait for a model before it needs a server.
+        if self.begin.is_some() {
+            self.rests(HoldKind::Deferred);
+        }
         Local::Answered
     }
 
-    fn answer_about_session(&mut self, text: &[u8]) -> Option<&'static str> {
+    fn answer_about_session(&mut self, text: &[u8]) -> Result<Option<&'static str>, Nonsense> {
         let effects = effect::of(text);
-        match effects.as_slice() {
-            [Effect::Set { name, value }] if name.starts_with("forebay.") => {
-                let (name, value) = (name.clone(), value.clone());
-                self.note_own_setting(&name, &value);
-                Some("SET")
-            }
+        Ok(match effects.as_slice() {
             [Effect::Deallocate { name: Some(name) }] => {
                 let name = Bytes::copy_from_slice(name.as_bytes());
                 self.statements.remove(&name).map(|_| "DEALLOCATE")
@@ -338,17 +338,22 @@ impl Session {
                 self.statements.clear();
                 Some("DEALLOCATE ALL")
             }
-            _ => None,
-        }
+            effects => self.answer_about_us(effects)?,
+        })
     }
 
-    /// `forebay.class`, `forebay.feature`, `forebay.traceparent`: settings for us.
-    pub(super) fn note_own_setting(&mut self, name: &str, value: &str) {
-        match name {
-            "forebay.class" => self.who.class_wish = Some(value.to_owned()),
-            "forebay.feature" => self.who.feature = Arc::from(value),
-            "forebay.traceparent" => self.who.trace = TraceId::from_traceparent(value),
-            _ => {}
+    /// `SET forebay.class` and its kin are for us.
+    fn answer_about_us(&mut self, effects: &[Effect]) -> Result<Option<&'static str>, Nonsense> {
+        match effects {
+            [Effect::Set { name, value }] if own::is_ours(name) => {
+                self.who.own.set(name, value)?;
+                Ok(Some("SET"))
+            }
+            [Effect::Reset { name }] if own::is_ours(name) => {
+                self.who.own.reset(name, &self.who.own_at_start);
+                Ok(Some("RESET"))
+            }
+            _ => Ok(None),
         }
     }
 
@@ -389,6 +394,7 @@ impl Session {
                     }
                     _ => None,
                 };
+                let nonsense = own::nonsense(&effects);
                 match ours {
                     Some(statement) if server.transaction_is_known_to_work() => {
                         prepare(server, statement);
@@ -397,7 +403,12 @@ impl Session {
                             frontend::cstr(out, &text)
                         });
                     }
-                    _ => server.outbox.extend_from_slice(&taken),
+                    _ => match nonsense {
+                        Some(nonsense) => {
+                            frontend::write_query(&mut server.outbox, &nonsense.statement());
+                        }
+                        None => server.outbox.extend_from_slice(&taken),
+                    },
                 }
                 server.unnamed = None;
                 self.unnamed = None;
@@ -408,9 +419,7 @@ impl Session {
                 server.pipeline.ends_batch();
                 server.streaming = missing;
                 server.unsynced = false;
-                let tags = tags::of(text);
-                let text = Bytes::copy_from_slice(text.get(..text.len().min(2048)).unwrap_or(text));
-                self.note_work(tags, &text);
+                self.note_query(text);
             }
             b'P' => self.parse(body)?,
             b'B' => self.bind(header, &taken)?,
@@ -467,30 +476,6 @@ impl Session {
         }
         self.answer_in_turn();
         Ok(Step::Taken)
-    }
-
-    /// Takes note of which request, class and feature the work at hand belongs to.
-    pub(super) fn note_work(&mut self, tags: Option<Tags>, text: &[u8]) {
-        if let Some(tags) = tags {
-            let trace = tags.traceparent.as_deref().and_then(TraceId::from_traceparent);
-            if let (Some(trace), Some(tenant)) = (trace, &self.who.tenant) {
-                let request = Request::new(Arc::clone(tenant), trace);
-                if let Some(lease) = &mut self.link {
-                    lease.attach(request.clone());
-                }
-                self.work.request = Some(request);
-            }
-            if let Some(class) = tags.class {
-                self.work.class = Some(class);
-            }
-            if let Some(feature) = tags.feature {
-                self.work.feature = Some(feature.into());
-            }
-        }
-        if self.work.request.is_some() && !text.is_empty() && effect::plain_end(text).is_none() {
-            self.work.text.clear();
-            self.work.text.extend_from_slice(text.get(..text.len().min(2048)).unwrap_or(text));
-        }
     }
 }
 

@@ -109,8 +109,17 @@ pub(crate) fn plain_begin(text: &[u8]) -> Option<&'static str> {
 /// first word, for all those that do not.
 pub(crate) fn may_need_no_server(text: &[u8]) -> bool {
     let Some(Token::Word(first)) = Tokens::new(text).next() else { return false };
-    const LOCAL: [&[u8]; 8] =
-        [b"begin", b"start", b"commit", b"end", b"rollback", b"abort", b"set", b"deallocate"];
+    const LOCAL: [&[u8]; 9] = [
+        b"begin",
+        b"start",
+        b"commit",
+        b"end",
+        b"rollback",
+        b"abort",
+        b"set",
+        b"reset",
+        b"deallocate",
+    ];
     LOCAL.iter().any(|word| first.eq_ignore_ascii_case(word))
 }
 

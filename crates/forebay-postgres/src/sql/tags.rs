@@ -9,18 +9,27 @@ use super::token::block_comment;
 /// Tags read at the most; what comes after is ignored.
 const MOST: usize = 32;
 
-/// What a statement's comment says about the work it belongs to.
+/// What a statement's comment says about the work it belongs to, as it is written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Tags {
-    pub(crate) traceparent: Option<String>,
-    pub(crate) class: Option<String>,
-    pub(crate) feature: Option<String>,
+pub(crate) struct Tags<'a> {
+    pub(crate) traceparent: Option<Cow<'a, str>>,
+    /// `forebay_class`
+    pub(crate) class: Option<Cow<'a, str>>,
+    /// `forebay_feature`, else the first of `route` and `action`.
+    pub(crate) feature: Option<Cow<'a, str>>,
+    /// `forebay_cost`
+    pub(crate) cost: Option<Cow<'a, str>>,
+    /// `forebay_attempt`
+    pub(crate) attempt: Option<Cow<'a, str>>,
+    /// `forebay_needs`
+    pub(crate) needs: Option<Cow<'a, str>>,
 }
 
 /// Splits the trailing comment off `text`: the statement (with its semicolon, if one stood
 /// behind or before the comment) and the comment's inside. Only a comment that holds tags
 /// is split off; optimizer hints and remarks stay.
-pub(crate) fn split(text: &[u8]) -> Option<(Cow<'_, [u8]>, Tags)> {
+pub(crate) fn split(text: &[u8]) -> Option<(Cow<'_, [u8]>, Tags<'_>)> {
+    // Most statements have no comment: the last bytes tell.
     let trimmed = trim_end(text);
     let (body, semicolon) = match trimmed.strip_suffix(b";") {
         Some(body) => (trim_end(body), true),
@@ -40,12 +49,6 @@ pub(crate) fn split(text: &[u8]) -> Option<(Cow<'_, [u8]>, Tags)> {
     let mut whole = statement.to_vec();
     whole.push(b';');
     Some((Cow::Owned(whole), tags))
-}
-
-/// The tags of `text`, if its last comment holds some.
-pub(crate) fn of(text: &[u8]) -> Option<Tags> {
-    // Most statements have no comment: the last bytes tell.
-    split(text).map(|(_, tags)| tags)
 }
 
 fn trim_end(text: &[u8]) -> &[u8] {
@@ -78,7 +81,7 @@ fn last_comment(text: &[u8]) -> Option<usize> {
     last
 }
 
-fn read(inside: &str) -> Option<Tags> {
+fn read(inside: &str) -> Option<Tags<'_>> {
     let mut tags = Tags::default();
     let mut found = 0;
     for pair in inside.split(',').take(MOST) {
@@ -95,6 +98,9 @@ fn read(inside: &str) -> Option<Tags> {
             "forebay_class" => tags.class = Some(value),
             "forebay_feature" => tags.feature = Some(value),
             "route" | "action" if tags.feature.is_none() => tags.feature = Some(value),
+            "forebay_cost" => tags.cost = Some(value),
+            "forebay_attempt" => tags.attempt = Some(value),
+            "forebay_needs" => tags.needs = Some(value),
             _ => {}
         }
     }
@@ -102,7 +108,10 @@ fn read(inside: &str) -> Option<Tags> {
 }
 
 /// Percent-decoding that takes `%%3A` as `%3A`, and what is no code as it is.
-fn decode(value: &str) -> String {
+fn decode(value: &str) -> Cow<'_, str> {
+    if !value.bytes().any(|byte| matches!(byte, b'%' | b'\\')) {
+        return Cow::Borrowed(value);
+    }
     let value = value.replace("%%", "%").replace("\\'", "'");
     let bytes = value.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
@@ -120,7 +129,7 @@ fn decode(value: &str) -> String {
             }
         }
     }
-    String::from_utf8_lossy(&out).into_owned()
+    Cow::Owned(String::from_utf8_lossy(&out).into_owned())
 }
 
 #[cfg(test)]
@@ -131,7 +140,7 @@ mod tests {
 
     const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-03";
 
-    fn split_text(text: &str) -> Option<(String, Tags)> {
+    fn split_text(text: &str) -> Option<(String, Tags<'_>)> {
         split(text.as_bytes()).map(|(s, tags)| (String::from_utf8(s.into_owned()).unwrap(), tags))
     }
 

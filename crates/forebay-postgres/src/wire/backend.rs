@@ -106,6 +106,18 @@ pub(crate) struct ServerError {
 }
 
 impl ServerError {
+    /// Does it say that the work failed because there was too much of something, or too little
+    /// time? Errors of the statement itself say nothing of its class.
+    pub(crate) fn is_of_load_or_time(&self) -> bool {
+        // Resources (53), the system around the server (58), a time limit or a cancel, the
+        // end of the server, a deadlock, which is found after a wait.
+        matches!(self.code.get(..2), Some("53" | "58"))
+            || matches!(
+                self.code.as_str(),
+                "57014" | "57P01" | "57P02" | "57P03" | "25P04" | "40P01"
+            )
+    }
+
     /// Reads the fields we pass on; bounded, because servers are not trusted either.
     pub(crate) fn read(body: &[u8]) -> Self {
         let mut error = Self {

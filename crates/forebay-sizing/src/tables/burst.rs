@@ -15,6 +15,11 @@ use crate::simulate::{
 use super::{Table, in_millis, millis, plain_class, plain_pool, seconds};
 
 const CONNECTIONS: u32 = 20;
+/// Connects that may be begun without a pause, and those a second after them: half the budget,
+/// the defaults.
+pub const IN_A_BURST: u32 = 10;
+/// See [`IN_A_BURST`].
+pub const A_SECOND: u32 = 10;
 /// The burst.
 pub const BURST: Range<Duration> = Duration::from_secs(60)..Duration::from_secs(62);
 /// How fine it is shown.

@@ -15,9 +15,10 @@ use crate::simulate::{
 use super::{Table, millis, plain_class, plain_pool, seconds};
 
 const CONNECTIONS: u32 = 40;
-/// Connects in flight at the most: an eighth of the budget, the default.
-pub const AT_ONCE: u32 = 5;
-/// Connects a second at the most: half the budget, the default.
+/// Connects that may be begun without a pause, and those a second after them: half the budget,
+/// the defaults.
+pub const IN_A_BURST: u32 = 20;
+/// See [`IN_A_BURST`].
 pub const A_SECOND: u32 = 20;
 /// The seconds in which the server is away.
 pub const AWAY: Range<usize> = 60..90;
@@ -65,8 +66,8 @@ fn pool() -> PoolSettings {
     };
     let agents = ClassSettings { checkout_timeout: seconds(2), ..plain_class() };
     PoolSettings {
-        opens_per_second: Some(A_SECOND),
-        concurrent_opens: Some(AT_ONCE),
+        opens_per_second: None,
+        concurrent_opens: None,
         ..plain_pool(CONNECTIONS, vec![("core", core), ("ai", agents)])
     }
 }

@@ -111,6 +111,15 @@ impl Findings {
         }
     }
 
+    /// What both gateways set of the policies of a pool.
+    fn thresholds(&mut self, at: &str, shed_from: u8, hold_limit: Duration, lend: Duration) {
+        if !(1..=99).contains(&shed_from) {
+            self.add(format!("{at}.shed_from"), "expected a percentage from 1 to 99");
+        }
+        self.some_time(format!("{at}.hold_limit"), hold_limit);
+        self.some_time(format!("{at}.lend_max_hold"), lend);
+    }
+
     /// A certificate file that must be there; its content is the room's to judge.
     fn file(&mut self, at: String, path: &Path) {
         if let Err(error) = File::open(path) {
@@ -160,6 +169,12 @@ impl Findings {
         budget: Option<u32>,
         ai_share: u8,
     ) {
+        for (name, class) in classes {
+            let at = |key: &str| format!("{at}.classes.{name}.{key}");
+            self.at_least_one(at("weight"), Some(class.weight));
+            self.at_least_one(at("max_requests"), class.max_requests);
+            self.at_least_one(at("max_parallel"), Some(class.max_parallel));
+        }
         let known: Vec<_> = match budget {
             Some(_) => classes.to_vec(),
             None => classes.iter().map(|(name, c)| (name.clone(), in_percent(c))).collect(),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use forebay_http::HttpSettings;
 use forebay_http::settings::{CredentialSettings, DestinationSettings, LimitSettings};
 use forebay_pool::class::{self, ClassSettings};
+use forebay_pool::policy::Policy;
 use forebay_pool::{ClassName, Kind, Mode};
 use forebay_postgres::PostgresSettings;
 use forebay_postgres::settings::{ClientAuth, PoolMode, ServerSettings};
@@ -160,12 +161,25 @@ fn line(
         Kind::Core => "core",
         Kind::Ai => "ai",
     };
+    let requests = class.max_requests.map(|most| format!(", {most} requests at most"));
     writeln!(
         f,
-        "    class {:<12} {kind:<4} guarantee {guarantee}, ceiling {ceiling}, waits at most {}",
+        "    class {:<12} {kind:<4} guarantee {guarantee}, ceiling {ceiling}, waits at most {}{}; {}",
         name.as_str(),
-        time(class.checkout_timeout)
+        time(class.checkout_timeout),
+        requests.unwrap_or_default(),
+        modes(class)
     )
+}
+
+/// What its policies may do: the mode of the class, and those that have one of their own.
+fn modes(class: &ClassSettings) -> String {
+    let own: Vec<_> = Policy::ALL
+        .iter()
+        .filter_map(|policy| Some(format!("{} {}", policy.name(), policy.own(class)?.name())))
+        .collect();
+    let mode = class.mode.name();
+    if own.is_empty() { mode.to_owned() } else { format!("{mode} ({})", own.join(", ")) }
 }
 
 /// A duration as it would be written.

@@ -235,10 +235,81 @@ fn a_rate_limit_that_cannot_be_meant_is_named() {
 }
 
 #[test]
+fn every_setting_of_pools_and_classes_can_be_set() {
+    let pool = "shed_from = 70\nhold_limit = \"20s\"\nlend_max_hold = \"500ms\"\n\
+                probe_interval = \"5s\"\nqueue_factor = 3\nbudget = 40\n";
+    let classes = |table: &str| {
+        format!(
+            "[{table}.classes.core]\nkind = \"core\"\nguarantee = \"50%\"\n\
+             [{table}.classes.ai-read]\nweight = 2\nmax_requests = 20\nmax_parallel = 8\n\
+             mode = \"enforce\"\n[{table}.classes.ai-read.policies]\nadmission = \"observe\"\n\
+             deadline = \"enforce\"\nshedding = \"observe\"\nfreshness = \"off\"\n\
+             retries = \"enforce\"\nlending = \"observe\"\nbreaker = \"off\"\n"
+        )
+    };
+    let text = format!(
+        "{SERVER}{pool}{}{USERS}[http.destinations.llm]\nurl = \"https://llm\"\n{pool}{}",
+        classes("postgres.servers.main"),
+        classes("http.destinations.llm")
+    );
+    let config = parse(&text).unwrap();
+    let summary = summary::Summary(&config).to_string();
+    let shown = "guarantee 0, ceiling 14, waits at most 2s, 20 requests at most; enforce \
+                 (admission observe, deadline enforce, shedding observe, freshness off, \
+                 retries enforce, lending observe, breaker off)";
+    assert!(summary.contains(shown), "{summary}");
+    let server = &config.postgres.unwrap().servers["main"];
+    let class = &server.classes[&forebay_pool::ClassName::new("ai-read")];
+    assert_eq!((server.shed_from, class.weight, class.max_parallel), (70, 2, 8));
+    let destination = &config.http.unwrap().destinations["llm"];
+    assert_eq!((destination.shed_from, destination.queue_factor), (70, 3));
+    assert_eq!(destination.hold_limit, server.hold_limit);
+}
+
+#[test]
+fn settings_that_make_no_sense_are_found_with_their_lines() {
+    for (line, at, says) in [
+        ("weight = 0", "weight", "expected 1 or more"),
+        ("max_requests = 0", "max_requests", "expected 1 or more"),
+        ("max_parallel = 0", "max_parallel", "expected 1 or more"),
+        ("mode = \"shout\"", "mode", "`shout` is not possible; possible are `off`, `observe`"),
+        ("policies = { shedding = \"yes\" }", "policies.shedding", "`yes` is not possible"),
+        ("policies = { sheding = \"off\" }", "policies.sheding", "did you mean `shedding`?"),
+    ] {
+        for (first, class) in [
+            (SERVER, "postgres.servers.main.classes.core"),
+            ("[http.destinations.a]\nurl = \"https://a\"\n", "http.destinations.a.classes.core"),
+        ] {
+            let said = said(&format!("{first}[{class}]\nkind = \"core\"\n{line}\n{USERS}"));
+            assert!(said.starts_with("forebay.toml:5:"), "{said}");
+            assert!(said.contains(&format!("{class}.{at}: ")), "{said}");
+            assert!(said.contains(says), "{said}");
+        }
+    }
+    for (line, says) in [
+        ("shed_from = 100", "expected a percentage from 1 to 99"),
+        ("shed_from = 0", "expected a percentage from 1 to 99"),
+        ("hold_limit = \"0s\"", "expected more than 0s"),
+        ("lend_max_hold = \"soon\"", "expected a duration"),
+        ("probe_interval = \"0s\"", "expected more than 0s"),
+    ] {
+        let key = line.split(' ').next().unwrap();
+        for (first, place) in [
+            (SERVER, "postgres.servers.main"),
+            ("[http.destinations.a]\nurl = \"https://a\"\n", "http.destinations.a"),
+        ] {
+            let said = said(&format!("{first}{line}\n{USERS}"));
+            assert!(said.starts_with("forebay.toml:3:"), "{said}");
+            assert!(said.contains(&format!("{place}.{key}: {says}")), "{said}");
+        }
+    }
+}
+
+#[test]
 fn the_summary_shows_seats_and_no_secrets() {
     let config = parse(&good_with("budget = 70")).unwrap();
     let summary = summary::Summary(&config).to_string();
     assert!(summary.contains("server main (db:5432): budget 70"), "{summary}");
-    assert!(summary.contains("guarantee 35, ceiling 70, waits at most 5s"), "{summary}");
+    assert!(summary.contains("guarantee 35, ceiling 70, waits at most 5s; observe"), "{summary}");
     assert!(!summary.contains("pw"), "{summary}");
 }

@@ -209,3 +209,51 @@ impl Loan {
         drop(seat);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::demo::database::Server;
+    use crate::demo::watch::Sessions;
+
+    #[tokio::test]
+    async fn who_asks_and_leaves_is_cancelled_and_the_connection_serves_the_next_one() {
+        let server = Server::private().await.unwrap();
+        let database = server.create().await.unwrap();
+        let pool = ClientPool::open(database.config(), "shop", 1).await.unwrap();
+        let watch = server.watch(&database).await.unwrap();
+        for _ in 0..3 {
+            // Longer than anybody waits for a connection.
+            let long = pool.ask("SELECT pg_sleep(60) WHERE $1 > 0".to_owned(), 1);
+            tokio::select! {
+                answered = long => panic!("{answered:?}"),
+                () = until(&watch, |sessions| sessions.active == 1) => {}
+            }
+            pool.login(1).await.unwrap();
+        }
+        assert_eq!(watch.look().await.unwrap().active, 0);
+        server.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_forgotten_connection_stays_lent_and_open_as_long_as_there_is_the_pool() {
+        let server = Server::private().await.unwrap();
+        let database = server.create().await.unwrap();
+        let pool = ClientPool::open(database.config(), "shop", 1).await.unwrap();
+        let watch = server.watch(&database).await.unwrap();
+        let loan = pool.take().await.unwrap();
+        loan.session().batch_execute("BEGIN").await.unwrap();
+        loan.forget();
+        assert_eq!(pool.seats.available_permits(), 0);
+        assert_eq!(watch.look().await.unwrap().idle_in_transaction, 1);
+        drop(pool);
+        until(&watch, |sessions| sessions.open == 0).await;
+        server.close().await;
+    }
+
+    async fn until(watch: &crate::demo::watch::Watch, wanted: impl Fn(Sessions) -> bool) {
+        while !wanted(watch.look().await.unwrap()) {
+            time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}

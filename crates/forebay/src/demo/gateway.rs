@@ -122,6 +122,8 @@ struct SeenPolicy {
 pub(crate) struct Feature {
     /// Its name, as the comments say it.
     pub(crate) feature: String,
+    /// Requests that are over; the rest is learnt from them.
+    pub(crate) requests: u64,
     /// Leases of one of its requests.
     pub(crate) leases: Figure,
     /// Leases of one of its requests at the same time.

@@ -3,8 +3,8 @@
 
 use std::fmt;
 
+use forebay_pool::Snapshot;
 use forebay_pool::overlap::{HoldKind, OverlapCount};
-use forebay_pool::{Mode, Snapshot};
 use prometheus_client::encoding::DescriptorEncoder;
 
 use super::sheet::{Labels, Sheet};
@@ -94,12 +94,4 @@ fn of<'s>(gateway: &'static str, pool: &'s Snapshot) -> Labels<'s> {
 fn with<'s>(mut labels: Labels<'s>, name: &'static str, value: &'s str) -> Labels<'s> {
     labels.push((name, value));
     labels
-}
-
-fn mode(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Off => "off",
-        Mode::Observe => "observe",
-        Mode::Enforce => "enforce",
-    }
 }

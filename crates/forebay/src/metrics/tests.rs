@@ -71,6 +71,7 @@ fn class(name: &str, kind: Kind) -> ClassSnapshot {
         demand: 2.5,
         utilisation: 0.85,
         pressure: 0.625,
+        retry_after: 0.25,
         tries: TriesSnapshot { first: 50, retries: 5, over_budget: 3, over_tries: 1 },
         breaker: BreakerSnapshot { state: "half-open", openings: 2 },
         policies: vec![
@@ -165,6 +166,7 @@ fn program() -> ProgramSnapshot {
             clients: 7,
             refused: 4,
             cancels: 5,
+            hints_ignored: 0,
             pins: [("listen", 6)].into(),
             pools: vec![pool("main")],
         }),

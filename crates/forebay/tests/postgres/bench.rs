@@ -89,8 +89,8 @@ impl Bench {
         let mut settings = settings(server, budget);
         change(&mut settings);
         let overlaps = Arc::new(Overlaps::default());
-        let gateway =
-            Gateway::new(settings, Arc::clone(&overlaps), Some("default".into())).unwrap();
+        let (shared, roster) = (Arc::clone(&overlaps), Arc::default());
+        let gateway = Gateway::new(settings, shared, roster, Some("default".into())).unwrap();
         let listener = net::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let address = listener.local_addr().unwrap();
         let (stopper, stop) = Stopper::new();

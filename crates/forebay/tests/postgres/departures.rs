@@ -6,8 +6,10 @@ use std::time::Duration;
 use forebay_seam::time;
 use socket2::SockRef;
 
-use crate::bench::{Bench, until};
-use crate::client::{Client, bind, copy_data, execute, flush, parse, query, run, sync, terminate};
+use crate::bench::{Bench, USER, until};
+use crate::client::{
+    Client, bind, copy_data, execute, flush, parse, query, run, startup, sync, terminate,
+};
 
 /// Gone without a goodbye: the kernel answers what still comes with a reset.
 fn vanish(client: Client) {
@@ -101,6 +103,34 @@ async fn what_a_vanished_client_had_queued_does_not_run() {
     holder.query("COMMIT").await;
     recovers(&bench).await;
     assert_eq!(bench.truth("SELECT count(*) FROM t").await, "0");
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_while_its_login_waits_in_line_gives_up_its_place() {
+    let bench = Bench::start(1).await;
+    let mut holder = bench.client().await;
+    holder.query("BEGIN").await;
+    holder.query("SELECT 1").await;
+    for goodbye in [false, true] {
+        let mut client = Client::bare(bench.address).await;
+        // Settings that nobody had before have to be tried on a server.
+        let parameters = [
+            ("user", USER),
+            ("database", &*bench.database),
+            ("work_mem", if goodbye { "5MB" } else { "6MB" }),
+        ];
+        client.send(&startup(&parameters)).await;
+        until("its login waits", async || bench.waiting() == 1).await;
+        if goodbye {
+            drop(client);
+        } else {
+            vanish(client);
+        }
+        until("nobody waits", async || bench.waiting() == 0).await;
+    }
+    until("they have left", async || bench.gateway.snapshot().clients == 1).await;
+    holder.query("COMMIT").await;
+    recovers(&bench).await;
 }
 
 #[tokio::test]

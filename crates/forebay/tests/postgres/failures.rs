@@ -2,6 +2,7 @@
 //! once, with the right code.
 
 use forebay_pool::ClassName;
+use forebay_pool::stats::Health;
 use forebay_postgres::settings::ClientTls;
 use forebay_seam::net;
 use std::net::SocketAddr;
@@ -94,6 +95,43 @@ async fn a_full_queue_and_a_long_wait_say_when_to_come_again() {
     // The same connection goes on.
     holder.query("COMMIT").await;
     assert_eq!(client.query("SELECT 1").await, "T D[1] C[SELECT 1] Z[I]");
+}
+
+#[tokio::test]
+async fn a_server_that_is_full_is_busy_and_not_down() {
+    let bench = Bench::start(2).await;
+    let mut admin = bench.direct().await;
+    admin.query("DROP ROLE IF EXISTS narrow").await;
+    admin.query("CREATE ROLE narrow LOGIN CONNECTION LIMIT 1").await;
+    let narrow = [("user", "narrow"), ("database", &*bench.database)];
+    let other = Client::start(bench.server, &startup(&narrow)).await.unwrap();
+    let login = startup(&narrow);
+    let waits = Client::start(bench.address, &login);
+    let leaves = async {
+        until("its login waits", async || bench.waiting() == 1).await;
+        let health = async || bench.gateway.snapshot().pools[0].health;
+        until("the server is busy", async || health().await == Health::Busy).await;
+        drop(other);
+    };
+    let (waited, ()) = tokio::join!(waits, leaves);
+    assert_eq!(waited.unwrap().query("SELECT 2").await, "T D[2] C[SELECT 1] Z[I]");
+    until("it is up", async || bench.gateway.snapshot().pools[0].health == Health::Up).await;
+}
+
+#[tokio::test]
+async fn shares_follow_what_the_server_leaves_to_ordinary_users() {
+    let reserved = vec![("superuser_reserved_connections".into(), "200".into())];
+    let cluster = tokio::task::spawn_blocking(|| start(reserved)).await.unwrap();
+    let bench = Bench::before(cluster.address(), "postgres", 2, |settings| {
+        let main = settings.servers.get_mut("main").unwrap();
+        (main.budget, main.ai_share) = (None, 35);
+    });
+    assert_eq!(bench.gateway.snapshot().pools[0].budget, 10);
+    bench.client().await.query("SELECT 1").await;
+    let seen = async || bench.gateway.snapshot().pools[0].capacity;
+    until("it is read", async || seen().await == Some(100)).await;
+    let pool = &bench.gateway.snapshot().pools[0];
+    assert_eq!((pool.budget, pool.ai_ceiling), (70, 35));
 }
 
 #[tokio::test]

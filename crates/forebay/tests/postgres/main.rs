@@ -8,5 +8,7 @@ mod departures;
 mod differential;
 mod failures;
 mod overlap;
+mod policies;
 mod sessions;
 mod statements;
+mod work;

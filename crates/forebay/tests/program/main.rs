@@ -6,3 +6,4 @@ mod admin;
 mod check;
 mod running;
 mod stopping;
+mod streams;

@@ -133,6 +133,57 @@ pub(crate) fn put(server: SocketAddr, path: &str, content_type: &str, body: &str
     call(server, &format!("PUT {path}"), &more, body)
 }
 
+/// `POST path` with `body`, which is of the type `content_type`.
+pub(crate) fn post(server: SocketAddr, path: &str, content_type: &str, body: &str) -> Answer {
+    let more = format!("Content-Type: {content_type}\r\nContent-Length: {}\r\n", body.len());
+    call(server, &format!("POST {path}"), &more, body)
+}
+
+/// A stream of events that is read one by one.
+pub(crate) struct Stream {
+    lines: std::io::Lines<BufReader<TcpStream>>,
+    pub(crate) status: u16,
+}
+
+/// Opens the stream at `path`; when this returns, it has begun.
+pub(crate) fn listen(server: SocketAddr, path: &str) -> Stream {
+    let mut stream = TcpStream::connect(server).unwrap();
+    stream.set_read_timeout(Some(LONG)).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {server}\r\n\r\n").unwrap();
+    let mut lines = BufReader::new(stream).lines();
+    let first = lines.next().unwrap().unwrap();
+    let status = first.split(' ').nth(1).unwrap().parse().unwrap();
+    while lines.next().is_some_and(|line| !line.unwrap().is_empty()) {}
+    Stream { lines, status }
+}
+
+impl Stream {
+    /// The next event's name and data; `None` at the proper end of the stream.
+    pub(crate) fn next(&mut self) -> Option<(String, Value)> {
+        let mut name = None;
+        loop {
+            let line = self.lines.next().expect("a stream ends with its last chunk").unwrap();
+            if let Some(event) = line.strip_prefix("event: ") {
+                name = Some(event.to_owned());
+            } else if let (Some(data), Some(name)) = (line.strip_prefix("data: "), name.take()) {
+                return Some((name, serde_json::from_str(data).unwrap()));
+            } else if line == "0" {
+                return None;
+            }
+        }
+    }
+
+    /// The data of the next event called `name`.
+    pub(crate) fn wait_for(&mut self, name: &str) -> Value {
+        loop {
+            let (event, data) = self.next().expect("the stream goes on");
+            if event == name {
+                return data;
+            }
+        }
+    }
+}
+
 fn call(server: SocketAddr, what: &str, more: &str, body: &str) -> Answer {
     let mut stream = TcpStream::connect(server).unwrap();
     stream.set_read_timeout(Some(LONG)).unwrap();

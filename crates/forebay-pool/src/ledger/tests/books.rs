@@ -146,7 +146,11 @@ impl World {
                 .values()
                 .filter_map(|conn| match conn.slot {
                     Slot::Leased(lent) if lent.request == Some(request) => Some(lent.activity),
-                    _ => None,
+                    Slot::Opening { .. }
+                    | Slot::Idle { .. }
+                    | Slot::Leased(_)
+                    | Slot::Cleaning { .. }
+                    | Slot::Probing { .. } => None,
                 })
                 .collect();
             assert_eq!(usize::try_from(held).unwrap(), leases.len());

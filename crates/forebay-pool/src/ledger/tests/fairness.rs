@@ -118,10 +118,9 @@ fn classes_that_borrow_share_connection_time_by_weight() {
     let (mut served, mut since) = (0, world.now);
     let mut lease = world.gets(0, 0, None);
     for _ in 0..2_000 {
-        for k in 0..2 {
-            while waits[k].len() < 2 {
-                let id = world.waits_as(0, u8::try_from(k).unwrap(), None);
-                waits[k].insert(0, id);
+        for (k, line) in (0_u8..).zip(&mut waits) {
+            while line.len() < 2 {
+                line.insert(0, world.waits_as(0, k, None));
             }
         }
         time[served] += world.now - since;

@@ -60,6 +60,9 @@ fn check_destination(
     found.at_least_one(format!("{at}.budget"), destination.budget);
     found.at_least_one(format!("{at}.documented_limit"), destination.documented_limit);
     found.percent(format!("{at}.warm_up"), destination.warm_up);
+    found.some_time(format!("{at}.probe_interval"), destination.probe_interval);
+    let (shed_from, hold_limit) = (destination.shed_from, destination.hold_limit);
+    found.thresholds(at, shed_from, hold_limit, destination.lend_max_hold);
     if let (Some(budget), Some(limit)) = (destination.budget, destination.documented_limit)
         && budget > limit
     {

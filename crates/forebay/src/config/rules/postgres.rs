@@ -62,6 +62,8 @@ fn check_server(at: &str, server: &ServerSettings, found: &mut Findings) {
     found.some_time(format!("{at}.lifetime"), server.lifetime);
     found.percent(format!("{at}.ai_share"), server.ai_share);
     found.percent(format!("{at}.warm_up"), server.warm_up);
+    found.some_time(format!("{at}.probe_interval"), server.probe_interval);
+    found.thresholds(at, server.shed_from, server.hold_limit, server.lend_max_hold);
     let core = ClassName::new(ClassName::CORE);
     match server.classes.get(&core) {
         None if server.classes.is_empty() => {}

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::shown::{Row, Shown};
 use super::table::rate;
-use super::{float, ratio, round};
+use super::{LoginFigures, float, ratio, round};
 use crate::demo::cancellation_storm::{AFTER, BEFORE, CancellationStorm, STORM};
 
 /// Agents begin and finish in these parts of the calm.
@@ -91,6 +91,10 @@ impl Shown for CancellationStormFigures {
             Row::counts("left at work for nobody", sides.map(|side| side.ghosts)),
             Row::counts("server connections, most", sides.map(|s| s.server_connections)),
         ]
+    }
+
+    fn logins(&self) -> Option<&LoginFigures> {
+        None
     }
 
     fn words([without, with]: [&Self; 2]) -> String {

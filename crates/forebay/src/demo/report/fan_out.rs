@@ -27,7 +27,8 @@ pub(crate) struct FanOutFigures {
     pub(crate) logins: LoginFigures,
     /// Server connections open at the same time, at the most.
     pub(crate) server_connections: u64,
-    /// Queries of a question, as Forebay learnt it; none without it.
+    /// Queries of a question, as Forebay learnt it; none without it, or before a question
+    /// has been over long enough.
     pub(crate) fan_out_seen: Option<f64>,
     /// Connections that a question had at the same time, as Forebay learnt it.
     pub(crate) peak_seen: Option<f64>,
@@ -37,7 +38,7 @@ impl FanOutFigures {
     /// One side of which `connections` were open at the most.
     pub(crate) fn of(seen: &FanOut, connections: u64, learnt: &Seen) -> Self {
         let times = Times::of(&seen.questions);
-        let feature = learnt.features().find(|feature| feature.feature == FEATURE);
+        let feature = learnt.features().find(|f| f.feature == FEATURE && f.requests > 0);
         let refused = seen.refused.load(std::sync::atomic::Ordering::Relaxed);
         Self {
             questions: seen.questions.good(),
@@ -72,6 +73,10 @@ impl Shown for FanOutFigures {
         let seen = sides.map(|side| learnt(side.peak_seen));
         rows.push(Row::texts("its connections at a time, learnt", seen));
         rows
+    }
+
+    fn logins(&self) -> Option<&LoginFigures> {
+        Some(&self.logins)
     }
 
     fn words([without, with]: [&Self; 2]) -> String {

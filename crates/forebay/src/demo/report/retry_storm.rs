@@ -124,6 +124,10 @@ impl Shown for RetryStormFigures {
         rows
     }
 
+    fn logins(&self) -> Option<&LoginFigures> {
+        Some(&self.logins)
+    }
+
     fn words([without, with]: [&Self; 2]) -> String {
         let logins = [without, with].map(|side| side.logins.login_p99_ms);
         format!(

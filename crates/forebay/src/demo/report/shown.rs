@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::LoginFigures;
 use super::table::{milliseconds, rate, thousands};
 
 /// One side of a scenario.
@@ -30,6 +31,9 @@ pub(crate) trait Shown {
 
     /// The lines of its table.
     fn rows(sides: [&Self; 2]) -> Vec<Row>;
+
+    /// The logins beside it.
+    fn logins(&self) -> Option<&LoginFigures>;
 
     /// What they say, whichever side was better.
     fn words(sides: [&Self; 2]) -> String;

@@ -219,6 +219,7 @@ fn cancellations(tasks_at_end: f64, idle_in_transaction: u64) -> CancellationSto
 fn questions_and_writes_are_shown_with_the_logins_beside_them() {
     let mut with = played(questions(4.0, 120.0, 0));
     with.figures.fan_out_seen = Some(15.0);
+    with.figures.logins.machine_late_p99_ms = 2.5;
     let fan_out = Sides { without: played(questions(80.0, 112.0, 2)), with };
     let write_storm =
         Sides { without: played(writes(58.0, 97.0, 0)), with: played(writes(5.0, 110.0, 0)) };
@@ -229,13 +230,15 @@ fn questions_and_writes_are_shown_with_the_logins_beside_them() {
     assert_eq!(json["fan_out"]["with"]["fan_out_seen"], 15.0);
     assert_eq!(json["write_storm"]["with"]["configuration"][0], "as it is");
     let text = in_one_line(report);
+    assert_eq!(text.matches("machine was busy").count(), 1);
     for words in [
         "Fan-out, both sides: - as it is",
         "queries of a question, learnt - 15.0",
         "want 150 connections at once, the p99 of a login was 80 ms without Forebay and 4.0 ms \
          with it (20.0 times shorter)",
         "from 112 ms to 120 ms (1.1 times longer)",
-        "2 questions were refused without Forebay, 0 with it.",
+        "2 questions were refused without Forebay, 0 with it. This machine was busy: it woke \
+         timers up to 2.5 ms late (p99)",
         "a write in the burst, p99 97 ms 110 ms",
         "97 ms and 110 ms (p99, 1.1 times longer): with Forebay the agents' class may hold 16 of",
     ] {

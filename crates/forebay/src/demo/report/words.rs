@@ -21,7 +21,8 @@ pub(super) fn of(report: &Report) -> Vec<String> {
     }
     if let Some(sides) = &report.neighbour {
         said.push(beside(sides));
-        said.extend(busy(sides));
+        let with = &sides.with;
+        said.extend(busy(with.more.machine_late_p99_ms, with.times.p99_ms));
         said.extend(samples("Noisy neighbour", sides.map(|side| &*side.error_samples)));
     }
     said.extend(played(report.fan_out.as_ref()));
@@ -44,6 +45,8 @@ fn samples(name: &str, [without, with]: [&[String]; 2]) -> Vec<String> {
 fn played<F: Shown>(sides: Option<&Sides<Played<F>>>) -> Vec<String> {
     let Some(sides) = sides else { return Vec::new() };
     let mut said = vec![F::words(sides.map(|side| &side.figures))];
+    let logins = sides.with.figures.logins();
+    said.extend(logins.and_then(|seen| busy(seen.machine_late_p99_ms, seen.login_p99_ms)));
     said.extend(samples(F::NAME, sides.map(|side| &*side.error_samples)));
     said
 }
@@ -94,9 +97,8 @@ fn beside(sides: &Sides<Figures<NeighbourMore>>) -> String {
 }
 
 /// That the machine was busy, where its own delays are most of a login's p99.
-fn busy(sides: &Sides<Figures<NeighbourMore>>) -> Option<String> {
-    let late = sides.with.more.machine_late_p99_ms;
-    (late * 2.0 > sides.with.times.p99_ms).then(|| {
+fn busy(late: f64, login_p99_ms: f64) -> Option<String> {
+    (late * 2.0 > login_p99_ms).then(|| {
         format!(
             "This machine was busy: it woke timers up to {} late (p99) while \
              logins were measured with Forebay, which is in their times. On a \

@@ -61,6 +61,10 @@ impl Shown for WriteStormFigures {
         rows
     }
 
+    fn logins(&self) -> Option<&LoginFigures> {
+        Some(&self.logins)
+    }
+
     fn words([without, with]: [&Self; 2]) -> String {
         let logins = [without, with].map(|side| side.logins.login_p99_ms);
         let writes = [without, with].map(|side| side.write_p99_ms);

@@ -5,7 +5,7 @@ use std::fmt;
 use forebay_pool::policy::Policy;
 use forebay_pool::stats::ClassSnapshot;
 
-use super::{Labels, Pools, Sheet, mode, of, with};
+use super::{Labels, Pools, Sheet, of, with};
 use crate::metrics::sheet::Spread;
 
 pub(super) fn classes(pools: &Pools<'_>, sheet: &mut Sheet<'_>) -> fmt::Result {
@@ -178,7 +178,7 @@ fn policies(all: &Classes<'_>, sheet: &mut Sheet<'_>) -> fmt::Result {
     sheet.gauge(
         "forebay_policy_mode",
         "1 for the mode of a policy: off, observe or enforce",
-        each().map(|(labels, policy)| (with(labels, "mode", mode(policy.mode)), 1)),
+        each().map(|(labels, policy)| (with(labels, "mode", policy.mode.name()), 1)),
     )?;
     sheet.counter(
         "forebay_policy_decisions",

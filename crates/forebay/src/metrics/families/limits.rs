@@ -6,7 +6,7 @@ use forebay_http::HttpSnapshot;
 use forebay_pool::rate::LimitSnapshot;
 
 use super::http::to;
-use super::{Sheet, mode, with};
+use super::{Sheet, with};
 
 pub(super) fn limits(http: &HttpSnapshot, sheet: &mut Sheet<'_>) -> fmt::Result {
     let all = &http.destinations;
@@ -23,7 +23,7 @@ pub(super) fn limits(http: &HttpSnapshot, sheet: &mut Sheet<'_>) -> fmt::Result 
             d.limits.refused.iter().map(|refused| {
                 let labels = with(to(d), "scope", refused.scope.as_str());
                 let labels = with(labels, "cause", refused.cause);
-                (with(labels, "mode", mode(d.limits.mode)), refused.count)
+                (with(labels, "mode", d.limits.mode.name()), refused.count)
             })
         }),
     )?;

@@ -1,0 +1,371 @@
+//! The work at hand: the request, class, feature and operation that a transaction belongs to,
+//! and whether it goes on or rests.
+//!
+//! What a statement's tags say holds until its transaction is over, and for each run of a
+//! statement that was prepared with them; what the session says
+//! (`SET forebay.…`) holds where they are silent. Work that belongs to no request is not
+//! followed beyond its checkout, and costs nothing more. Always true: a lease is told to be at
+//! rest only while its client is owed nothing.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use forebay_pool::overlap::{HoldKind, IdleTransaction};
+use forebay_pool::{Activity, Ask, Attempt, ClassId, Operation, Request, Roster, TraceId};
+use forebay_seam::time;
+
+use super::Session;
+use super::outward::MOST_STATEMENTS;
+use crate::operations::{self, OperationKey};
+use crate::own::{self, Nonsense};
+use crate::prepared::Statement;
+use crate::server::connector::Identity;
+use crate::sql::tags::{self, Tags};
+use crate::wire::frontend::{Bind, Named, Parse};
+use crate::wire::{HEADER, Header};
+
+/// What preparing a statement is told apart by from running it.
+const PREPARE: &[u8] = b"PREPARE";
+
+/// What a session knows of the work at hand.
+#[derive(Default)]
+pub(super) struct Work {
+    /// The request that tags named.
+    request: Option<Request>,
+    said: Said,
+    /// What the tags of prepared statements say of each run, by the client's name.
+    prepared: HashMap<Bytes, Said>,
+    at_hand: AtHand,
+    last: Last,
+    /// The last statement's text; its memory is used again.
+    text: Vec<u8>,
+    /// What the lease is known to do.
+    told: Option<Operation>,
+    recent: Recent,
+}
+
+/// What tags say of the work.
+#[derive(Clone, Default)]
+struct Said {
+    trace: Option<TraceId>,
+    class: Option<ClassId>,
+    feature: Option<Arc<str>>,
+    cost: Option<Duration>,
+    attempt: Option<Attempt>,
+    needs: Option<u32>,
+}
+
+impl Said {
+    /// What is said later counts.
+    fn and(&mut self, later: &Self) {
+        self.trace = later.trace.or(self.trace);
+        self.class = later.class.or(self.class);
+        if later.feature.is_some() {
+            self.feature.clone_from(&later.feature);
+        }
+        self.cost = later.cost.or(self.cost);
+        self.attempt = later.attempt.or(self.attempt);
+        self.needs = later.needs.or(self.needs);
+    }
+}
+
+/// Whether the tags of the first message in the inbox were read.
+#[derive(Default)]
+enum AtHand {
+    #[default]
+    Unread,
+    /// For the checkout that it needed; what they say.
+    Read(Option<Said>),
+}
+
+/// The statement that ran last, where a request is known.
+#[derive(Default)]
+enum Last {
+    #[default]
+    Unknown,
+    Text,
+    Prepared(Arc<Statement>),
+}
+
+/// What was found last: mostly the next statement needs the same.
+#[derive(Default)]
+struct Recent {
+    request: Option<Request>,
+    feature: Option<Arc<str>>,
+    operation: Option<(OperationKey, Operation)>,
+}
+
+/// What the tags of a Parse say, for the statement that comes of it.
+pub(super) struct PreparedTags(Option<Said>);
+
+impl Recent {
+    fn request(&mut self, roster: &Roster, tenant: &Arc<str>, trace: TraceId) -> Request {
+        match &self.request {
+            Some(request) if request.trace() == trace => request.clone(),
+            Some(_) | None => self.request.insert(roster.request(tenant, trace)).clone(),
+        }
+    }
+
+    fn feature(&mut self, name: &str) -> Arc<str> {
+        match &self.feature {
+            Some(feature) if **feature == *name => Arc::clone(feature),
+            Some(_) | None => Arc::clone(self.feature.insert(own::feature(name).into())),
+        }
+    }
+}
+
+impl Session {
+    /// What is asked of the engine for the message at hand.
+    pub(super) fn ask(&mut self) -> Ask<Identity> {
+        let inbox = std::mem::take(&mut self.inbox);
+        let operation = self.read_ahead(&inbox);
+        self.inbox = inbox;
+        self.work.told.clone_from(&operation);
+        let request = self.request();
+        let (said, own) = (&self.work.said, &self.who.own);
+        Ask {
+            request,
+            operation,
+            cost: said.cost.or(own.cost),
+            attempt: said.attempt.unwrap_or_default(),
+            needs: said.needs.unwrap_or(own.needs),
+            ..Ask::new(self.who.identity.clone(), self.class())
+        }
+    }
+
+    /// Reads the tags of the first message in `inbox`, and what it will run.
+    fn read_ahead(&mut self, inbox: &[u8]) -> Option<Operation> {
+        let header = Header::read(inbox).ok()??;
+        let body = inbox.get(HEADER..header.whole().min(inbox.len()))?;
+        let text = match header.tag {
+            b'Q' => body.strip_suffix(&[0]).unwrap_or(body),
+            b'P' => Parse::read(body).ok()?.text,
+            b'B' => return self.run_of(Bind::read(body).ok()?.statement),
+            b'D' => match Named::read(body).ok()? {
+                Named::Statement(name) => return self.run_of(name),
+                Named::Portal(_) => return None,
+            },
+            _ => return None,
+        };
+        let split = tags::split(text);
+        let said = split.as_ref().map(|(_, tags)| self.interpret(tags));
+        if let Some(said) = &said {
+            self.hear(said);
+        }
+        self.work.at_hand = AtHand::Read(said);
+        // A transaction that begins by preparing goes on to run it.
+        if header.tag == b'P' && self.begin.is_none() && !executes(inbox) {
+            return Some(self.operation(PREPARE));
+        }
+        Some(self.operation(split.as_ref().map_or(text, |(text, _)| text)))
+    }
+
+    /// A statement that was prepared before is to be run.
+    fn run_of(&mut self, name: &[u8]) -> Option<Operation> {
+        self.hear_prepared(name);
+        let statement = match name {
+            b"" => self.unnamed.clone(),
+            name => self.statements.get(name).cloned(),
+        };
+        Some(self.operation(&statement?.text))
+    }
+
+    /// `text`, run for the feature of now.
+    fn operation(&mut self, text: &[u8]) -> Operation {
+        let feature = self.work.said.feature.as_ref().unwrap_or_else(|| self.who.feature());
+        let all = &self.gateway.operations;
+        let key = all.key(feature, text);
+        match &self.work.recent.operation {
+            Some((recent, operation)) if *recent == key => operation.clone(),
+            Some(_) | None => {
+                let operation = all.get(key, feature, text);
+                self.work.recent.operation = Some((key, operation.clone()));
+                operation
+            }
+        }
+    }
+
+    fn class(&self) -> ClassId {
+        self.work.said.class.unwrap_or_else(|| self.who.class(None))
+    }
+
+    /// The request that the work belongs to: by its tags, or that of the whole session.
+    fn request(&mut self) -> Option<Request> {
+        if let Some(request) = &self.work.request {
+            return Some(request.clone());
+        }
+        let (tenant, trace) = (self.who.tenant.as_ref()?, self.who.own.trace?);
+        Some(self.work.recent.request(&self.gateway.roster, tenant, trace))
+    }
+
+    fn has_request(&self) -> bool {
+        self.work.request.is_some() || (self.who.own.trace.is_some() && self.who.tenant.is_some())
+    }
+
+    /// A simple query goes to the server.
+    pub(super) fn note_query(&mut self, text: &[u8]) {
+        if let AtHand::Unread = std::mem::take(&mut self.work.at_hand)
+            && let Some((_, tags)) = tags::split(text)
+        {
+            let said = self.interpret(&tags);
+            self.hear(&said);
+        }
+        if self.has_request() {
+            self.work.text.clear();
+            self.work.text.extend_from_slice(operations::head(text));
+            self.work.last = Last::Text;
+        }
+    }
+
+    /// A Parse with `tags` goes to the server. They hold for each run of the statement, once
+    /// it is [kept](Session::keep_tags).
+    pub(super) fn note_parse(&mut self, tags: Option<&Tags<'_>>) -> PreparedTags {
+        PreparedTags(match std::mem::take(&mut self.work.at_hand) {
+            AtHand::Read(said) => said,
+            AtHand::Unread => tags.map(|tags| {
+                let said = self.interpret(tags);
+                self.hear(&said);
+                said
+            }),
+        })
+    }
+
+    /// The client has a statement of this name from now on.
+    pub(super) fn keep_tags(&mut self, name: &Bytes, PreparedTags(said): PreparedTags) {
+        let kept = &mut self.work.prepared;
+        let Some(said) = said else {
+            kept.remove(name);
+            return;
+        };
+        if kept.len() >= MOST_STATEMENTS {
+            kept.retain(|name, _| self.statements.contains_key(name));
+        }
+        kept.insert(name.clone(), said);
+    }
+
+    /// A prepared statement is bound, to be run.
+    pub(super) fn note_bind(&mut self, name: &[u8], statement: Option<Arc<Statement>>) {
+        self.work.at_hand = AtHand::Unread;
+        self.hear_prepared(name);
+        if let Some(statement) = statement.filter(|_| self.has_request()) {
+            self.work.last = Last::Prepared(statement);
+        }
+    }
+
+    fn hear_prepared(&mut self, name: &[u8]) {
+        if let Some(said) = self.work.prepared.get(name).cloned() {
+            self.hear(&said);
+        }
+    }
+
+    fn hear(&mut self, said: &Said) {
+        if let (Some(trace), Some(tenant)) = (said.trace, &self.who.tenant) {
+            let request = self.work.recent.request(&self.gateway.roster, tenant, trace);
+            if let Some(lease) = &mut self.link {
+                lease.attach(request.clone());
+            }
+            self.work.request = Some(request);
+        }
+        self.work.said.and(said);
+    }
+
+    fn interpret(&mut self, tags: &Tags<'_>) -> Said {
+        let feature = tags.feature.as_deref().filter(|feature| !feature.is_empty());
+        Said {
+            trace: tags.traceparent.as_deref().and_then(TraceId::from_traceparent),
+            class: tags.class.as_deref().map(|class| self.who.class(Some(class))),
+            feature: feature.map(|feature| self.work.recent.feature(feature)),
+            cost: self.read_hint(tags.cost.as_deref(), own::cost),
+            attempt: self.read_hint(tags.attempt.as_deref(), own::attempt),
+            needs: self.read_hint(tags.needs.as_deref(), own::needs),
+        }
+    }
+
+    /// A comment never fails its statement: what cannot be read is counted.
+    fn read_hint<T>(&self, text: Option<&str>, read: fn(&str) -> Result<T, Nonsense>) -> Option<T> {
+        let read = read(text?);
+        if read.is_err() {
+            self.gateway.count_ignored_hint();
+        }
+        read.ok()
+    }
+
+    /// The transaction is over: what its tags said holds no longer.
+    pub(super) fn work_is_over(&mut self) {
+        self.work.request = None;
+        self.work.said = Said::default();
+        self.work.last = Last::Unknown;
+        self.work.told = None;
+    }
+
+    /// A transaction is open and its client is owed nothing: it may be waiting for a model, or
+    /// for another connection.
+    pub(super) fn rests(&mut self, kind: HoldKind) {
+        let Some(request) = self.request() else { return };
+        let operation = self.last_operation();
+        let mut since = None;
+        if let Some(lease) = &mut self.link {
+            if self.work.told.as_ref() != Some(&operation) {
+                lease.does(&operation);
+                self.work.told = Some(operation.clone());
+            }
+            lease.now(Activity::AtRest);
+            since = Some(lease.since());
+        }
+        let what = IdleTransaction {
+            kind,
+            class: self.who.class_name(self.class()),
+            feature: Arc::clone(operation.feature()),
+            statement: Arc::clone(operation.name()),
+            database: Arc::clone(&self.who.database),
+            user: Arc::clone(&self.who.user),
+            since: since.unwrap_or_else(time::now),
+        };
+        self.idling = Some(self.gateway.overlaps.transaction_idles(&request, what));
+    }
+
+    /// The client has sent something: its transaction rests no longer.
+    pub(super) fn goes_on(&mut self) {
+        if self.idling.take().is_some()
+            && let Some(lease) = &mut self.link
+        {
+            lease.now(Activity::Working);
+        }
+    }
+
+    fn last_operation(&mut self) -> Operation {
+        match std::mem::take(&mut self.work.last) {
+            Last::Unknown => self.operation(b""),
+            Last::Text => {
+                let text = std::mem::take(&mut self.work.text);
+                let split = tags::split(&text);
+                let operation = self.operation(split.as_ref().map_or(&text, |(text, _)| text));
+                drop(split);
+                (self.work.text, self.work.last) = (text, Last::Text);
+                operation
+            }
+            Last::Prepared(statement) => {
+                let operation = self.operation(&statement.text);
+                self.work.last = Last::Prepared(statement);
+                operation
+            }
+        }
+    }
+}
+
+/// Does a batch at the start of `inbox` run anything, or only prepare?
+fn executes(inbox: &[u8]) -> bool {
+    let mut rest = inbox;
+    while let Ok(Some(header)) = Header::read(rest) {
+        match header.tag {
+            b'P' | b'B' | b'D' | b'C' => {}
+            b'S' | b'H' => return false,
+            _ => return true,
+        }
+        let Some(next) = rest.get(header.whole()..) else { return true };
+        rest = next;
+    }
+    true
+}
