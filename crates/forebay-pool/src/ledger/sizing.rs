@@ -35,7 +35,7 @@ impl Ledger {
         if self.seats.budget != from {
             self.tell(Event::Resized { from, to: self.seats.budget });
         }
-        self.opener.resize(&self.settings, self.seats.budget);
+        self.opener.resize(&self.settings, self.seats.budget, now);
         self.recover(now, actions);
         self.close_surplus(actions);
         self.dispatch(now, actions);
