@@ -573,7 +573,7 @@ impl World {
                 continue;
             }
             assert!(self.now < patience, "{} callers wait for ever", self.callers.len());
-            self.to_the_next_alarm();
+            self.pass_until_the_alarm();
             self.assert_prompt();
         }
         self.finish_work();
@@ -641,11 +641,11 @@ impl World {
                 }
                 Told::Nothing => assert!(self.now < patience, "it waits for ever"),
             }
-            self.to_the_next_alarm();
+            self.pass_until_the_alarm();
         }
     }
 
-    fn to_the_next_alarm(&mut self) {
+    fn pass_until_the_alarm(&mut self) {
         let round = self.round.expect("the ledger always wants to look around again");
         let alarm = self.alarm.map_or(round, |alarm| alarm.min(round));
         self.advance(alarm.saturating_duration_since(self.now));
