@@ -39,8 +39,8 @@ impl Ledger {
         self.recover(now, actions);
         self.close_surplus(actions);
         self.dispatch(now, actions);
-        self.keep_warm(now, actions);
         self.open_more(now, actions);
+        self.keep_warm(now, actions);
         self.conclude(now, actions);
     }
 
