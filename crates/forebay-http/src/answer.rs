@@ -46,15 +46,15 @@ impl Held {
     /// The answer came to its end, the `upload` perhaps too.
     pub(crate) fn over(mut self, upload: &Progress) {
         let connection = self.connection();
-        let condition = if !upload.has_ended() || connection.is_closed() {
-            return;
-        } else if connection.is_ready() {
-            Condition::Clean
-        } else {
-            // On the wire it is not quite over: the engine waits for that.
-            Condition::Unknown
-        };
-        if let Some(lease) = self.0.take() {
+        let is_lost = !upload.has_ended() || connection.is_closed();
+        let is_ready = connection.is_ready();
+        let Some(lease) = &mut self.0 else { return };
+        if is_lost || !is_ready {
+            lease.succeeded();
+        }
+        // On the wire it may not be quite over: then the engine waits for that.
+        let condition = if is_ready { Condition::Clean } else { Condition::Unknown };
+        if !is_lost && let Some(lease) = self.0.take() {
             lease.give_back(condition);
         }
     }

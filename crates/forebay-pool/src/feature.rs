@@ -294,7 +294,6 @@ impl Feature {
 #[derive(Debug, Clone)]
 pub(crate) struct Features {
     ids: HashMap<Arc<str>, FeatureId>,
-    #[expect(clippy::vec_box, reason = "some kilobytes each: growing copies no features")]
     features: Vec<Box<Feature>>,
 }
 

@@ -96,6 +96,14 @@ impl<K: Connector> Lease<K> {
         self.pool.went_wrong(self.id);
     }
 
+    /// Says that what was done with it is done, though the connection is not
+    /// [`Condition::Clean`]: a statement that may leave something behind, a service that closes
+    /// after its answer. Nothing is learnt of a lease that comes home in unknown state without
+    /// a word. Does not take back [`Lease::failed`].
+    pub fn succeeded(&mut self) {
+        self.pool.went_well(self.id);
+    }
+
     /// Says what it is used for now, where that is another operation than it was taken for:
     /// a lease that lasts too long is told with it.
     pub fn does(&mut self, operation: &Operation) {

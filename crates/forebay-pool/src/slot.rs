@@ -57,6 +57,7 @@ pub(crate) struct Lent {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Told {
     Nothing,
+    Good,
     Failed,
 }
 

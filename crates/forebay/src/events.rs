@@ -189,6 +189,7 @@ fn log(gateway: &'static str, told: &Told) {
 #[cfg(test)]
 mod tests {
     use forebay_pool::ClassName;
+    use forebay_pool::stats::{Advice, Because};
     use serde_json::json;
 
     use super::*;
@@ -225,5 +226,36 @@ mod tests {
         forward(from, to, |told| Happened::Pool { gateway: "http", told }).await;
         assert_eq!(heard.recv().await.unwrap().name(), "up");
         assert_eq!(heard.recv().await.unwrap_err(), RecvError::Closed);
+    }
+
+    #[test]
+    fn an_event_has_one_name_wherever_it_is_told() {
+        let class = || ClassName::new("ai-read");
+        let advice = Advice { budget: 8, because: Because::Trend };
+        for event in [
+            Event::LongHold {
+                class: class(),
+                feature: None,
+                operation: None,
+                request: None,
+                held: std::time::Duration::from_secs(16),
+            },
+            Event::FanOutJump { feature: "answer".into(), before: 3.0, now: 30.0 },
+            Event::Deadlock { class: class(), feature: None, held: 1 },
+            Event::BreakerOpened { class: class() },
+            Event::BreakerClosed { class: class() },
+            Event::Down { error: "refused".to_owned() },
+            Event::Up,
+            Event::Renewed,
+            Event::Window { budget: None },
+            Event::Advised { advice },
+            Event::Borne { budget: Some(3) },
+            Event::Resized { from: 1, to: 2 },
+        ] {
+            let told = Told { destination: "main".into(), event };
+            let json = serde_json::to_value(&told).unwrap();
+            assert_eq!(json["event"], told.event.name());
+            assert_eq!(json["destination"], "main");
+        }
     }
 }

@@ -58,8 +58,8 @@ impl Ledger {
     /// How it went, as far as anybody knows: an owner that dropped its lease said nothing.
     fn note_outcome(&mut self, lent: Lent, condition: Condition, now: Instant) {
         let outcome = match (lent.outcome, condition) {
-            (Told::Failed, _) | (_, Condition::Broken) => Outcome::Failed,
-            (Told::Nothing, Condition::Clean) => Outcome::Good,
+            (Told::Failed, _) | (Told::Nothing, Condition::Broken) => Outcome::Failed,
+            (Told::Good, _) | (Told::Nothing, Condition::Clean) => Outcome::Good,
             (Told::Nothing, Condition::Unknown) => Outcome::Unknown,
         };
         self.note_end(lent.class, lent.pass, outcome, now);
@@ -75,6 +75,16 @@ impl Ledger {
     pub(crate) fn went_wrong(&mut self, id: ConnId) {
         if let Slot::Leased(ref mut lent) = self.conns[id].slot {
             lent.outcome = Told::Failed;
+        }
+    }
+
+    /// The owner of a lease says that what it did with it is done, whatever the connection is
+    /// like by now. What failed before has failed.
+    pub(crate) fn went_well(&mut self, id: ConnId) {
+        if let Slot::Leased(ref mut lent) = self.conns[id].slot
+            && lent.outcome == Told::Nothing
+        {
+            lent.outcome = Told::Good;
         }
     }
 

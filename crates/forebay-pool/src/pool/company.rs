@@ -52,6 +52,10 @@ impl<K: Connector> Shared<K> {
         self.act(|state, _| state.ledger.went_wrong(id));
     }
 
+    pub(crate) fn went_well(self: &Arc<Self>, id: ConnId) {
+        self.act(|state, _| state.ledger.went_well(id));
+    }
+
     pub(crate) fn does(self: &Arc<Self>, id: ConnId, operation: &Operation) {
         let now = time::now();
         self.act(|state, _| state.ledger.does(id, operation, now));

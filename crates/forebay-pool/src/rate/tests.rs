@@ -341,8 +341,9 @@ proptest! {
         }
         let tenant = "0".into();
         prop_assert!(book.standings(Some(&tenant), now).iter().all(|s| s.reserved == 0));
-        // Whatever happened, it ends: after the debts' window everything is there again.
-        let later = now + MINUTE * 400;
+        // Whatever happened, it ends: a debt is as large as the burst at the most (400), at
+        // the slowest rate of one a minute.
+        let later = now + MINUTE * 801;
         let standings = book.standings(Some(&tenant), later);
         prop_assert!(standings.iter().all(|s| s.remaining == s.rate.burst() && s.reset.is_zero()));
     }

@@ -519,7 +519,14 @@ impl Session {
             server.residue.at_least(Residue::Possible);
         }
         self.pin = None;
-        let condition = if server.is_clean() { Condition::Clean } else { Condition::Unknown };
+        let condition = if server.is_clean() {
+            Condition::Clean
+        } else {
+            if server.is_quiet() && server.status == TxStatus::Idle {
+                lease.succeeded();
+            }
+            Condition::Unknown
+        };
         lease.give_back(condition);
     }
 }

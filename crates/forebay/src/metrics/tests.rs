@@ -166,7 +166,7 @@ fn program() -> ProgramSnapshot {
             clients: 7,
             refused: 4,
             cancels: 5,
-            hints_ignored: 0,
+            hints_ignored: 8,
             pins: [("listen", 6)].into(),
             pools: vec![pool("main")],
         }),
@@ -227,6 +227,7 @@ fn every_figure_of_the_picture_is_there_and_well_formed() {
         ("forebay_clients{gateway=\"postgres\"}", 7.0),
         ("forebay_logins_refused_total", 4.0),
         ("forebay_cancel_requests_total", 5.0),
+        ("forebay_hints_ignored_total", 8.0),
         ("forebay_pins_total{reason=\"listen\"}", 6.0),
         (
             "db_client_connection_count{db_client_connection_pool_name=\"main\",\

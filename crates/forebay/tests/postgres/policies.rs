@@ -134,7 +134,9 @@ async fn a_circle_through_two_servers_is_found() {
     for (trace, database) in [(1, "there"), (2, "here")] {
         let mut client = Client::connect(bench.address, database, &[]).await.unwrap();
         client.send(&query(&tagged("SELECT 2", trace, "forebay_feature='deep'"))).await;
-        until("it waits", async || bench.waiting() == u32::from(trace == 2) + 1).await;
+        if trace == 1 {
+            until("it waits", async || bench.waiting() == 1).await;
+        }
         waits.push(client);
     }
     let told = show(&waits[1].until_ready(1).await);
@@ -293,6 +295,16 @@ async fn work_that_keeps_running_out_of_time_is_refused_for_a_while() {
     }
     assert_eq!(agents(&bench).breaker.openings, 0);
     client.query("SET statement_timeout = 10").await;
+    for _ in 0..3 {
+        // What may leave something behind ends well, too.
+        for _ in 0..5 {
+            client.query("DO 'BEGIN PERFORM 1; END'").await;
+        }
+        for _ in 0..4 {
+            client.query("SELECT pg_sleep(10)").await;
+        }
+    }
+    assert_eq!(agents(&bench).breaker.openings, 0);
     for _ in 0..5 {
         client.query("SELECT pg_sleep(10)").await;
     }

@@ -40,6 +40,23 @@ fn a_wrong_configuration_says_where_what_and_what_would_be_right_and_exits_with_
 }
 
 #[test]
+fn the_modes_of_a_class_are_shown_and_one_that_is_none_is_refused_with_its_line() {
+    let class = |mode: &str| {
+        check(&format!(
+            "[http.destinations.llm]\nurl = \"https://llm.example\"\nshed_from = 70\n\
+             [http.destinations.llm.classes.core]\nkind = \"core\"\nmode = \"{mode}\"\n\
+             max_requests = 9\npolicies = {{ shedding = \"off\" }}\n"
+        ))
+    };
+    let (output, out, err) = class("enforce");
+    assert_eq!((output.status.code(), err.as_str()), (Some(0), ""));
+    assert!(out.contains("9 requests at most; enforce (shedding off)\n"), "{out}");
+    let (output, _, err) = class("on");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(err.contains("forebay.toml:6:8: http.destinations.llm.classes.core.mode: "), "{err}");
+}
+
+#[test]
 fn a_timetable_that_cannot_be_followed_is_refused_with_its_line() {
     let window = |lines: &str| {
         check(&format!(

@@ -63,6 +63,11 @@ pub(super) fn sessions(postgres: &PostgresSnapshot, sheet: &mut Sheet<'_>) -> fm
         postgres.refused,
     )?;
     sheet.count("forebay_cancel_requests", "Cancel requests received", postgres.cancels)?;
+    sheet.count(
+        "forebay_hints_ignored",
+        "Tags of statements, and settings of ours, that cannot be read",
+        postgres.hints_ignored,
+    )?;
     sheet.counter(
         "forebay_pins",
         "Applications that kept a server connection beyond a transaction, by reason",
