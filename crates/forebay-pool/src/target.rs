@@ -103,14 +103,16 @@ impl Opener {
             last_failure: None,
             connect_time: None,
         };
-        opener.resize(settings, budget);
+        opener.resize(settings, budget, now);
         opener.tokens = f64::from(opener.burst);
         opener
     }
 
     /// The pace for a budget of another size: `clamp(budget / 8, 1, 8)` in flight and
-    /// `max(4, budget / 2)` a second, unless they are set.
-    pub(crate) fn resize(&mut self, settings: &PoolSettings, budget: u32) {
+    /// `max(4, budget / 2)` a second, unless they are set. What was saved up until `now` was at
+    /// the pace before.
+    pub(crate) fn resize(&mut self, settings: &PoolSettings, budget: u32, now: Instant) {
+        self.refill(now);
         let before = self.concurrent;
         self.concurrent = settings.concurrent_opens.unwrap_or((budget / 8).clamp(1, 8)).max(1);
         self.rate = f64::from(settings.opens_per_second.unwrap_or((budget / 2).max(4)).max(1));
@@ -134,9 +136,7 @@ impl Opener {
         if self.in_flight >= concurrent {
             return Pace::WhenOneEnds;
         }
-        let gained = now.saturating_duration_since(self.refilled).as_secs_f64() * self.rate;
-        self.tokens = (self.tokens + gained).min(f64::from(self.most_saved(now)));
-        self.refilled = now;
+        self.refill(now);
         let spaced = self.spaced.filter(|at| *at > now);
         if self.tokens >= 1.0 {
             return spaced.map_or(Pace::Now, Pace::At);
@@ -145,6 +145,13 @@ impl Opener {
         let missing = Duration::from_secs_f64((1.0 - self.tokens) / self.rate) + ROUNDING;
         let at = now + missing.max(Duration::from_millis(1));
         Pace::At(spaced.map_or(at, |spaced| spaced.max(at)))
+    }
+
+    /// What the pace allowed since the last look: asked before the pace changes, too.
+    fn refill(&mut self, now: Instant) {
+        let gained = now.saturating_duration_since(self.refilled).as_secs_f64() * self.rate;
+        self.tokens = (self.tokens + gained).min(f64::from(self.most_saved(now)));
+        self.refilled = now;
     }
 
     /// Opens that may be saved up now.

@@ -260,17 +260,17 @@ impl Scene {
         };
         let enforce = Some(Mode::Enforce);
         let with = |policies| ClassSettings { policies, ..plain.clone() };
-        let core = match meets {
-            Meets::Stale => with(Policies { freshness: enforce, ..Policies::default() }),
-            Meets::Late => with(Policies { deadline: enforce, ..Policies::default() }),
-            _ => plain.clone(),
-        };
-        let agents = match meets {
-            Meets::Capped => ClassSettings {
-                max_requests: Some(1),
-                ..with(Policies { admission: enforce, ..Policies::default() })
-            },
-            _ => ClassSettings { mode: Mode::Observe, ..plain.clone() },
+        let core = with(Policies {
+            freshness: enforce.filter(|_| meets == Meets::Stale),
+            deadline: enforce.filter(|_| meets == Meets::Late),
+            ..Policies::default()
+        });
+        let agents = ClassSettings {
+            max_requests: (meets == Meets::Capped).then_some(1),
+            ..with(Policies {
+                admission: enforce.filter(|_| meets == Meets::Capped),
+                ..Policies::default()
+            })
         };
         let (pool, server) = pool(BUDGET, core, agents);
         let ask = ask(&pool, "core");

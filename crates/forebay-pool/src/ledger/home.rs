@@ -178,8 +178,8 @@ impl Ledger {
         self.recover(now, actions);
         self.rest(id, now, now, actions);
         self.dispatch(now, actions);
-        self.keep_warm(now, actions);
         self.open_more(now, actions);
+        self.keep_warm(now, actions);
     }
 
     /// A connect failed.
@@ -274,8 +274,8 @@ impl Ledger {
             }
         }
         self.dispatch(now, actions);
-        self.keep_warm(now, actions);
         self.open_more(now, actions);
+        self.keep_warm(now, actions);
     }
 
     /// A connection that is fit rests, unless there is a reason to part with it. One that

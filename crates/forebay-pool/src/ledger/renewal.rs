@@ -15,8 +15,8 @@ impl Ledger {
         self.generations.renew();
         self.part_with_the_old(actions);
         self.dispatch(now, actions);
-        self.keep_warm(now, actions);
         self.open_more(now, actions);
+        self.keep_warm(now, actions);
         self.conclude(now, actions);
     }
 

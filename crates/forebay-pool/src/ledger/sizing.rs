@@ -35,12 +35,12 @@ impl Ledger {
         if self.seats.budget != from {
             self.tell(Event::Resized { from, to: self.seats.budget });
         }
-        self.opener.resize(&self.settings, self.seats.budget);
+        self.opener.resize(&self.settings, self.seats.budget, now);
         self.recover(now, actions);
         self.close_surplus(actions);
         self.dispatch(now, actions);
-        self.keep_warm(now, actions);
         self.open_more(now, actions);
+        self.keep_warm(now, actions);
         self.conclude(now, actions);
     }
 

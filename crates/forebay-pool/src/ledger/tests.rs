@@ -2,6 +2,7 @@
 //! of a small one.
 
 mod books;
+mod ending;
 mod fairness;
 mod policies;
 mod random;

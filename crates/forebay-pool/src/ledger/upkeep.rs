@@ -39,8 +39,8 @@ impl Ledger {
         self.freshen(now, actions);
         // Who was refused may have been the way out of a circle.
         self.conclude(now, actions);
-        self.keep_warm(now, actions);
         self.open_more(now, actions);
+        self.keep_warm(now, actions);
         // Who is held back may go when others are counted no more.
         if !self.queued.is_empty()
             && let Some(at) = self.next_leave()

@@ -34,6 +34,21 @@ async fn opens_are_bounded_by_rate_and_by_those_in_flight() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_saved_up_at_one_pace_is_not_counted_at_another() {
+    let (mut opener, start) = opener(10);
+    let mut dice = Dice::new(1);
+    while opener.pace(start) == Pace::Now {
+        opener.begin(start, &mut dice);
+        opener.succeeded(Duration::from_millis(1), start);
+    }
+    // A tenth of a second at five a second is half an open; at 500 it would be fifty.
+    let now = start + Duration::from_millis(100);
+    opener.resize(&PoolSettings::new("t", Budget::Fixed(1_000)), 1_000, now);
+    opener.spaced = None;
+    assert!(matches!(opener.pace(now), Pace::At(_)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn failures_back_off_and_one_success_ends_it() {
     let (mut opener, mut now) = opener(80);
     let mut dice = Dice::new(1);

@@ -174,7 +174,6 @@ prop_compose! {
             max_parallel,
             mode,
             policies,
-            ..ClassSettings::default()
         }
     }
 }

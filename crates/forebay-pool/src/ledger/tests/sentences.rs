@@ -623,3 +623,24 @@ fn a_guarantee_and_a_holder_of_another_identity_compete_for_seats_only() {
     assert!(world.served(first), "the second seat is free for another identity");
     world.settle();
 }
+
+#[test]
+fn who_waits_goes_before_what_is_kept_warm() {
+    let classes = vec![class(Kind::Core, 0, None)];
+    let slow = PoolSettings {
+        warm_up: 100,
+        opens_per_second: Some(1),
+        concurrent_opens: Some(1),
+        ..settings(8, classes)
+    };
+    let mut world = World::new(slow);
+    world.warm_up(1);
+    world.opened(0);
+    let waits = world.waits_as(0, 0, None);
+    while world.opens.is_empty() {
+        world.advance(100 * MS);
+        world.tick();
+    }
+    world.opened(0);
+    assert!(world.served(waits), "seven are still to be kept warm");
+}
