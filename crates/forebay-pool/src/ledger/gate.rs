@@ -370,7 +370,9 @@ impl Ledger {
     /// Refuses the oldest of the classes whose queue has not emptied for long.
     pub(super) fn freshen(&mut self, now: Instant, actions: &mut Actions) {
         for class in self.class_ids() {
-            if !self.policies[class.index()].is_on(Policy::Freshness) {
+            // Who waits for a connection to be opened, with seats left, is behind nobody.
+            if !self.policies[class.index()].is_on(Policy::Freshness) || self.seats.may_take(class)
+            {
                 continue;
             }
             while let Some((since, oldest)) = self.oldest_new(class) {
