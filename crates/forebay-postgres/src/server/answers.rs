@@ -4,13 +4,13 @@
 //! server's place stand in the same line, so that real and synthesised ones keep their
 //! order, and an error that makes the server skip to Sync skips ours as well.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::prepared::{Statement, StatementId};
-use crate::sql::effect::Effect;
+use crate::sql::effect::{Effect, Effects};
 
 /// Whether the client asked for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +56,7 @@ pub(crate) enum Awaited {
     /// ReadyForQuery of a Sync.
     Sync,
     /// Everything up to the ReadyForQuery of a simple query; effects of its statements.
-    Query { effects: VecDeque<Effect> },
+    Query { effects: <Effects as IntoIterator>::IntoIter },
     /// A simple query of ours; nothing of it is shown.
     OwnQuery(Purpose),
     /// Everything up to the ReadyForQuery of a function call.

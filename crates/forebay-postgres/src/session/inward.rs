@@ -125,7 +125,7 @@ impl Session {
                         server.awaited.pop_front();
                         effect
                     }
-                    Some(Awaited::Query { effects }) => effects.pop_front(),
+                    Some(Awaited::Query { effects }) => effects.next(),
                     _ => None,
                 };
                 if header.tag == b'C' {

@@ -4,8 +4,6 @@
 //! there, so a client that vanishes half way has run nothing. Names of statements become
 //! names of ours; everything else goes on as it came.
 
-use std::collections::VecDeque;
-
 use bytes::{Buf, Bytes, BytesMut};
 use forebay_pool::overlap::HoldKind;
 
@@ -16,7 +14,7 @@ use crate::own::{self, Nonsense};
 use crate::prepared;
 use crate::server::answers::Awaited;
 use crate::server::{CopyIn, Gate, Residue, Skips};
-use crate::sql::effect::{self, Effect};
+use crate::sql::effect::{self, Effect, Effects};
 use crate::wire::backend::{self, Severity};
 use crate::wire::frontend::{self, Bind, Named, Parse};
 use crate::wire::{HEADER, Header, TxStatus};
@@ -385,7 +383,7 @@ impl Session {
                 } else {
                     // Its end may do anything.
                     server.residue.at_least(Residue::WithStatements);
-                    Vec::new()
+                    Effects::new()
                 };
                 effects.iter().for_each(|effect| foresee(server, &mut self.pin, effect));
                 let ours = match effects.as_slice() {
@@ -414,7 +412,7 @@ impl Session {
                 self.unnamed = None;
                 self.portals.clear();
                 close_gate(server, &effects);
-                server.awaited.push_back(Awaited::Query { effects: VecDeque::from(effects) });
+                server.awaited.push_back(Awaited::Query { effects: effects.into_iter() });
                 server.pipeline.changes_unnamed();
                 server.pipeline.ends_batch();
                 server.streaming = missing;

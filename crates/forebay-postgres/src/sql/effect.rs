@@ -7,6 +7,8 @@
 
 use std::cmp::Ordering;
 
+use smallvec::SmallVec;
+
 use super::token::{Token, Tokens};
 
 /// One statement's effect on the session.
@@ -64,11 +66,14 @@ impl PinReason {
     }
 }
 
+/// The effects of one text: mostly it is one statement.
+pub(crate) type Effects = SmallVec<[Effect; 1]>;
+
 /// The effects of the statements in `text`, in order. Empty statements have none.
-pub(crate) fn of(text: &[u8]) -> Vec<Effect> {
+pub(crate) fn of(text: &[u8]) -> Effects {
     let mut tokens = Tokens::new(text);
-    let mut effects = Vec::new();
-    let mut statement: Vec<Token<'_>> = Vec::new();
+    let mut effects = Effects::new();
+    let mut statement: SmallVec<[Token<'_>; 32]> = SmallVec::new();
     loop {
         let token = tokens.next();
         match token {
@@ -142,7 +147,7 @@ fn of_one(statement: &[Token<'_>]) -> Effect {
         return if calls_only_harmless(statement) { Effect::Clean } else { Effect::Dirty };
     };
     let rest = statement.get(1..).unwrap_or_default();
-    let first = first.to_ascii_lowercase();
+    let first = lowered(first);
     match first.as_slice() {
         b"set" => set(rest),
         b"reset" => match rest {
@@ -244,9 +249,7 @@ fn calls(statement: &[Token<'_>]) -> Effect {
     }
     let takes_session_lock = statement.iter().any(|token| match token {
         Token::Word(name) => {
-            let name = name.to_ascii_lowercase();
-            (name.starts_with(b"pg_advisory_lock") || name.starts_with(b"pg_try_advisory_lock"))
-                && !name.starts_with(b"pg_advisory_unlock")
+            begins(name, b"pg_advisory_lock") || begins(name, b"pg_try_advisory_lock")
         }
         Token::QuotedName(name) => name.windows(8).any(|w| w == b"advisory"),
         Token::Text(_) | Token::Number(_) | Token::Parameter(_) | Token::Mark(_) => false,
@@ -258,12 +261,12 @@ fn calls(statement: &[Token<'_>]) -> Effect {
         return effect;
     }
     let word = |what: fn(&[u8]) -> bool| {
-        statement.iter().any(|t| matches!(t, Token::Word(name) if what(&name.to_ascii_lowercase())))
+        statement.iter().any(|t| matches!(t, Token::Word(name) if what(name)))
     };
-    if word(|name| name.starts_with(b"pg_temp")) {
+    if word(|name| begins(name, b"pg_temp")) {
         return Effect::Pin(PinReason::TemporaryTable);
     }
-    if word(|name| name == b"set_config") {
+    if word(|name| name.eq_ignore_ascii_case(b"set_config")) {
         return Effect::Pin(PinReason::Setting);
     }
     if calls_only_harmless(statement) { Effect::Clean } else { Effect::Dirty }
@@ -371,12 +374,12 @@ const LEAVE_NOTHING: &[&[u8]] = &[
 const HARMLESS: &str = include_str!("harmless_functions.txt");
 
 fn is_harmless(name: &[u8]) -> bool {
-    let name = lower(name);
-    LEAVE_NOTHING.contains(&name.as_bytes()) || has_line(HARMLESS, &name)
+    let name = lowered(name);
+    LEAVE_NOTHING.contains(&name.as_slice()) || has_line(HARMLESS, &name)
 }
 
 /// Is `line` one of the lines of `sorted`? Halves the text, so that no table has to be built.
-fn has_line(sorted: &str, line: &str) -> bool {
+fn has_line(sorted: &str, line: &[u8]) -> bool {
     let mut rest = sorted.as_bytes();
     while !rest.is_empty() {
         let (before, behind) = rest.split_at(rest.len() / 2);
@@ -384,7 +387,7 @@ fn has_line(sorted: &str, line: &str) -> bool {
         let end =
             behind.iter().position(|b| *b == b'\n').map_or(rest.len(), |at| before.len() + at);
         let middle = rest.get(start..end).unwrap_or_default();
-        rest = match middle.cmp(line.as_bytes()) {
+        rest = match middle.cmp(line) {
             Ordering::Equal => return true,
             Ordering::Less => rest.get(end + 1..).unwrap_or_default(),
             Ordering::Greater => rest.get(..start).unwrap_or_default(),
@@ -439,7 +442,7 @@ fn makes_index(statement: &[Token<'_>]) -> bool {
 
 /// Words that may also be functions' names, where the one before shows that they are none.
 fn is_syntax(before: Option<&Token<'_>>, name: &[u8]) -> bool {
-    let name = name.to_ascii_lowercase();
+    let name = lowered(name);
     let Some(before) = before else { return matches!(&*name, b"copy" | b"explain") };
     let follows = |words: &[&str]| words.iter().any(|word| before.is(word));
     match &*name {
@@ -590,6 +593,18 @@ fn name_of(token: &Token<'_>) -> Option<String> {
         Token::QuotedName(name) => unquote_name(name),
         Token::Text(_) | Token::Number(_) | Token::Parameter(_) | Token::Mark(_) => None,
     }
+}
+
+/// A name in lower case, without memory of its own where it is as short as names are.
+fn lowered(name: &[u8]) -> SmallVec<[u8; 64]> {
+    let mut name = SmallVec::from_slice(name);
+    name.make_ascii_lowercase();
+    name
+}
+
+/// Does `name` begin with `head` (lower case)?
+fn begins(name: &[u8], head: &[u8]) -> bool {
+    name.get(..head.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(head))
 }
 
 fn lower(name: &[u8]) -> String {

@@ -107,7 +107,7 @@ fn each_statement_of_a_string_has_its_effect() {
     let effects = of(text);
     assert_eq!(effects.len(), 4);
     assert_eq!(effects.last(), Some(&Effect::ResetAll));
-    assert_eq!(of(b" ;; /* ; */ "), []);
+    assert!(of(b" ;; /* ; */ ").is_empty());
 }
 
 #[test]
@@ -136,13 +136,13 @@ fn only_a_bare_begin_can_wait() {
 fn the_table_of_harmless_functions_is_sorted_and_has_no_trap() {
     let names: Vec<&str> = HARMLESS.lines().collect();
     assert!(names.is_sorted());
-    assert!(names.iter().all(|name| has_line(HARMLESS, name)), "every line is found");
+    assert!(names.iter().all(|name| has_line(HARMLESS, name.as_bytes())), "every line is found");
     for absent in ["", "ab", "abt", "zzz", "abbrev\nabs"] {
-        assert!(!has_line(HARMLESS, absent), "{absent}");
+        assert!(!has_line(HARMLESS, absent.as_bytes()), "{absent}");
     }
     for trap in ["set_config", "pg_advisory_lock", "query_to_xml", "setseed", "pg_export_snapshot"]
     {
-        assert!(!has_line(HARMLESS, trap), "{trap}");
+        assert!(!has_line(HARMLESS, trap.as_bytes()), "{trap}");
     }
     assert!(is_harmless(b"COUNT") && is_harmless(b"now") && is_harmless(b"jsonb_build_object"));
 }
