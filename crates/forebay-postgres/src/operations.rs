@@ -1,8 +1,9 @@
 //! Statements as operations: what costs, holds and overlaps are told apart by.
 //!
-//! An operation is a statement's shape under a feature's name. Making one reads the whole
-//! text, so those made lately are kept, found by a hash of both. Always true: at most
-//! [`KEPT`] are kept, and of a text only the first [`HEAD`] bytes count.
+//! An operation is a statement's shape under a feature's name. Making one writes the shape,
+//! so those made lately are kept, found by a hash of what both are made of: statements that
+//! differ in their literals find the same. Always true: at most [`KEPT`] are kept, and of a
+//! text only the first [`HEAD`] bytes count.
 
 use std::hash::{BuildHasher, Hasher};
 use std::num::NonZeroUsize;
@@ -20,10 +21,15 @@ const KEPT: NonZeroUsize = NonZeroUsize::new(4_096).expect("more than none");
 /// Bytes of a text that count; a shape has fewer.
 pub(crate) const HEAD: usize = 2_048;
 
-/// The hash of a feature and a text. Two that share one would be learnt as one: with 64 bits
+/// The hash of a feature and a shape. Two that share one would be learnt as one: with 64 bits
 /// and a seed of the process, that is not to be expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct OperationKey(u64);
+
+/// The hash of a feature and a text as it stands: the same text again needs no look at its
+/// tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TextKey(u64);
 
 /// The operations of all sessions.
 pub(crate) struct Operations {
@@ -40,11 +46,23 @@ impl Default for Operations {
 impl Operations {
     /// What `text`, run for `feature`, is found by.
     pub(crate) fn key(&self, feature: &str, text: &[u8]) -> OperationKey {
+        let mut hasher = self.hasher(feature);
+        shape::hash(head(text), &mut hasher);
+        OperationKey(hasher.finish())
+    }
+
+    /// What tells `text`, run for `feature`, from what ran before.
+    pub(crate) fn text_key(&self, feature: &str, text: &[u8]) -> TextKey {
+        let mut hasher = self.hasher(feature);
+        hasher.write(head(text));
+        TextKey(hasher.finish())
+    }
+
+    fn hasher(&self, feature: &str) -> impl Hasher {
         let mut hasher = self.seed.build_hasher();
         hasher.write_usize(feature.len());
         hasher.write(feature.as_bytes());
-        hasher.write(head(text));
-        OperationKey(hasher.finish())
+        hasher
     }
 
     /// The operation that `key` stands for, made of what it was made of if it is not kept.
@@ -79,6 +97,8 @@ mod tests {
         assert_eq!(one, of("/ask", b"SELECT 2"));
         assert_ne!(one, of("/tell", b"SELECT 1"));
         assert_ne!(operations.key("a", b"b"), operations.key("ab", b""));
+        assert_eq!(operations.key("a", b"SELECT 1"), operations.key("a", b"SELECT 2"));
+        assert_ne!(operations.text_key("a", b"SELECT 1"), operations.text_key("a", b"SELECT 2"));
     }
 
     #[test]

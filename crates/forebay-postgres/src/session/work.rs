@@ -18,7 +18,7 @@ use forebay_seam::time;
 
 use super::Session;
 use super::outward::MOST_STATEMENTS;
-use crate::operations::{self, OperationKey};
+use crate::operations::{self, OperationKey, TextKey};
 use crate::own::{self, Nonsense};
 use crate::prepared::Statement;
 use crate::server::connector::Identity;
@@ -94,7 +94,14 @@ enum Last {
 struct Recent {
     request: Option<Request>,
     feature: Option<Arc<str>>,
-    operation: Option<(OperationKey, Operation)>,
+    operation: Option<Known>,
+}
+
+/// An operation, and what it is found by.
+struct Known {
+    text: TextKey,
+    key: OperationKey,
+    operation: Operation,
 }
 
 /// What the tags of a Parse say, for the statement that comes of it.
@@ -176,12 +183,21 @@ impl Session {
     fn operation(&mut self, text: &[u8]) -> Operation {
         let feature = self.work.said.feature.as_ref().unwrap_or_else(|| self.who.feature());
         let all = &self.gateway.operations;
+        let text_key = all.text_key(feature, text);
+        if let Some(known) = &self.work.recent.operation
+            && known.text == text_key
+        {
+            return known.operation.clone();
+        }
         let key = all.key(feature, text);
-        match &self.work.recent.operation {
-            Some((recent, operation)) if *recent == key => operation.clone(),
-            Some(_) | None => {
+        match &mut self.work.recent.operation {
+            Some(known) if known.key == key => {
+                known.text = text_key;
+                known.operation.clone()
+            }
+            recent => {
                 let operation = all.get(key, feature, text);
-                self.work.recent.operation = Some((key, operation.clone()));
+                *recent = Some(Known { text: text_key, key, operation: operation.clone() });
                 operation
             }
         }

@@ -1,6 +1,8 @@
 //! A statement's shape: its text without literals, comments and needless blanks, for logs
 //! and metrics, where values must never show.
 
+use std::hash::Hasher;
+
 use super::token::{Token, Tokens};
 
 /// Bytes of a shape at the most.
@@ -45,6 +47,24 @@ pub(crate) fn of(text: &[u8]) -> String {
     out
 }
 
+/// Hands `hasher` what the shape of `text` is made of, and makes no shape: texts that differ
+/// in literals, comments and blanks alone are one to it.
+pub(crate) fn hash(text: &[u8], hasher: &mut impl Hasher) {
+    const LITERAL: usize = 0;
+    const MARK: usize = 1;
+    const NAME: usize = 2;
+    for token in Tokens::new(text) {
+        match token {
+            Token::Text(_) | Token::Number(_) => hasher.write_usize(LITERAL),
+            Token::Mark(mark) => hasher.write_usize(MARK | usize::from(mark) << 2),
+            Token::Word(name) | Token::QuotedName(name) | Token::Parameter(name) => {
+                hasher.write_usize(NAME | name.len() << 2);
+                hasher.write(name);
+            }
+        }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Glue {
     None,
@@ -61,6 +81,21 @@ mod tests {
     fn no_literal_shows() {
         let text = b"SELECT  a.b, 'secret', 42 -- secret\nFROM t WHERE x >= $1 AND y = $$secret$$ /* secret */";
         assert_eq!(of(text), "SELECT a.b, ?, ? FROM t WHERE x >= $1 AND y = ?");
+    }
+
+    #[test]
+    fn texts_of_one_shape_have_one_hash() {
+        let hashed = |text: &str| {
+            let mut hasher = std::hash::DefaultHasher::new();
+            hash(text.as_bytes(), &mut hasher);
+            hasher.finish()
+        };
+        let one = hashed("SELECT a FROM t WHERE b = 1");
+        assert_eq!(one, hashed("SELECT a  FROM t WHERE b = 'x' -- why"));
+        for other in ["SELECT a FROM t WHERE b = c", "SELECT a FROM t WHERE b < 1", "SELECT a"] {
+            assert_ne!(one, hashed(other), "{other}");
+        }
+        assert_ne!(hashed("ab"), hashed("a b"));
     }
 
     #[test]
