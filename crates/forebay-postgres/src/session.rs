@@ -44,6 +44,8 @@ use crate::wire::backend::Severity;
 
 /// Bytes held for one direction before the other side is no longer read.
 const HIGH_WATER: usize = 64 * 1024;
+/// Bytes from a server that are copied for the client rather than taken with their buffer.
+const COPIED: usize = 2 * 1024;
 /// How long the reason of an ending may take to reach the client.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -357,15 +359,15 @@ impl Session {
     fn keep_passed(&mut self) {
         if let Some(lease) = &mut self.link {
             let server = lease.connection();
-            if server.passed > 0 {
-                let passed = server.inbox.split_to(server.passed);
-                server.passed = 0;
-                if self.outbox.is_empty() {
-                    self.outbox = passed;
-                } else {
-                    self.outbox.extend_from_slice(&passed);
-                }
+            let passed = server.inbox.get(..server.passed).unwrap_or_default();
+            if self.outbox.is_empty() && passed.len() > COPIED {
+                self.outbox = server.inbox.split_to(server.passed);
+            } else {
+                // A buffer that two have a part of has memory besides.
+                self.outbox.extend_from_slice(passed);
+                server.inbox.advance(server.passed);
             }
+            server.passed = 0;
         }
     }
 }

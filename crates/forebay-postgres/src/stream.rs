@@ -5,6 +5,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -15,8 +16,10 @@ use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
-/// Bytes asked of a socket at once.
+/// Bytes asked of a socket at once where many come.
 const CHUNK: usize = 16 * 1024;
+/// Bytes asked of a socket before anything has come: most messages are shorter.
+const FIRST: usize = 4 * 1024;
 
 pub(crate) enum Stream {
     Plain(TcpStream),
@@ -46,15 +49,24 @@ impl Stream {
     }
 
     /// Reads what is there, behind what `buffer` holds. `Ok(0)`: the other side has closed.
+    /// A short message takes as much memory as it is long, and none before it comes.
     pub(crate) fn poll_fill(
         &mut self,
         cx: &mut Context<'_>,
         buffer: &mut BytesMut,
     ) -> Poll<io::Result<usize>> {
-        if buffer.capacity() - buffer.len() < CHUNK / 4 {
-            buffer.reserve(CHUNK);
+        if buffer.capacity() - buffer.len() >= FIRST || buffer.try_reclaim(CHUNK) {
+            return tokio_util::io::poll_read_buf(Pin::new(self), cx, buffer);
         }
-        tokio_util::io::poll_read_buf(Pin::new(self), cx, buffer)
+        let mut first = [const { MaybeUninit::uninit() }; FIRST];
+        let mut first = ReadBuf::uninit(&mut first);
+        ready!(Pin::new(self).poll_read(cx, &mut first))?;
+        if first.remaining() == 0 {
+            // More will follow.
+            buffer.reserve(FIRST + CHUNK);
+        }
+        buffer.extend_from_slice(first.filled());
+        Poll::Ready(Ok(first.filled().len()))
     }
 
     /// As [`Stream::poll_fill`], waiting.

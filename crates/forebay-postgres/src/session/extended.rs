@@ -128,7 +128,7 @@ impl Session {
         }
     }
 
-    pub(super) fn bind(&mut self, header: Header, taken: &BytesMut) -> Result<(), End> {
+    pub(super) fn bind(&mut self, header: Header, taken: &[u8]) -> Result<(), End> {
         let body = taken.get(HEADER..).unwrap_or_default();
         let bind = Bind::read(body)?;
         let Some(lease) = &mut self.link else { return Ok(()) };

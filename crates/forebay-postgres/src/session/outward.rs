@@ -357,7 +357,18 @@ impl Session {
 
     /// A message while a server is linked.
     fn linked(&mut self, header: Header) -> Result<Step, End> {
-        let taken = self.take(header);
+        // Lent, not split off: a buffer that is shared has memory besides.
+        let mut inbox = std::mem::take(&mut self.inbox);
+        let whole = header.whole().min(inbox.len());
+        self.batch = self.batch.saturating_sub(header.whole());
+        let step = self.pass_on(header, inbox.get(..whole).unwrap_or_default());
+        inbox.advance(whole);
+        self.inbox = inbox;
+        step
+    }
+
+    /// A message for the linked server: `taken` is its header and what is there of its body.
+    fn pass_on(&mut self, header: Header, taken: &[u8]) -> Result<Step, End> {
         let body = taken.get(HEADER..).unwrap_or_default();
         let missing = header.whole() - taken.len();
         let Some(lease) = &mut self.link else { return Ok(Step::Link) };
@@ -405,7 +416,7 @@ impl Session {
                         Some(nonsense) => {
                             frontend::write_query(&mut server.outbox, &nonsense.statement());
                         }
-                        None => server.outbox.extend_from_slice(&taken),
+                        None => server.outbox.extend_from_slice(taken),
                     },
                 }
                 server.unnamed = None;
@@ -420,7 +431,7 @@ impl Session {
                 self.note_query(text);
             }
             b'P' => self.parse(body)?,
-            b'B' => self.bind(header, &taken)?,
+            b'B' => self.bind(header, taken)?,
             b'D' => self.describe(body)?,
             b'E' => {
                 let portal = frontend::execute(body)?;
@@ -434,13 +445,13 @@ impl Session {
                     effect => (effect, None),
                 };
                 server.awaited.push_back(Awaited::Execute { effect, change });
-                server.outbox.extend_from_slice(&taken);
+                server.outbox.extend_from_slice(taken);
                 server.unsynced = true;
             }
             b'C' => self.close(body)?,
-            b'H' => server.outbox.extend_from_slice(&taken),
+            b'H' => server.outbox.extend_from_slice(taken),
             b'S' => {
-                server.outbox.extend_from_slice(&taken);
+                server.outbox.extend_from_slice(taken);
                 // The server ignores a Sync while it takes COPY data: it owes nothing.
                 if server.copy == CopyIn::None {
                     server.awaited.push_back(Awaited::Sync);
@@ -451,16 +462,16 @@ impl Session {
             b'F' => {
                 server.awaited.push_back(Awaited::FunctionCall);
                 server.pipeline.ends_batch();
-                server.outbox.extend_from_slice(&taken);
+                server.outbox.extend_from_slice(taken);
                 server.streaming = missing;
                 server.residue = Residue::Possible;
             }
             b'd' => {
-                server.outbox.extend_from_slice(&taken);
+                server.outbox.extend_from_slice(taken);
                 server.streaming = missing;
             }
             b'c' | b'f' => {
-                server.outbox.extend_from_slice(&taken);
+                server.outbox.extend_from_slice(taken);
                 server.copy = CopyIn::None;
             }
             b'X' => return Ok(Step::Leave),
