@@ -241,6 +241,8 @@ impl Session {
     }
 
     async fn serve(&mut self, stop: &mut Stop) -> End {
+        // One for all exchanges: each that is made anew takes the lock of all sessions.
+        let mut told = std::pin::pin!(stop.told());
         loop {
             let next = match self.outward() {
                 Ok(next) => next,
@@ -256,7 +258,7 @@ impl Session {
                 }
                 Next::Exchange => {}
             }
-            match self.exchange(stop).await {
+            match self.exchange(told.as_mut()).await {
                 Ok(Moved::Client) => {}
                 Ok(Moved::Server) => {
                     if let Err(end) = self.inward() {
@@ -286,13 +288,19 @@ impl Session {
     }
 
     /// Moves bytes in all directions until there are new ones to look at.
-    async fn exchange(&mut self, stop: &mut Stop) -> io::Result<Moved> {
+    async fn exchange(
+        &mut self,
+        mut told: Pin<&mut impl Future<Output = ()>>,
+    ) -> io::Result<Moved> {
         let may_stop = self.is_at_rest();
-        tokio::select! {
-            biased;
-            moved = poll_fn(|cx| self.poll_exchange(cx)) => moved,
-            () = stop.told(), if may_stop => Ok(Moved::Stop),
-        }
+        poll_fn(|cx| {
+            let moved = self.poll_exchange(cx);
+            if moved.is_pending() && may_stop && told.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ok(Moved::Stop));
+            }
+            moved
+        })
+        .await
     }
 
     /// The client runs nothing: no transaction is open, and nothing is owed.

@@ -46,7 +46,7 @@ impl Session {
     async fn meet_server(&mut self) -> Result<Arc<Reported>, End> {
         let class = self.who.class(None);
         let ask = Ask::new(self.who.identity.clone(), class);
-        let mut lease = self.wait_for(ask).await??;
+        let mut lease = self.wait_for(&ask).await??;
         self.registration.client.rests();
         let server = &mut **lease.connection();
         if let Some(replay) = server.settings.replay_of(&self.wanted) {

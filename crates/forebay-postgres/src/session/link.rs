@@ -20,7 +20,9 @@ impl Session {
     /// goes on; the error is for a session that ends.
     pub(super) async fn link(&mut self) -> Result<(), End> {
         let ask = self.ask();
-        let checkout = match self.wait_for(ask).await? {
+        let checkout = self.wait_for(&ask).await?;
+        self.keep_ask(ask);
+        let checkout = match checkout {
             Ok(lease) => lease,
             Err(fault) => {
                 // It has been told T for its BEGIN, so it is in a transaction, which failed.
@@ -81,19 +83,22 @@ impl Session {
     /// Waits in line. Meanwhile the client may leave, cancel, or send more.
     pub(super) async fn wait_for(
         &mut self,
-        ask: Ask<Identity>,
+        ask: &Ask<Identity>,
     ) -> Result<Result<Lease<Postgres>, Fault>, End> {
-        let pool = self.who.backend.pool.clone();
-        let cancelled = self.registration.client.waits();
-        let mut checkout = std::pin::pin!(pool.checkout(ask));
-        let mut cancelled = std::pin::pin!(cancelled.notified());
+        let mut checkout = std::pin::pin!(self.who.backend.pool.checkout(ask));
+        // Who gets a connection at once cannot be cancelled before.
+        let mut cancelled = std::pin::pin!(None);
         let (client, inbox, outbox) = (&mut self.client, &mut self.inbox, &mut self.outbox);
         let waited = poll_fn(|cx| {
             use std::future::Future;
             if let Poll::Ready(result) = checkout.as_mut().poll(cx) {
                 return Poll::Ready(Waited::Over(result));
             }
-            if cancelled.as_mut().poll(cx).is_ready() {
+            if cancelled.is_none() {
+                cancelled.set(Some(self.registration.client.waits().notified_owned()));
+            }
+            let cancelled = cancelled.as_mut().as_pin_mut();
+            if cancelled.is_some_and(|cancelled| cancelled.poll(cx).is_ready()) {
                 return Poll::Ready(Waited::Cancelled);
             }
             if let Poll::Ready(Err(error)) = client.poll_drain(cx, outbox) {

@@ -43,6 +43,8 @@ pub(super) struct Work {
     text: Vec<u8>,
     /// What the lease is known to do.
     told: Option<Operation>,
+    /// What was asked last, of the engine.
+    ask: Option<Ask<Identity>>,
     recent: Recent,
 }
 
@@ -129,17 +131,26 @@ impl Session {
         let inbox = std::mem::take(&mut self.inbox);
         let operation = self.read_ahead(&inbox);
         self.inbox = inbox;
-        self.work.told.clone_from(&operation);
-        let request = self.request();
-        let (said, own) = (&self.work.said, &self.who.own);
-        Ask {
-            request,
-            operation,
-            cost: said.cost.or(own.cost),
-            attempt: said.attempt.unwrap_or_default(),
-            needs: said.needs.unwrap_or(own.needs),
-            ..Ask::new(self.who.identity.clone(), self.class())
+        if self.work.told != operation {
+            self.work.told.clone_from(&operation);
         }
+        let (request, class) = (self.request(), self.class());
+        let kept = self.work.ask.take();
+        let mut ask = kept.unwrap_or_else(|| Ask::new(self.who.identity.clone(), class));
+        let (said, own) = (&self.work.said, &self.who.own);
+        ask.class = class;
+        ask.request = request;
+        ask.operation = operation;
+        ask.cost = said.cost.or(own.cost);
+        ask.attempt = said.attempt.unwrap_or_default();
+        ask.needs = said.needs.unwrap_or(own.needs);
+        ask
+    }
+
+    /// What was asked is asked again with little changed.
+    pub(super) fn keep_ask(&mut self, mut ask: Ask<Identity>) {
+        ask.request = None;
+        self.work.ask = Some(ask);
     }
 
     /// Reads the tags of the first message in `inbox`, and what it will run.
@@ -313,7 +324,6 @@ impl Session {
         self.work.request = None;
         self.work.said = Said::default();
         self.work.last = Last::Unknown;
-        self.work.told = None;
     }
 
     /// A transaction is open and its client is owed nothing: it may be waiting for a model, or
