@@ -6,26 +6,48 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Settings by lower-case name.
 pub(crate) type Settings = BTreeMap<String, String>;
 
 /// What a server reports of itself, as it writes it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Reported(BTreeMap<String, (String, String)>);
+///
+/// Always true: two with the same stamp have the same values.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Reported {
+    values: BTreeMap<String, (String, String)>,
+    stamp: u64,
+}
+
+/// The last stamp that was given; 0 is that of no values.
+static STAMPS: AtomicU64 = AtomicU64::new(0);
 
 impl Reported {
     pub(crate) fn set(&mut self, name: &str, value: &str) {
-        self.0.insert(name.to_ascii_lowercase(), (name.to_owned(), value.to_owned()));
+        self.values.insert(name.to_ascii_lowercase(), (name.to_owned(), value.to_owned()));
+        self.stamp = STAMPS.fetch_add(1, Ordering::Relaxed) + 1;
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(|(_, value)| value.as_str())
+        self.values.get(name).map(|(_, value)| value.as_str())
     }
 
     /// Names as the server writes them, with their values.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.values().map(|(name, value)| (name.as_str(), value.as_str()))
+        self.values.values().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// Are the values those of `other`? If so, the next time that is told by the stamp alone:
+    /// clients and servers compare theirs before each transaction, and mostly nothing changes.
+    pub(crate) fn is_same(&mut self, other: &Self) -> bool {
+        if self.stamp != other.stamp {
+            if self.values != other.values {
+                return false;
+            }
+            self.stamp = other.stamp;
+        }
+        true
     }
 }
 
@@ -210,6 +232,18 @@ mod tests {
 
     fn settings(pairs: &[(&str, &str)]) -> Settings {
         pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect()
+    }
+
+    #[test]
+    fn what_changed_since_it_was_the_same_is_told() {
+        let (mut server, mut client) = (logged_in().now, logged_in().now);
+        assert!(server.is_same(&client) && server.is_same(&client.clone()));
+        server.set("TimeZone", "CET");
+        assert!(!server.is_same(&client));
+        client.set("TimeZone", "CET");
+        assert!(server.is_same(&client) && client.is_same(&server));
+        assert!(!server.is_same(&Reported::default()));
+        assert!(Reported::default().is_same(&Reported::default()));
     }
 
     #[test]

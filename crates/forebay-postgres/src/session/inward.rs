@@ -226,7 +226,8 @@ impl Session {
 
     /// Tells the client what differs from what it was told.
     pub(super) fn tell_reported(&mut self) {
-        if self.link.as_mut().is_none_or(|l| l.connection().settings.now == self.reported) {
+        let reported = &self.reported;
+        if self.link.as_mut().is_none_or(|l| l.connection().settings.now.is_same(reported)) {
             return;
         }
         self.keep_passed();
