@@ -226,7 +226,7 @@ impl Session {
 
     /// Tells the client what differs from what it was told.
     pub(super) fn tell_reported(&mut self) {
-        let reported = &self.reported;
+        let reported = &mut self.reported;
         if self.link.as_mut().is_none_or(|l| l.connection().settings.now.is_same(reported)) {
             return;
         }
