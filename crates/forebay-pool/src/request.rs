@@ -6,7 +6,11 @@
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use slotmap::{Key, KeyData};
+
+use crate::slot::RequestId;
 
 /// The trace id of a W3C `traceparent`: 16 bytes, not all zero.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -70,13 +74,16 @@ struct Card {
     trace: TraceId,
     /// Leases that it has, of all pools.
     held: AtomicU32,
+    /// Under which number a pool found it last: a hint, to be checked.
+    number: AtomicU64,
 }
 
 impl Request {
     /// The request `trace` of `tenant`. Pools that are to know of each other's leases need
     /// the same card: [`Roster::request`](crate::Roster::request) gives it.
     pub fn new(tenant: Arc<str>, trace: TraceId) -> Self {
-        Self(Arc::new(Card { tenant, trace, held: AtomicU32::new(0) }))
+        let number = AtomicU64::new(RequestId::null().data().as_ffi());
+        Self(Arc::new(Card { tenant, trace, held: AtomicU32::new(0), number }))
     }
 
     /// On whose account it runs.
@@ -100,6 +107,22 @@ impl Request {
 
     pub(crate) fn gives_back(&self) {
         self.0.held.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// The number that it may have, since some pool found it so last: one that finds it so
+    /// again hashes nothing.
+    pub(crate) fn number(&self) -> RequestId {
+        KeyData::from_ffi(self.0.number.load(Ordering::Relaxed)).into()
+    }
+
+    /// A pool found it as `number`.
+    pub(crate) fn has_number(&self, number: RequestId) {
+        self.0.number.store(number.data().as_ffi(), Ordering::Relaxed);
+    }
+
+    /// Is the other a clone of this one? Those that are none may be equal, too.
+    pub(crate) fn is_clone_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     pub(crate) fn is_shared(&self) -> bool {

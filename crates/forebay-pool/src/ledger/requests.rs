@@ -149,7 +149,13 @@ impl Requests {
     }
 
     pub(super) fn find(&self, request: &Request) -> Option<RequestId> {
-        self.ids.get(request).copied()
+        let number = request.number();
+        if self.known.get(number).is_some_and(|known| known.name.is_clone_of(request)) {
+            return Some(number);
+        }
+        let number = *self.ids.get(request)?;
+        request.has_number(number);
+        Some(number)
     }
 
     /// The place of `request`, made if there is room.
@@ -174,6 +180,7 @@ impl Requests {
             limit: None,
         });
         self.ids.insert(request.clone(), id);
+        request.has_number(id);
         Some(id)
     }
 
