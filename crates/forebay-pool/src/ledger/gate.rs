@@ -146,6 +146,9 @@ impl Ledger {
             return;
         }
         let breaker = &mut self.breakers[class.index()];
+        if outcome == Outcome::Good && breaker.ended_well(now) {
+            return;
+        }
         let before = breaker.phase();
         breaker.ended(pass, outcome, now, &mut self.dice);
         match (before, breaker.phase()) {
@@ -184,12 +187,13 @@ impl Ledger {
         cost: CostId,
         now: Instant,
     ) {
-        if !self.policies[class.index()].is_on(Policy::Retries) {
+        let k = class.index();
+        if self.retries[k].is_untroubled() || !self.policies[k].is_on(Policy::Retries) {
             return;
         }
         let request = request.and_then(|id| self.requests.known.get(id)).map(|known| &known.name);
         if let Some((request, operation)) = request.zip(self.costs.operation(cost)) {
-            self.retries[class.index()].succeeded(request, operation, now);
+            self.retries[k].succeeded(request, operation, now);
         }
     }
 
