@@ -40,16 +40,18 @@ enum Obstacle {
 }
 
 impl Ledger {
-    /// Who asks now, and is told at once that it is no use.
+    /// Who asks now for work that is expected to take so long, and is told at once that it is
+    /// no use.
     pub(super) fn turn_away(
         &mut self,
         waiter: &mut Waiter,
         wanted: &Wanted<'_>,
+        expected: Option<Duration>,
         now: Instant,
     ) -> Option<Rejection> {
         self.leave_idle(now);
         let refusal = self
-            .is_retried_too_often(waiter, wanted, now)
+            .is_retried_too_often(waiter, wanted, expected, now)
             .or_else(|| self.is_shed(waiter, now))
             .or_else(|| self.is_broken(waiter, now));
         if let Some((why, retry_after)) = refusal {
@@ -72,15 +74,15 @@ impl Ledger {
         &mut self,
         waiter: &mut Waiter,
         wanted: &Wanted<'_>,
+        expected: Option<Duration>,
         now: Instant,
     ) -> Option<(Refusal, Option<Duration>)> {
         let k = waiter.class.index();
         if !self.policies[k].is_on(Policy::Retries) {
             return None;
         }
-        let cost = self.costs.mean(waiter.cost, waiter.declared);
         let who = wanted.request.zip(wanted.operation);
-        match self.retries[k].verdict(who, wanted.attempt, cost, now) {
+        match self.retries[k].verdict(who, wanted.attempt, expected, now) {
             retry::Verdict::FirstTry => None,
             retry::Verdict::Retry => {
                 if waiter.level == Level::Continuation {
@@ -355,8 +357,11 @@ impl Ledger {
     }
 
     /// Ends every event that may have closed a circle, or opened the gate for somebody.
+    #[inline]
     pub(super) fn conclude(&mut self, now: Instant, actions: &mut Actions) {
-        self.untangle(now, actions);
+        if self.requests.suspects > 0 {
+            self.untangle(now, actions);
+        }
         if self.idle > 0 && !self.queued.is_empty() {
             self.dispatch(now, actions);
         }

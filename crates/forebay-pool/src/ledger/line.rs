@@ -94,6 +94,7 @@ impl Ledger {
             None => CostId::unnamed(class),
         };
         let (declared, needs) = (wanted.cost, wanted.needs);
+        let expected = self.costs.mean(cost, declared);
         let fate = Fate::Waiting { prev: None, next: None };
         let mut waiter = Waiter {
             identity,
@@ -109,7 +110,7 @@ impl Ledger {
             fate,
         };
         if let Came::Now = came
-            && let Some(rejection) = self.turn_away(&mut waiter, wanted, now)
+            && let Some(rejection) = self.turn_away(&mut waiter, wanted, expected, now)
         {
             return self.refuse(&waiter, wanted, rejection, now);
         }
@@ -118,7 +119,7 @@ impl Ledger {
         {
             self.idle -= 1;
             let request = known.or_else(|| request.and_then(|r| self.requests.know(r, now)));
-            self.lend(conn, Work { request, ..waiter.work() }, since, now);
+            self.lend(conn, &Work { request, ..waiter.work() }, expected, since, now);
             return Asked::Granted(conn);
         }
         if let Some(rejection) = self.hopeless(identity, now) {

@@ -108,7 +108,7 @@ impl Known {
 
     /// All that it holds here is at rest: it can give it back only by going on.
     fn is_at_rest(&self) -> bool {
-        self.held > 0 && self.at_rest == self.held
+        self.at_rest > 0 && self.at_rest == self.held
     }
 
     fn is_suspect(&self) -> bool {
@@ -131,19 +131,23 @@ pub(super) struct Requests {
 
 impl Requests {
     fn change(&mut self, id: RequestId, change: impl FnOnce(&mut Known)) -> &Known {
-        let known = &mut self.known[id];
+        let Self { known, suspects, nesting, .. } = self;
+        let known = &mut known[id];
         let was = (known.is_suspect(), known.is_nesting());
         change(known);
         let is = (known.is_suspect(), known.is_nesting());
-        match (was.0, is.0) {
-            (false, true) => self.suspects += 1,
-            (true, false) => self.suspects -= 1,
-            (false, false) | (true, true) => {}
-        }
-        match (was.1, is.1) {
-            (false, true) => self.nesting.push(id),
-            (true, false) => self.nesting.retain(|other| *other != id),
-            (false, false) | (true, true) => {}
+        // Almost always it was neither and is neither.
+        if was != is {
+            match (was.0, is.0) {
+                (false, true) => *suspects += 1,
+                (true, false) => *suspects -= 1,
+                (false, false) | (true, true) => {}
+            }
+            match (was.1, is.1) {
+                (false, true) => nesting.push(id),
+                (true, false) => nesting.retain(|other| *other != id),
+                (false, false) | (true, true) => {}
+            }
         }
         known
     }
@@ -299,8 +303,8 @@ impl Ledger {
         let before = *lent;
         lent.request = now_known;
         let after = *lent;
-        self.let_go(before, now.saturating_duration_since(before.since), now);
-        self.hold_for(after, 0, now);
+        self.let_go(&before, now.saturating_duration_since(before.since), now);
+        self.hold_for(&after, 0, now);
         self.conclude(now, actions);
     }
 
@@ -326,7 +330,7 @@ impl Ledger {
     }
 
     /// One of a request's leases ended, or turned out to be another's.
-    pub(super) fn let_go(&mut self, lent: Lent, held: Duration, now: Instant) {
+    pub(super) fn let_go(&mut self, lent: &Lent, held: Duration, now: Instant) {
         let Some(request) = lent.request else {
             if self.counts_requests(lent.class) {
                 self.admission.leave(lent.class, Need::ONE);
@@ -343,31 +347,22 @@ impl Ledger {
     }
 
     /// A request has one more lease.
-    pub(super) fn hold_for(&mut self, lent: Lent, declared: u32, now: Instant) {
+    pub(super) fn hold_for(&mut self, lent: &Lent, declared: u32, now: Instant) {
         let Some(request) = lent.request else {
             if self.counts_requests(lent.class) {
                 self.admission.enter(lent.class, Need::ONE);
             }
             return;
         };
-        if self.counts_requests(lent.class) && self.requests.known[request].counted.is_none() {
+        let known = &self.requests.known[request];
+        let begins = known.figures.leases == 0;
+        if known.counted.is_none() && self.counts_requests(lent.class) {
             let need = self.need(lent.cost);
             self.admission.enter(lent.class, need);
             self.requests.known[request].counted = Some((lent.class, need));
         }
-        let begins = self.requests.known[request].figures.leases == 0;
-        if begins && self.requests.known[request].admitted.is_some() {
-            // It was taken to be over, and was not.
-            let pause = now.saturating_duration_since(self.requests.known[request].last_used);
-            self.features.paused(lent.cost.feature(), pause);
-        }
-        let learnt = begins.then(|| self.features.expected(lent.cost.feature())).flatten();
-        let needs = if begins { self.needs(declared, lent.cost) } else { declared };
+        let needs = if begins { self.begin(request, lent, declared, now) } else { declared };
         let known = self.requests.change(request, |known| {
-            if begins {
-                known.figures = Figures { feature: lent.cost.feature(), ..Figures::new(now) };
-                known.limit = learnt.filter(|e| e.worth >= BELIEVED).map(|e| e.used_p95 * LAVISH);
-            }
             if known.is_at_rest() {
                 known.figures.nested = known.figures.nested.max(known.held + 1);
             }
@@ -388,6 +383,21 @@ impl Ledger {
         for waiter in known.waiting.clone() {
             self.promote(waiter, admitted, now);
         }
+    }
+
+    /// The first lease of a request, or the first since it was taken to be over. Says how many
+    /// connections it needs at the same time.
+    fn begin(&mut self, request: RequestId, lent: &Lent, declared: u32, now: Instant) -> u32 {
+        let feature = lent.cost.feature();
+        let known = &mut self.requests.known[request];
+        if known.admitted.is_some() {
+            // It was taken to be over, and was not.
+            self.features.paused(feature, now.saturating_duration_since(known.last_used));
+        }
+        let learnt = self.features.expected(feature).filter(|e| e.worth >= BELIEVED);
+        known.figures = Figures { feature, ..Figures::new(now) };
+        known.limit = learnt.map(|expected| expected.used_p95 * LAVISH);
+        self.needs(declared, lent.cost)
     }
 
     fn promote(&mut self, id: WaiterId, admitted: Instant, now: Instant) {
