@@ -123,6 +123,7 @@ impl Costs {
     }
 
     /// The entry of `operation`, made if there is none.
+    #[inline]
     pub(crate) fn find(
         &mut self,
         class: ClassId,
@@ -211,6 +212,7 @@ impl Costs {
     }
 
     /// It took `held` of connection time.
+    #[inline]
     pub(crate) fn learn(&mut self, id: CostId, held: Duration, now: Instant) {
         let took = micros(held);
         self.classes[id.class.index()].record(took, now);

@@ -124,6 +124,12 @@ impl Lanes {
         self.len == 0
     }
 
+    /// Does anybody of `class` wait?
+    #[inline]
+    pub(crate) fn has_waiters(&self, class: ClassId) -> bool {
+        self.lanes[class.index()].iter().any(|lane| lane.head.is_some())
+    }
+
     /// Waiters of `class` at all levels.
     pub(crate) fn waiting(&self, class: ClassId) -> u32 {
         self.lanes[class.index()].iter().map(|lane| lane.len).sum()

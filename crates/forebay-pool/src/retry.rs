@@ -106,6 +106,7 @@ impl Retries {
     /// its `cost` (unknown costs neither pay nor can be paid, but by the free retries). A
     /// claim to be the first does not hide a failure that was seen; without request or
     /// operation only the claim counts.
+    #[inline]
     pub(crate) fn verdict(
         &mut self,
         who: Option<(&Request, &Operation)>,

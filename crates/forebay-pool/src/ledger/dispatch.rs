@@ -136,21 +136,24 @@ impl Ledger {
         now: Instant,
     ) -> Option<(Claim, WaiterId)> {
         let lanes = &self.identities[identity].lanes;
-        self.class_ids()
-            .filter(|class| self.seats.may_take(*class))
-            .filter_map(|class| Some((class, self.next_of(lanes, class, now)?)))
-            .map(|(class, (level, waiter))| {
-                let (standing, turn) = match level {
-                    _ if self.seats.is_below_guarantee(class) => {
-                        (Standing::BelowGuarantee, Turn::FIRST)
-                    }
-                    Level::Holder => (Standing::Holder, Turn::FIRST),
-                    Level::Continuation | Level::New => {
-                        (Standing::Borrowing, self.fair.turn(class))
-                    }
-                };
-                (Claim { standing, turn, level, age: self.waiters[waiter].age }, waiter)
-            })
-            .min()
+        let mut first: Option<(Claim, WaiterId)> = None;
+        for class in self.class_ids() {
+            if !lanes.has_waiters(class) || !self.seats.may_take(class) {
+                continue;
+            }
+            let Some((level, waiter)) = self.next_of(lanes, class, now) else { continue };
+            let (standing, turn) = match level {
+                _ if self.seats.is_below_guarantee(class) => {
+                    (Standing::BelowGuarantee, Turn::FIRST)
+                }
+                Level::Holder => (Standing::Holder, Turn::FIRST),
+                Level::Continuation | Level::New => (Standing::Borrowing, self.fair.turn(class)),
+            };
+            let claim = Claim { standing, turn, level, age: self.waiters[waiter].age };
+            if first.is_none_or(|first| (claim, waiter) < first) {
+                first = Some((claim, waiter));
+            }
+        }
+        first
     }
 }

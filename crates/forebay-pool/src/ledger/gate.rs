@@ -143,6 +143,7 @@ impl Ledger {
     }
 
     /// Work that was let in has ended.
+    #[inline]
     pub(super) fn note_end(&mut self, class: ClassId, pass: Pass, outcome: Outcome, now: Instant) {
         if !self.policies[class.index()].is_on(Policy::Breaker) {
             return;
@@ -182,6 +183,7 @@ impl Ledger {
     }
 
     /// A try did not fail: the next one is something new.
+    #[inline]
     pub(super) fn note_success(
         &mut self,
         class: ClassId,
@@ -210,6 +212,7 @@ impl Ledger {
     }
 
     /// A class uses one more connection, or one less.
+    #[inline]
     pub(super) fn note_use(&mut self, class: ClassId, now: Instant) {
         let (taken, reach) = (self.seats.classes[class.index()].taken, self.seats.reach(class));
         self.shedding[class.index()].observe(taken, reach, now);
@@ -451,7 +454,7 @@ impl Ledger {
         now: Instant,
     ) {
         if level == Level::Continuation {
-            let long = now.saturating_duration_since(since) > LONG_WAIT;
+            let long = since + LONG_WAIT < now;
             self.admission.continued(class, if long { Wait::Long } else { Wait::Short });
         }
     }

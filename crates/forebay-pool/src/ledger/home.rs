@@ -117,6 +117,7 @@ impl Ledger {
         lent.class
     }
 
+    #[inline]
     pub(super) fn come_home(
         &mut self,
         id: ConnId,
@@ -283,6 +284,7 @@ impl Ledger {
     /// A connection that is fit rests, unless there is a reason to part with it. One that
     /// was only probed keeps its place among the idle ones, so that probes do not keep alive
     /// what nobody uses.
+    #[inline]
     fn rest(&mut self, id: ConnId, since: Instant, now: Instant, actions: &mut Actions) {
         if self.closing || self.total() > self.seats.budget {
             self.counters.closed.surplus += 1;

@@ -152,6 +152,7 @@ impl Requests {
         known
     }
 
+    #[inline]
     pub(super) fn find(&self, request: &Request) -> Option<RequestId> {
         let number = request.number();
         if self.known.get(number).is_some_and(|known| known.name.is_clone_of(request)) {
@@ -198,6 +199,7 @@ impl Requests {
     ///
     /// A request has priority for [`PRIORITY`] from its first connection: a client that puts
     /// one trace id on everything it does would otherwise hold up all others for ever.
+    #[inline]
     pub(super) fn rank(
         &self,
         request: Option<RequestId>,
@@ -330,6 +332,7 @@ impl Ledger {
     }
 
     /// One of a request's leases ended, or turned out to be another's.
+    #[inline]
     pub(super) fn let_go(&mut self, lent: &Lent, held: Duration, now: Instant) {
         let Some(request) = lent.request else {
             if self.counts_requests(lent.class) {
@@ -347,6 +350,7 @@ impl Ledger {
     }
 
     /// A request has one more lease.
+    #[inline]
     pub(super) fn hold_for(&mut self, lent: &Lent, declared: u32, now: Instant) {
         let Some(request) = lent.request else {
             if self.counts_requests(lent.class) {
