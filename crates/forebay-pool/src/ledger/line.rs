@@ -216,15 +216,17 @@ impl Ledger {
         }
         if let Some(request) = request {
             self.requests.waits_no_more(request, id);
-            self.note_idle(request, now);
         }
     }
 
     /// `id` goes without a connection: nothing is kept of a request that never had one.
     pub(super) fn leave_line(&mut self, id: WaiterId, now: Instant) {
-        let Waiter { class, pass, .. } = self.waiters[id];
+        let Waiter { class, pass, request, .. } = self.waiters[id];
         self.note_end(class, pass, Outcome::Unknown, now);
         self.dequeue(id, now);
+        if let Some(request) = request {
+            self.note_idle(request, now);
+        }
     }
 
     /// A waiter that left the line is told why.
