@@ -511,3 +511,37 @@ impl Ledger {
         usize::try_from(most).unwrap_or(usize::MAX)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use forebay_seam::time;
+
+    use crate::request::TraceId;
+
+    use super::*;
+
+    #[test]
+    fn a_request_that_two_pools_know_is_found_in_each() {
+        let now = time::now();
+        let names: Vec<_> = (1..=4)
+            .map(|n| {
+                let parent = format!("00-{n:032x}-00f067aa0ba902b7-01");
+                Request::new("tenant".into(), TraceId::from_traceparent(&parent).unwrap())
+            })
+            .collect();
+        let (mut here, mut there) = (Requests::default(), Requests::default());
+        names.iter().for_each(|name| _ = here.know(name, now));
+        names.iter().rev().for_each(|name| _ = there.know(name, now));
+        for _ in 0..2 {
+            for name in &names {
+                for pool in [&here, &here, &there, &there] {
+                    assert_eq!(pool.name(pool.find(name).unwrap()), name);
+                }
+            }
+        }
+        here.forget_unserved(here.find(&names[0]).unwrap());
+        assert_eq!(here.find(&names[0]), None);
+        let other = Request::new("tenant".into(), names[0].trace());
+        assert_eq!(there.find(&other), there.find(&names[0]), "nor does it matter who names it");
+    }
+}
