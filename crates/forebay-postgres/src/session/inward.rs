@@ -207,20 +207,7 @@ impl Session {
     /// they are compared from now on, and what the client is told.
     fn settings_replayed(&mut self) {
         let Some(lease) = &mut self.link else { return };
-        let server = &mut **lease.connection();
-        for (name, value) in &mut self.wanted {
-            match server.settings.now.get(name) {
-                Some(reported) => reported.clone_into(value),
-                None => server.settings.set(name, value),
-            }
-        }
-        let unwanted: Vec<_> = server
-            .settings
-            .unreported()
-            .filter(|name| !self.wanted.contains_key(*name))
-            .map(str::to_owned)
-            .collect();
-        unwanted.iter().for_each(|name| server.settings.reset(name));
+        lease.connection().settings.replayed(&mut self.wanted);
         self.tell_reported();
     }
 
