@@ -456,7 +456,10 @@ impl Session {
         self.status = status;
         let failed = std::mem::take(&mut self.failed);
         if status == TxStatus::Idle {
-            self.portals.clear();
+            // Later batches may have bound theirs already.
+            if server.awaited.is_empty() && !server.unsynced {
+                self.portals.clear();
+            }
             if failed {
                 // A transaction that nobody began ends with its error.
                 self.uncommitted.clear();

@@ -412,7 +412,7 @@ impl Session {
                 }
                 server.unnamed = None;
                 self.unnamed = None;
-                self.portals.clear();
+                self.portals.remove(&b""[..]);
                 close_gate(server, &effects);
                 server.awaited.push_back(Awaited::Query { effects: VecDeque::from(effects) });
                 server.pipeline.changes_unnamed();
@@ -427,6 +427,10 @@ impl Session {
             b'E' => {
                 let portal = frontend::execute(body)?;
                 let effect = self.portals.get(portal).cloned();
+                if effect.is_none() {
+                    // Bound too long ago to be known.
+                    server.residue.at_least(Residue::Possible);
+                }
                 let (effect, change) = match effect {
                     Some(effect @ (Effect::DiscardAll | Effect::Deallocate { .. })) => {
                         let change = forget(server, &mut self.statements, &effect);
