@@ -175,6 +175,8 @@ impl Session {
         let server = &mut **lease.connection();
         match header.tag {
             b'E' if purpose == Purpose::FailedBegin => Ok(Show::Hide),
+            // It is the client's, whatever it comes with.
+            b'A' => Ok(Show::Pass),
             b'E' => {
                 let unread = server.inbox.get(server.passed..).unwrap_or_default();
                 let body = unread.get(HEADER..header.whole().min(unread.len())).unwrap_or_default();
