@@ -150,11 +150,12 @@ impl Session {
             }
             b'G' => {
                 server.copy = CopyIn::Receiving;
-                // Syncs already sent behind the Execute are ignored by the server.
-                if matches!(server.awaited.front(), Some(Awaited::Execute { .. })) {
+                // Syncs already sent behind it are ignored by the server. A batch still needs one.
+                let by_batch = matches!(server.awaited.front(), Some(Awaited::Execute { .. }));
+                if by_batch || matches!(server.awaited.front(), Some(Awaited::Query { .. })) {
                     while matches!(server.awaited.get(1), Some(Awaited::Sync)) {
                         server.awaited.remove(1);
-                        server.unsynced = true;
+                        server.unsynced |= by_batch;
                     }
                 }
                 Ok(Show::Pass)
