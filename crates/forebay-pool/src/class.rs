@@ -175,7 +175,8 @@ pub struct ClassSettings {
     /// What the policies below may do: `off`, `observe` (count what they would do) or
     /// `enforce`. Default `observe`.
     pub mode: Mode,
-    /// Policies with a mode of their own.
+    /// Policies with a mode of their own. A class of kind `core` sheds and refuses the oldest
+    /// only where these are set to `enforce` here.
     pub policies: Policies,
 }
 

@@ -4,7 +4,7 @@
 
 use serde::Serialize;
 
-use crate::class::ClassSettings;
+use crate::class::{ClassSettings, Kind};
 use crate::mode::Mode;
 use crate::stats::PolicySnapshot;
 
@@ -51,6 +51,16 @@ impl Policy {
             Self::Lending => "lending",
             Self::Breaker => "breaker",
         }
+    }
+
+    /// What it may do in `class`. Core work is refused for being expensive or old only where
+    /// that is asked for by name: people wait for it.
+    pub fn mode_in(self, class: &ClassSettings) -> Mode {
+        let inherited = match (class.kind, self) {
+            (Kind::Core, Self::Shedding | Self::Freshness) => class.mode.min(Mode::Observe),
+            (Kind::Core | Kind::Ai, _) => class.mode,
+        };
+        self.own(class).unwrap_or(inherited)
     }
 
     /// The mode of its own that `class` gives it, if any.
@@ -102,7 +112,7 @@ pub(crate) enum Consequence {
 
 impl Policies {
     pub(crate) fn new(class: &ClassSettings) -> Self {
-        let modes = Policy::ALL.map(|policy| policy.own(class).unwrap_or(class.mode));
+        let modes = Policy::ALL.map(|policy| policy.mode_in(class));
         Self { modes, decided: [Decided::default(); 7] }
     }
 
@@ -157,6 +167,17 @@ mod tests {
         let policies = Policies::new(&settings);
         assert_eq!(policies.mode(Policy::Shedding), Mode::Off);
         assert!(Policy::ALL.iter().filter(|p| policies.acts(**p)).count() == 6);
+    }
+
+    #[test]
+    fn core_is_shed_only_where_that_is_asked_for_by_name() {
+        let mut core =
+            ClassSettings { kind: Kind::Core, mode: Mode::Enforce, ..ClassSettings::default() };
+        assert_eq!(Policy::Shedding.mode_in(&core), Mode::Observe);
+        assert_eq!(Policy::Freshness.mode_in(&core), Mode::Observe);
+        assert_eq!(Policy::Breaker.mode_in(&core), Mode::Enforce);
+        core.policies.shedding = Some(Mode::Enforce);
+        assert_eq!(Policy::Shedding.mode_in(&core), Mode::Enforce);
     }
 
     #[test]

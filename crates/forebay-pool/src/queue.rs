@@ -147,9 +147,15 @@ impl Lanes {
         std::iter::successors(head, |id| links(waiters, *id).1)
     }
 
-    /// The newest of `class` at `level`.
-    pub(crate) fn newest(&self, class: ClassId, level: Level) -> Option<WaiterId> {
-        self.lanes[class.index()][level.index()].tail
+    /// Those of `class` at `level`, the newest first.
+    pub(crate) fn newest_first<'a>(
+        &self,
+        waiters: &'a SlotMap<WaiterId, Waiter>,
+        class: ClassId,
+        level: Level,
+    ) -> impl Iterator<Item = WaiterId> + use<'a> {
+        let tail = self.lanes[class.index()][level.index()].tail;
+        std::iter::successors(tail, |id| links(waiters, *id).0)
     }
 
     /// The oldest of `class` at `level`.

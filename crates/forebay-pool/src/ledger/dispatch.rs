@@ -112,8 +112,9 @@ impl Ledger {
         }
         Level::ALL.into_iter().find_map(|level| {
             if level == Level::New && self.order(class, now) == Order::NewestFirst {
-                let newest = lanes.newest(class, level)?;
-                return self.may_go(&self.waiters[newest]).then_some((level, newest));
+                let mut lane = lanes.newest_first(&self.waiters, class, level).take(LOOKED_AT);
+                let next = lane.find(|id| self.may_go(&self.waiters[*id]))?;
+                return Some((level, next));
             }
             let mut lane = lanes.lane(&self.waiters, class, level).take(LOOKED_AT);
             let next = lane.find(|id| self.may_go(&self.waiters[*id]))?;

@@ -45,6 +45,7 @@ impl Ledger {
             watch.returned(number, held);
         }
         self.features.returned(lent.cost.feature(), held);
+        self.watch_return(lent, held);
         self.note_outcome(lent, condition, now);
         self.come_home(id, lent.class, condition, now, actions);
         self.conclude(now, actions);

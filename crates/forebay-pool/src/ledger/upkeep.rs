@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::class;
 use crate::event::Event;
-use crate::slot::{ConnId, IdentityId, Slot, Watch};
+use crate::slot::{ConnId, IdentityId, Lent, Slot, Watch};
 
 use super::gate::MOMENT;
 use super::{Action, Actions, Ledger};
@@ -167,20 +167,31 @@ impl Ledger {
             .filter(|(_, lent)| lent.watch == Watch::Silent && lent.since + limit <= now)
             .collect();
         for (id, lent) in long {
-            self.counters.classes[lent.class.index()].long_holds += 1;
             if let Slot::Leased(lent) = &mut self.conns[id].slot {
                 lent.watch = Watch::Told;
             }
-            let operation = self.costs.operation(lent.does.unwrap_or(lent.cost));
-            let event = Event::LongHold {
-                class: self.class_name(lent.class),
-                feature: self.feature_name(lent.cost),
-                operation: operation.map(|operation| Arc::clone(operation.name())),
-                request: lent.request.map(|id| format!("{:?}", self.requests.known[id].name)),
-                held: now.saturating_duration_since(lent.since),
-            };
-            self.tell(event);
+            self.tell_long_hold(lent, now.saturating_duration_since(lent.since));
         }
+    }
+
+    /// A lease that lasted longer than the hold limit is told when it ends, at the latest.
+    pub(super) fn watch_return(&mut self, lent: Lent, held: Duration) {
+        if held >= self.settings.hold_limit && lent.watch == Watch::Silent {
+            self.tell_long_hold(lent, held);
+        }
+    }
+
+    fn tell_long_hold(&mut self, lent: Lent, held: Duration) {
+        self.counters.classes[lent.class.index()].long_holds += 1;
+        let does = lent.does.unwrap_or(lent.cost);
+        let operation = self.costs.operation(does);
+        self.tell(Event::LongHold {
+            class: self.class_name(lent.class),
+            feature: self.feature_name(does),
+            operation: operation.map(|operation| Arc::clone(operation.name())),
+            request: lent.request.map(|id| format!("{:?}", self.requests.known[id].name)),
+            held,
+        });
     }
 
     /// Identities that nobody uses any more, except those whose refusal is still believed.

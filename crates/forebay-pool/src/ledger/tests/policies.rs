@@ -273,6 +273,26 @@ fn the_newest_goes_first_and_the_oldest_is_refused_while_the_queue_does_not_empt
 }
 
 #[test]
+fn a_request_under_way_is_not_blocked_by_newer_ones_that_wait_for_it_to_be_over() {
+    let policies = Policies {
+        freshness: Some(Mode::Enforce),
+        admission: Some(Mode::Enforce),
+        retries: Some(Mode::Enforce),
+        ..Policies::default()
+    };
+    let mut world = under(1, policies, ClassSettings { max_requests: Some(1), ..agents() });
+    let first = Ask { request: Some(request(0)), ..work("read") };
+    let conn = world.does(first.clone());
+    // A retry stands in the line of new work, though its request is under way.
+    let own = world.stands(Ask { attempt: Attempt::Retry, ..first });
+    let other = world.stands(Ask { request: Some(request(1)), ..work("read") });
+    world.advance(150 * MS);
+    world.give_back(conn, Condition::Clean);
+    world.tick();
+    assert!(world.served(own) && !world.served(other));
+}
+
+#[test]
 fn retries_stand_in_line_as_new_work_and_may_cost_a_share_of_first_tries() {
     let policies = Policies { retries: Some(Mode::Enforce), ..Policies::default() };
     let mut world = under(2, policies, agents());
@@ -369,6 +389,20 @@ fn a_lease_beyond_the_hold_limit_is_told_once_with_what_it_does() {
     world.tick();
     assert_eq!(world.events(), [], "it is told once");
     assert_eq!(world.ledger.counters.classes[0].long_holds, 1);
+}
+
+#[test]
+fn a_lease_beyond_the_hold_limit_that_ends_between_two_looks_is_told_too() {
+    let mut world = under(2, Policies::default(), agents());
+    world.events();
+    let conn = world.does(work("think"));
+    world.advance(15 * SECOND);
+    world.give_back(conn, Condition::Clean);
+    assert!(matches!(&world.events()[..], [Event::LongHold { held, .. }] if *held == 15 * SECOND));
+    let conn = world.does(work("think"));
+    world.advance(14 * SECOND);
+    world.give_back(conn, Condition::Clean);
+    assert_eq!(world.events(), []);
 }
 
 #[test]
