@@ -65,10 +65,14 @@ pub(crate) enum Phase {
     HalfOpen,
 }
 
+/// What is counted.
+const ENDED: usize = 0;
+const FAILED: usize = 1;
+
 #[derive(Debug, Clone)]
 pub(crate) struct Breaker {
     state: State,
-    /// Outcomes, and the failures among them.
+    /// [`ENDED`], and [`FAILED`] among them.
     lately: Window<2>,
     openings: u64,
 }
@@ -96,16 +100,25 @@ impl Breaker {
         }
     }
 
+    /// What was admitted has ended well. `true`: it is closed, and that is all there is to it.
+    #[inline]
+    pub(crate) fn ended_well(&mut self, now: Instant) -> bool {
+        let State::Closed { failed_in_row } = &mut self.state else { return false };
+        *failed_in_row = 0;
+        self.lately.add(ENDED, 1, now);
+        true
+    }
+
     /// What was admitted as `pass` has ended. While it is not closed only trials count: what
     /// began before it opened says nothing new.
     pub(crate) fn ended(&mut self, pass: Pass, outcome: Outcome, now: Instant, dice: &mut Dice) {
         match (self.state, pass, outcome) {
             (State::Closed { .. }, _, Outcome::Good) => {
-                self.state = State::Closed { failed_in_row: 0 };
-                self.lately.add([1, 0], now);
+                self.ended_well(now);
             }
             (State::Closed { failed_in_row }, _, Outcome::Failed) => {
-                self.lately.add([1, 1], now);
+                self.lately.add(ENDED, 1, now);
+                self.lately.add(FAILED, 1, now);
                 let [all, failed] = self.lately.sums(now);
                 if failed_in_row + 1 >= IN_A_ROW || (all >= ENOUGH && failed * 2 >= all) {
                     self.open(0, now, dice);

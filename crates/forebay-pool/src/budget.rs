@@ -12,6 +12,8 @@ use crate::settings::PoolSettings;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ClassSeats {
     pub(crate) limits: Limits,
+    /// Seats it could have at the most while the others use their guarantees.
+    reach: u32,
     pub(crate) taken: u32,
 }
 
@@ -42,7 +44,7 @@ impl Seats {
             taken: 0,
             taken_ai: 0,
             unmet: 0,
-            classes: vec![ClassSeats { limits: zero, taken: 0 }; class_settings.len()],
+            classes: vec![ClassSeats { limits: zero, reach: 1, taken: 0 }; class_settings.len()],
             settings: class_settings,
         };
         seats.resize(settings, None);
@@ -57,7 +59,10 @@ impl Seats {
         let capacity = capacity.unwrap_or(self.budget);
         self.ai_ceiling = class::ai_ceiling(self.budget, capacity, settings.ai_share);
         let limits = class::resolve(&self.settings, self.budget, self.ai_ceiling);
+        let guaranteed: u32 = limits.iter().map(|limits| limits.guarantee).sum();
         for (class, limits) in self.classes.iter_mut().zip(limits) {
+            let left = self.budget.saturating_sub(guaranteed - limits.guarantee);
+            class.reach = limits.ceiling.min(left).max(1);
             class.limits = limits;
         }
         self.unmet = self.classes.iter().map(unmet).sum();
@@ -70,7 +75,7 @@ impl Seats {
 
     /// How many more connections `class` could be given now, if they were there.
     pub(crate) fn headroom(&self, class: ClassId) -> u32 {
-        let ClassSeats { limits, taken } = self.classes[class.index()];
+        let ClassSeats { limits, taken, .. } = self.classes[class.index()];
         let own = limits.ceiling.saturating_sub(taken);
         let ai = match limits.kind {
             Kind::Core => u32::MAX,
@@ -139,9 +144,7 @@ impl Seats {
 
     /// The seats `class` could have at the most while the others use their guarantees.
     pub(crate) fn reach(&self, class: ClassId) -> u32 {
-        let others: u32 = self.classes.iter().map(|c| c.limits.guarantee).sum::<u32>()
-            - self.classes[class.index()].limits.guarantee;
-        self.classes[class.index()].limits.ceiling.min(self.budget.saturating_sub(others)).max(1)
+        self.classes[class.index()].reach
     }
 
     pub(crate) fn take(&mut self, class: ClassId) {

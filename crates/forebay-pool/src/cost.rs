@@ -123,6 +123,7 @@ impl Costs {
     }
 
     /// The entry of `operation`, made if there is none.
+    #[inline]
     pub(crate) fn find(
         &mut self,
         class: ClassId,
@@ -130,19 +131,32 @@ impl Costs {
         features: &mut Features,
         now: Instant,
     ) -> CostId {
-        let slot = match self.slots[class.index()].get(operation) {
-            Some(slot) => {
-                self.asked[usize::from(*slot) / 64] |= 1 << (slot % 64);
-                *slot
-            }
-            None => self.learn_of(class, operation, features, now),
-        };
-        let entry = &self.entries[usize::from(slot)];
-        CostId {
-            class,
-            entry: Some(EntryId { slot, generation: entry.generation }),
-            feature: entry.feature,
+        let place = operation.place();
+        let last = self.entries.get(usize::from(place));
+        if last.is_some_and(|last| last.class == class && last.operation.is_clone_of(operation)) {
+            return self.is_asked_for(place);
         }
+        match self.slots[class.index()].get(operation) {
+            Some(slot) => {
+                operation.is_at(*slot);
+                self.is_asked_for(*slot)
+            }
+            None => {
+                let slot = self.learn_of(class, operation, features, now);
+                operation.is_at(slot);
+                self.id(slot)
+            }
+        }
+    }
+
+    fn is_asked_for(&mut self, slot: u16) -> CostId {
+        self.asked[usize::from(slot) / 64] |= 1 << (slot % 64);
+        self.id(slot)
+    }
+
+    fn id(&self, slot: u16) -> CostId {
+        let Entry { class, generation, feature, .. } = *self.entries[usize::from(slot)];
+        CostId { class, entry: Some(EntryId { slot, generation }), feature }
     }
 
     /// What it will probably take: `(n·own + 20·prior) / (n + 20)`, where the prior of the
@@ -160,7 +174,8 @@ impl Costs {
         })
     }
 
-    /// Only the mean of [`Costs::estimate`], which is needed at each checkout.
+    /// Only the mean of [`Costs::estimate`], which is needed once at each checkout.
+    #[inline]
     pub(crate) fn mean(&self, id: CostId, declared: Option<Duration>) -> Option<Duration> {
         if declared.is_some() {
             return declared;
@@ -197,6 +212,7 @@ impl Costs {
     }
 
     /// It took `held` of connection time.
+    #[inline]
     pub(crate) fn learn(&mut self, id: CostId, held: Duration, now: Instant) {
         let took = micros(held);
         self.classes[id.class.index()].record(took, now);

@@ -50,8 +50,8 @@ struct Clock {
 pub(crate) enum Charge {
     /// It was within the guarantee, which is free.
     Free,
-    /// It borrows.
-    Paid(Duration),
+    /// It borrows: nanoseconds of connection time.
+    Paid(u64),
 }
 
 impl Fair {
@@ -69,15 +69,16 @@ impl Fair {
     pub(crate) fn charge(&mut self, class: ClassId, expected: Duration) -> Charge {
         let Turn(start) = self.turn(class);
         let clock = &mut self.clocks[class.index()];
-        clock.time = start + nanos(expected.min(LONGEST)) / clock.weight;
+        let paid = nanos(expected.min(LONGEST));
+        clock.time = start + paid / clock.weight;
         self.present = self.present.max(start);
-        Charge::Paid(expected)
+        Charge::Paid(paid)
     }
 
     /// A lease that was charged came home after `took`.
     pub(crate) fn settle(&mut self, class: ClassId, charge: Charge, took: Duration) {
-        let Charge::Paid(expected) = charge else { return };
-        let (paid, due) = (nanos(expected.min(LONGEST)), nanos(took.min(LONGEST)));
+        let Charge::Paid(paid) = charge else { return };
+        let due = nanos(took.min(LONGEST));
         let clock = &mut self.clocks[class.index()];
         if due <= paid {
             clock.time = clock.time.saturating_sub((paid - due) / clock.weight);

@@ -95,11 +95,16 @@ struct Times {
 
 impl Times {
     fn record(&mut self, time: Duration, bounds: &[f64; 13]) {
+        self.count += 1;
+        if time.is_zero() {
+            // As most waits are.
+            self.counts[0] += 1;
+            return;
+        }
         let seconds = time.as_secs_f64();
         if let Some(count) = bounds.iter().position(|bound| seconds <= *bound) {
             self.counts[count] += 1;
         }
-        self.count += 1;
         self.sum += time;
     }
 

@@ -49,8 +49,8 @@ pub(crate) struct Learnt {
     /// Values before this weigh as much as the last.
     ages_at: Instant,
     recorded: u64,
-    /// Values since the percentiles were computed.
-    fresh: u64,
+    /// The percentiles are computed anew with this many values.
+    computed_at: u64,
     percentiles: Percentiles,
     buckets: [f64; BUCKETS],
 }
@@ -65,13 +65,14 @@ impl Learnt {
             last: now,
             ages_at: now + STEP,
             recorded: 0,
-            fresh: 0,
+            computed_at: 1,
             percentiles: Percentiles::default(),
             buckets: [0.0; BUCKETS],
         }
     }
 
     /// One more value was seen.
+    #[inline]
     pub(crate) fn record(&mut self, value: u32, now: Instant) {
         if self.ages_at <= now {
             self.age(now);
@@ -81,16 +82,22 @@ impl Learnt {
         self.sum += self.weight * exact;
         self.buckets[bucket(value)] += self.weight;
         self.recorded += 1;
-        self.fresh += 1;
-        if self.fresh * 8 >= self.recorded.min(512) {
-            self.percentiles = self.compute();
-            self.fresh = 0;
-        } else {
+        if self.recorded < self.computed_at {
             self.percentiles.most = self.percentiles.most.max(exact);
+        } else {
+            self.recompute();
         }
     }
 
+    /// The next time is when an eighth of all values is newer, or 64 of them are.
+    #[inline(never)]
+    fn recompute(&mut self) {
+        self.percentiles = self.compute();
+        self.computed_at = self.recorded + self.recorded.div_ceil(7).clamp(1, 64);
+    }
+
     /// What was seen before weighs less from now on.
+    #[inline(never)]
     fn age(&mut self, now: Instant) {
         let aged = now.saturating_duration_since(self.last).as_secs_f64() / HALF_LIFE.as_secs_f64();
         self.last = now;
@@ -179,7 +186,7 @@ pub(crate) fn micros(time: Duration) -> u32 {
     reason = "microseconds up to 2³², and a cast saturates"
 )]
 pub(crate) fn as_time(micros: f64) -> Duration {
-    Duration::from_nanos((micros * 1e3).round() as u64)
+    Duration::from_nanos((micros * 1e3 + 0.5) as u64)
 }
 
 /// The bucket that counts `value`: 0, 1, 2, 3, 4–5, 6–7, 8–11, 12–15, 16–23, …

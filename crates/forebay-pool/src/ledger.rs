@@ -309,8 +309,7 @@ impl Ledger {
 
     /// What a lease of `class` takes on average, seconds; `None` before the first return.
     fn mean_hold(&self, class: ClassId) -> Option<f64> {
-        let known = self.costs.estimate(CostId::unnamed(class), None)?;
-        Some(known.mean.as_secs_f64())
+        Some(self.costs.mean(CostId::unnamed(class), None)?.as_secs_f64())
     }
 
     /// The feature that work belongs to, if it named one.

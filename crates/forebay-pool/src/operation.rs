@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::hash::{BuildHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, LazyLock};
 
 /// A kind of work: an operation of a feature.
@@ -15,6 +16,8 @@ struct Named {
     feature: Arc<str>,
     name: Arc<str>,
     hash: u64,
+    /// Where it was found last, in whichever table: a hint, to be checked.
+    place: AtomicU16,
 }
 
 /// Names come from clients: the seed keeps them from choosing who collides.
@@ -26,7 +29,7 @@ impl Operation {
     pub fn new(feature: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
         let (feature, name) = (feature.into(), name.into());
         let hash = SEED.hash_one((&*feature, &*name));
-        Self(Arc::new(Named { feature, name, hash }))
+        Self(Arc::new(Named { feature, name, hash, place: AtomicU16::new(0) }))
     }
 
     /// The endpoint, agent or tool.
@@ -37,6 +40,21 @@ impl Operation {
     /// What is done there.
     pub fn name(&self) -> &Arc<str> {
         &self.0.name
+    }
+
+    /// Where it may be found, since it was there last: tables that find it so hash nothing.
+    pub(crate) fn place(&self) -> u16 {
+        self.0.place.load(Ordering::Relaxed)
+    }
+
+    /// It was found at `place`.
+    pub(crate) fn is_at(&self, place: u16) {
+        self.0.place.store(place, Ordering::Relaxed);
+    }
+
+    /// Is the other a clone of this one? Those that are none may be equal, too.
+    pub(crate) fn is_clone_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 }
 

@@ -89,7 +89,6 @@ pub(crate) struct Work {
     pub(crate) class: ClassId,
     pub(crate) request: Option<RequestId>,
     pub(crate) cost: CostId,
-    pub(crate) declared: Option<Duration>,
     pub(crate) needs: u32,
     pub(crate) pass: Pass,
 }
@@ -97,8 +96,8 @@ pub(crate) struct Work {
 impl Waiter {
     /// What it waits for.
     pub(crate) fn work(&self) -> Work {
-        let Self { class, request, cost, declared, needs, pass, .. } = *self;
-        Work { class, request, cost, declared, needs, pass }
+        let Self { class, request, cost, needs, pass, .. } = *self;
+        Work { class, request, cost, needs, pass }
     }
 }
 
@@ -123,6 +122,12 @@ impl Lanes {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Does anybody of `class` wait?
+    #[inline]
+    pub(crate) fn has_waiters(&self, class: ClassId) -> bool {
+        self.lanes[class.index()].iter().any(|lane| lane.head.is_some())
     }
 
     /// Waiters of `class` at all levels.

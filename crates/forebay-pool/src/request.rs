@@ -6,7 +6,11 @@
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use slotmap::{Key, KeyData};
+
+use crate::slot::RequestId;
 
 /// The trace id of a W3C `traceparent`: 16 bytes, not all zero.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -17,28 +21,33 @@ impl TraceId {
     /// `version-traceid-parentid-flags`, all lower-case hex. Versions after 00 may carry
     /// more fields behind the flags; version `ff` is invalid, as is an id of zeros.
     pub fn from_traceparent(traceparent: &str) -> Option<Self> {
-        let mut fields = traceparent.trim().split('-');
-        let (version, trace) = (fields.next()?, fields.next()?);
-        let (parent, flags) = (fields.next()?, fields.next()?);
-        let is_hex = |text: &str, len: usize| {
-            text.len() == len
-                && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-        };
-        let well_formed = is_hex(version, 2)
-            && version != "ff"
-            && is_hex(trace, 32)
-            && is_hex(parent, 16)
-            && parent.bytes().any(|b| b != b'0')
-            && is_hex(flags, 2)
-            && (version != "00" || fields.next().is_none());
+        let (fields, rest) = traceparent.trim().as_bytes().split_first_chunk::<55>()?;
+        let (version, parent, flags) = (&fields[..2], &fields[36..52], &fields[53..]);
+        let is_hex = |text: &[u8]| text.iter().all(|digit| hex(*digit).is_some());
+        let well_formed = [fields[2], fields[35], fields[52]] == [b'-'; 3]
+            && is_hex(version)
+            && version != b"ff"
+            && is_hex(parent)
+            && parent != [b'0'; 16]
+            && is_hex(flags)
+            && (rest.is_empty() || (version != b"00" && rest.starts_with(b"-")));
         if !well_formed {
             return None;
         }
         let mut id = [0; 16];
-        for (byte, pair) in id.iter_mut().zip(trace.as_bytes().chunks_exact(2)) {
-            *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+        for (byte, pair) in id.iter_mut().zip(fields[3..35].chunks_exact(2)) {
+            *byte = hex(pair[0])? << 4 | hex(pair[1])?;
         }
         (id != [0; 16]).then_some(Self(id))
+    }
+}
+
+/// The value of a lower-case hex digit.
+fn hex(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
     }
 }
 
@@ -65,13 +74,16 @@ struct Card {
     trace: TraceId,
     /// Leases that it has, of all pools.
     held: AtomicU32,
+    /// Under which number a pool found it last: a hint, to be checked.
+    number: AtomicU64,
 }
 
 impl Request {
     /// The request `trace` of `tenant`. Pools that are to know of each other's leases need
     /// the same card: [`Roster::request`](crate::Roster::request) gives it.
     pub fn new(tenant: Arc<str>, trace: TraceId) -> Self {
-        Self(Arc::new(Card { tenant, trace, held: AtomicU32::new(0) }))
+        let number = AtomicU64::new(RequestId::null().data().as_ffi());
+        Self(Arc::new(Card { tenant, trace, held: AtomicU32::new(0), number }))
     }
 
     /// On whose account it runs.
@@ -95,6 +107,22 @@ impl Request {
 
     pub(crate) fn gives_back(&self) {
         self.0.held.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// The number that it may have, since some pool found it so last: one that finds it so
+    /// again hashes nothing.
+    pub(crate) fn number(&self) -> RequestId {
+        KeyData::from_ffi(self.0.number.load(Ordering::Relaxed)).into()
+    }
+
+    /// A pool found it as `number`.
+    pub(crate) fn has_number(&self, number: RequestId) {
+        self.0.number.store(number.data().as_ffi(), Ordering::Relaxed);
+    }
+
+    /// Is the other a clone of this one? Those that are none may be equal, too.
+    pub(crate) fn is_clone_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     pub(crate) fn is_shared(&self) -> bool {

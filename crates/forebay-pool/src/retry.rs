@@ -70,11 +70,16 @@ struct Failure {
     tries: u8,
 }
 
+/// What is spent.
+const FIRST: usize = 0;
+const AGAIN: usize = 1;
+const FREE: usize = 2;
+
 const NONE: Failure = Failure { fingerprint: 0, at: 0, tries: 0 };
 
 #[derive(Debug, Clone)]
 pub(crate) struct Retries {
-    /// Microseconds of first tries, microseconds of retries, free retries.
+    /// Of [`FIRST`] tries and [`AGAIN`], microseconds; of [`FREE`] retries, their number.
     spent: Window<3>,
     began: Instant,
     last_failure: Option<Instant>,
@@ -101,6 +106,7 @@ impl Retries {
     /// its `cost` (unknown costs neither pay nor can be paid, but by the free retries). A
     /// claim to be the first does not hide a failure that was seen; without request or
     /// operation only the claim counts.
+    #[inline]
     pub(crate) fn verdict(
         &mut self,
         who: Option<(&Request, &Operation)>,
@@ -116,15 +122,15 @@ impl Retries {
         let cost = cost.map(|cost| u64::try_from(cost.as_micros()).unwrap_or(u64::MAX / SHARE));
         if tried == 0 && attempt != Attempt::Retry {
             self.counted.first_tries += 1;
-            self.spent.add([cost.unwrap_or(0), 0, 0], now);
+            self.spent.add(FIRST, cost.unwrap_or(0), now);
             return Verdict::FirstTry;
         }
         let [paid_in, paid_out, free] = self.spent.sums(now);
         let affordable = |cost: &u64| paid_out.saturating_add(*cost) <= paid_in / SHARE;
         if let Some(cost) = cost.filter(affordable) {
-            self.spent.add([0, cost, 0], now);
+            self.spent.add(AGAIN, cost, now);
         } else if free < FLOOR {
-            self.spent.add([0, 0, 1], now);
+            self.spent.add(FREE, 1, now);
         } else {
             self.counted.over_budget += 1;
             return Verdict::TooMany(Excess::Retries);
@@ -165,6 +171,11 @@ impl Retries {
         }
     }
 
+    /// Did no try ever fail?
+    pub(crate) fn is_untroubled(&self) -> bool {
+        self.last_failure.is_none()
+    }
+
     /// What was said so far.
     pub(crate) fn counted(&self) -> Counted {
         self.counted
@@ -178,7 +189,7 @@ impl Retries {
     }
 
     fn knows_failures(&self, now: Instant) -> bool {
-        self.last_failure.is_some_and(|at| now.saturating_duration_since(at) < MEMORY)
+        self.last_failure.is_some_and(|at| now < at + MEMORY)
     }
 
     fn fingerprint(&self, request: &Request, operation: &Operation) -> u64 {

@@ -180,6 +180,7 @@ impl Shedding {
     }
 
     /// From now on `leased` of the `reach` connections that the class can get are in use.
+    #[inline]
     pub(crate) fn observe(&mut self, leased: u32, reach: u32, now: Instant) {
         self.reach = f64::from(reach);
         let part = if leased >= reach { 1.0 } else { f64::from(leased) / self.reach };

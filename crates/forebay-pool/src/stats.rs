@@ -61,11 +61,17 @@ fn range(slot: usize) -> (u64, u64) {
 
 impl Spread {
     /// Counts one `duration`; above an hour it counts as an hour.
+    #[inline]
     pub fn record(&mut self, duration: Duration) {
+        self.count += 1;
+        if duration.is_zero() {
+            // As most waits are.
+            self.slots[0] += 1;
+            return;
+        }
         let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         let micros = u32::try_from(nanos / 1_000).unwrap_or(LONGEST).min(LONGEST);
         self.slots[slot(micros)] += 1;
-        self.count += 1;
         self.total += u128::from(nanos);
         self.longest = self.longest.max(nanos);
     }

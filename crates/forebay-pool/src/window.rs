@@ -26,21 +26,24 @@ impl<const K: usize> Window<K> {
         Self { slots: [[0; K]; SLOTS], sums: [0; K], current: 0, began: now, ends: now + SLOT }
     }
 
-    /// Counts `amounts` at this moment.
-    pub(crate) fn add(&mut self, amounts: [u64; K], now: Instant) {
-        self.pass(now);
-        let slot = &mut self.slots[self.current];
-        for ((sum, held), amount) in self.sums.iter_mut().zip(slot).zip(amounts) {
-            // A slot never holds more than fits, so that what leaves is what came.
-            let fits = amount.min(u64::MAX - *sum);
-            *sum += fits;
-            *held += fits;
+    /// Counts `amount` of the quantity `which` at this moment.
+    #[inline]
+    pub(crate) fn add(&mut self, which: usize, amount: u64, now: Instant) {
+        if self.ends <= now {
+            self.pass(now);
         }
+        let (sum, held) = (&mut self.sums[which], &mut self.slots[self.current][which]);
+        // A slot never holds more than fits, so that what leaves is what came.
+        let fits = amount.min(u64::MAX - *sum);
+        *sum += fits;
+        *held += fits;
     }
 
     /// What was counted within the window.
     pub(crate) fn sums(&mut self, now: Instant) -> [u64; K] {
-        self.pass(now);
+        if self.ends <= now {
+            self.pass(now);
+        }
         self.sums
     }
 
@@ -49,10 +52,9 @@ impl<const K: usize> Window<K> {
         *self = Self::new(now);
     }
 
+    /// The current slot is over.
+    #[inline(never)]
     fn pass(&mut self, now: Instant) {
-        if now < self.ends {
-            return;
-        }
         let passed = now.saturating_duration_since(self.began);
         if passed >= SLOT * 11 {
             return self.clear(now);
@@ -88,7 +90,7 @@ mod tests {
             for (gap, amount) in steps {
                 at += gap;
                 let now = start + Duration::from_millis(at);
-                window.add([amount], now);
+                window.add(0, amount, now);
                 told.push((at, amount));
                 let since = |age: u64| -> u64 {
                     told.iter().filter(|(then, _)| then + age >= at).map(|(_, amount)| amount).sum()
@@ -103,8 +105,10 @@ mod tests {
     fn a_long_silence_empties_it() {
         let start = time::now();
         let mut window = Window::<2>::new(start);
-        window.add([3, u64::MAX], start);
-        window.add([3, 1], start);
+        for amount in [u64::MAX, 1] {
+            window.add(0, 3, start);
+            window.add(1, amount, start);
+        }
         assert_eq!(window.sums(start + SLOT * 10), [6, u64::MAX]);
         assert_eq!(window.sums(start + Duration::from_secs(86_400)), [0, 0]);
     }

@@ -169,3 +169,27 @@ proptest! {
         prop_assert!(error < 0.05, "charged {charged}, used {used}");
     }
 }
+
+#[test]
+fn one_operation_is_told_apart_by_table_and_class_wherever_it_was_found_last() {
+    let (mut here, mut there) = (World::new(), World::new());
+    here.find(READ, "another");
+    let operation = Operation::new("answer", "a");
+    let find = |world: &mut World, class| {
+        world.costs.find(class, &operation, &mut world.features, world.now)
+    };
+    let read = find(&mut here, READ);
+    let others = (find(&mut here, WRITE), find(&mut there, READ));
+    for _ in 0..2 {
+        assert_eq!(find(&mut here, READ), read);
+        assert_eq!(find(&mut here, READ), read);
+        assert_eq!((find(&mut here, WRITE), find(&mut there, READ)), others);
+    }
+    assert_eq!(here.find(READ, "a"), read, "nor does it matter who names it");
+    for n in 0..3 * ENTRIES {
+        here.find(READ, &n.to_string());
+    }
+    assert_eq!(here.costs.operation(read), None, "its place was given to another");
+    let again = find(&mut here, READ);
+    assert_eq!(here.costs.operation(again), Some(&operation));
+}

@@ -39,13 +39,20 @@ enum Standing {
 }
 
 impl Ledger {
-    /// Lends `conn`, whose idle place was already taken away, for `work` that came at `since`.
-    pub(super) fn lend(&mut self, conn: ConnId, work: Work, since: Instant, now: Instant) {
-        let Work { class, request, cost, declared, needs, pass } = work;
+    /// Lends `conn`, whose idle place was already taken away, for `work` that came at `since`
+    /// and is expected to take so long, where that is known.
+    pub(super) fn lend(
+        &mut self,
+        conn: ConnId,
+        work: &Work,
+        expected: Option<Duration>,
+        since: Instant,
+        now: Instant,
+    ) {
+        let Work { class, request, cost, needs, pass } = *work;
         let charge = if self.seats.is_below_guarantee(class) {
             Charge::Free
         } else {
-            let expected = self.costs.mean(cost, declared);
             self.fair.charge(class, expected.unwrap_or(UNKNOWN_HOLD))
         };
         self.seats.take(class);
@@ -69,7 +76,7 @@ impl Ledger {
             watch: Watch::Silent,
         };
         self.conns[conn].slot = Slot::Leased(lent);
-        self.hold_for(lent, needs, now);
+        self.hold_for(&lent, needs, now);
     }
 
     /// Gives idle connections to those who wait, until nobody who may have one waits for
@@ -99,9 +106,10 @@ impl Ledger {
         let waiter = &mut self.waiters[id];
         waiter.fate = Fate::Granted { conn };
         let (work, since, level) = (waiter.work(), waiter.since, waiter.level);
+        let expected = self.costs.mean(waiter.cost, waiter.declared);
         self.counters.classes[work.class.index()].waited += 1;
         self.note_continuation(work.class, level, since, now);
-        self.lend(conn, work, since, now);
+        self.lend(conn, &work, expected, since, now);
         actions.push(Action::Wake(id));
     }
 
@@ -129,21 +137,24 @@ impl Ledger {
         now: Instant,
     ) -> Option<(Claim, WaiterId)> {
         let lanes = &self.identities[identity].lanes;
-        self.class_ids()
-            .filter(|class| self.seats.may_take(*class))
-            .filter_map(|class| Some((class, self.next_of(lanes, class, now)?)))
-            .map(|(class, (level, waiter))| {
-                let (standing, turn) = match level {
-                    _ if self.seats.is_below_guarantee(class) => {
-                        (Standing::BelowGuarantee, Turn::FIRST)
-                    }
-                    Level::Holder => (Standing::Holder, Turn::FIRST),
-                    Level::Continuation | Level::New => {
-                        (Standing::Borrowing, self.fair.turn(class))
-                    }
-                };
-                (Claim { standing, turn, level, age: self.waiters[waiter].age }, waiter)
-            })
-            .min()
+        let mut first: Option<(Claim, WaiterId)> = None;
+        for class in self.class_ids() {
+            if !lanes.has_waiters(class) || !self.seats.may_take(class) {
+                continue;
+            }
+            let Some((level, waiter)) = self.next_of(lanes, class, now) else { continue };
+            let (standing, turn) = match level {
+                _ if self.seats.is_below_guarantee(class) => {
+                    (Standing::BelowGuarantee, Turn::FIRST)
+                }
+                Level::Holder => (Standing::Holder, Turn::FIRST),
+                Level::Continuation | Level::New => (Standing::Borrowing, self.fair.turn(class)),
+            };
+            let claim = Claim { standing, turn, level, age: self.waiters[waiter].age };
+            if first.is_none_or(|first| (claim, waiter) < first) {
+                first = Some((claim, waiter));
+            }
+        }
+        first
     }
 }

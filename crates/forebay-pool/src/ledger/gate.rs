@@ -40,16 +40,18 @@ enum Obstacle {
 }
 
 impl Ledger {
-    /// Who asks now, and is told at once that it is no use.
+    /// Who asks now for work that is expected to take so long, and is told at once that it is
+    /// no use.
     pub(super) fn turn_away(
         &mut self,
         waiter: &mut Waiter,
         wanted: &Wanted<'_>,
+        expected: Option<Duration>,
         now: Instant,
     ) -> Option<Rejection> {
         self.leave_idle(now);
         let refusal = self
-            .is_retried_too_often(waiter, wanted, now)
+            .is_retried_too_often(waiter, wanted, expected, now)
             .or_else(|| self.is_shed(waiter, now))
             .or_else(|| self.is_broken(waiter, now));
         if let Some((why, retry_after)) = refusal {
@@ -72,15 +74,15 @@ impl Ledger {
         &mut self,
         waiter: &mut Waiter,
         wanted: &Wanted<'_>,
+        expected: Option<Duration>,
         now: Instant,
     ) -> Option<(Refusal, Option<Duration>)> {
         let k = waiter.class.index();
         if !self.policies[k].is_on(Policy::Retries) {
             return None;
         }
-        let cost = self.costs.mean(waiter.cost, waiter.declared);
         let who = wanted.request.zip(wanted.operation);
-        match self.retries[k].verdict(who, wanted.attempt, cost, now) {
+        match self.retries[k].verdict(who, wanted.attempt, expected, now) {
             retry::Verdict::FirstTry => None,
             retry::Verdict::Retry => {
                 if waiter.level == Level::Continuation {
@@ -141,11 +143,15 @@ impl Ledger {
     }
 
     /// Work that was let in has ended.
+    #[inline]
     pub(super) fn note_end(&mut self, class: ClassId, pass: Pass, outcome: Outcome, now: Instant) {
         if !self.policies[class.index()].is_on(Policy::Breaker) {
             return;
         }
         let breaker = &mut self.breakers[class.index()];
+        if outcome == Outcome::Good && breaker.ended_well(now) {
+            return;
+        }
         let before = breaker.phase();
         breaker.ended(pass, outcome, now, &mut self.dice);
         match (before, breaker.phase()) {
@@ -177,6 +183,7 @@ impl Ledger {
     }
 
     /// A try did not fail: the next one is something new.
+    #[inline]
     pub(super) fn note_success(
         &mut self,
         class: ClassId,
@@ -184,12 +191,13 @@ impl Ledger {
         cost: CostId,
         now: Instant,
     ) {
-        if !self.policies[class.index()].is_on(Policy::Retries) {
+        let k = class.index();
+        if self.retries[k].is_untroubled() || !self.policies[k].is_on(Policy::Retries) {
             return;
         }
         let request = request.and_then(|id| self.requests.known.get(id)).map(|known| &known.name);
         if let Some((request, operation)) = request.zip(self.costs.operation(cost)) {
-            self.retries[class.index()].succeeded(request, operation, now);
+            self.retries[k].succeeded(request, operation, now);
         }
     }
 
@@ -204,6 +212,7 @@ impl Ledger {
     }
 
     /// A class uses one more connection, or one less.
+    #[inline]
     pub(super) fn note_use(&mut self, class: ClassId, now: Instant) {
         let (taken, reach) = (self.seats.classes[class.index()].taken, self.seats.reach(class));
         self.shedding[class.index()].observe(taken, reach, now);
@@ -351,8 +360,11 @@ impl Ledger {
     }
 
     /// Ends every event that may have closed a circle, or opened the gate for somebody.
+    #[inline]
     pub(super) fn conclude(&mut self, now: Instant, actions: &mut Actions) {
-        self.untangle(now, actions);
+        if self.requests.suspects > 0 {
+            self.untangle(now, actions);
+        }
         if self.idle > 0 && !self.queued.is_empty() {
             self.dispatch(now, actions);
         }
@@ -442,7 +454,7 @@ impl Ledger {
         now: Instant,
     ) {
         if level == Level::Continuation {
-            let long = now.saturating_duration_since(since) > LONG_WAIT;
+            let long = since + LONG_WAIT < now;
             self.admission.continued(class, if long { Wait::Long } else { Wait::Short });
         }
     }

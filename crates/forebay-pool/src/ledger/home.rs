@@ -10,7 +10,7 @@ use crate::connect::{ConnectFailure, FailureKind};
 use crate::lease::Condition;
 use crate::operation::Operation;
 use crate::queue::Rejection;
-use crate::slot::{ConnId, Lent, Slot, Told};
+use crate::slot::{Conn, ConnId, Lent, Slot, Told};
 
 use super::{Action, Actions, Ledger};
 
@@ -45,8 +45,8 @@ impl Ledger {
             watch.returned(number, held);
         }
         self.features.returned(lent.cost.feature(), held);
-        self.watch_return(lent, held);
-        self.note_outcome(lent, condition, now);
+        self.watch_return(&lent, held);
+        self.note_outcome(&lent, condition, now);
         self.come_home(id, lent.class, condition, now, actions);
         self.conclude(now, actions);
     }
@@ -57,7 +57,7 @@ impl Ledger {
     }
 
     /// How it went, as far as anybody knows: an owner that dropped its lease said nothing.
-    fn note_outcome(&mut self, lent: Lent, condition: Condition, now: Instant) {
+    fn note_outcome(&mut self, lent: &Lent, condition: Condition, now: Instant) {
         let outcome = match (lent.outcome, condition) {
             (Told::Failed, _) | (Told::Nothing, Condition::Broken) => Outcome::Failed,
             (Told::Good, _) | (Told::Nothing, Condition::Clean) => Outcome::Good,
@@ -105,7 +105,7 @@ impl Ledger {
             unreachable!("only what was lent is given back");
         };
         let held = now.saturating_duration_since(lent.since);
-        self.let_go(lent, held, now);
+        self.let_go(&lent, held, now);
         (lent, held)
     }
 
@@ -118,6 +118,7 @@ impl Ledger {
         lent.class
     }
 
+    #[inline]
     pub(super) fn come_home(
         &mut self,
         id: ConnId,
@@ -145,8 +146,10 @@ impl Ledger {
                 self.found_dead(generation, now, actions);
             }
         }
-        self.dispatch(now, actions);
-        self.open_more(now, actions);
+        if !self.queued.is_empty() {
+            self.dispatch(now, actions);
+            self.open_more(now, actions);
+        }
     }
 
     /// A connection that was just lent turned out to be dead before its owner used it.
@@ -282,27 +285,30 @@ impl Ledger {
     /// A connection that is fit rests, unless there is a reason to part with it. One that
     /// was only probed keeps its place among the idle ones, so that probes do not keep alive
     /// what nobody uses.
+    #[inline]
     fn rest(&mut self, id: ConnId, since: Instant, now: Instant, actions: &mut Actions) {
         if self.closing || self.total() > self.seats.budget {
             self.counters.closed.surplus += 1;
             return self.discard(id, actions);
         }
-        if self.conns[id].expires <= now {
+        let Conn { expires, generation, .. } = self.conns[id];
+        if expires <= now {
             self.counters.closed.lifetime += 1;
             return self.discard(id, actions);
         }
-        if !self.generations.is_current(self.conns[id].generation) {
+        if !self.generations.is_current(generation) {
             self.counters.closed.renewed += 1;
             return self.discard(id, actions);
         }
-        self.conns[id].slot = Slot::Idle { since, checked: now };
-        let idle = &mut self.identities[self.conns[id].identity].idle;
-        let place = if since == now {
-            idle.len()
+        let conn = &mut self.conns[id];
+        conn.slot = Slot::Idle { since, checked: now };
+        let idle = &mut self.identities[conn.identity].idle;
+        if since == now {
+            idle.push(id);
         } else {
-            idle.partition_point(|other| self.conns[*other].idle_since() <= Some(since))
-        };
-        idle.insert(place, id);
+            let older = |other: &ConnId| self.conns[*other].idle_since() <= Some(since);
+            idle.insert(idle.partition_point(older), id);
+        }
         self.idle += 1;
     }
 

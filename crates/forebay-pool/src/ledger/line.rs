@@ -94,6 +94,7 @@ impl Ledger {
             None => CostId::unnamed(class),
         };
         let (declared, needs) = (wanted.cost, wanted.needs);
+        let expected = self.costs.mean(cost, declared);
         let fate = Fate::Waiting { prev: None, next: None };
         let mut waiter = Waiter {
             identity,
@@ -109,7 +110,7 @@ impl Ledger {
             fate,
         };
         if let Came::Now = came
-            && let Some(rejection) = self.turn_away(&mut waiter, wanted, now)
+            && let Some(rejection) = self.turn_away(&mut waiter, wanted, expected, now)
         {
             return self.refuse(&waiter, wanted, rejection, now);
         }
@@ -118,7 +119,7 @@ impl Ledger {
         {
             self.idle -= 1;
             let request = known.or_else(|| request.and_then(|r| self.requests.know(r, now)));
-            self.lend(conn, Work { request, ..waiter.work() }, since, now);
+            self.lend(conn, &Work { request, ..waiter.work() }, expected, since, now);
             return Asked::Granted(conn);
         }
         if let Some(rejection) = self.hopeless(identity, now) {
@@ -215,15 +216,17 @@ impl Ledger {
         }
         if let Some(request) = request {
             self.requests.waits_no_more(request, id);
-            self.note_idle(request, now);
         }
     }
 
     /// `id` goes without a connection: nothing is kept of a request that never had one.
     pub(super) fn leave_line(&mut self, id: WaiterId, now: Instant) {
-        let Waiter { class, pass, .. } = self.waiters[id];
+        let Waiter { class, pass, request, .. } = self.waiters[id];
         self.note_end(class, pass, Outcome::Unknown, now);
         self.dequeue(id, now);
+        if let Some(request) = request {
+            self.note_idle(request, now);
+        }
     }
 
     /// A waiter that left the line is told why.

@@ -108,7 +108,7 @@ impl Known {
 
     /// All that it holds here is at rest: it can give it back only by going on.
     fn is_at_rest(&self) -> bool {
-        self.held > 0 && self.at_rest == self.held
+        self.at_rest > 0 && self.at_rest == self.held
     }
 
     fn is_suspect(&self) -> bool {
@@ -131,25 +131,36 @@ pub(super) struct Requests {
 
 impl Requests {
     fn change(&mut self, id: RequestId, change: impl FnOnce(&mut Known)) -> &Known {
-        let known = &mut self.known[id];
+        let Self { known, suspects, nesting, .. } = self;
+        let known = &mut known[id];
         let was = (known.is_suspect(), known.is_nesting());
         change(known);
         let is = (known.is_suspect(), known.is_nesting());
-        match (was.0, is.0) {
-            (false, true) => self.suspects += 1,
-            (true, false) => self.suspects -= 1,
-            (false, false) | (true, true) => {}
-        }
-        match (was.1, is.1) {
-            (false, true) => self.nesting.push(id),
-            (true, false) => self.nesting.retain(|other| *other != id),
-            (false, false) | (true, true) => {}
+        // Almost always it was neither and is neither.
+        if was != is {
+            match (was.0, is.0) {
+                (false, true) => *suspects += 1,
+                (true, false) => *suspects -= 1,
+                (false, false) | (true, true) => {}
+            }
+            match (was.1, is.1) {
+                (false, true) => nesting.push(id),
+                (true, false) => nesting.retain(|other| *other != id),
+                (false, false) | (true, true) => {}
+            }
         }
         known
     }
 
+    #[inline]
     pub(super) fn find(&self, request: &Request) -> Option<RequestId> {
-        self.ids.get(request).copied()
+        let number = request.number();
+        if self.known.get(number).is_some_and(|known| known.name.is_clone_of(request)) {
+            return Some(number);
+        }
+        let number = *self.ids.get(request)?;
+        request.has_number(number);
+        Some(number)
     }
 
     /// The place of `request`, made if there is room.
@@ -174,6 +185,7 @@ impl Requests {
             limit: None,
         });
         self.ids.insert(request.clone(), id);
+        request.has_number(id);
         Some(id)
     }
 
@@ -187,6 +199,7 @@ impl Requests {
     ///
     /// A request has priority for [`PRIORITY`] from its first connection: a client that puts
     /// one trace id on everything it does would otherwise hold up all others for ever.
+    #[inline]
     pub(super) fn rank(
         &self,
         request: Option<RequestId>,
@@ -292,8 +305,8 @@ impl Ledger {
         let before = *lent;
         lent.request = now_known;
         let after = *lent;
-        self.let_go(before, now.saturating_duration_since(before.since), now);
-        self.hold_for(after, 0, now);
+        self.let_go(&before, now.saturating_duration_since(before.since), now);
+        self.hold_for(&after, 0, now);
         self.conclude(now, actions);
     }
 
@@ -319,7 +332,8 @@ impl Ledger {
     }
 
     /// One of a request's leases ended, or turned out to be another's.
-    pub(super) fn let_go(&mut self, lent: Lent, held: Duration, now: Instant) {
+    #[inline]
+    pub(super) fn let_go(&mut self, lent: &Lent, held: Duration, now: Instant) {
         let Some(request) = lent.request else {
             if self.counts_requests(lent.class) {
                 self.admission.leave(lent.class, Need::ONE);
@@ -336,31 +350,23 @@ impl Ledger {
     }
 
     /// A request has one more lease.
-    pub(super) fn hold_for(&mut self, lent: Lent, declared: u32, now: Instant) {
+    #[inline]
+    pub(super) fn hold_for(&mut self, lent: &Lent, declared: u32, now: Instant) {
         let Some(request) = lent.request else {
             if self.counts_requests(lent.class) {
                 self.admission.enter(lent.class, Need::ONE);
             }
             return;
         };
-        if self.counts_requests(lent.class) && self.requests.known[request].counted.is_none() {
+        let known = &self.requests.known[request];
+        let begins = known.figures.leases == 0;
+        if known.counted.is_none() && self.counts_requests(lent.class) {
             let need = self.need(lent.cost);
             self.admission.enter(lent.class, need);
             self.requests.known[request].counted = Some((lent.class, need));
         }
-        let begins = self.requests.known[request].figures.leases == 0;
-        if begins && self.requests.known[request].admitted.is_some() {
-            // It was taken to be over, and was not.
-            let pause = now.saturating_duration_since(self.requests.known[request].last_used);
-            self.features.paused(lent.cost.feature(), pause);
-        }
-        let learnt = begins.then(|| self.features.expected(lent.cost.feature())).flatten();
-        let needs = if begins { self.needs(declared, lent.cost) } else { declared };
+        let needs = if begins { self.begin(request, lent, declared, now) } else { declared };
         let known = self.requests.change(request, |known| {
-            if begins {
-                known.figures = Figures { feature: lent.cost.feature(), ..Figures::new(now) };
-                known.limit = learnt.filter(|e| e.worth >= BELIEVED).map(|e| e.used_p95 * LAVISH);
-            }
             if known.is_at_rest() {
                 known.figures.nested = known.figures.nested.max(known.held + 1);
             }
@@ -381,6 +387,21 @@ impl Ledger {
         for waiter in known.waiting.clone() {
             self.promote(waiter, admitted, now);
         }
+    }
+
+    /// The first lease of a request, or the first since it was taken to be over. Says how many
+    /// connections it needs at the same time.
+    fn begin(&mut self, request: RequestId, lent: &Lent, declared: u32, now: Instant) -> u32 {
+        let feature = lent.cost.feature();
+        let known = &mut self.requests.known[request];
+        if known.admitted.is_some() {
+            // It was taken to be over, and was not.
+            self.features.paused(feature, now.saturating_duration_since(known.last_used));
+        }
+        let learnt = self.features.expected(feature).filter(|e| e.worth >= BELIEVED);
+        known.figures = Figures { feature, ..Figures::new(now) };
+        known.limit = learnt.map(|expected| expected.used_p95 * LAVISH);
+        self.needs(declared, lent.cost)
     }
 
     fn promote(&mut self, id: WaiterId, admitted: Instant, now: Instant) {
@@ -488,5 +509,39 @@ impl Ledger {
     pub(super) fn max_parallel(&self, class: ClassId) -> usize {
         let most = self.settings.classes[class.index()].1.max_parallel.max(1);
         usize::try_from(most).unwrap_or(usize::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use forebay_seam::time;
+
+    use crate::request::TraceId;
+
+    use super::*;
+
+    #[test]
+    fn a_request_that_two_pools_know_is_found_in_each() {
+        let now = time::now();
+        let names: Vec<_> = (1..=4)
+            .map(|n| {
+                let parent = format!("00-{n:032x}-00f067aa0ba902b7-01");
+                Request::new("tenant".into(), TraceId::from_traceparent(&parent).unwrap())
+            })
+            .collect();
+        let (mut here, mut there) = (Requests::default(), Requests::default());
+        names.iter().for_each(|name| _ = here.know(name, now));
+        names.iter().rev().for_each(|name| _ = there.know(name, now));
+        for _ in 0..2 {
+            for name in &names {
+                for pool in [&here, &here, &there, &there] {
+                    assert_eq!(pool.name(pool.find(name).unwrap()), name);
+                }
+            }
+        }
+        here.forget_unserved(here.find(&names[0]).unwrap());
+        assert_eq!(here.find(&names[0]), None);
+        let other = Request::new("tenant".into(), names[0].trace());
+        assert_eq!(there.find(&other), there.find(&names[0]), "nor does it matter who names it");
     }
 }

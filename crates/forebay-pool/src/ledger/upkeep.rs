@@ -170,18 +170,18 @@ impl Ledger {
             if let Slot::Leased(lent) = &mut self.conns[id].slot {
                 lent.watch = Watch::Told;
             }
-            self.tell_long_hold(lent, now.saturating_duration_since(lent.since));
+            self.tell_long_hold(&lent, now.saturating_duration_since(lent.since));
         }
     }
 
     /// A lease that lasted longer than the hold limit is told when it ends, at the latest.
-    pub(super) fn watch_return(&mut self, lent: Lent, held: Duration) {
+    pub(super) fn watch_return(&mut self, lent: &Lent, held: Duration) {
         if held >= self.settings.hold_limit && lent.watch == Watch::Silent {
             self.tell_long_hold(lent, held);
         }
     }
 
-    fn tell_long_hold(&mut self, lent: Lent, held: Duration) {
+    fn tell_long_hold(&mut self, lent: &Lent, held: Duration) {
         self.counters.classes[lent.class.index()].long_holds += 1;
         let does = lent.does.unwrap_or(lent.cost);
         let operation = self.costs.operation(does);
