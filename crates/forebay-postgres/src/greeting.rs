@@ -130,6 +130,10 @@ impl Greeting<'_> {
                     return Ok(Start::Session(client, startup));
                 }
                 First::Gss => {
+                    // As behind a request for TLS: PostgreSQL refuses it, too.
+                    if !self.inbox.is_empty() {
+                        return Err((client, Malformed::Trailing(self.inbox.len()).into()));
+                    }
                     if self.answer(&mut client, b'N').await.is_err() {
                         return Ok(Start::Gone);
                     }

@@ -112,10 +112,17 @@ impl Applied {
         }
     }
 
-    /// Names of settings that were set and are not reported.
-    pub(crate) fn unreported(&self) -> impl Iterator<Item = &str> {
+    /// What [`Applied::replay_of`] asked for has been carried out: `wanted` is what the
+    /// connection has, in the spelling of the server where it reports it.
+    pub(crate) fn replayed(&mut self, wanted: &mut Settings) {
         let base = &self.base;
-        self.changed.keys().map(String::as_str).filter(|name| base.get(name).is_none())
+        self.changed.retain(|name, _| base.get(name).is_some() || wanted.contains_key(name));
+        for (name, value) in wanted {
+            match self.now.get(name) {
+                Some(reported) => reported.clone_into(value),
+                None => self.set(name, value),
+            }
+        }
     }
 
     /// Everything that is not reported is back at its state after login.

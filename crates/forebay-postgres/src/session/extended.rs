@@ -147,6 +147,9 @@ impl Session {
             prepare(server, goes);
         }
         close_gate(server, std::slice::from_ref(&effect));
+        if self.portals.len() >= MOST_STATEMENTS {
+            self.portals.clear();
+        }
         self.portals.insert(Bytes::copy_from_slice(bind.portal), effect);
         let missing = header.whole() - taken.len();
         let bound = statement.as_ref().map(|statement| statement.id);

@@ -55,12 +55,7 @@ impl Session {
                 Err(ServerFailure::Refused(said)) => return Err(Fault::Refused(said).into()),
                 Err(failure) => return Err(Fault::Replay(failure.to_string()).into()),
             }
-            for (name, value) in &mut self.wanted {
-                match server.settings.now.get(name) {
-                    Some(reported) => reported.clone_into(value),
-                    None => server.settings.set(name, value),
-                }
-            }
+            server.settings.replayed(&mut self.wanted);
         }
         let reported = Arc::new(server.settings.now.clone());
         let condition = if server.is_clean() { Condition::Clean } else { Condition::Unknown };

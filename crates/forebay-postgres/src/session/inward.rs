@@ -150,11 +150,12 @@ impl Session {
             }
             b'G' => {
                 server.copy = CopyIn::Receiving;
-                // Syncs already sent behind the Execute are ignored by the server.
-                if matches!(server.awaited.front(), Some(Awaited::Execute { .. })) {
+                // Syncs already sent behind it are ignored by the server. A batch still needs one.
+                let by_batch = matches!(server.awaited.front(), Some(Awaited::Execute { .. }));
+                if by_batch || matches!(server.awaited.front(), Some(Awaited::Query { .. })) {
                     while matches!(server.awaited.get(1), Some(Awaited::Sync)) {
                         server.awaited.remove(1);
-                        server.unsynced = true;
+                        server.unsynced |= by_batch;
                     }
                 }
                 Ok(Show::Pass)
@@ -175,6 +176,8 @@ impl Session {
         let server = &mut **lease.connection();
         match header.tag {
             b'E' if purpose == Purpose::FailedBegin => Ok(Show::Hide),
+            // It is the client's, whatever it comes with.
+            b'A' => Ok(Show::Pass),
             b'E' => {
                 let unread = server.inbox.get(server.passed..).unwrap_or_default();
                 let body = unread.get(HEADER..header.whole().min(unread.len())).unwrap_or_default();
@@ -207,20 +210,7 @@ impl Session {
     /// they are compared from now on, and what the client is told.
     fn settings_replayed(&mut self) {
         let Some(lease) = &mut self.link else { return };
-        let server = &mut **lease.connection();
-        for (name, value) in &mut self.wanted {
-            match server.settings.now.get(name) {
-                Some(reported) => reported.clone_into(value),
-                None => server.settings.set(name, value),
-            }
-        }
-        let unwanted: Vec<_> = server
-            .settings
-            .unreported()
-            .filter(|name| !self.wanted.contains_key(*name))
-            .map(str::to_owned)
-            .collect();
-        unwanted.iter().for_each(|name| server.settings.reset(name));
+        lease.connection().settings.replayed(&mut self.wanted);
         self.tell_reported();
     }
 
@@ -470,7 +460,10 @@ impl Session {
         self.status = status;
         let failed = std::mem::take(&mut self.failed);
         if status == TxStatus::Idle {
-            self.portals.clear();
+            // Later batches may have bound theirs already.
+            if server.awaited.is_empty() && !server.unsynced {
+                self.portals.clear();
+            }
             if failed {
                 // A transaction that nobody began ends with its error.
                 self.uncommitted.clear();

@@ -421,7 +421,7 @@ impl Session {
                 }
                 server.unnamed = None;
                 self.unnamed = None;
-                self.portals.clear();
+                self.portals.remove(&b""[..]);
                 close_gate(server, &effects);
                 server.awaited.push_back(Awaited::Query { effects: effects.into_iter() });
                 server.pipeline.changes_unnamed();
@@ -436,6 +436,10 @@ impl Session {
             b'E' => {
                 let portal = frontend::execute(body)?;
                 let effect = self.portals.get(portal).cloned();
+                if effect.is_none() {
+                    // Bound too long ago to be known.
+                    server.residue.at_least(Residue::Possible);
+                }
                 let (effect, change) = match effect {
                     Some(effect @ (Effect::DiscardAll | Effect::Deallocate { .. })) => {
                         let change = forget(server, &mut self.statements, &effect);

@@ -119,6 +119,16 @@ impl Bench {
         self.direct().await.value(question).await
     }
 
+    /// Sends each of `batches` through the gateway and to PostgreSQL itself: the answers must
+    /// be the same.
+    pub(crate) async fn answers_like_postgres(&self, batches: &[Vec<Vec<u8>>]) {
+        let (mut client, mut direct) = (self.client().await, self.direct().await);
+        for (n, batch) in batches.iter().enumerate() {
+            let (ours, real) = (client.ask(batch).await, direct.ask(batch).await);
+            assert_eq!(ours, real, "batch {n}");
+        }
+    }
+
     pub(crate) fn leased(&self) -> u32 {
         let pools = self.gateway.snapshot().pools;
         pools.iter().flat_map(|pool| &pool.classes).map(|class| class.leased).sum()

@@ -7,13 +7,13 @@ use forebay_seam::time;
 use crate::bench::{Bench, until};
 use crate::client::{Client, cancel_request, query, show};
 
-async fn cancel(bench: &Bench, key: &[u8]) {
+pub(crate) async fn cancel(bench: &Bench, key: &[u8]) {
     let mut request = Client::bare(bench.address).await;
     request.send(&cancel_request(key)).await;
     assert!(request.is_sent_away().await);
 }
 
-const CANCELLED: &str = "E[57014 canceling statement due to user request] Z[I]";
+pub(crate) const CANCELLED: &str = "E[57014 canceling statement due to user request] Z[I]";
 
 async fn runs(bench: &Bench, what: &str) {
     let question = format!(
@@ -57,7 +57,7 @@ async fn a_client_that_waits_in_line_is_cancelled_and_the_next_wait_is_not() {
 }
 
 #[tokio::test]
-async fn a_wrong_key_and_an_idle_client_cancel_nothing() {
+async fn trap_27_a_wrong_key_and_an_idle_client_cancel_nothing() {
     let bench = Bench::start(1).await;
     let (mut a, b) = (bench.client().await, bench.client().await);
     let mut wrong = a.key.clone();
@@ -70,7 +70,7 @@ async fn a_wrong_key_and_an_idle_client_cancel_nothing() {
 }
 
 #[tokio::test]
-async fn a_cancel_at_the_end_of_a_query_never_hits_the_next_clients() {
+async fn trap_24_a_cancel_at_the_end_of_a_query_never_hits_the_next_clients() {
     let bench = Bench::start(1).await;
     let (mut a, mut b) = (bench.client().await, bench.client().await);
     let key = a.key.clone();

@@ -30,7 +30,7 @@ async fn recovers(bench: &Bench) {
 }
 
 #[tokio::test]
-async fn a_client_may_vanish_at_any_moment() {
+async fn trap_36_a_client_may_vanish_at_any_moment() {
     let bench = Bench::start(1).await;
     bench.direct().await.query("CREATE TABLE t (n int)").await;
     let many = "SELECT g, repeat('x', 1000) FROM generate_series(1, 100000) g";

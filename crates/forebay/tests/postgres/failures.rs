@@ -10,10 +10,14 @@ use std::net::SocketAddr;
 use crate::bench::{Bench, connect, start, until};
 use crate::client::{Client, packet, query, show, startup, sync};
 
+/// How many connections the gateway has.
+pub(crate) const OURS: &str = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'forebay'";
+/// Ends all that the gateway has.
+pub(crate) const KILL_OURS: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'forebay'";
 const KILL: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'";
 
 #[tokio::test]
-async fn a_server_that_is_killed_costs_one_error_or_none() {
+async fn trap_39_a_server_that_is_killed_costs_one_error_or_none() {
     let bench = Bench::start(1).await;
     // At rest: nobody notices.
     let mut client = bench.client().await;
@@ -147,7 +151,7 @@ async fn whoever_cannot_be_let_in_is_told_why() {
 }
 
 #[tokio::test]
-async fn nonsense_is_refused_and_harms_nobody() {
+async fn trap_44_nonsense_is_refused_and_harms_nobody() {
     let bench = Bench::start(1).await;
     let mut good = bench.client().await;
     let no_user = packet(&[&196_608_u32.to_be_bytes()[..], b"database\0x\0\0"].concat());
@@ -182,7 +186,7 @@ fn ssl_request() -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn plaintext_behind_a_request_for_tls_is_refused() {
+async fn trap_46_plaintext_behind_a_request_for_tls_is_refused() {
     let bench = Bench::start(1).await;
     let smuggled = [ssl_request(), startup(&[("user", "forebay")])].concat();
     let refused = Client::start(bench.address, &smuggled).await.err().unwrap();

@@ -11,4 +11,8 @@ mod overlap;
 mod policies;
 mod sessions;
 mod statements;
+mod traps_cancel_and_copy;
+mod traps_failures;
+mod traps_sessions;
+mod traps_statements;
 mod work;

@@ -9,7 +9,7 @@ async fn two(bench: &Bench) -> (Client, Client) {
 }
 
 #[tokio::test]
-async fn what_a_client_sets_follows_it_and_nobody_else() {
+async fn trap_32_what_a_client_sets_follows_it_and_nobody_else() {
     let bench = Bench::start(1).await;
     bench
         .direct()
@@ -84,7 +84,7 @@ async fn a_set_by_the_extended_protocol_follows_too() {
 }
 
 #[tokio::test]
-async fn what_is_rolled_back_or_local_was_never_set() {
+async fn trap_31_what_is_rolled_back_or_local_was_never_set() {
     let bench = Bench::start(1).await;
     let (mut a, mut b) = two(&bench).await;
     for script in [
@@ -144,7 +144,7 @@ async fn reset_goes_back_to_what_the_client_started_with() {
 }
 
 #[tokio::test]
-async fn settings_made_where_no_text_tells_do_not_leak() {
+async fn trap_30_settings_made_where_no_text_tells_do_not_leak() {
     let bench = Bench::start(1).await;
     let (mut a, mut b) = two(&bench).await;
     a.query("CREATE FUNCTION sets() RETURNS void LANGUAGE plpgsql AS $$ BEGIN PERFORM set_config('work_mem', '9MB', false); END $$").await;
@@ -213,7 +213,7 @@ async fn what_lives_in_the_session_stays_with_its_client_and_ends_with_it() {
 }
 
 #[tokio::test]
-async fn start_options_are_read_as_postgres_reads_them() {
+async fn trap_33_start_options_are_read_as_postgres_reads_them() {
     let bench = Bench::start(1).await;
     let options = "-c search_path=a,\"b\\ c\" --work-mem=9MB -cgeqo=off";
     for address in [bench.address, bench.server] {
@@ -259,7 +259,7 @@ async fn a_client_is_told_what_it_set_in_the_servers_spelling() {
 }
 
 #[tokio::test]
-async fn a_client_alone_is_not_replayed_to() {
+async fn trap_29_a_client_alone_is_not_replayed_to() {
     let bench = Bench::start(1).await;
     let start = [
         ("client_encoding", "utf-8"),

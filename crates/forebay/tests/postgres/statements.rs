@@ -46,7 +46,7 @@ async fn a_hundred_clients_share_two_connections_and_one_statement() {
 }
 
 #[tokio::test]
-async fn the_unnamed_statement_survives_other_clients_in_between() {
+async fn trap_14_the_unnamed_statement_survives_other_clients_in_between() {
     let bench = Bench::start(1).await;
     let (mut a, mut b) = (bench.client().await, bench.client().await);
     assert_eq!(
@@ -77,7 +77,7 @@ async fn nobody_reaches_another_clients_unnamed_statement() {
 }
 
 #[tokio::test]
-async fn a_known_statement_in_a_failed_transaction_is_refused() {
+async fn trap_04_a_known_statement_in_a_failed_transaction_is_refused() {
     let bench = Bench::start(1).await;
     let (mut a, mut b) = (bench.client().await, bench.client().await);
     a.ask(&[parse("s", "SELECT 1"), sync()]).await;
@@ -128,7 +128,7 @@ async fn names_taken_or_unknown_are_refused_in_the_servers_words() {
 }
 
 #[tokio::test]
-async fn after_an_error_everything_up_to_sync_is_skipped_even_a_query() {
+async fn trap_07_after_an_error_everything_up_to_sync_is_skipped_even_a_query() {
     let bench = Bench::start(1).await;
     let mut client = bench.client().await;
     let pipeline = [
@@ -145,7 +145,7 @@ async fn after_an_error_everything_up_to_sync_is_skipped_even_a_query() {
 }
 
 #[tokio::test]
-async fn several_syncs_of_one_write_are_answered_one_by_one() {
+async fn trap_08_several_syncs_of_one_write_are_answered_one_by_one() {
     let bench = Bench::start(1).await;
     let mut client = bench.client().await;
     let batch =
@@ -158,7 +158,7 @@ async fn several_syncs_of_one_write_are_answered_one_by_one() {
 }
 
 #[tokio::test]
-async fn a_flush_is_answered_before_its_sync_and_a_lone_one_links_nothing() {
+async fn trap_09_a_flush_is_answered_before_its_sync_and_a_lone_one_links_nothing() {
     let bench = Bench::start(1).await;
     let mut client = bench.client().await;
     client.send(&[run("SELECT 1"), flush()].concat()).await;
@@ -199,7 +199,7 @@ async fn portals_give_their_rows_in_parts() {
 }
 
 #[tokio::test]
-async fn evicted_statements_come_back_whatever_fails_around_them() {
+async fn trap_05_evicted_statements_come_back_whatever_fails_around_them() {
     let bench = Bench::with(1, |settings| settings.max_prepared_statements = 2).await;
     let (mut a, mut b) = (bench.client().await, bench.client().await);
     for n in 0..5 {
@@ -255,7 +255,7 @@ async fn copy_goes_both_ways() {
 }
 
 #[tokio::test]
-async fn data_behind_a_copy_that_failed_is_eaten() {
+async fn trap_21_data_behind_a_copy_that_failed_is_eaten() {
     let bench = Bench::start(1).await;
     let mut client = bench.client().await;
     client.query("CREATE TABLE t (n int)").await;
@@ -274,7 +274,7 @@ async fn data_behind_a_copy_that_failed_is_eaten() {
 }
 
 #[tokio::test]
-async fn a_copy_of_the_extended_protocol_may_have_its_sync_early() {
+async fn trap_22_a_copy_of_the_extended_protocol_may_have_its_sync_early() {
     let bench = Bench::start(1).await;
     let mut client = bench.client().await;
     client.query("CREATE TABLE t (n int)").await;
@@ -296,7 +296,7 @@ async fn a_copy_of_the_extended_protocol_may_have_its_sync_early() {
 }
 
 #[tokio::test]
-async fn a_function_call_is_answered_like_a_query() {
+async fn trap_20_a_function_call_is_answered_like_a_query() {
     let bench = Bench::start(1).await;
     let oid = bench.truth("SELECT 'int4pl(int,int)'::regprocedure::oid").await.parse().unwrap();
     let mut client = bench.client().await;
@@ -307,7 +307,7 @@ async fn a_function_call_is_answered_like_a_query() {
 }
 
 #[tokio::test]
-async fn several_statements_of_one_query_are_one_transaction() {
+async fn trap_43_several_statements_of_one_query_are_one_transaction() {
     let bench = Bench::start(1).await;
     let mut client = bench.client().await;
     let sql = "CREATE TABLE t (n int); INSERT INTO t VALUES (1); SELECT 1/0";
@@ -323,7 +323,7 @@ async fn several_statements_of_one_query_are_one_transaction() {
 }
 
 #[tokio::test]
-async fn comments_with_tags_do_not_multiply_statements() {
+async fn trap_19_comments_with_tags_do_not_multiply_statements() {
     let bench = Bench::start(1).await;
     let mut client = bench.client().await;
     for n in 0..50 {
@@ -343,7 +343,7 @@ async fn comments_with_tags_do_not_multiply_statements() {
 }
 
 #[tokio::test]
-async fn a_deallocate_of_a_driver_forgets_its_statement_only() {
+async fn trap_18_a_deallocate_of_a_driver_forgets_its_statement_only() {
     let bench = Bench::start(1).await;
     let (mut a, mut b) = (bench.client().await, bench.client().await);
     for client in [&mut a, &mut b] {
@@ -376,7 +376,7 @@ async fn a_deallocate_of_a_driver_forgets_its_statement_only() {
 }
 
 #[tokio::test]
-async fn statements_of_sql_stay_with_their_client() {
+async fn trap_17_statements_of_sql_stay_with_their_client() {
     let bench = Bench::start(2).await;
     let (mut a, mut b) = (bench.client().await, bench.client().await);
     assert_eq!(a.query("PREPARE p AS SELECT 'mine'").await, "C[PREPARE] Z[I]");
