@@ -6,27 +6,26 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::sync::atomic::{AtomicU64, Ordering};
+
+use forebay_seam::random;
 
 /// Settings by lower-case name.
 pub(crate) type Settings = BTreeMap<String, String>;
 
 /// What a server reports of itself, as it writes it.
 ///
-/// Always true: two with the same stamp have the same values.
+/// Always true: two with the same stamp have the same values. Each change draws a new one, of
+/// 63 random bits; 0 is that of no values.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Reported {
     values: BTreeMap<String, (String, String)>,
     stamp: u64,
 }
 
-/// The last stamp that was given; 0 is that of no values.
-static STAMPS: AtomicU64 = AtomicU64::new(0);
-
 impl Reported {
     pub(crate) fn set(&mut self, name: &str, value: &str) {
         self.values.insert(name.to_ascii_lowercase(), (name.to_owned(), value.to_owned()));
-        self.stamp = STAMPS.fetch_add(1, Ordering::Relaxed) + 1;
+        self.stamp = random::seed() | 1;
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
@@ -40,14 +39,14 @@ impl Reported {
 
     /// Are the values those of `other`? If so, the next time that is told by the stamp alone:
     /// clients and servers compare theirs before each transaction, and mostly nothing changes.
-    /// The older stamp counts, so that all who agree have the same before long.
+    /// The smaller stamp counts, so that all who agree have the same before long.
     pub(crate) fn is_same(&mut self, other: &mut Self) -> bool {
         if self.stamp != other.stamp {
             if self.values != other.values {
                 return false;
             }
-            let older = self.stamp.min(other.stamp);
-            (self.stamp, other.stamp) = (older, older);
+            let smaller = self.stamp.min(other.stamp);
+            (self.stamp, other.stamp) = (smaller, smaller);
         }
         true
     }
