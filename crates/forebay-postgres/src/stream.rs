@@ -91,13 +91,14 @@ impl Stream {
         polled
     }
 
-    /// Writes `bytes` as far as the socket takes them; ready when all are gone.
+    /// Writes `bytes` as far as the socket takes them; ready when all are gone, also those
+    /// that an earlier call took and a TLS session still holds as records.
     pub(crate) fn poll_drain(
         &mut self,
         cx: &mut Context<'_>,
         bytes: &mut BytesMut,
     ) -> Poll<io::Result<()>> {
-        if bytes.is_empty() {
+        if bytes.is_empty() && matches!(self, Self::Plain(_)) {
             return Poll::Ready(Ok(()));
         }
         while bytes.has_remaining() {
@@ -186,5 +187,63 @@ impl AsyncWrite for Stream {
             Self::Accepted(tls) => Pin::new(tls).poll_shutdown(cx),
             Self::Connected(tls) => Pin::new(tls).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use forebay_seam::net;
+    use tokio::io::AsyncReadExt;
+
+    use crate::settings::{ClientTls, SslMode};
+    use crate::tls;
+
+    /// Both ends of a TLS connection.
+    async fn pair() -> (Stream, Stream) {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+        std::fs::write(&cert, made.cert.pem()).unwrap();
+        std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        let acceptor = tls::acceptor(&ClientTls { cert, key, required: false }).unwrap();
+        let connector = tls::connector(SslMode::Require, None).unwrap().unwrap();
+        let listener = net::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let (near, far) = tokio::join!(
+            async {
+                let tcp = net::connect(&[address]).await.unwrap();
+                Stream::connect(tcp, connector, name).await.unwrap()
+            },
+            async {
+                let (tcp, _) = listener.accept().await.unwrap();
+                Stream::accept(tcp, &acceptor).await.unwrap()
+            }
+        );
+        (near, far)
+    }
+
+    /// A TLS session takes bytes that its socket does not: they must not stay there.
+    #[tokio::test]
+    async fn what_tls_has_taken_is_sent_though_nothing_follows_it() {
+        let (mut near, mut far) = pair().await;
+        let mut sent = 0;
+        let mut bytes = BytesMut::new();
+        loop {
+            bytes.extend_from_slice(&[b'x'; 10_000]);
+            sent += 10_000;
+            let drained = poll_fn(|cx| Poll::Ready(near.poll_drain(cx, &mut bytes))).await;
+            if drained.is_pending() && bytes.is_empty() {
+                break;
+            }
+            assert!(drained.is_ready(), "the session takes more than the socket does");
+        }
+        let reads = async {
+            let mut read = vec![0; sent];
+            far.read_exact(&mut read).await.unwrap();
+        };
+        let (drained, ()) = tokio::join!(near.drain(&mut bytes), reads);
+        drained.unwrap();
     }
 }
