@@ -15,4 +15,5 @@ mod traps_cancel_and_copy;
 mod traps_failures;
 mod traps_sessions;
 mod traps_statements;
+mod vanishing;
 mod work;
