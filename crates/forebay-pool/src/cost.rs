@@ -192,6 +192,12 @@ impl Costs {
         }))
     }
 
+    /// What the work of `class` took on average, seconds.
+    pub(crate) fn class_mean(&self, class: ClassId) -> Option<f64> {
+        let class = &self.classes[class.index()];
+        (!class.is_empty()).then(|| class.mean() * 1e-6)
+    }
+
     /// Only the 95th percentile of [`Costs::estimate`].
     pub(crate) fn p95(&self, id: CostId, declared: Option<Duration>) -> Option<Duration> {
         if declared.is_some() {

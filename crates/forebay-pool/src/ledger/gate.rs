@@ -248,7 +248,7 @@ impl Ledger {
     /// that the class can get. `None` before anything is known.
     pub(crate) fn expected_wait(&self, class: ClassId) -> Option<Duration> {
         let hold = self.costs.mean(CostId::unnamed(class), None)?;
-        let ahead: u32 = self.queued.iter().map(|i| self.identities[*i].lanes.waiting(class)).sum();
+        let ahead = self.crowd.of(class);
         let reach = self.seats.reach(class);
         // Until all those seats are taken nobody waits for work ahead.
         if ahead == 0 && self.seats.may_take(class) {
