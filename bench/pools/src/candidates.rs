@@ -220,7 +220,7 @@ impl Candidate for Gateway {
     const NAME: &'static str = "forebay, in the gateway";
 
     fn new(size: u32) -> Self {
-        let empty = Empty { connect: Duration::from_millis(300) };
+        let empty = Empty { connect: Duration::from_secs(2) };
         let settings = PoolSettings {
             concurrent_opens: Some(size),
             ..PoolSettings::new("bench", Budget::Fixed(size * 8))
