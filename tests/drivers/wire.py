@@ -1,6 +1,7 @@
 """PostgreSQL's protocol by hand, for messages that no driver would send."""
 
 import base64
+import functools
 import hashlib
 import hmac
 import os
@@ -26,6 +27,12 @@ def startup(parameters, version=PROTOCOL_3):
 def message(kind, body=b""):
     """A message of `kind` with its length."""
     return kind + struct.pack("!i", len(body) + 4) + body
+
+
+@functools.cache
+def salted_password(password, salt, iterations):
+    """RFC 5802's SaltedPassword, derived once: crowds log in with the same verifier."""
+    return hashlib.pbkdf2_hmac("sha256", password.encode(), base64.b64decode(salt), iterations)
 
 
 class Client:
@@ -109,9 +116,7 @@ class Client:
         assert kind == b"R", (kind, body)
         server_first = body[4:].decode()
         values = dict(part.split("=", 1) for part in server_first.split(","))
-        salted = hashlib.pbkdf2_hmac(
-            "sha256", password.encode(), base64.b64decode(values["s"]), int(values["i"])
-        )
+        salted = salted_password(password, values["s"], int(values["i"]))
         client_key = hmac.digest(salted, b"Client Key", "sha256")
         without_proof = f"c=biws,r={values['r']}"
         signed = f"{bare},{server_first},{without_proof}".encode()
