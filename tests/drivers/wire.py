@@ -12,6 +12,7 @@ from private_postgres import PASSWORD
 
 PROTOCOL_3 = 196608
 SSL_REQUEST = struct.pack("!ii", 8, 80877103)
+IP_BIND_ADDRESS_NO_PORT = 24
 GSSENC_REQUEST = struct.pack("!ii", 8, 80877104)
 
 
@@ -38,8 +39,20 @@ def salted_password(password, salt, iterations):
 class Client:
     """A connection that sends what it is told to."""
 
-    def __init__(self, port):
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=15)
+    def __init__(self, port, source="127.0.0.1"):
+        """`source` is the address it comes from: each has its own local ports, so a crowd of
+        more than some thousands needs several."""
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        self.socket.settimeout(15)
+        if source != "127.0.0.1":
+            # The port is chosen when it connects, for this destination only (ip(7)).
+            self.socket.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+            self.socket.bind((source, 0))
+        try:
+            self.socket.connect(("127.0.0.1", port))
+        except OSError:
+            self.socket.close()
+            raise
         self.port = self.socket.getsockname()[1]
 
     def send(self, data):
