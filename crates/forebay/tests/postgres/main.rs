@@ -11,6 +11,7 @@ mod overlap;
 mod policies;
 mod sessions;
 mod statements;
+mod statuses;
 mod traps_cancel_and_copy;
 mod traps_failures;
 mod traps_sessions;
