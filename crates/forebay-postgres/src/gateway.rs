@@ -26,6 +26,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::cancel::Registry;
 use crate::fault::Fault;
 use crate::greeting::{self, Greeted};
+use crate::held;
 use crate::operations::Operations;
 use crate::prepared::Statements;
 use crate::route::Backend;
@@ -111,6 +112,8 @@ pub(crate) struct Inner {
     /// The requests under way in this process.
     pub(crate) roster: Arc<Roster>,
     pub(crate) operations: Operations,
+    /// Memory of messages that are not whole yet.
+    pub(crate) held: Arc<held::Account>,
     /// Makes the salt of users who do not exist.
     pub(crate) nobody: [u8; 32],
     backends: BTreeMap<String, Arc<Backend>>,
@@ -277,6 +280,7 @@ impl Gateway {
             overlaps,
             roster,
             operations: Operations::default(),
+            held: held::Account::new(settings.max_message_memory),
             nobody: random::bytes(),
             backends,
             routes,

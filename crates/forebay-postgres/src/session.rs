@@ -33,6 +33,7 @@ use tokio::io::AsyncWrite;
 use crate::cancel::Registration;
 use crate::fault::{Fault, Outcome};
 use crate::gateway::Inner;
+use crate::held::Holding;
 use crate::params::{Reported, Settings};
 use crate::prepared::Statement;
 use crate::route::Who;
@@ -105,6 +106,8 @@ pub(crate) struct Session {
     client: Stream,
     /// From the client.
     inbox: BytesMut,
+    /// What of it counts among all clients'.
+    held: Holding,
     /// Bytes of `inbox` that belong to a batch that is complete.
     batch: usize,
     /// The inbox must be able to hold so much, or a long message would never be whole.
@@ -173,6 +176,7 @@ impl Session {
     ) -> Self {
         let wanted = who.settings.clone();
         Self {
+            held: Holding::nothing(&gateway.held),
             gateway,
             who,
             client,
@@ -257,6 +261,9 @@ impl Session {
                     continue;
                 }
                 Next::Exchange => {}
+            }
+            if let Err(full) = self.held.set(self.inbox.len()) {
+                return Fault::TooMuchHeld(full).into();
             }
             match self.exchange(told.as_mut()).await {
                 Ok(Moved::Client) => {}

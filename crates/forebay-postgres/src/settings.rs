@@ -34,6 +34,10 @@ pub struct PostgresSettings {
     /// The longest message that is held in memory whole, bytes. Longer rows, COPY data and
     /// simple queries stream through; a longer Parse is refused. Default 16777216 (16 MiB).
     pub max_message: usize,
+    /// Memory for messages that are not whole yet, over all clients together, bytes; who
+    /// would need more is sent away with 53200. A client's first 64 KiB are not counted.
+    /// Default 268435456 (256 MiB).
+    pub max_message_memory: usize,
     /// The PostgreSQL servers, by a name of your choice.
     pub servers: BTreeMap<String, ServerSettings>,
     /// Database names that applications may ask for. Empty: every name, on the only server.
@@ -56,6 +60,7 @@ impl Default for PostgresSettings {
             login_timeout: Duration::from_secs(15),
             max_prepared_statements: 500,
             max_message: 16 << 20,
+            max_message_memory: 256 << 20,
             servers: BTreeMap::new(),
             databases: BTreeMap::new(),
             users: BTreeMap::new(),
