@@ -398,8 +398,13 @@ async fn serve_one(inner: Arc<Inner>, client: TcpStream, from: SocketAddr, stop:
         }
         Ok(Greeted::Cancel { client, pid, secret }) => {
             inner.cancels.fetch_add(1, Ordering::Relaxed);
-            inner.registry.cancel(pid, secret).await;
-            Session::send_away(client, bytes::BytesMut::new()).await;
+            let early = inner.registry.cancel(pid, secret).await;
+            let repeat = async {
+                if let Some(early) = early {
+                    inner.registry.repeat(early).await;
+                }
+            };
+            tokio::join!(Session::send_away(client, bytes::BytesMut::new()), repeat);
         }
         Ok(Greeted::Refused { client, outbox, fault }) => {
             inner.refused.fetch_add(1, Ordering::Relaxed);

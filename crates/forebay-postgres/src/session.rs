@@ -30,7 +30,7 @@ use forebay_seam::task::Stop;
 use forebay_seam::time;
 use tokio::io::AsyncWrite;
 
-use crate::cancel::Registration;
+use crate::cancel::{Begun, Registration};
 use crate::fault::{Fault, Outcome};
 use crate::gateway::Inner;
 use crate::held::Holding;
@@ -117,6 +117,8 @@ pub(crate) struct Session {
     /// To the client; what the server's inbox passes on comes behind it.
     outbox: BytesMut,
     registration: Registration,
+    /// Whether something waits until no cancel request is on its way.
+    cancels_due: Begun,
     /// What the client was told of its session.
     reported: Reported,
     /// What the client wants its session to be.
@@ -162,6 +164,8 @@ enum Moved {
     Server,
     ClientGone,
     ServerGone,
+    /// No cancel request is on its way any more.
+    Settled,
     /// The program stops, and the client runs nothing.
     Stop,
 }
@@ -186,6 +190,7 @@ impl Session {
             dropping: 0,
             outbox: BytesMut::new(),
             registration,
+            cancels_due: Begun::Yes,
             reported: Reported::default(),
             wanted_at_start: wanted.clone(),
             wanted,
@@ -267,7 +272,10 @@ impl Session {
             }
             match self.exchange(told.as_mut()).await {
                 Ok(Moved::Client) => {}
-                Ok(Moved::Server) => {
+                Ok(moved @ (Moved::Server | Moved::Settled)) => {
+                    if let Moved::Settled = moved {
+                        self.cancels_due = Begun::Yes;
+                    }
                     if let Err(end) = self.inward() {
                         return end;
                     }
@@ -300,14 +308,31 @@ impl Session {
         mut told: Pin<&mut impl Future<Output = ()>>,
     ) -> io::Result<Moved> {
         let may_stop = self.is_at_rest();
+        let mut settling = self.settling();
         poll_fn(|cx| {
             let moved = self.poll_exchange(cx);
+            if moved.is_pending()
+                && settling.as_mut().is_some_and(|settled| settled.as_mut().poll(cx).is_ready())
+            {
+                return Poll::Ready(Ok(Moved::Settled));
+            }
             if moved.is_pending() && may_stop && told.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Ok(Moved::Stop));
             }
             moved
         })
         .await
+    }
+
+    /// Until the cancel requests that are on their way have arrived, if something waits for
+    /// that.
+    fn settling(&mut self) -> Option<Pin<Box<dyn Future<Output = ()> + Send>>> {
+        if self.cancels_due == Begun::Yes {
+            return None;
+        }
+        let in_flight = &self.link.as_mut()?.connection().in_flight;
+        let in_flight = Arc::clone(in_flight);
+        Some(Box::pin(async move { in_flight.settled().await }))
     }
 
     /// The client runs nothing: no transaction is open, and nothing is owed.
