@@ -9,6 +9,7 @@ mod cancel;
 mod fault;
 pub mod gateway;
 mod greeting;
+mod listener;
 mod operations;
 mod own;
 mod params;
@@ -25,4 +26,5 @@ mod welcome;
 mod wire;
 
 pub use gateway::{Gateway, PostgresSnapshot, SettingsError};
+pub use listener::NotificationCounts;
 pub use settings::PostgresSettings;

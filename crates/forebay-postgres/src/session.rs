@@ -12,6 +12,7 @@ mod extended;
 mod greet;
 mod inward;
 mod link;
+mod notify;
 mod outward;
 mod work;
 
@@ -33,6 +34,7 @@ use tokio::io::AsyncWrite;
 use crate::cancel::Registration;
 use crate::fault::{Fault, Outcome};
 use crate::gateway::Inner;
+use crate::listener::mailbox::Attention;
 use crate::params::{Reported, Settings};
 use crate::prepared::Statement;
 use crate::route::Who;
@@ -97,6 +99,8 @@ enum Change {
     Savepoint {
         name: String,
     },
+    /// Of the channels that are listened to.
+    Listen(notify::ListenChange),
 }
 
 pub(crate) struct Session {
@@ -137,6 +141,8 @@ pub(crate) struct Session {
     pin: Option<PinReason>,
     /// The pin that was counted and logged.
     pin_told: Option<PinReason>,
+    /// What the client listens to, where connections are shared.
+    listening: Option<Box<notify::Listening>>,
     /// The server has said why it ends the connection.
     server_said_goodbye: bool,
     work: work::Work,
@@ -159,6 +165,8 @@ enum Moved {
     Server,
     ClientGone,
     ServerGone,
+    /// Notifications, or word of a channel that is waited for.
+    Mail,
     /// The program stops, and the client runs nothing.
     Stop,
 }
@@ -196,6 +204,7 @@ impl Session {
             link: None,
             pin: None,
             pin_told: None,
+            listening: None,
             server_said_goodbye: false,
             work: work::Work::default(),
             idling: None,
@@ -265,6 +274,13 @@ impl Session {
                         return end;
                     }
                 }
+                Ok(Moved::Mail) => {
+                    if self.attention() != Attention::Channels
+                        && let Err(why) = self.tell_notifications()
+                    {
+                        return Fault::Listen(why).into();
+                    }
+                }
                 Ok(Moved::ClientGone) => return End::Left,
                 Ok(Moved::ServerGone) => return self.server_gone(),
                 Ok(Moved::Stop) => return Fault::Stopping.into(),
@@ -293,8 +309,18 @@ impl Session {
         mut told: Pin<&mut impl Future<Output = ()>>,
     ) -> io::Result<Moved> {
         let may_stop = self.is_at_rest();
+        let attention = match self.listening {
+            Some(_) => self.attention(),
+            None => Attention::Channels,
+        };
         poll_fn(|cx| {
             let moved = self.poll_exchange(cx);
+            if moved.is_pending()
+                && let Some(listening) = &self.listening
+                && listening.poll_news(cx, &self.outbox, attention).is_ready()
+            {
+                return Poll::Ready(Ok(Moved::Mail));
+            }
             if moved.is_pending() && may_stop && told.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Ok(Moved::Stop));
             }

@@ -30,6 +30,7 @@ impl Session {
                     self.status = TxStatus::Failed;
                 }
                 self.refuse_batch(&fault);
+                self.settle_listening();
                 return Ok(());
             }
         };
