@@ -29,7 +29,7 @@ use slotmap::SecondaryMap;
 use tokio::sync::{Notify, broadcast};
 
 use crate::ask::Ask;
-use crate::class::{ClassId, ClassName};
+use crate::class::{self, ClassId, ClassName};
 use crate::connect::Connector;
 use crate::event::Told;
 use crate::lease::{Condition, Lease};
@@ -116,13 +116,14 @@ impl<K: Connector> Pool<K> {
     /// A pool; it opens nothing until it is asked or told to warm up.
     ///
     /// # Panics
-    /// Outside a runtime, or without a class in `settings`.
+    /// Outside a runtime, or unless `settings` have 1 to 16 classes.
     pub fn new(connector: K, settings: PoolSettings) -> Self {
         Self::with_wall_clock(connector, settings, time::wall_now)
     }
 
     fn with_wall_clock(connector: K, settings: PoolSettings, wall: WallClock) -> Self {
-        assert!(!settings.classes.is_empty(), "a pool has at least one class");
+        let classes = settings.classes.len();
+        assert!((1..=class::MOST).contains(&classes), "a pool has 1 to 16 classes");
         let now = time::now();
         let shared = Arc::new(Shared {
             connector,
@@ -311,19 +312,16 @@ impl<K: Connector> Shared<K> {
         let mut state = self.state.lock();
         let result = decide(&mut state, &mut actions);
         // Almost always there is nothing to do, or one caller to wake.
-        match actions.as_slice() {
-            _ if state.ledger.is_closing() || state.ledger.has_events() => {
-                self.carry_out_all(state, &actions);
-            }
-            [] => {}
-            [Action::Wake(waiter)] => {
-                let waker = state.waiting.leave(*waiter);
+        match state.only_wakes(&actions) {
+            Some(None) => {}
+            Some(Some(waiter)) => {
+                let waker = state.waiting.leave(waiter);
                 drop(state);
                 if let Some(waker) = waker {
                     waker.wake();
                 }
             }
-            actions => self.carry_out_all(state, actions),
+            None => self.carry_out_all(state, &actions),
         }
         result
     }
@@ -483,6 +481,22 @@ impl<K: Connector> State<K> {
             }
             None => otherwise,
         }
+    }
+
+    /// The one caller to wake, if `actions` and what is to be told ask for no more than that.
+    #[inline]
+    fn only_wakes(&self, actions: &[Action]) -> Option<Option<WaiterId>> {
+        if self.ledger.is_closing() || self.ledger.has_events() {
+            return None;
+        }
+        let mut woken = None;
+        let are_few = actions.iter().all(|action| match *action {
+            Action::Wake(waiter) => woken.replace(waiter).is_none(),
+            Action::Alarm(at) => self.next_alarm.is_some_and(|next| next <= at),
+            Action::Open(..) | Action::Close(_) | Action::Reset(_) => false,
+            Action::Probe(_) | Action::Forget(_) => false,
+        });
+        are_few.then_some(woken)
     }
 
     /// Turns actions into chores that need no lock.

@@ -138,8 +138,8 @@ impl Ledger {
     ) -> Option<(Claim, WaiterId)> {
         let lanes = &self.identities[identity].lanes;
         let mut first: Option<(Claim, WaiterId)> = None;
-        for class in self.class_ids() {
-            if !lanes.has_waiters(class) || !self.seats.may_take(class) {
+        for class in lanes.crowd().classes() {
+            if !self.seats.may_take(class) {
                 continue;
             }
             let Some((level, waiter)) = self.next_of(lanes, class, now) else { continue };

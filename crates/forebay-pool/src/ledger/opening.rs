@@ -96,9 +96,9 @@ impl Ledger {
     /// The identity whose first waiter has the best claim to a connection that is not there
     /// and not on its way.
     fn neediest(&self, now: Instant, actions: &mut Actions) -> Option<Needy> {
-        let lendable = self.seats.lendable(|class| {
-            self.queued.iter().map(|id| self.identities[*id].lanes.waiting(class)).sum()
-        });
+        // Where all are of one identity, this asks no more than what is asked of each below.
+        let lendable =
+            if self.queued.len() > 1 { self.seats.lendable(&self.crowd) } else { u32::MAX };
         if lendable == 0 {
             return None;
         }
@@ -106,7 +106,7 @@ impl Ledger {
         let mut best: Option<Needy> = None;
         for id in &self.queued {
             let identity = &self.identities[*id];
-            let wanted = self.seats.lendable(|class| identity.lanes.waiting(class));
+            let wanted = self.seats.lendable(identity.lanes.crowd());
             on_the_way += wanted.min(identity.opening);
             if wanted <= identity.opening {
                 continue;
@@ -138,11 +138,11 @@ impl Ledger {
         if taken == 0 {
             return true;
         }
-        let waiting = self.identities[waiter.identity].lanes.waiting(waiter.class);
+        let waiting = self.identities[waiter.identity].lanes.crowd().of(waiter.class);
         if f64::from(waiting) * hold / f64::from(taken) > connect {
             return true;
         }
-        let patience = waiter.since + Duration::from_secs_f64(connect.min(1.0));
+        let patience = waiter.since + self.opener.patience();
         if patience > now {
             actions.push(Action::Alarm(patience));
         }

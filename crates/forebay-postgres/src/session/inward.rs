@@ -380,19 +380,24 @@ impl Session {
         }
         let Some(lease) = &mut self.link else { return Ok(Show::Hide) };
         let server = &mut **lease.connection();
-        let (mut lost_unnamed, mut taken) = (false, None);
+        let (mut lost_unnamed, mut meant) = (false, None);
         // A simple query, or the commit at a Sync, ends with its own ReadyForQuery; after
         // everything else all up to Sync is skipped, simple queries too.
         if !server.awaited.front().is_none_or(Awaited::ends_with_ready) {
             let end = server.awaited.iter().position(|awaited| matches!(awaited, Awaited::Sync));
             let end = end.unwrap_or(server.awaited.len());
-            if let Some(Awaited::Parse { change: Some(change), .. }) = server.awaited.front() {
-                match change {
-                    // It is gone before its successor is looked at.
-                    NameChange::Unnamed(..) => lost_unnamed = true,
-                    NameChange::Taken(name) => taken = Some(name.clone()),
-                    NameChange::Added(_) | NameChange::Removed(..) | NameChange::Forgot { .. } => {}
+            match server.awaited.front() {
+                // It is gone before its successor is looked at.
+                Some(Awaited::Parse { change: Some(NameChange::Unnamed(..)), .. }) => {
+                    lost_unnamed = true;
                 }
+                Some(Awaited::Parse { change: Some(NameChange::Taken(name)), .. }) => {
+                    meant = Some(name.clone());
+                }
+                Some(Awaited::Bind { of: Some(of) } | Awaited::Describe { of: Some(of) }) => {
+                    meant = Some(of.name.clone());
+                }
+                _ => {}
             }
             let skipped: Vec<_> = server.awaited.drain(..end).collect();
             for skipped in skipped.into_iter().rev() {
@@ -408,10 +413,10 @@ impl Session {
         }
         let awaited = &server.awaited;
         let renamed = backend::rename(&body, PREFIX, |ours| {
-            let id: StatementId = std::str::from_utf8(ours).ok()?.parse().ok()?;
-            if taken.is_some() {
-                return taken.clone();
+            if meant.is_some() {
+                return meant.clone();
             }
+            let id: StatementId = std::str::from_utf8(ours).ok()?.parse().ok()?;
             let forgotten = awaited.iter().filter_map(Awaited::forgets);
             let names = std::iter::once(&self.statements).chain(forgotten);
             let known = names.flatten().find(|(_, s)| s.id == id).map(|(name, _)| name.clone());
@@ -430,12 +435,12 @@ impl Session {
     fn forget_stale_plan(&mut self) {
         let Some(lease) = &mut self.link else { return };
         let stale = match lease.connection().awaited.front() {
-            Some(Awaited::Bind { statement } | Awaited::Describe { statement }) => *statement,
-            _ => None,
+            Some(Awaited::Bind { of: Some(of) } | Awaited::Describe { of: Some(of) }) => of.id,
+            _ => return,
         };
         let known = &self.gateway.statements;
         let path = self.wanted.get("search_path").map(String::as_str);
-        for statement in self.statements.values_mut().filter(|s| Some(s.id) == stale) {
+        for statement in self.statements.values_mut().filter(|s| s.id == stale) {
             *statement = known.renewed(statement, path);
         }
     }
