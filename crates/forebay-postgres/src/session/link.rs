@@ -35,6 +35,7 @@ impl Session {
             }
         };
         self.link = Some(checkout);
+        self.unsent = true;
         self.prepare_link();
         Ok(())
     }

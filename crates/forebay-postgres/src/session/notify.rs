@@ -276,7 +276,8 @@ impl Session {
             if outbox.len() >= HIGH_WATER {
                 return Ok(Verdict::Full);
             }
-            if !as_they_came && !message.is_ascii() {
+            // Behind the process that notified is text.
+            if !as_they_came && !body.get(4..).is_some_and(<[u8]>::is_ascii) {
                 return Err(ListenError::Encoding);
             }
             outbox.extend_from_slice(message);

@@ -368,6 +368,7 @@ impl Session {
         if matches!(step, Ok(Step::Wait)) {
             self.batch += header.whole();
         } else {
+            self.unsent = false;
             inbox.advance(whole);
         }
         self.inbox = inbox;
