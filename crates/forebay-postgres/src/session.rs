@@ -12,6 +12,7 @@ mod extended;
 mod greet;
 mod inward;
 mod link;
+mod notify;
 mod outward;
 mod work;
 
@@ -34,6 +35,7 @@ use crate::cancel::{Begun, Registration};
 use crate::fault::{Fault, Outcome};
 use crate::gateway::Inner;
 use crate::held::Holding;
+use crate::listener::mailbox::Attention;
 use crate::params::{Reported, Settings};
 use crate::prepared::Statement;
 use crate::route::Who;
@@ -98,6 +100,8 @@ enum Change {
     Savepoint {
         name: String,
     },
+    /// Of the channels that are listened to.
+    Listen(notify::ListenChange),
 }
 
 pub(crate) struct Session {
@@ -139,9 +143,13 @@ pub(crate) struct Session {
     begin: Option<Bytes>,
     intake: Intake,
     link: Option<Lease<Postgres>>,
+    /// The message that the connection was linked for has still to be sent.
+    unsent: bool,
     pin: Option<PinReason>,
     /// The pin that was counted and logged.
     pin_told: Option<PinReason>,
+    /// What the client listens to, where connections are shared.
+    listening: Option<Box<notify::Listening>>,
     /// The server has said why it ends the connection.
     server_said_goodbye: bool,
     work: work::Work,
@@ -166,6 +174,8 @@ enum Moved {
     ServerGone,
     /// No cancel request is on its way any more.
     Settled,
+    /// Notifications, or word of a channel that is waited for.
+    Mail,
     /// The program stops, and the client runs nothing.
     Stop,
 }
@@ -203,8 +213,10 @@ impl Session {
             begin: None,
             intake: Intake::Normal,
             link: None,
+            unsent: false,
             pin: None,
             pin_told: None,
+            listening: None,
             server_said_goodbye: false,
             work: work::Work::default(),
             idling: None,
@@ -280,6 +292,13 @@ impl Session {
                         return end;
                     }
                 }
+                Ok(Moved::Mail) => {
+                    if self.attention() != Attention::Channels
+                        && let Err(why) = self.tell_notifications()
+                    {
+                        return Fault::Listen(why).into();
+                    }
+                }
                 Ok(Moved::ClientGone) => return End::Left,
                 Ok(Moved::ServerGone) => return self.server_gone(),
                 Ok(Moved::Stop) => return Fault::Stopping.into(),
@@ -309,12 +328,22 @@ impl Session {
     ) -> io::Result<Moved> {
         let may_stop = self.is_at_rest();
         let mut settling = self.settling();
+        let attention = match self.listening {
+            Some(_) => self.attention(),
+            None => Attention::Channels,
+        };
         poll_fn(|cx| {
             let moved = self.poll_exchange(cx);
             if moved.is_pending()
                 && settling.as_mut().is_some_and(|settled| settled.as_mut().poll(cx).is_ready())
             {
                 return Poll::Ready(Ok(Moved::Settled));
+            }
+            if moved.is_pending()
+                && let Some(listening) = &self.listening
+                && listening.poll_news(cx, &self.outbox, attention).is_ready()
+            {
+                return Poll::Ready(Ok(Moved::Mail));
             }
             if moved.is_pending() && may_stop && told.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Ok(Moved::Stop));

@@ -30,10 +30,12 @@ impl Session {
                     self.status = TxStatus::Failed;
                 }
                 self.refuse_batch(&fault);
+                self.settle_listening();
                 return Ok(());
             }
         };
         self.link = Some(checkout);
+        self.unsent = true;
         self.prepare_link();
         Ok(())
     }
