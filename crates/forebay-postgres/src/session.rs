@@ -12,6 +12,7 @@ mod extended;
 mod greet;
 mod inward;
 mod link;
+mod notify;
 mod outward;
 mod work;
 
@@ -33,6 +34,8 @@ use tokio::io::AsyncWrite;
 use crate::cancel::{Begun, Registration};
 use crate::fault::{Fault, Outcome};
 use crate::gateway::Inner;
+use crate::held::Holding;
+use crate::listener::mailbox::Attention;
 use crate::params::{Reported, Settings};
 use crate::prepared::Statement;
 use crate::route::Who;
@@ -97,6 +100,8 @@ enum Change {
     Savepoint {
         name: String,
     },
+    /// Of the channels that are listened to.
+    Listen(notify::ListenChange),
 }
 
 pub(crate) struct Session {
@@ -105,6 +110,8 @@ pub(crate) struct Session {
     client: Stream,
     /// From the client.
     inbox: BytesMut,
+    /// What of it counts among all clients'.
+    held: Holding,
     /// Bytes of `inbox` that belong to a batch that is complete.
     batch: usize,
     /// The inbox must be able to hold so much, or a long message would never be whole.
@@ -136,9 +143,13 @@ pub(crate) struct Session {
     begin: Option<Bytes>,
     intake: Intake,
     link: Option<Lease<Postgres>>,
+    /// The message that the connection was linked for has still to be sent.
+    unsent: bool,
     pin: Option<PinReason>,
     /// The pin that was counted and logged.
     pin_told: Option<PinReason>,
+    /// What the client listens to, where connections are shared.
+    listening: Option<Box<notify::Listening>>,
     /// The server has said why it ends the connection.
     server_said_goodbye: bool,
     work: work::Work,
@@ -163,6 +174,8 @@ enum Moved {
     ServerGone,
     /// No cancel request is on its way any more.
     Settled,
+    /// Notifications, or word of a channel that is waited for.
+    Mail,
     /// The program stops, and the client runs nothing.
     Stop,
 }
@@ -177,6 +190,7 @@ impl Session {
     ) -> Self {
         let wanted = who.settings.clone();
         Self {
+            held: Holding::nothing(&gateway.held),
             gateway,
             who,
             client,
@@ -199,8 +213,10 @@ impl Session {
             begin: None,
             intake: Intake::Normal,
             link: None,
+            unsent: false,
             pin: None,
             pin_told: None,
+            listening: None,
             server_said_goodbye: false,
             work: work::Work::default(),
             idling: None,
@@ -263,6 +279,9 @@ impl Session {
                 }
                 Next::Exchange => {}
             }
+            if let Err(full) = self.held.set(self.inbox.len()) {
+                return Fault::TooMuchHeld(full).into();
+            }
             match self.exchange(told.as_mut()).await {
                 Ok(Moved::Client) => {}
                 Ok(moved @ (Moved::Server | Moved::Settled)) => {
@@ -271,6 +290,13 @@ impl Session {
                     }
                     if let Err(end) = self.inward() {
                         return end;
+                    }
+                }
+                Ok(Moved::Mail) => {
+                    if self.attention() != Attention::Channels
+                        && let Err(why) = self.tell_notifications()
+                    {
+                        return Fault::Listen(why).into();
                     }
                 }
                 Ok(Moved::ClientGone) => return End::Left,
@@ -302,12 +328,22 @@ impl Session {
     ) -> io::Result<Moved> {
         let may_stop = self.is_at_rest();
         let mut settling = self.settling();
+        let attention = match self.listening {
+            Some(_) => self.attention(),
+            None => Attention::Channels,
+        };
         poll_fn(|cx| {
             let moved = self.poll_exchange(cx);
             if moved.is_pending()
                 && settling.as_mut().is_some_and(|settled| settled.as_mut().poll(cx).is_ready())
             {
                 return Poll::Ready(Ok(Moved::Settled));
+            }
+            if moved.is_pending()
+                && let Some(listening) = &self.listening
+                && listening.poll_news(cx, &self.outbox, attention).is_ready()
+            {
+                return Poll::Ready(Ok(Moved::Mail));
             }
             if moved.is_pending() && may_stop && told.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Ok(Moved::Stop));

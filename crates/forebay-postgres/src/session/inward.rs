@@ -11,6 +11,7 @@ use forebay_pool::Condition;
 use forebay_pool::overlap::HoldKind;
 use smallvec::SmallVec;
 
+use super::notify::ListenChange;
 use super::{Change, End, Session};
 use crate::cancel::{Begun, Cancelable};
 use crate::fault::Fault;
@@ -21,7 +22,7 @@ use crate::server::answers::{Awaited, NameChange, Origin, Purpose};
 use crate::server::{CopyIn, Gate, Residue, Server, Skips};
 use crate::settings::PoolMode;
 use crate::sql::effect::Effect;
-use crate::wire::backend::{self, ServerError, Severity};
+use crate::wire::backend::{self, Notification, ServerError, Severity};
 use crate::wire::frontend;
 use crate::wire::{Fields, HEADER, Header, Malformed, TxStatus};
 
@@ -55,7 +56,7 @@ impl Session {
             let streams = match header.tag {
                 // Read whole where that is possible: it may name a statement by our name.
                 b'E' => header.body > LONGEST_READ,
-                tag => matches!(tag, b'D' | b'd' | b'T' | b'N' | b'A' | b'V' | b't'),
+                tag => matches!(tag, b'D' | b'd' | b'T' | b'N' | b'V' | b't'),
             };
             if !streams && header.body > LONGEST_READ {
                 return Err(Malformed::Length(i32::MAX).into());
@@ -93,6 +94,12 @@ impl Session {
     fn understand(&mut self, header: Header, body: &[u8]) -> Result<Show, End> {
         let Some(lease) = &mut self.link else { return Ok(Show::Hide) };
         let server = &mut **lease.connection();
+        if header.tag == b'A' {
+            // What the shared connection listens to for the client comes from there.
+            let channel = Notification::read(body)?.channel;
+            let shared = self.listening.as_ref().is_some_and(|l| l.carries(channel));
+            return Ok(if shared { Show::Hide } else { Show::Pass });
+        }
         if let Some(Awaited::OwnQuery(purpose)) = server.awaited.front() {
             let purpose = *purpose;
             return self.understand_own(purpose, header, body);
@@ -160,7 +167,7 @@ impl Session {
                 }
                 Ok(Show::Pass)
             }
-            b'D' | b'd' | b'c' | b'H' | b'W' | b'N' | b'A' | b't' | b'V' => Ok(Show::Pass),
+            b'D' | b'd' | b'c' | b'H' | b'W' | b'N' | b't' | b'V' => Ok(Show::Pass),
             tag => Err(out_of_turn(tag)),
         }
     }
@@ -176,8 +183,6 @@ impl Session {
         let server = &mut **lease.connection();
         match header.tag {
             b'E' if purpose == Purpose::FailedBegin => Ok(Show::Hide),
-            // It is the client's, whatever it comes with.
-            b'A' => Ok(Show::Pass),
             b'E' => {
                 let unread = server.inbox.get(server.passed..).unwrap_or_default();
                 let body = unread.get(HEADER..header.whole().min(unread.len())).unwrap_or_default();
@@ -253,6 +258,8 @@ impl Session {
             Some(Effect::Reset { name }) if own::is_ours(&name) => {
                 self.who.own.reset(&name, &self.who.own_at_start);
             }
+            Some(Effect::Listen { channel }) => self.listened(ListenChange::To(channel)),
+            Some(Effect::Unlisten { channel }) => self.listened(ListenChange::NoLonger(channel)),
             Some(Effect::Set { name, value }) => self.uncommitted.push(Change::Set { name, value }),
             Some(Effect::Reset { name }) => self.uncommitted.push(Change::Reset { name }),
             Some(Effect::ResetAll) => {
@@ -307,6 +314,9 @@ impl Session {
     /// reports of it comes later, so start settings are put back once more at the end.
     fn discarded(&mut self) {
         self.commit_settings();
+        if let Some(listening) = &mut self.listening {
+            listening.commit(ListenChange::NoLonger(None));
+        }
         self.uncommitted.push(Change::ResetAll);
         self.pin = None;
     }
@@ -341,6 +351,11 @@ impl Session {
                 Change::ResetAll => {
                     settings.reset_all();
                     self.wanted.clone_from(&self.wanted_at_start);
+                }
+                Change::Listen(change) => {
+                    if let Some(listening) = &mut self.listening {
+                        listening.commit(change);
+                    }
                 }
                 Change::Savepoint { .. } => {}
             }
@@ -483,12 +498,18 @@ impl Session {
                 self.uncommitted.clear();
             }
             self.commit_settings();
+            // Should they be the end of the session, it comes behind this ReadyForQuery.
+            drop(self.tell_notifications());
         }
         Ok(Show::Pass)
     }
 
     /// All that has come is digested: is the transaction over, or does it idle?
     fn after_answers(&mut self) {
+        // Answers to what went ahead of it are not the end of the client's statement.
+        if self.unsent {
+            return;
+        }
         let Some(lease) = &mut self.link else { return };
         let server = &mut **lease.connection();
         let is_for_statement = server.gate == Gate::BeforeStatement;
@@ -504,6 +525,7 @@ impl Session {
         let server = &mut **lease.connection();
         if server.status == TxStatus::Idle {
             self.work_is_over();
+            self.settle_listening();
             if !self.keeps_server() {
                 self.part_with_server();
             } else {

@@ -8,6 +8,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use forebay_pool::overlap::HoldKind;
 
 use super::extended::{close_gate, foresee, forget, prepare};
+use super::notify::May;
 use super::{End, Intake, Next, Session};
 use crate::cancel::Begun;
 use crate::fault::Fault;
@@ -57,6 +58,7 @@ impl Session {
             match next {
                 Step::Taken => {}
                 Step::Link => return Ok(Next::Link),
+                Step::Wait => return Ok(Next::Exchange),
                 Step::Leave => return Ok(Next::Leave),
             }
         }
@@ -213,7 +215,7 @@ impl Session {
                         backend::ready_for_query(&mut self.outbox, self.status);
                         Ok(Step::Taken)
                     }
-                    Local::NeedsServer => Ok(Step::Link),
+                    Local::NeedsServer => Ok(self.link_for(header)),
                 }
             }
             b'C' => {
@@ -240,7 +242,8 @@ impl Session {
                 self.refuse_batch(&Fault::InFailedTransaction);
                 Ok(Step::Taken)
             }
-            b'P' | b'B' | b'D' | b'E' | b'F' => Ok(Step::Link),
+            b'P' | b'B' => Ok(self.link_for(header)),
+            b'D' | b'E' | b'F' => Ok(Step::Link),
             b'S' => {
                 self.take(header);
                 backend::ready_for_query(&mut self.outbox, self.status);
@@ -366,7 +369,12 @@ impl Session {
         let whole = header.whole().min(inbox.len());
         self.batch = self.batch.saturating_sub(header.whole());
         let step = self.pass_on(header, inbox.get(..whole).unwrap_or_default());
-        inbox.advance(whole);
+        if matches!(step, Ok(Step::Wait)) {
+            self.batch += header.whole();
+        } else {
+            self.unsent = false;
+            inbox.advance(whole);
+        }
         self.inbox = inbox;
         step
     }
@@ -400,6 +408,13 @@ impl Session {
                     server.residue.at_least(Residue::WithStatements);
                     Effects::new()
                 };
+                if effects.iter().any(|effect| matches!(effect, Effect::Listen { .. }))
+                    && self.may_listen(&effects).map_err(Fault::Listen)? == May::Later
+                {
+                    return Ok(Step::Wait);
+                }
+                let Some(lease) = &mut self.link else { return Ok(Step::Link) };
+                let server = &mut **lease.connection();
                 effects.iter().for_each(|effect| foresee(server, &mut self.pin, effect));
                 let ours = match effects.as_slice() {
                     [Effect::Deallocate { name: Some(name) }] => {
@@ -435,7 +450,11 @@ impl Session {
                 self.note_query(text);
             }
             b'P' => self.parse(body)?,
-            b'B' => self.bind(header, taken)?,
+            b'B' => {
+                if self.bind(header, taken)? == May::Later {
+                    return Ok(Step::Wait);
+                }
+            }
             b'D' => self.describe(body)?,
             b'E' => {
                 let portal = frontend::execute(body)?;
@@ -497,9 +516,11 @@ impl Session {
 }
 
 /// What became of one message.
-enum Step {
+pub(super) enum Step {
     Taken,
     Link,
+    /// Nothing was taken: the session's mailbox will be stirred.
+    Wait,
     Leave,
 }
 

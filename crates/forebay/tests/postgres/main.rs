@@ -7,6 +7,7 @@ mod client;
 mod departures;
 mod differential;
 mod failures;
+mod notifications;
 mod overlap;
 mod policies;
 mod sessions;
