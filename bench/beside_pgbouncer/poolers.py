@@ -123,9 +123,7 @@ class Forebay:
 
     def start(self, folder, database, setup):
         port, admin = free_port(), free_port()
-        core = 'kind = "core", guarantee = "100%"'
-        if setup.naming:
-            core += ", " + NAMING
+        naming = 'name_unnamed = ["core"]\n' if setup.naming else ""
         configuration = f"""[admin]
 listen = "127.0.0.1:{admin}"
 [postgres]
@@ -136,8 +134,8 @@ max_clients = {MAX_CLIENTS}
 address = "127.0.0.1:{database.port}"
 sslmode = "disable"
 budget = {POOL}
-classes = {{ core = {{ {core} }} }}
-[postgres.users.{USER}]
+classes = {{ core = {{ kind = "core", guarantee = "100%" }} }}
+{naming}[postgres.users.{USER}]
 password = "{database.verifier}"
 server_password = "{PASSWORD}"
 """
@@ -146,10 +144,6 @@ server_password = "{PASSWORD}"
         command = [self.binary, "run", str(path)]
         process = _serving(command, port, folder / f"forebay-{port}.log")
         return Pooler(self.name, port, process, configuration)
-
-
-# The setting of a class that names repeated unnamed statements.
-NAMING = 'naming = "on"'
 
 
 def _serving(command, port, log, **how):
