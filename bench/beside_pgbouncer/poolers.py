@@ -64,9 +64,8 @@ class Pooler:
 class PgBouncer:
     """PgBouncer, from Debian's package or from `binary`."""
 
-    name = "pgbouncer"
-
-    def __init__(self, binary=None):
+    def __init__(self, binary=None, name="pgbouncer"):
+        self.name = name
         self.binary = binary or shutil.which("pgbouncer") or "/usr/sbin/pgbouncer"
         said = subprocess.run([self.binary, "--version"], capture_output=True, text=True)
         self.version = said.stdout.splitlines()[0]
