@@ -10,9 +10,11 @@
 
 mod extended;
 mod greet;
+mod heal;
 mod inward;
 mod link;
 mod outward;
+mod unnamed;
 mod work;
 
 use std::collections::HashMap;
@@ -126,6 +128,8 @@ pub(crate) struct Session {
     failed: bool,
     statements: HashMap<Bytes, Arc<Statement>>,
     unnamed: Option<Arc<Statement>>,
+    told: heal::Told,
+    path: unnamed::Path,
     /// What executing a portal does.
     portals: HashMap<Bytes, Effect>,
     /// As the client was told last.
@@ -189,6 +193,8 @@ impl Session {
             failed: false,
             statements: HashMap::new(),
             unnamed: None,
+            told: heal::Told::Nothing,
+            path: unnamed::Path::Settled,
             portals: HashMap::new(),
             status: TxStatus::Idle,
             begin: None,
