@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use super::heal::Told;
+use super::notify::May;
 use super::outward::MOST_STATEMENTS;
 use super::{End, Session};
 use crate::fault::Fault;
@@ -127,17 +128,20 @@ impl Session {
         Some(Known { statement: Arc::clone(statement), name: name.clone() })
     }
 
-    pub(super) fn bind(&mut self, header: Header, taken: &[u8]) -> Result<(), End> {
+    pub(super) fn bind(&mut self, header: Header, taken: &[u8]) -> Result<May, End> {
         let body = taken.get(HEADER..).unwrap_or_default();
         let bind = Bind::read(body)?;
-        let Some(lease) = &mut self.link else { return Ok(()) };
-        let server = &mut **lease.connection();
-        server.unsynced = true;
         let mut of = self.known(bind.statement);
         let statement = of.as_ref().map(|of| Arc::clone(&of.statement));
-        let Some(lease) = &mut self.link else { return Ok(()) };
-        let server = &mut **lease.connection();
         let effect = statement.as_ref().map_or(Effect::Clean, |s| s.effect.clone());
+        if matches!(effect, Effect::Listen { .. })
+            && self.may_listen(std::slice::from_ref(&effect)).map_err(Fault::Listen)? == May::Later
+        {
+            return Ok(May::Later);
+        }
+        let Some(lease) = &mut self.link else { return Ok(May::Now) };
+        let server = &mut **lease.connection();
+        server.unsynced = true;
         foresee(server, &mut self.pin, &effect);
         if let Effect::Deallocate { name: Some(name) } = &effect
             && let Some(goes) = self.statements.get(name.as_bytes())
@@ -178,7 +182,7 @@ impl Session {
         }
         server.streaming = missing;
         self.note_bind(bind.statement, statement);
-        Ok(())
+        Ok(May::Now)
     }
 
     pub(super) fn describe(&mut self, body: &[u8]) -> Result<(), End> {
@@ -258,7 +262,8 @@ pub(super) fn foresee(server: &mut Server, pin: &mut Option<PinReason>, effect: 
         | Effect::Savepoint { .. }
         | Effect::Release { .. }
         | Effect::RollbackTo { .. } => {}
-        Effect::Dirty => server.residue.at_least(Residue::Possible),
+        Effect::Unlisten { .. } => {}
+        Effect::Dirty | Effect::Listen { .. } => server.residue.at_least(Residue::Possible),
         Effect::Pin(reason) => {
             pin.get_or_insert(*reason);
             server.residue.at_least(if *reason == PinReason::SqlPrepare {

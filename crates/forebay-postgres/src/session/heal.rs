@@ -94,6 +94,8 @@ impl Session {
         }
         server.awaited.push_back(Awaited::OwnQuery(Purpose::Heal));
         server.gate = Gate::UntilAnswered;
+        // A cancel that comes now is for the batch that will be sent.
+        self.registration.client.prepares();
     }
 
     /// The server is ready for the batch once more.
@@ -112,6 +114,7 @@ impl Session {
         if let Some(lease) = &mut self.link {
             lease.connection().kept_again(times);
         }
+        self.registration.client.goes_on();
         Ok(())
     }
 

@@ -12,18 +12,19 @@ use forebay_pool::overlap::HoldKind;
 use smallvec::SmallVec;
 
 use super::heal::{self, First};
+use super::notify::ListenChange;
 use super::unnamed::Path;
 use super::{COPIED, Change, End, Session};
-use crate::cancel::Cancelable;
+use crate::cancel::{Begun, Cancelable};
 use crate::fault::Fault;
 use crate::own;
 use crate::params::is_fact;
 use crate::prepared::{PREFIX, StatementId};
 use crate::server::answers::{Awaited, NameChange, Origin, Purpose};
-use crate::server::{CopyIn, Residue, Server, Skips};
+use crate::server::{CopyIn, Gate, Residue, Server, Skips};
 use crate::settings::PoolMode;
 use crate::sql::effect::Effect;
-use crate::wire::backend::{self, ServerError, Severity};
+use crate::wire::backend::{self, Notification, ServerError, Severity};
 use crate::wire::frontend;
 use crate::wire::{Fields, HEADER, Header, Malformed, TxStatus};
 
@@ -59,7 +60,7 @@ impl Session {
             let streams = match header.tag {
                 // Read whole where that is possible: it may name a statement by our name.
                 b'E' => header.body > LONGEST_READ,
-                tag => matches!(tag, b'D' | b'd' | b'T' | b'N' | b'A' | b'V' | b't'),
+                tag => matches!(tag, b'D' | b'd' | b'T' | b'N' | b'V' | b't'),
             };
             if !streams && header.body > LONGEST_READ {
                 return Err(Malformed::Length(i32::MAX).into());
@@ -124,6 +125,12 @@ impl Session {
     fn understand(&mut self, header: Header, body: &[u8]) -> Result<Show, End> {
         let Some(lease) = &mut self.link else { return Ok(Show::Hide) };
         let server = &mut **lease.connection();
+        if header.tag == b'A' {
+            // What the shared connection listens to for the client comes from there.
+            let channel = Notification::read(body)?.channel;
+            let shared = self.listening.as_ref().is_some_and(|l| l.carries(channel));
+            return Ok(if shared { Show::Hide } else { Show::Pass });
+        }
         if let Some(Awaited::OwnQuery(purpose)) = server.awaited.front() {
             let purpose = *purpose;
             return self.understand_own(purpose, header, body);
@@ -191,7 +198,7 @@ impl Session {
                 }
                 Ok(Show::Pass)
             }
-            b'D' | b'd' | b'c' | b'H' | b'W' | b'N' | b'A' | b't' | b'V' => Ok(Show::Pass),
+            b'D' | b'd' | b'c' | b'H' | b'W' | b'N' | b't' | b'V' => Ok(Show::Pass),
             tag => Err(out_of_turn(tag)),
         }
     }
@@ -207,8 +214,6 @@ impl Session {
         let server = &mut **lease.connection();
         match header.tag {
             b'E' if purpose == Purpose::FailedBegin => Ok(Show::Hide),
-            // It is the client's, whatever it comes with.
-            b'A' => Ok(Show::Pass),
             b'E' => {
                 let unread = server.inbox.get(server.passed..).unwrap_or_default();
                 let body = unread.get(HEADER..header.whole().min(unread.len())).unwrap_or_default();
@@ -225,13 +230,18 @@ impl Session {
                     TxStatus::from_byte(Fields::new(body).u8()?).ok_or(Malformed::Value)?;
                 server.awaited.pop_front();
                 server.pipeline.is_answered();
-                if !matches!(server.awaited.front(), Some(Awaited::OwnQuery(_))) {
-                    self.registration.client.runs(&server.key, &server.in_flight);
+                if purpose == Purpose::Heal {
+                    return Ok(Show::HideAndSendAgain);
                 }
-                match purpose {
-                    Purpose::Settings => self.settings_replayed(),
-                    Purpose::Heal => return Ok(Show::HideAndSendAgain),
-                    Purpose::Begin | Purpose::FailedBegin => {}
+                match server.awaited.front() {
+                    Some(Awaited::OwnQuery(_)) => {}
+                    Some(_) => self.registration.client.goes_on(),
+                    // What waits in the inbox is what a cancel is for.
+                    None if !self.inbox.is_empty() => {}
+                    None => self.registration.client.pauses(),
+                }
+                if purpose == Purpose::Settings {
+                    self.settings_replayed();
                 }
                 Ok(Show::Hide)
             }
@@ -282,6 +292,8 @@ impl Session {
             Some(Effect::Reset { name }) if own::is_ours(&name) => {
                 self.who.own.reset(&name, &self.who.own_at_start);
             }
+            Some(Effect::Listen { channel }) => self.listened(ListenChange::To(channel)),
+            Some(Effect::Unlisten { channel }) => self.listened(ListenChange::NoLonger(channel)),
             Some(Effect::Set { name, value }) => self.uncommitted.push(Change::Set { name, value }),
             Some(Effect::Reset { name }) => self.uncommitted.push(Change::Reset { name }),
             Some(Effect::ResetAll) => {
@@ -336,6 +348,9 @@ impl Session {
     /// reports of it comes later, so start settings are put back once more at the end.
     fn discarded(&mut self) {
         self.commit_settings();
+        if let Some(listening) = &mut self.listening {
+            listening.commit(ListenChange::NoLonger(None));
+        }
         self.uncommitted.push(Change::ResetAll);
         self.pin = None;
     }
@@ -370,6 +385,11 @@ impl Session {
                 Change::ResetAll => {
                     settings.reset_all();
                     self.wanted.clone_from(&self.wanted_at_start);
+                }
+                Change::Listen(change) => {
+                    if let Some(listening) = &mut self.listening {
+                        listening.commit(change);
+                    }
                 }
                 Change::Savepoint { .. } => {}
             }
@@ -505,6 +525,11 @@ impl Session {
         server.pipeline.is_answered();
         server.copy = CopyIn::None;
         self.status = status;
+        match server.awaited.front() {
+            None => self.registration.client.pauses(),
+            Some(Awaited::OwnQuery(_)) => self.registration.client.prepares(),
+            Some(_) => self.registration.client.goes_on(),
+        }
         let failed = std::mem::take(&mut self.failed);
         if status == TxStatus::Idle {
             if server.awaited.is_empty() {
@@ -519,20 +544,35 @@ impl Session {
                 self.uncommitted.clear();
             }
             self.commit_settings();
+            // Should they be the end of the session, it comes behind this ReadyForQuery.
+            drop(self.tell_notifications());
         }
         Ok(Show::Pass)
     }
 
     /// All that has come is digested: is the transaction over, or does it idle?
     fn after_answers(&mut self) {
-        let Some(lease) = &mut self.link else { return };
-        let server = &mut **lease.connection();
-        if !server.awaited.is_empty() || !server.is_quiet() {
+        // Answers to what went ahead of it are not the end of the client's statement.
+        if self.unsent {
             return;
         }
+        let Some(lease) = &mut self.link else { return };
+        let server = &mut **lease.connection();
+        let is_for_statement = server.gate == Gate::BeforeStatement;
+        if !server.awaited.is_empty() || !server.is_quiet() || is_for_statement {
+            return;
+        }
+        if !server.in_flight.is_settled() && self.keeps_server() {
+            // Nothing of ours may be hit by a request that comes late.
+            self.cancels_due = Begun::Held;
+            return;
+        }
+        let Some(lease) = &mut self.link else { return };
+        let server = &mut **lease.connection();
         if server.status == TxStatus::Idle {
             self.work_is_over();
-            if self.who.mode == PoolMode::Transaction && self.pin.is_none() {
+            self.settle_listening();
+            if !self.keeps_server() {
                 self.part_with_server();
             } else {
                 // RESET goes back to the client's start values, which the server does not know.
@@ -551,6 +591,11 @@ impl Session {
         } else {
             self.rests(HoldKind::Held);
         }
+    }
+
+    /// Does the client keep its connection beyond its transaction?
+    fn keeps_server(&self) -> bool {
+        self.who.mode == PoolMode::Session || self.pin.is_some()
     }
 
     /// Gives the server connection back, in the condition it is in.
