@@ -218,6 +218,12 @@ impl Gateway {
                 forebay_pool::class::check(&classes, budget, server.ai_share)
                     .map_err(|reason| error(at("classes"), reason.to_string()))?;
             }
+            let known = classes(server);
+            let unknown = |name: &&ClassName| !known.iter().any(|(class, _)| class == *name);
+            if let Some(name) = server.name_unnamed.iter().find(unknown) {
+                let reason = format!("there is no class `{name}` in `classes`");
+                return Err(error(at("name_unnamed"), reason));
+            }
             timetable::check(&server.timetable, &classes(server), server.ai_share)
                 .map_err(|wrong| error(at(&wrong.place()), wrong.reason))?;
         }
@@ -564,6 +570,8 @@ fn backend(
     let default_class = ids.get(ClassName::CORE).map(|(id, _)| *id).ok_or_else(|| {
         at("classes", "there must be a class `core`: work that nobody names belongs to it".into())
     })?;
+    let named = server.name_unnamed.iter().filter_map(|class| pool.class(class.as_str()));
+    let named = named.collect();
     let resized = pool.clone();
     drop(tokio::spawn(async move {
         while told.changed().await.is_ok() {
@@ -577,7 +585,7 @@ fn backend(
     let answers = Arc::new(AtomicBool::new(false));
     drop(tokio::spawn(await_answer(address_of_target, Arc::clone(&answers))));
     let listeners = Listeners::new(pool.clone(), server, settings.notifications.clone());
-    Ok(Backend { pool, listeners, classes: ids, default_class, answers })
+    Ok(Backend { pool, listeners, classes: ids, default_class, named, answers })
 }
 
 /// A budget that others leave no room for cannot be reached, and its owner should know.
