@@ -10,6 +10,7 @@ mod failures;
 mod notifications;
 mod overlap;
 mod policies;
+mod replication;
 mod sessions;
 mod statements;
 mod statuses;
