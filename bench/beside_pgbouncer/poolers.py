@@ -6,7 +6,6 @@ lines for each login and logout in the log: Forebay writes none either.
 """
 
 import os
-import pathlib
 import re
 import shutil
 import subprocess
@@ -39,6 +38,10 @@ class Database:
     port: int
     pid: int
     verifier: str
+
+
+class DoesNotStart(Exception):
+    """The pooler ended at once; the text is the end of its log."""
 
 
 class Pooler:
@@ -103,8 +106,7 @@ class PgBouncer:
             for path in [place, *place.iterdir()]:
                 shutil.chown(path, user, as_other["group"])
         command = [self.binary, str(place / "pgbouncer.ini")]
-        process = _spawn(command, folder / "pgbouncer.log", **as_other)
-        eventually(lambda: accepts(port), what="PgBouncer's start")
+        process = _serving(command, port, folder / f"pgbouncer-{port}.log", **as_other)
         return Pooler(self.name, port, process, configuration)
 
 
@@ -141,8 +143,8 @@ server_password = "{PASSWORD}"
 """
         path = folder / f"forebay-{port}.toml"
         path.write_text(configuration)
-        process = _spawn([self.binary, "run", str(path)], folder / "forebay.log")
-        eventually(lambda: accepts(port), what="Forebay's start")
+        command = [self.binary, "run", str(path)]
+        process = _serving(command, port, folder / f"forebay-{port}.log")
         return Pooler(self.name, port, process, configuration)
 
 
@@ -150,6 +152,17 @@ server_password = "{PASSWORD}"
 NAMING = 'naming = "on"'
 
 
-def _spawn(command, log: pathlib.Path, **how):
-    with open(log, "ab") as out:
-        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, **how)
+def _serving(command, port, log, **how):
+    """Starts a program and waits until it accepts connections on `port`."""
+    with open(log, "wb") as out:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, **how
+        )
+    try:
+        eventually(lambda: accepts(port) or process.poll() is not None, within=20, what="a start")
+    except AssertionError:
+        end(process)
+        raise
+    if process.poll() is not None:
+        raise DoesNotStart(f"{command[0]} does not start: {log.read_text()[-2000:]}")
+    return process

@@ -8,6 +8,7 @@ use bytes::BytesMut;
 use forebay_pool::policy::Policy;
 use forebay_pool::{CheckoutError, Refusal};
 
+use crate::held::Full;
 use crate::listener::ListenError;
 use crate::own::Nonsense;
 use crate::server::ServerFailure;
@@ -49,6 +50,8 @@ pub(crate) enum Fault {
     Refused(ServerError),
     #[error("message of {length} bytes is longer than the limit of {limit}")]
     TooLong { length: usize, limit: usize },
+    #[error("out of memory for messages that are not whole yet")]
+    TooMuchHeld(Full),
     #[error("{0}")]
     Checkout(#[from] CheckoutError),
     #[error("canceling statement due to user request")]
@@ -86,6 +89,7 @@ impl Fault {
             Self::TooManyClients | Self::TooManyReplications { .. } => "53300",
             Self::NoReplication(_) => "08001",
             Self::TooLong { .. } | Self::TooManyStatements { .. } => "54000",
+            Self::TooMuchHeld(_) => "53200",
             Self::Cancelled => "57014",
             Self::InFailedTransaction => "25P02",
             Self::ServerLost { .. } => "08006",
@@ -108,6 +112,11 @@ impl Fault {
         }
         if let Self::TooLong { .. } = self {
             return Some("The limit is `postgres.max_message`.".into());
+        }
+        if let Self::TooMuchHeld(Full { limit }) = self {
+            return Some(format!(
+                "All clients together may hold {limit} bytes (`postgres.max_message_memory`)."
+            ));
         }
         if let Self::Checkout(CheckoutError::Refused { why, .. }) = self {
             return Some(match policy(*why) {

@@ -26,6 +26,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::cancel::Registry;
 use crate::fault::Fault;
 use crate::greeting::{self, Greeted};
+use crate::held;
 use crate::listener::{Listeners, NotificationCounts};
 use crate::operations::Operations;
 use crate::prepared::Statements;
@@ -117,6 +118,8 @@ pub(crate) struct Inner {
     /// The requests under way in this process.
     pub(crate) roster: Arc<Roster>,
     pub(crate) operations: Operations,
+    /// Memory of messages that are not whole yet.
+    pub(crate) held: Arc<held::Account>,
     /// Makes the salt of users who do not exist.
     pub(crate) nobody: [u8; 32],
     backends: BTreeMap<String, Arc<Backend>>,
@@ -283,6 +286,7 @@ impl Gateway {
             overlaps,
             roster,
             operations: Operations::default(),
+            held: held::Account::new(settings.max_message_memory),
             nobody: random::bytes(),
             backends,
             routes,
@@ -411,8 +415,13 @@ async fn serve_one(inner: Arc<Inner>, client: TcpStream, from: SocketAddr, stop:
         }
         Ok(Greeted::Cancel { client, pid, secret }) => {
             inner.cancels.fetch_add(1, Ordering::Relaxed);
-            inner.registry.cancel(pid, secret).await;
-            Session::send_away(client, bytes::BytesMut::new()).await;
+            let early = inner.registry.cancel(pid, secret).await;
+            let repeat = async {
+                if let Some(early) = early {
+                    inner.registry.repeat(early).await;
+                }
+            };
+            tokio::join!(Session::send_away(client, bytes::BytesMut::new()), repeat);
         }
         Ok(Greeted::Refused { client, outbox, fault }) => {
             inner.refused.fetch_add(1, Ordering::Relaxed);

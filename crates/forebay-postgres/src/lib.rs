@@ -9,6 +9,7 @@ mod cancel;
 mod fault;
 pub mod gateway;
 mod greeting;
+mod held;
 mod listener;
 mod operations;
 mod own;

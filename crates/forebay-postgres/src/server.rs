@@ -89,6 +89,8 @@ pub(crate) enum Gate {
     /// What was sent decides what may follow, or what follows has to be: not before all
     /// answers are here.
     UntilAnswered,
+    /// As `UntilAnswered`, and the connection was taken for the statement that waits.
+    BeforeStatement,
 }
 
 /// A logged-in server connection.
@@ -145,7 +147,7 @@ impl Server {
             unnamed: None,
             residue: Residue::None,
             key,
-            in_flight: InFlight::new(),
+            in_flight: Arc::default(),
             ours: None,
         }
     }
@@ -172,7 +174,7 @@ impl Server {
         self.is_quiet()
             && self.status == TxStatus::Idle
             && self.residue == Residue::None
-            && self.in_flight.is_settled()
+            && self.in_flight.is_over()
     }
 
     /// A look at a connection at rest: open, unless the end or an error has come.

@@ -34,6 +34,10 @@ pub struct PostgresSettings {
     /// The longest message that is held in memory whole, bytes. Longer rows, COPY data and
     /// simple queries stream through; a longer Parse is refused. Default 16777216 (16 MiB).
     pub max_message: usize,
+    /// Memory for messages that are not whole yet, over all clients together, bytes; who
+    /// would need more is sent away with 53200. A client's first 64 KiB are not counted.
+    /// Default 268435456 (256 MiB).
+    pub max_message_memory: usize,
     /// What clients in transaction pooling may listen to.
     pub notifications: NotificationSettings,
     /// The PostgreSQL servers, by a name of your choice.
@@ -58,6 +62,7 @@ impl Default for PostgresSettings {
             login_timeout: Duration::from_secs(15),
             max_prepared_statements: 500,
             max_message: 16 << 20,
+            max_message_memory: 256 << 20,
             notifications: NotificationSettings::default(),
             servers: BTreeMap::new(),
             databases: BTreeMap::new(),

@@ -113,6 +113,9 @@ impl Server {
         self.passed = 0;
         self.finish_what_runs().await?;
         self.in_flight.settled().await;
+        if !self.in_flight.is_over() {
+            return Err(io::Error::from(io::ErrorKind::TimedOut).into());
+        }
         if self.status != TxStatus::Idle {
             self.run("ROLLBACK").await?;
         } else if self.residue == Residue::None {

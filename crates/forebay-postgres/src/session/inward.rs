@@ -13,13 +13,13 @@ use smallvec::SmallVec;
 
 use super::notify::ListenChange;
 use super::{Change, End, Session};
-use crate::cancel::Cancelable;
+use crate::cancel::{Begun, Cancelable};
 use crate::fault::Fault;
 use crate::own;
 use crate::params::is_fact;
 use crate::prepared::{PREFIX, StatementId};
 use crate::server::answers::{Awaited, NameChange, Origin, Purpose};
-use crate::server::{CopyIn, Residue, Server, Skips};
+use crate::server::{CopyIn, Gate, Residue, Server, Skips};
 use crate::settings::PoolMode;
 use crate::sql::effect::Effect;
 use crate::wire::backend::{self, Notification, ServerError, Severity};
@@ -199,8 +199,12 @@ impl Session {
                     TxStatus::from_byte(Fields::new(body).u8()?).ok_or(Malformed::Value)?;
                 server.awaited.pop_front();
                 server.pipeline.is_answered();
-                if !matches!(server.awaited.front(), Some(Awaited::OwnQuery(_))) {
-                    self.registration.client.runs(&server.key, &server.in_flight);
+                match server.awaited.front() {
+                    Some(Awaited::OwnQuery(_)) => {}
+                    Some(_) => self.registration.client.goes_on(),
+                    // What waits in the inbox is what a cancel is for.
+                    None if !self.inbox.is_empty() => {}
+                    None => self.registration.client.pauses(),
                 }
                 if purpose == Purpose::Settings {
                     self.settings_replayed();
@@ -478,6 +482,11 @@ impl Session {
         server.pipeline.is_answered();
         server.copy = CopyIn::None;
         self.status = status;
+        match server.awaited.front() {
+            None => self.registration.client.pauses(),
+            Some(Awaited::OwnQuery(_)) => self.registration.client.prepares(),
+            Some(_) => self.registration.client.goes_on(),
+        }
         let failed = std::mem::take(&mut self.failed);
         if status == TxStatus::Idle {
             // Later batches may have bound theirs already.
@@ -503,13 +512,21 @@ impl Session {
         }
         let Some(lease) = &mut self.link else { return };
         let server = &mut **lease.connection();
-        if !server.awaited.is_empty() || !server.is_quiet() {
+        let is_for_statement = server.gate == Gate::BeforeStatement;
+        if !server.awaited.is_empty() || !server.is_quiet() || is_for_statement {
             return;
         }
+        if !server.in_flight.is_settled() && self.keeps_server() {
+            // Nothing of ours may be hit by a request that comes late.
+            self.cancels_due = Begun::Held;
+            return;
+        }
+        let Some(lease) = &mut self.link else { return };
+        let server = &mut **lease.connection();
         if server.status == TxStatus::Idle {
             self.work_is_over();
             self.settle_listening();
-            if self.who.mode == PoolMode::Transaction && self.pin.is_none() {
+            if !self.keeps_server() {
                 self.part_with_server();
             } else {
                 // RESET goes back to the client's start values, which the server does not know.
@@ -528,6 +545,11 @@ impl Session {
         } else {
             self.rests(HoldKind::Held);
         }
+    }
+
+    /// Does the client keep its connection beyond its transaction?
+    fn keeps_server(&self) -> bool {
+        self.who.mode == PoolMode::Session || self.pin.is_some()
     }
 
     /// Gives the server connection back, in the condition it is in.

@@ -10,6 +10,7 @@ use forebay_pool::overlap::HoldKind;
 use super::extended::{close_gate, foresee, forget, prepare};
 use super::notify::May;
 use super::{End, Intake, Next, Session};
+use crate::cancel::Begun;
 use crate::fault::Fault;
 use crate::own::{self, Nonsense};
 use crate::prepared;
@@ -67,10 +68,12 @@ impl Session {
     fn is_gated(&mut self) -> bool {
         let Some(lease) = &mut self.link else { return false };
         let server = lease.connection();
-        if server.gate == Gate::UntilAnswered && server.awaited.is_empty() {
+        let waits = matches!(server.gate, Gate::UntilAnswered | Gate::BeforeStatement);
+        if waits && server.awaited.is_empty() {
             server.gate = Gate::Open;
+            return false;
         }
-        server.gate == Gate::UntilAnswered && server.copy == CopyIn::None
+        waits && server.copy == CopyIn::None
     }
 
     /// Does the message at hand build on an earlier batch whose answers may take it back?
@@ -79,7 +82,8 @@ impl Session {
         let server = lease.connection();
         if server.awaited.is_empty() {
             server.pipeline.is_empty();
-            return false;
+            self.cancels_due = self.registration.client.begins();
+            return self.cancels_due == Begun::Held;
         }
         if matches!(header.tag, b'd' | b'c' | b'f') && server.skips == Skips::Nothing {
             // Sent ahead of the server's word that it takes data: it may turn out not to.
