@@ -11,6 +11,7 @@ mod naming;
 mod notifications;
 mod overlap;
 mod policies;
+mod replication;
 mod sessions;
 mod stale_plans;
 mod statements;
