@@ -7,6 +7,7 @@
 pub(crate) mod answers;
 pub(crate) mod capacity;
 pub(crate) mod connector;
+mod kept;
 pub(crate) mod login;
 mod pipeline;
 mod reset;
@@ -21,6 +22,7 @@ use lru::LruCache;
 
 pub(crate) use answers::Awaited;
 use capacity::Ours;
+use kept::Kept;
 use pipeline::Pipeline;
 
 use crate::cancel::{InFlight, ServerKey};
@@ -115,6 +117,7 @@ pub(crate) struct Server {
     pub(crate) skips: Skips,
     pub(crate) gate: Gate,
     pub(crate) pipeline: Pipeline,
+    pub(crate) kept: Kept,
     pub(crate) settings: Applied,
     pub(crate) prepared: LruCache<StatementId, ()>,
     /// Whose unnamed statement it has.
@@ -142,6 +145,7 @@ impl Server {
             skips: Skips::Nothing,
             gate: Gate::Open,
             pipeline: Pipeline::default(),
+            kept: Kept::default(),
             settings: Applied::default(),
             prepared: LruCache::new(max_prepared),
             unnamed: None,

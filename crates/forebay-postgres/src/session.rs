@@ -10,10 +10,12 @@
 
 mod extended;
 mod greet;
+mod heal;
 mod inward;
 mod link;
 mod notify;
 mod outward;
+mod unnamed;
 mod work;
 
 use std::collections::HashMap;
@@ -135,6 +137,8 @@ pub(crate) struct Session {
     failed: bool,
     statements: HashMap<Bytes, Arc<Statement>>,
     unnamed: Option<Arc<Statement>>,
+    told: heal::Told,
+    path: unnamed::Path,
     /// What executing a portal does.
     portals: HashMap<Bytes, Effect>,
     /// As the client was told last.
@@ -208,6 +212,8 @@ impl Session {
             failed: false,
             statements: HashMap::new(),
             unnamed: None,
+            told: heal::Told::Nothing,
+            path: unnamed::Path::Settled,
             portals: HashMap::new(),
             status: TxStatus::Idle,
             begin: None,

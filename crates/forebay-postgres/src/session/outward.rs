@@ -371,6 +371,10 @@ impl Session {
         let step = self.pass_on(header, inbox.get(..whole).unwrap_or_default());
         if matches!(step, Ok(Step::Wait)) {
             self.batch += header.whole();
+            if let Some(lease) = &mut self.link {
+                // It comes once more.
+                lease.connection().kept.forget();
+            }
         } else {
             self.unsent = false;
             inbox.advance(whole);
@@ -380,7 +384,7 @@ impl Session {
     }
 
     /// A message for the linked server: `taken` is its header and what is there of its body.
-    fn pass_on(&mut self, header: Header, taken: &[u8]) -> Result<Step, End> {
+    pub(super) fn pass_on(&mut self, header: Header, taken: &[u8]) -> Result<Step, End> {
         let body = taken.get(HEADER..).unwrap_or_default();
         let missing = header.whole() - taken.len();
         let Some(lease) = &mut self.link else { return Ok(Step::Link) };
@@ -394,6 +398,17 @@ impl Session {
                     return Ok(Step::Taken);
                 }
             }
+        }
+        if missing == 0 {
+            match header.tag {
+                // What is parsed at once is never out of date.
+                b'P' if body.starts_with(&[0]) && self.who.backend.named.is_empty() => {}
+                b'P' | b'B' | b'D' | b'C' => server.keep_from_here(),
+                _ => {}
+            }
+            server.keep(header.tag, taken);
+        } else {
+            server.kept.forget();
         }
         match header.tag {
             b'Q' => {
@@ -440,6 +455,9 @@ impl Session {
                 }
                 server.unnamed = None;
                 self.unnamed = None;
+                if !self.who.backend.named.is_empty() {
+                    self.path = self.path.after(text);
+                }
                 self.portals.remove(&b""[..]);
                 close_gate(server, &effects);
                 server.awaited.push_back(Awaited::Query { effects: effects.into_iter() });
