@@ -15,7 +15,6 @@ use forebay_pool::{
 };
 use forebay_seam::net::{self, TcpListener, TcpStream};
 use forebay_seam::secret::{ExposeSecret, SecretString};
-use forebay_seam::sync::Mutex;
 use forebay_seam::task::Stop;
 use forebay_seam::time::Instant;
 use forebay_seam::{random, time};
@@ -27,6 +26,7 @@ use crate::cancel::Registry;
 use crate::fault::Fault;
 use crate::greeting::{self, Greeted};
 use crate::operations::Operations;
+use crate::pins::{Board, Pinned};
 use crate::prepared::Statements;
 use crate::route::Backend;
 use crate::scram::Verifier;
@@ -35,7 +35,6 @@ use crate::server::connector::{Credentials, Identity, Postgres};
 use crate::server::login::Target;
 use crate::session::Session;
 use crate::settings::{ClientAuth, PoolMode, PostgresSettings, Rule, ServerSettings, UserSettings};
-use crate::sql::effect::PinReason;
 use crate::stream::Stream;
 use crate::tls;
 use crate::welcome::Welcomes;
@@ -79,6 +78,8 @@ pub struct PostgresSnapshot {
     pub cancels: u64,
     /// Clients that kept a server connection beyond a transaction, since start, by reason.
     pub pins: BTreeMap<&'static str, u64>,
+    /// Clients that keep a server connection now, the longest first.
+    pub pinned: Vec<Pinned>,
     /// Tags of statements (`forebay_cost`, …) that could not be read, since start.
     pub hints_ignored: u64,
     /// Pools, one for each server.
@@ -121,17 +122,12 @@ pub(crate) struct Inner {
     clients: AtomicU32,
     refused: AtomicU64,
     cancels: AtomicU64,
-    pins: Mutex<BTreeMap<PinReason, u64>>,
+    pub(crate) pins: Arc<Board>,
     hints_ignored: AtomicU64,
     left: Notify,
 }
 
 impl Inner {
-    /// A client keeps its connection from now on.
-    pub(crate) fn count_pin(&self, reason: PinReason) {
-        *self.pins.lock().entry(reason).or_default() += 1;
-    }
-
     /// A statement's tag could not be read.
     pub(crate) fn count_ignored_hint(&self) {
         self.hints_ignored.fetch_add(1, Ordering::Relaxed);
@@ -286,7 +282,7 @@ impl Gateway {
             clients: AtomicU32::new(0),
             refused: AtomicU64::new(0),
             cancels: AtomicU64::new(0),
-            pins: Mutex::default(),
+            pins: Arc::default(),
             hints_ignored: AtomicU64::new(0),
             left: Notify::new(),
             settings,
@@ -368,7 +364,8 @@ impl Gateway {
             clients: self.inner.clients.load(Ordering::Relaxed),
             refused: self.inner.refused.load(Ordering::Relaxed),
             cancels: self.inner.cancels.load(Ordering::Relaxed),
-            pins: self.inner.pins.lock().iter().map(|(reason, n)| (reason.name(), *n)).collect(),
+            pins: self.inner.pins.counts(),
+            pinned: self.inner.pins.pinned(),
             hints_ignored: self.inner.hints_ignored.load(Ordering::Relaxed),
             pools: self.inner.backends.values().map(|backend| backend.pool.snapshot()).collect(),
         }

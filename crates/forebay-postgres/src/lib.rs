@@ -12,6 +12,7 @@ mod greeting;
 mod operations;
 mod own;
 mod params;
+mod pins;
 mod prepared;
 mod route;
 mod scram;
@@ -25,4 +26,5 @@ mod welcome;
 mod wire;
 
 pub use gateway::{Gateway, PostgresSnapshot, SettingsError};
+pub use pins::Pinned;
 pub use settings::PostgresSettings;

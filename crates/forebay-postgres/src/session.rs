@@ -13,6 +13,7 @@ mod greet;
 mod inward;
 mod link;
 mod outward;
+mod rest;
 mod work;
 
 use std::collections::HashMap;
@@ -34,10 +35,11 @@ use crate::cancel::{Begun, Registration};
 use crate::fault::{Fault, Outcome};
 use crate::gateway::Inner;
 use crate::params::{Reported, Settings};
+use crate::pins::Pins;
 use crate::prepared::Statement;
 use crate::route::Who;
 use crate::server::connector::Postgres;
-use crate::sql::effect::{Effect, PinReason};
+use crate::sql::effect::Effect;
 use crate::stream::Stream;
 use crate::wire::TxStatus;
 use crate::wire::backend::Severity;
@@ -93,6 +95,9 @@ enum Change {
         name: String,
     },
     ResetAll,
+    Learn {
+        names: Box<[String]>,
+    },
     /// Changes behind this one may be taken back.
     Savepoint {
         name: String,
@@ -136,9 +141,9 @@ pub(crate) struct Session {
     begin: Option<Bytes>,
     intake: Intake,
     link: Option<Lease<Postgres>>,
-    pin: Option<PinReason>,
-    /// The pin that was counted and logged.
-    pin_told: Option<PinReason>,
+    pins: Pins,
+    /// Settings that the client has set to values that only the server knows.
+    learns: Vec<String>,
     /// The server has said why it ends the connection.
     server_said_goodbye: bool,
     work: work::Work,
@@ -199,8 +204,8 @@ impl Session {
             begin: None,
             intake: Intake::Normal,
             link: None,
-            pin: None,
-            pin_told: None,
+            pins: Pins::default(),
+            learns: Vec::new(),
             server_said_goodbye: false,
             work: work::Work::default(),
             idling: None,

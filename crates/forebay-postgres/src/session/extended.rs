@@ -10,13 +10,14 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use super::outward::MOST_STATEMENTS;
+use super::rest::foresee;
 use super::{End, Session};
 use crate::fault::Fault;
 use crate::own;
 use crate::prepared::{self, PREFIX, Statement, Statements};
 use crate::server::answers::{Awaited, Known, NameChange, Origin};
-use crate::server::{Gate, Residue, Server};
-use crate::sql::effect::{Effect, PinReason};
+use crate::server::{Gate, Server};
+use crate::sql::effect::Effect;
 use crate::sql::tags;
 use crate::wire::frontend::{self, Bind, Named, Parse};
 use crate::wire::{HEADER, Header};
@@ -148,7 +149,7 @@ impl Session {
             self.statements.get(bind.statement).cloned()
         };
         let effect = statement.as_ref().map_or(Effect::Clean, |s| s.effect.clone());
-        foresee(server, &mut self.pin, &effect);
+        foresee(server, &mut self.pins, &effect);
         if let Effect::Deallocate { name: Some(name) } = &effect
             && let Some(goes) = self.statements.get(name.as_bytes())
         {
@@ -246,35 +247,6 @@ impl Session {
             }
         }
         Ok(())
-    }
-}
-
-/// What a statement may do is noted before it is sent: it may do it and fail later.
-pub(super) fn foresee(server: &mut Server, pin: &mut Option<PinReason>, effect: &Effect) {
-    match effect {
-        // What is not followed may stay behind.
-        Effect::Set { name, .. } if own::is_ours(name) => {
-            server.residue.at_least(Residue::Possible);
-        }
-        Effect::Clean
-        | Effect::Set { .. }
-        | Effect::Reset { .. }
-        | Effect::ResetAll
-        | Effect::Savepoint { .. }
-        | Effect::Release { .. }
-        | Effect::RollbackTo { .. } => {}
-        Effect::Dirty => server.residue.at_least(Residue::Possible),
-        Effect::Pin(reason) => {
-            pin.get_or_insert(*reason);
-            server.residue.at_least(if *reason == PinReason::SqlPrepare {
-                Residue::WithStatements
-            } else {
-                Residue::Possible
-            });
-        }
-        Effect::DiscardAll | Effect::Deallocate { .. } => {
-            server.residue.at_least(Residue::WithStatements);
-        }
     }
 }
 

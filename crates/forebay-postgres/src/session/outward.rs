@@ -7,7 +7,8 @@
 use bytes::{Buf, Bytes, BytesMut};
 use forebay_pool::overlap::HoldKind;
 
-use super::extended::{close_gate, foresee, forget, prepare};
+use super::extended::{close_gate, forget, prepare};
+use super::rest::foresee;
 use super::{End, Intake, Next, Session};
 use crate::cancel::Begun;
 use crate::fault::Fault;
@@ -398,9 +399,10 @@ impl Session {
                 } else {
                     // Its end may do anything.
                     server.residue.at_least(Residue::WithStatements);
+                    self.pins.suspect();
                     Effects::new()
                 };
-                effects.iter().for_each(|effect| foresee(server, &mut self.pin, effect));
+                effects.iter().for_each(|effect| foresee(server, &mut self.pins, effect));
                 let ours = match effects.as_slice() {
                     [Effect::Deallocate { name: Some(name) }] => {
                         self.statements.get(name.as_bytes())
@@ -443,6 +445,7 @@ impl Session {
                 if effect.is_none() {
                     // Bound too long ago to be known.
                     server.residue.at_least(Residue::Possible);
+                    self.pins.suspect();
                 }
                 let (effect, change) = match effect {
                     Some(effect @ (Effect::DiscardAll | Effect::Deallocate { .. })) => {
@@ -472,7 +475,8 @@ impl Session {
                 server.pipeline.ends_batch();
                 server.outbox.extend_from_slice(taken);
                 server.streaming = missing;
-                server.residue = Residue::Possible;
+                server.residue.at_least(Residue::Possible);
+                self.pins.suspect();
             }
             b'd' => {
                 server.outbox.extend_from_slice(taken);

@@ -10,16 +10,23 @@ use std::cmp::Ordering;
 use smallvec::SmallVec;
 
 use super::token::{Token, Tokens};
+use crate::pins::PinReason;
 
 /// One statement's effect on the session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Effect {
     /// Provably none beyond its transaction.
     Clean,
+    /// None but that something may end that lives in the session: a lock, a cursor, a table.
+    MayEnd,
+    /// A setting until the end of its transaction.
+    Local,
     /// Perhaps some: the connection is reset before its next owner.
     Dirty,
     /// `SET name …` for the session: it follows the client from now on.
     Set { name: String, value: String },
+    /// Settings whose names the text tells, and whose values the server has to be asked for.
+    Learn { names: Box<[String]> },
     /// `RESET name`: back to the client's own start value.
     Reset { name: String },
     /// `RESET ALL`.
@@ -29,7 +36,7 @@ pub(crate) enum Effect {
     /// `DEALLOCATE ALL`, or `DEALLOCATE name`.
     Deallocate { name: Option<String> },
     /// Something that lives in the session and cannot be replayed: the client keeps this
-    /// connection until it leaves.
+    /// connection until it ends.
     Pin(PinReason),
     /// `SAVEPOINT name`: settings of the transaction can go back to here.
     Savepoint { name: String },
@@ -37,33 +44,6 @@ pub(crate) enum Effect {
     Release { name: String },
     /// `ROLLBACK TO name`: settings of the transaction are as they were there.
     RollbackTo { name: String },
-}
-
-/// Why a client keeps its server connection beyond its transaction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum PinReason {
-    Listen,
-    TemporaryTable,
-    AdvisoryLock,
-    HoldCursor,
-    SqlPrepare,
-    /// A setting whose value the text does not tell.
-    Setting,
-    SessionAuthorization,
-}
-
-impl PinReason {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Listen => "listen",
-            Self::TemporaryTable => "temporary_table",
-            Self::AdvisoryLock => "advisory_lock",
-            Self::HoldCursor => "hold_cursor",
-            Self::SqlPrepare => "sql_prepare",
-            Self::Setting => "setting",
-            Self::SessionAuthorization => "session_authorization",
-        }
-    }
 }
 
 /// The effects of one text: mostly it is one statement.
@@ -152,11 +132,13 @@ fn of_one(statement: &[Token<'_>]) -> Effect {
         b"set" => set(rest),
         b"reset" => match rest {
             [all] if all.is("all") => Effect::ResetAll,
-            [name] => name_of(name).map_or(Effect::Dirty, |name| Effect::Reset { name }),
-            [Token::Word(a), Token::Mark(b'.'), Token::Word(b)] => {
-                Effect::Reset { name: lower(&[*a, b".", *b].concat()) }
+            [time, zone] if time.is("time") && zone.is("zone") => {
+                Effect::Reset { name: "timezone".to_owned() }
             }
-            _ => Effect::Dirty,
+            rest => match setting_name(rest) {
+                Some((name, [])) => change_of(name, |name| Effect::Reset { name }),
+                _ => Effect::Dirty,
+            },
         },
         b"discard" => match rest {
             [all] if all.is("all") => Effect::DiscardAll,
@@ -173,18 +155,27 @@ fn of_one(statement: &[Token<'_>]) -> Effect {
             Effect::Pin(PinReason::SqlPrepare)
         }
         b"create" if rest.iter().take(4).any(|t| t.is("temp") || t.is("temporary")) => {
-            Effect::Pin(PinReason::TemporaryTable)
+            let goes = |w: &[Token<'_>]| w[0].is("on") && w[1].is("commit") && w[2].is("drop");
+            if statement.windows(3).any(goes) {
+                calls(statement)
+            } else {
+                Effect::Pin(PinReason::TemporaryTable)
+            }
         }
         b"declare" if hold_cursor(rest) => Effect::Pin(PinReason::HoldCursor),
         b"rollback" | b"savepoint" | b"release" => savepoint(&first, rest),
-        b"begin" | b"start" | b"commit" | b"end" | b"abort" | b"fetch" | b"move" | b"close"
-        | b"unlisten" | b"show" | b"truncate" | b"analyze" | b"vacuum" | b"reindex"
-        | b"checkpoint" | b"lock" | b"comment" | b"grant" | b"revoke" | b"notify" | b"cluster" => {
-            Effect::Clean
-        }
+        b"begin" | b"start" | b"commit" | b"end" | b"abort" | b"fetch" | b"move" | b"show"
+        | b"truncate" | b"analyze" | b"vacuum" | b"reindex" | b"checkpoint" | b"lock"
+        | b"comment" | b"grant" | b"revoke" | b"notify" | b"cluster" => Effect::Clean,
+        b"close" | b"unlisten" => Effect::MayEnd,
+        b"drop" => match calls(statement) {
+            Effect::Clean => Effect::MayEnd,
+            effect => effect,
+        },
         b"select" | b"insert" | b"update" | b"delete" | b"with" | b"values" | b"table"
-        | b"merge" | b"copy" | b"explain" | b"declare" | b"create" | b"alter" | b"drop"
-        | b"execute" => calls(statement),
+        | b"merge" | b"copy" | b"explain" | b"declare" | b"create" | b"alter" | b"execute" => {
+            calls(statement)
+        }
         _ => Effect::Dirty,
     }
 }
@@ -201,7 +192,7 @@ fn savepoint(first: &[u8], rest: &[Token<'_>]) -> Effect {
     }
 }
 
-/// `SELECT set_config(name, value, is_local)` and nothing else.
+/// `SELECT set_config(name, value, false)` and nothing else.
 fn set_config(statement: &[Token<'_>]) -> Option<Effect> {
     let call = match statement {
         [select, schema, Token::Mark(b'.'), call @ ..]
@@ -212,26 +203,80 @@ fn set_config(statement: &[Token<'_>]) -> Option<Effect> {
         [select, call @ ..] if select.is("select") => call,
         _ => return None,
     };
-    let [function, Token::Mark(b'('), Token::Text(name), Token::Mark(b','), value, rest @ ..] =
-        call
+    let [
+        function,
+        Token::Mark(b'('),
+        Token::Text(name),
+        Token::Mark(b','),
+        Token::Text(value),
+        Token::Mark(b','),
+        is_local,
+        Token::Mark(b')'),
+    ] = call
     else {
         return None;
     };
-    let rest = match rest {
-        // A parameter may say its type.
-        [Token::Mark(b':'), Token::Mark(b':'), Token::Word(_), rest @ ..] => rest,
-        rest => rest,
-    };
-    let [Token::Mark(b','), is_local, Token::Mark(b')')] = rest else { return None };
-    if !function.is("set_config") {
+    if !function.is("set_config") || !is_local.is("false") {
         return None;
     }
-    if is_local.is("true") && matches!(value, Token::Text(_) | Token::Parameter(_)) {
-        return Some(Effect::Clean);
-    }
-    let Token::Text(value) = value else { return None };
+    let value = unquote(value)?;
     let name = lower(unquote(name)?.as_bytes());
-    is_local.is("false").then_some(Effect::Set { name, value: unquote(value)? })
+    Some(change_of(name, |name| Effect::Set { name, value }))
+}
+
+/// A statement that calls `set_config` somehow: what it may change.
+fn set_configs(statement: &[Token<'_>]) -> Effect {
+    let harmless = |name: &[u8]| is_harmless(name) || name.eq_ignore_ascii_case(b"set_config");
+    let mut names = Vec::new();
+    for (at, _) in statement.iter().enumerate().filter(|(_, token)| token.is("set_config")) {
+        let call = statement.get(at + 1..).unwrap_or_default();
+        let [Token::Mark(b'('), Token::Text(name), Token::Mark(b','), ..] = call else {
+            return Effect::Pin(PinReason::Setting);
+        };
+        if is_local(call) {
+            continue;
+        }
+        let Some(name) = unquote(name) else { return Effect::Pin(PinReason::Setting) };
+        match change_of(lower(name.as_bytes()), |name| Effect::Reset { name }) {
+            Effect::Reset { name } => names.push(name),
+            Effect::Local => {}
+            effect => return effect,
+        }
+    }
+    if !calls_only(statement, harmless) {
+        return Effect::Pin(PinReason::Setting);
+    }
+    if names.is_empty() { Effect::Local } else { Effect::Learn { names: names.into() } }
+}
+
+/// Is `true` the last argument of the call that `tokens` begin with?
+fn is_local(tokens: &[Token<'_>]) -> bool {
+    let mut depth = 0_u32;
+    for (at, token) in tokens.iter().enumerate() {
+        match token {
+            Token::Mark(b'(') => depth += 1,
+            Token::Mark(b')') if depth <= 1 => {
+                let end = tokens.get(at.saturating_sub(2)..at);
+                return matches!(end, Some([Token::Mark(b','), last]) if last.is("true"));
+            }
+            Token::Mark(b')') => depth -= 1,
+            _ => {}
+        }
+    }
+    false
+}
+
+/// What a change of the setting `name` is; `other`, unless it is a special one.
+fn change_of(name: String, other: impl FnOnce(String) -> Effect) -> Effect {
+    match &*name {
+        "session_authorization" => Effect::Pin(PinReason::SessionAuthorization),
+        // It has no value to come back to.
+        "seed" => Effect::Dirty,
+        "transaction_isolation" | "transaction_read_only" | "transaction_deferrable" => {
+            Effect::Local
+        }
+        _ => other(name),
+    }
 }
 
 /// `DECLARE … WITH HOLD`.
@@ -257,9 +302,6 @@ fn calls(statement: &[Token<'_>]) -> Effect {
     if takes_session_lock {
         return Effect::Pin(PinReason::AdvisoryLock);
     }
-    if let Some(effect) = set_config(statement) {
-        return effect;
-    }
     let word = |what: fn(&[u8]) -> bool| {
         statement.iter().any(|t| matches!(t, Token::Word(name) if what(name)))
     };
@@ -267,9 +309,15 @@ fn calls(statement: &[Token<'_>]) -> Effect {
         return Effect::Pin(PinReason::TemporaryTable);
     }
     if word(|name| name.eq_ignore_ascii_case(b"set_config")) {
-        return Effect::Pin(PinReason::Setting);
+        return set_config(statement).unwrap_or_else(|| set_configs(statement));
     }
-    if calls_only_harmless(statement) { Effect::Clean } else { Effect::Dirty }
+    if !calls_only_harmless(statement) {
+        Effect::Dirty
+    } else if word(|name| begins(name, b"pg_advisory_unlock")) {
+        Effect::MayEnd
+    } else {
+        Effect::Clean
+    }
 }
 
 /// Names that may stand before a parenthesis: keywords, types, and functions whose effect
@@ -397,10 +445,15 @@ fn has_line(sorted: &str, line: &[u8]) -> bool {
 }
 
 fn calls_only_harmless(statement: &[Token<'_>]) -> bool {
+    calls_only(statement, is_harmless)
+}
+
+/// Does `statement` call only what is `harmless`?
+fn calls_only(statement: &[Token<'_>], harmless: impl Fn(&[u8]) -> bool) -> bool {
     let mut previous: [Option<Token<'_>>; 3] = [None; 3];
     for token in statement {
         if *token == Token::Mark(b'(') {
-            let harmless = match previous {
+            let is_fine = match previous {
                 // INSERT INTO schema.table (…), COPY table (…): a list of columns.
                 [Some(into), Some(Token::Mark(b'.')), Some(_)] if names_a_relation(&into) => true,
                 [_, Some(before), Some(Token::Word(_) | Token::QuotedName(_))]
@@ -414,10 +467,10 @@ fn calls_only_harmless(statement: &[Token<'_>]) -> bool {
                 [_, Some(Token::Mark(b'.')), Some(Token::Word(name))] => {
                     let schema = previous.first().copied().flatten();
                     let of_catalog = matches!(schema, Some(Token::Word(s)) if s.eq_ignore_ascii_case(b"pg_catalog"));
-                    of_catalog && is_harmless(name) || schema_of_insert(statement, name)
+                    of_catalog && harmless(name) || schema_of_insert(statement, name)
                 }
                 [_, before, Some(Token::Word(name))] => {
-                    is_harmless(name)
+                    harmless(name)
                         || is_syntax(before.as_ref(), name)
                         || is_cte_or_alias(statement, name)
                 }
@@ -425,7 +478,7 @@ fn calls_only_harmless(statement: &[Token<'_>]) -> bool {
                 [.., Some(Token::QuotedName(_))] => false,
                 _ => true,
             };
-            if !harmless {
+            if !is_fine {
                 return false;
             }
         }
@@ -485,7 +538,7 @@ fn is_cte_or_alias(statement: &[Token<'_>], name: &[u8]) -> bool {
 
 fn set(rest: &[Token<'_>]) -> Effect {
     let rest = match rest {
-        [local, ..] if local.is("local") => return Effect::Clean,
+        [local, ..] if local.is("local") => return Effect::Local,
         [scope, next, ..]
             if scope.is("transaction") || (scope.is("constraints") && !is_assignment(next)) =>
         {
@@ -496,36 +549,51 @@ fn set(rest: &[Token<'_>]) -> Effect {
         }
         _ => rest,
     };
-    let assignment = match rest {
+    let (name, value) = match rest {
         [session, auth, _] if session.is("session") && auth.is("authorization") => {
             return Effect::Pin(PinReason::SessionAuthorization);
         }
-        [schema, value] if schema.is("schema") => {
-            Some(("search_path".to_owned(), std::slice::from_ref(value)))
+        [characteristics, ..] if characteristics.is("characteristics") => {
+            let of = |what: &str| format!("default_transaction_{what}");
+            let names = ["isolation", "read_only", "deferrable"].map(of);
+            return Effect::Learn { names: names.into() };
         }
-        [role, value] if role.is("role") => Some(("role".to_owned(), std::slice::from_ref(value))),
-        [time, zone, value] if time.is("time") && zone.is("zone") => {
-            Some(("timezone".to_owned(), std::slice::from_ref(value)))
+        [schema, value] if schema.is("schema") => {
+            ("search_path".to_owned(), std::slice::from_ref(value))
+        }
+        [role, value] if role.is("role") => ("role".to_owned(), std::slice::from_ref(value)),
+        [time, zone, local] if time.is("time") && zone.is("zone") && local.is("local") => {
+            return Effect::Reset { name: "timezone".to_owned() };
+        }
+        [time, zone, value @ ..] if time.is("time") && zone.is("zone") => {
+            ("timezone".to_owned(), value)
         }
         [names, value] if names.is("names") => {
-            Some(("client_encoding".to_owned(), std::slice::from_ref(value)))
+            ("client_encoding".to_owned(), std::slice::from_ref(value))
         }
-        [name, eq, value @ ..] if is_assignment(eq) => name_of(name).map(|name| (name, value)),
-        [Token::Word(a), Token::Mark(b'.'), Token::Word(b), eq, value @ ..]
-            if is_assignment(eq) =>
-        {
-            Some((lower(&[*a, b".", *b].concat()), value))
-        }
-        _ => None,
+        rest => match setting_name(rest) {
+            Some((name, [eq, value @ ..])) if is_assignment(eq) => (name, value),
+            _ => return Effect::Pin(PinReason::Setting),
+        },
     };
-    let Some((name, value)) = assignment else { return Effect::Pin(PinReason::Setting) };
-    match value {
+    change_of(name, |name| match value {
         [default] if default.is("default") => Effect::Reset { name },
         value => match value_text(&name, value) {
             Some(value) => Effect::Set { name, value },
-            None => Effect::Pin(PinReason::Setting),
+            None => Effect::Learn { names: Box::new([name]) },
         },
+    })
+}
+
+/// The setting that `tokens` begin with (`a`, `a.b`), and what follows it.
+fn setting_name<'t, 'a>(tokens: &'t [Token<'a>]) -> Option<(String, &'t [Token<'a>])> {
+    let (first, mut rest) = tokens.split_first()?;
+    let mut name = name_of(first)?;
+    while let [Token::Mark(b'.'), next, behind @ ..] = rest {
+        name = format!("{name}.{}", name_of(next)?);
+        rest = behind;
     }
+    Some((name.to_ascii_lowercase(), rest))
 }
 
 fn is_assignment(token: &Token<'_>) -> bool {
@@ -538,6 +606,11 @@ fn value_text(setting: &str, tokens: &[Token<'_>]) -> Option<String> {
     const LISTS_OF_NAMES: [&str; 4] =
         ["search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries"];
     let is_list = tokens.len() > 1 || LISTS_OF_NAMES.contains(&setting);
+    let is_word = |t: &Token<'_>| !matches!(t, Token::Mark(_));
+    if tokens.windows(2).any(|pair| pair.iter().all(is_word)) {
+        // INTERVAL '2' HOUR: more than a list of values.
+        return None;
+    }
     let mut out = String::new();
     for token in tokens {
         match token {

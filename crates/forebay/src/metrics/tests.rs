@@ -168,6 +168,7 @@ fn program() -> ProgramSnapshot {
             cancels: 5,
             hints_ignored: 8,
             pins: [("listen", 6)].into(),
+            pinned: Vec::new(),
             pools: vec![pool("main")],
         }),
         http: Some(HttpSnapshot {

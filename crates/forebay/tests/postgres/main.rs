@@ -8,6 +8,7 @@ mod departures;
 mod differential;
 mod failures;
 mod overlap;
+mod pins;
 mod policies;
 mod sessions;
 mod statements;
