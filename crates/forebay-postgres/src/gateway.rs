@@ -31,6 +31,7 @@ use crate::prepared::Statements;
 use crate::route::Backend;
 use crate::scram::Verifier;
 use crate::server::capacity::{Capacity, Surveyor};
+use crate::server::catalogue::Catalogues;
 use crate::server::connector::{Credentials, Identity, Postgres};
 use crate::server::login::Target;
 use crate::session::Session;
@@ -540,7 +541,12 @@ fn backend(
     pool_settings.classes = classes(server);
     let class_settings = pool_settings.classes.clone();
     let (capacity, mut told) = watch::channel(None);
-    let connector = Postgres { target, credentials, surveyor: Surveyor::new(capacity) };
+    let connector = Postgres {
+        target,
+        credentials,
+        surveyor: Surveyor::new(capacity),
+        catalogues: Catalogues::default(),
+    };
     let pool = Pool::new(connector, pool_settings);
     let ids: HashMap<_, _> = class_settings
         .iter()

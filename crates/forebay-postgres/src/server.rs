@@ -6,6 +6,7 @@
 
 pub(crate) mod answers;
 pub(crate) mod capacity;
+pub(crate) mod catalogue;
 pub(crate) mod connector;
 pub(crate) mod login;
 mod pipeline;
@@ -21,6 +22,7 @@ use lru::LruCache;
 
 pub(crate) use answers::Awaited;
 use capacity::Ours;
+use catalogue::{Catalogue, Defining, Seen};
 use pipeline::Pipeline;
 
 use crate::cancel::{InFlight, ServerKey};
@@ -120,6 +122,12 @@ pub(crate) struct Server {
     /// Whose unnamed statement it has.
     pub(crate) unnamed: Option<StatementId>,
     pub(crate) residue: Residue,
+    /// Of its database.
+    pub(crate) catalogue: Arc<Catalogue>,
+    /// What the work at hand goes by.
+    pub(crate) seen: Seen,
+    /// The work at hand defines something.
+    pub(crate) defining: Option<Defining>,
     pub(crate) key: ServerKey,
     pub(crate) in_flight: Arc<InFlight>,
     /// Counts it among our connections, once it has logged in.
@@ -146,6 +154,9 @@ impl Server {
             prepared: LruCache::new(max_prepared),
             unnamed: None,
             residue: Residue::None,
+            catalogue: Arc::default(),
+            seen: Seen::default(),
+            defining: None,
             key,
             in_flight: Arc::default(),
             ours: None,

@@ -4,5 +4,6 @@
 
 pub(crate) mod effect;
 pub(crate) mod shape;
+pub(crate) mod suspects;
 pub(crate) mod tags;
 pub(crate) mod token;

@@ -149,7 +149,8 @@ impl Session {
             self.statements.get(bind.statement).cloned()
         };
         let effect = statement.as_ref().map_or(Effect::Clean, |s| s.effect.clone());
-        foresee(server, &mut self.pins, &effect);
+        let text = statement.as_ref().map_or(&b""[..], |s| &s.text);
+        foresee(server, &mut self.pins, text, std::slice::from_ref(&effect));
         if let Effect::Deallocate { name: Some(name) } = &effect
             && let Some(goes) = self.statements.get(name.as_bytes())
         {

@@ -302,6 +302,7 @@ impl Session {
             | Some(
                 Effect::Clean
                 | Effect::MayEnd
+                | Effect::Defines(_)
                 | Effect::Local
                 | Effect::Dirty
                 | Effect::Pin(_)

@@ -43,6 +43,7 @@ impl Session {
         let Some(lease) = &mut self.link else { return };
         let server = &mut **lease.connection();
         server.gate = Gate::Open;
+        server.catalogue.look_up(&mut server.seen);
         self.registration.client.links(&server.key, &server.in_flight);
         if !self.replay_settings() {
             self.tell_reported();

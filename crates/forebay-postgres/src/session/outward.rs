@@ -402,7 +402,7 @@ impl Session {
                     self.pins.suspect();
                     Effects::new()
                 };
-                effects.iter().for_each(|effect| foresee(server, &mut self.pins, effect));
+                foresee(server, &mut self.pins, text, &effects);
                 let ours = match effects.as_slice() {
                     [Effect::Deallocate { name: Some(name) }] => {
                         self.statements.get(name.as_bytes())

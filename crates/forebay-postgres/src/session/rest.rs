@@ -13,11 +13,11 @@ use super::Session;
 use crate::cancel::Begun;
 use crate::own;
 use crate::params::quote_text;
-use crate::pins::{self, Keeper, PinReason};
+use crate::pins::{self, Keeper, PinReason, Pins};
 use crate::server::answers::{Awaited, Purpose};
 use crate::server::{Gate, Residue, Server};
 use crate::settings::PoolMode;
-use crate::sql::effect::Effect;
+use crate::sql::effect::{self, Definition, Effect};
 use crate::wire::frontend;
 use crate::wire::{Fields, Malformed, TxStatus};
 
@@ -34,6 +34,8 @@ impl Session {
             return self.rests(HoldKind::Held);
         }
         let is_settled = server.in_flight.is_settled();
+        // Committed, or not: others see it now.
+        server.defining = None;
         self.work_is_over();
         if !is_settled && (self.keeps_server() || self.has_questions()) {
             self.cancels_due = Begun::Held;
@@ -132,13 +134,19 @@ impl Session {
         self.keep_passed();
         let Some(mut lease) = self.link.take() else { return };
         self.registration.client.rests();
+        let since = lease.since();
         let server = &mut **lease.connection();
         if self.keeps_server() {
             server.residue.at_least(Residue::Possible);
         }
         self.pins.clear();
         self.learns.clear();
-        let condition = if server.is_clean() {
+        let catalogue = &server.catalogue;
+        if !catalogue.holds(&server.seen) {
+            server.residue.at_least(Residue::Possible);
+        }
+        let is_due = catalogue.is_due(since);
+        let condition = if server.is_clean() && !is_due {
             Condition::Clean
         } else {
             if server.is_quiet() && server.status == TxStatus::Idle {
@@ -150,8 +158,33 @@ impl Session {
     }
 }
 
-/// What a statement may do is noted before it is sent: it may do it and fail later.
-pub(super) fn foresee(server: &mut Server, pins: &mut pins::Pins, effect: &Effect) {
+/// What a text may do is noted before it is sent: it may do it and fail later.
+pub(super) fn foresee(server: &mut Server, pins: &mut Pins, text: &[u8], effects: &[Effect]) {
+    let Some(suspects) = server.seen.suspects.clone() else {
+        // Nothing is known of the database: the connection is cleared in any case.
+        return effects.iter().for_each(|effect| note(server, pins, effect));
+    };
+    let is_suspect = suspects.touches(text);
+    if is_suspect {
+        note(server, pins, &Effect::Dirty);
+    }
+    let unclear = |effect: &Effect| matches!(effect, Effect::Dirty | Effect::Defines(_));
+    if effects.iter().any(unclear) {
+        // Perhaps what it calls is known. It may end something all the same.
+        pins.may_end();
+        let effects = effect::of_known(text, &|name| suspects.clears(name));
+        for effect in &effects {
+            match effect {
+                Effect::Defines(Definition::Data) if !is_suspect => {}
+                effect => note(server, pins, effect),
+            }
+        }
+    } else {
+        effects.iter().for_each(|effect| note(server, pins, effect));
+    }
+}
+
+fn note(server: &mut Server, pins: &mut Pins, effect: &Effect) {
     match effect {
         // What is not followed may stay behind.
         Effect::Set { name, .. } if own::is_ours(name) => {
@@ -165,6 +198,12 @@ pub(super) fn foresee(server: &mut Server, pins: &mut pins::Pins, effect: &Effec
         | Effect::Savepoint { .. }
         | Effect::Release { .. }
         | Effect::RollbackTo { .. } => {}
+        Effect::Defines(what) => {
+            server.defining.get_or_insert_with(|| server.catalogue.defines());
+            if *what == Definition::Script {
+                note(server, pins, &Effect::Dirty);
+            }
+        }
         Effect::MayEnd => pins.may_end(),
         Effect::Learn { names } => names.iter().for_each(|name| server.settings.suspect(name)),
         Effect::Dirty => {

@@ -19,6 +19,8 @@ pub(crate) enum Effect {
     Clean,
     /// None but that something may end that lives in the session: a lock, a cursor, a table.
     MayEnd,
+    /// None in the session; in the database something is defined from now on.
+    Defines(Definition),
     /// A setting until the end of its transaction.
     Local,
     /// Perhaps some: the connection is reset before its next owner.
@@ -46,11 +48,27 @@ pub(crate) enum Effect {
     RollbackTo { name: String },
 }
 
+/// What a definition may mean for other sessions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Definition {
+    /// A table or the like: something only where it names what is suspected.
+    Data,
+    /// A routine, view, trigger or the like: perhaps something new that changes sessions.
+    Code,
+    /// As `Code`, and it runs something at once.
+    Script,
+}
+
 /// The effects of one text: mostly it is one statement.
 pub(crate) type Effects = SmallVec<[Effect; 1]>;
 
 /// The effects of the statements in `text`, in order. Empty statements have none.
 pub(crate) fn of(text: &[u8]) -> Effects {
+    of_known(text, &|_| false)
+}
+
+/// As [`of`], where routines besides PostgreSQL's own are known to leave nothing.
+pub(crate) fn of_known(text: &[u8], known: &Known<'_>) -> Effects {
     let mut tokens = Tokens::new(text);
     let mut effects = Effects::new();
     let mut statement: SmallVec<[Token<'_>; 32]> = SmallVec::new();
@@ -59,7 +77,7 @@ pub(crate) fn of(text: &[u8]) -> Effects {
         match token {
             Some(Token::Mark(b';')) | None => {
                 if !statement.is_empty() {
-                    effects.push(of_one(&statement));
+                    effects.push(of_one(&statement, known));
                     statement.clear();
                 }
                 if token.is_none() {
@@ -122,9 +140,12 @@ pub(crate) fn plain_end(text: &[u8]) -> Option<&'static str> {
     }
 }
 
-fn of_one(statement: &[Token<'_>]) -> Effect {
+/// Whether a routine, as its name stands in a text, is known to leave nothing.
+type Known<'k> = dyn Fn(&[u8]) -> bool + 'k;
+
+fn of_one(statement: &[Token<'_>], known: &Known<'_>) -> Effect {
     let Some(Token::Word(first)) = statement.first() else {
-        return if calls_only_harmless(statement) { Effect::Clean } else { Effect::Dirty };
+        return if calls_only_harmless(statement, known) { Effect::Clean } else { Effect::Dirty };
     };
     let rest = statement.get(1..).unwrap_or_default();
     let first = lowered(first);
@@ -157,7 +178,7 @@ fn of_one(statement: &[Token<'_>]) -> Effect {
         b"create" if rest.iter().take(4).any(|t| t.is("temp") || t.is("temporary")) => {
             let goes = |w: &[Token<'_>]| w[0].is("on") && w[1].is("commit") && w[2].is("drop");
             if statement.windows(3).any(goes) {
-                calls(statement)
+                calls(statement, known)
             } else {
                 Effect::Pin(PinReason::TemporaryTable)
             }
@@ -168,13 +189,14 @@ fn of_one(statement: &[Token<'_>]) -> Effect {
         | b"truncate" | b"analyze" | b"vacuum" | b"reindex" | b"checkpoint" | b"lock"
         | b"comment" | b"grant" | b"revoke" | b"notify" | b"cluster" => Effect::Clean,
         b"close" | b"unlisten" => Effect::MayEnd,
-        b"drop" => match calls(statement) {
+        b"create" | b"alter" | b"import" => defines(statement, known),
+        b"drop" => match calls(statement, known) {
             Effect::Clean => Effect::MayEnd,
             effect => effect,
         },
         b"select" | b"insert" | b"update" | b"delete" | b"with" | b"values" | b"table"
-        | b"merge" | b"copy" | b"explain" | b"declare" | b"create" | b"alter" | b"execute" => {
-            calls(statement)
+        | b"merge" | b"copy" | b"explain" | b"declare" | b"execute" | b"call" => {
+            calls(statement, known)
         }
         _ => Effect::Dirty,
     }
@@ -189,6 +211,45 @@ fn savepoint(first: &[u8], rest: &[Token<'_>]) -> Effect {
         b"release" => Effect::Release { name },
         _ if rest.iter().any(|t| t.is("to")) => Effect::RollbackTo { name },
         _ => Effect::Clean,
+    }
+}
+
+/// What CREATE, ALTER or IMPORT is for other sessions.
+fn defines(statement: &[Token<'_>], known: &Known<'_>) -> Effect {
+    const DATA: [&str; 10] = [
+        "table",
+        "index",
+        "sequence",
+        "role",
+        "user",
+        "database",
+        "group",
+        "tablespace",
+        "statistics",
+        "publication",
+    ];
+    const SCRIPTS: [&str; 3] = ["extension", "schema", "import"];
+    let kind = statement.iter().take(4).find_map(|token| {
+        let is_in = |words: &[&str]| words.iter().any(|word| token.is(word));
+        if is_in(&SCRIPTS) {
+            Some(Definition::Script)
+        } else if is_in(&["view", "function", "procedure", "trigger", "rule", "policy"]) {
+            Some(Definition::Code)
+        } else if is_in(&DATA) {
+            Some(Definition::Data)
+        } else {
+            None
+        }
+    });
+    let is_alter = statement.first().is_some_and(|t| t.is("alter"));
+    match (kind.unwrap_or(Definition::Code), calls(statement, known)) {
+        (Definition::Script, _) => Effect::Defines(Definition::Script),
+        (_, Effect::Pin(reason)) => Effect::Pin(reason),
+        (Definition::Data, Effect::Clean | Effect::MayEnd) => Effect::Defines(Definition::Data),
+        (Definition::Data, _) => Effect::Defines(Definition::Script),
+        // To alter what is there names it.
+        (Definition::Code, _) if is_alter => Effect::Defines(Definition::Data),
+        (Definition::Code, _) => Effect::Defines(Definition::Code),
     }
 }
 
@@ -225,8 +286,9 @@ fn set_config(statement: &[Token<'_>]) -> Option<Effect> {
 }
 
 /// A statement that calls `set_config` somehow: what it may change.
-fn set_configs(statement: &[Token<'_>]) -> Effect {
-    let harmless = |name: &[u8]| is_harmless(name) || name.eq_ignore_ascii_case(b"set_config");
+fn set_configs(statement: &[Token<'_>], known: &Known<'_>) -> Effect {
+    let harmless =
+        |name: &[u8]| is_harmless(name) || known(name) || name.eq_ignore_ascii_case(b"set_config");
     let mut names = Vec::new();
     for (at, _) in statement.iter().enumerate().filter(|(_, token)| token.is("set_config")) {
         let call = statement.get(at + 1..).unwrap_or_default();
@@ -285,7 +347,7 @@ fn hold_cursor(rest: &[Token<'_>]) -> bool {
 }
 
 /// The effect of what a statement calls, and of tables that live with the session.
-fn calls(statement: &[Token<'_>]) -> Effect {
+fn calls(statement: &[Token<'_>], known: &Known<'_>) -> Effect {
     let into_temporary = statement.windows(2).any(
         |pair| matches!(pair, [into, t] if into.is("into") && (t.is("temp") || t.is("temporary"))),
     );
@@ -305,13 +367,18 @@ fn calls(statement: &[Token<'_>]) -> Effect {
     let word = |what: fn(&[u8]) -> bool| {
         statement.iter().any(|t| matches!(t, Token::Word(name) if what(name)))
     };
+    if word(|name| name.eq_ignore_ascii_case(b"pg_settings"))
+        && word(|name| name.eq_ignore_ascii_case(b"update"))
+    {
+        return Effect::Dirty;
+    }
     if word(|name| begins(name, b"pg_temp")) {
         return Effect::Pin(PinReason::TemporaryTable);
     }
     if word(|name| name.eq_ignore_ascii_case(b"set_config")) {
-        return set_config(statement).unwrap_or_else(|| set_configs(statement));
+        return set_config(statement).unwrap_or_else(|| set_configs(statement, known));
     }
-    if !calls_only_harmless(statement) {
+    if !calls_only_harmless(statement, known) {
         Effect::Dirty
     } else if word(|name| begins(name, b"pg_advisory_unlock")) {
         Effect::MayEnd
@@ -444,8 +511,8 @@ fn has_line(sorted: &str, line: &[u8]) -> bool {
     false
 }
 
-fn calls_only_harmless(statement: &[Token<'_>]) -> bool {
-    calls_only(statement, is_harmless)
+fn calls_only_harmless(statement: &[Token<'_>], known: &Known<'_>) -> bool {
+    calls_only(statement, |name| is_harmless(name) || known(name))
 }
 
 /// Does `statement` call only what is `harmless`?
@@ -467,7 +534,8 @@ fn calls_only(statement: &[Token<'_>], harmless: impl Fn(&[u8]) -> bool) -> bool
                 [_, Some(Token::Mark(b'.')), Some(Token::Word(name))] => {
                     let schema = previous.first().copied().flatten();
                     let of_catalog = matches!(schema, Some(Token::Word(s)) if s.eq_ignore_ascii_case(b"pg_catalog"));
-                    of_catalog && harmless(name) || schema_of_insert(statement, name)
+                    (of_catalog || !is_harmless(name)) && harmless(name)
+                        || schema_of_insert(statement, name)
                 }
                 [_, before, Some(Token::Word(name))] => {
                     harmless(name)

@@ -7,6 +7,7 @@ mod client;
 mod departures;
 mod differential;
 mod failures;
+mod leftovers;
 mod overlap;
 mod pins;
 mod policies;

@@ -73,7 +73,7 @@ async fn a_pin_ends_with_what_caused_it() {
         }
         let answer = a.query(last).await;
         assert!(!answer.contains("E["), "{last}: {answer}");
-        bench.all_home().await;
+        until(last, async || bench.leased() == 0).await;
         assert!(reasons(&bench).is_empty(), "{last}");
     }
     // Two reasons, of which one ends.

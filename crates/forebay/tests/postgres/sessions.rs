@@ -1,7 +1,7 @@
 //! Sessions over shared connections: what a client set follows it, and reaches nobody else.
 
 use crate::bench::{Bench, until};
-use crate::client::{Client, bind, execute, parse, query, run, show, sync};
+use crate::client::{Client, bind, execute, parse, query, run, show, sync, terminate};
 
 /// Two clients that take turns on one connection.
 async fn two(bench: &Bench) -> (Client, Client) {
