@@ -109,6 +109,9 @@ impl Seats {
 
     /// How many more connections could be given to those of `crowd`, at the most.
     pub(crate) fn lendable(&self, crowd: &Crowd) -> u32 {
+        if let Some(class) = crowd.only() {
+            return crowd.of(class).min(self.headroom(class));
+        }
         let (mut core, mut ai) = (0_u32, 0_u32);
         for class in crowd.classes() {
             let some = crowd.of(class).min(self.headroom(class));

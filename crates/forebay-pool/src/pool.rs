@@ -11,6 +11,7 @@ mod errand;
 mod error;
 mod names;
 mod patience;
+mod shelf;
 #[cfg(test)]
 mod tests;
 mod ticket;
@@ -25,7 +26,6 @@ use std::time::{Duration, Instant, SystemTime};
 use forebay_seam::sync::{Mutex, MutexGuard};
 use forebay_seam::task::Spawner;
 use forebay_seam::time;
-use slotmap::SecondaryMap;
 use tokio::sync::{Notify, broadcast};
 
 use crate::ask::Ask;
@@ -47,6 +47,7 @@ use errand::Errand;
 pub use error::{CheckoutError, Refusal};
 use names::Names;
 use patience::Waiting;
+use shelf::Shelf;
 use ticket::Ticket;
 
 /// Events kept for a slow reader before it misses the oldest.
@@ -91,7 +92,7 @@ struct State<K: Connector> {
     wishes: Wishes,
     wall: WallClock,
     /// Connections at rest and those set aside for a waiter; leased ones are their owners'.
-    connections: SecondaryMap<ConnId, K::Connection>,
+    shelf: Shelf<K::Connection>,
     waiting: Waiting,
     names: Names<K::Identity>,
     next_alarm: Option<Instant>,
@@ -136,7 +137,7 @@ impl<K: Connector> Pool<K> {
                 wishes: Wishes::new(&settings, now),
                 wall,
                 ledger: Ledger::new(settings, now),
-                connections: SecondaryMap::new(),
+                shelf: Shelf::new(),
                 names: Names::new(),
                 next_alarm: None,
                 last_failure: None,
@@ -369,7 +370,7 @@ impl<K: Connector> Shared<K> {
     ) {
         let now = time::now();
         self.act(|state, actions| {
-            state.connections.insert(id, connection);
+            state.shelf.put(id, connection);
             state.ledger.give_back(id, condition, now, actions);
         });
     }
@@ -461,11 +462,11 @@ impl<K: Connector> State<K> {
         connector: &K,
         actions: &mut Actions,
     ) -> Option<K::Connection> {
-        if !self.connections.get_mut(id).is_some_and(|connection| connector.is_open(connection)) {
+        if !self.shelf.look_at(id).is_some_and(|connection| connector.is_open(connection)) {
             self.ledger.was_dead(id, time::now(), actions);
             return None;
         }
-        self.connections.remove(id)
+        self.shelf.take(id)
     }
 
     fn put_back(
@@ -476,7 +477,7 @@ impl<K: Connector> State<K> {
     ) -> Fitness {
         match connection {
             Some(connection) => {
-                self.connections.insert(id, connection);
+                self.shelf.put(id, connection);
                 Fitness::Fit
             }
             None => otherwise,
@@ -507,9 +508,9 @@ impl<K: Connector> State<K> {
                 Action::Open(id, identity) => {
                     self.names.name(identity).map(|name| Chore::Open(id, name.clone()))
                 }
-                Action::Close(id) => self.connections.remove(id).map(Chore::Close),
-                Action::Reset(id) => self.connections.remove(id).map(|c| Chore::Reset(id, c)),
-                Action::Probe(id) => self.connections.remove(id).map(|c| Chore::Probe(id, c)),
+                Action::Close(id) => self.shelf.take(id).map(Chore::Close),
+                Action::Reset(id) => self.shelf.take(id).map(|c| Chore::Reset(id, c)),
+                Action::Probe(id) => self.shelf.take(id).map(|c| Chore::Probe(id, c)),
                 Action::Alarm(at) if self.next_alarm.is_none_or(|next| at < next) => {
                     self.next_alarm = Some(at);
                     Some(Chore::Alarm)

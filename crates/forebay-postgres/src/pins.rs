@@ -86,7 +86,7 @@ impl Reasons {
     }
 
     /// Those that the server names, of those that it knows.
-    pub(crate) fn hear(&mut self, named: &str) {
+    fn hear(&mut self, named: &str) {
         for reason in PinReason::ALL {
             match reason {
                 PinReason::Listen
@@ -130,11 +130,22 @@ pub(crate) enum Doubt {
     MayHaveBegun,
 }
 
+/// Who listens for the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Listening {
+    /// Its own server connection, if anything.
+    #[default]
+    Own,
+    /// The shared one, though its own has been told to listen, too.
+    Shared,
+}
+
 /// What keeps one client's connection.
 #[derive(Debug, Default)]
 pub(crate) struct Pins {
     pub(crate) held: Reasons,
     doubt: Doubt,
+    listening: Listening,
     told: Option<Box<Told>>,
 }
 
@@ -143,6 +154,20 @@ impl Pins {
     pub(crate) fn foresee(&mut self, reason: PinReason) {
         self.held.insert(reason);
         self.doubt = Doubt::MayHaveBegun;
+    }
+
+    /// A connection that many share listens for the client.
+    pub(crate) fn shares_listening(&mut self) {
+        self.listening = Listening::Shared;
+    }
+
+    /// The server names what holds.
+    pub(crate) fn hear(&mut self, named: &str) {
+        let listens = self.held.contains(PinReason::Listen);
+        self.held.hear(named);
+        if self.listening == Listening::Shared && !listens {
+            self.held.remove(PinReason::Listen);
+        }
     }
 
     /// A statement that is sent may cause any reason, and end any.
@@ -313,10 +338,10 @@ mod tests {
         assert_eq!(pins.tell(&board, who).iter().collect::<Vec<_>>(), [PinReason::HoldCursor]);
         assert!(pins.tell(&board, who).is_empty());
         assert_eq!(board.pinned()[0].reasons, ["listen", "hold_cursor"]);
-        pins.held.hear("hold_cursor");
+        pins.hear("hold_cursor");
         assert!(pins.tell(&board, who).is_empty());
         assert_eq!(board.pinned()[0].reasons, ["hold_cursor"]);
-        pins.held.hear("");
+        pins.hear("");
         assert!(pins.tell(&board, who).is_empty() && board.pinned().is_empty());
         assert_eq!(board.counts(), BTreeMap::from([("hold_cursor", 1), ("listen", 1)]));
     }
@@ -325,7 +350,7 @@ mod tests {
     fn who_leaves_is_shown_no_longer() {
         let (board, mut pins) = (Arc::<Board>::default(), Pins::default());
         pins.foresee(PinReason::Setting);
-        pins.held.hear("");
+        pins.hear("");
         assert!(pins.held.contains(PinReason::Setting), "the server is not asked for it");
         assert!(!pins.tell(&board, who).is_empty());
         drop(pins);

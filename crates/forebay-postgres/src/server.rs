@@ -8,6 +8,7 @@ pub(crate) mod answers;
 pub(crate) mod capacity;
 pub(crate) mod catalogue;
 pub(crate) mod connector;
+mod kept;
 pub(crate) mod login;
 mod pipeline;
 mod reset;
@@ -23,6 +24,7 @@ use lru::LruCache;
 pub(crate) use answers::Awaited;
 use capacity::Ours;
 use catalogue::{Catalogue, Defining, Seen};
+use kept::Kept;
 use pipeline::Pipeline;
 
 use crate::cancel::{InFlight, ServerKey};
@@ -91,8 +93,6 @@ pub(crate) enum Gate {
     /// What was sent decides what may follow, or what follows has to be: not before all
     /// answers are here.
     UntilAnswered,
-    /// As `UntilAnswered`, and the connection was taken for the statement that waits.
-    BeforeStatement,
 }
 
 /// A logged-in server connection.
@@ -117,6 +117,7 @@ pub(crate) struct Server {
     pub(crate) skips: Skips,
     pub(crate) gate: Gate,
     pub(crate) pipeline: Pipeline,
+    pub(crate) kept: Kept,
     pub(crate) settings: Applied,
     pub(crate) prepared: LruCache<StatementId, ()>,
     /// Whose unnamed statement it has.
@@ -150,6 +151,7 @@ impl Server {
             skips: Skips::Nothing,
             gate: Gate::Open,
             pipeline: Pipeline::default(),
+            kept: Kept::default(),
             settings: Applied::default(),
             prepared: LruCache::new(max_prepared),
             unnamed: None,

@@ -10,10 +10,13 @@
 
 mod extended;
 mod greet;
+mod heal;
 mod inward;
 mod link;
+mod notify;
 mod outward;
 mod rest;
+mod unnamed;
 mod work;
 
 use std::collections::HashMap;
@@ -34,6 +37,8 @@ use tokio::io::AsyncWrite;
 use crate::cancel::{Begun, Registration};
 use crate::fault::{Fault, Outcome};
 use crate::gateway::Inner;
+use crate::held::Holding;
+use crate::listener::mailbox::Attention;
 use crate::params::{Reported, Settings};
 use crate::pins::Pins;
 use crate::prepared::Statement;
@@ -102,6 +107,8 @@ enum Change {
     Savepoint {
         name: String,
     },
+    /// Of the channels that are listened to.
+    Listen(notify::ListenChange),
 }
 
 pub(crate) struct Session {
@@ -110,6 +117,8 @@ pub(crate) struct Session {
     client: Stream,
     /// From the client.
     inbox: BytesMut,
+    /// What of it counts among all clients'.
+    held: Holding,
     /// Bytes of `inbox` that belong to a batch that is complete.
     batch: usize,
     /// The inbox must be able to hold so much, or a long message would never be whole.
@@ -133,6 +142,8 @@ pub(crate) struct Session {
     failed: bool,
     statements: HashMap<Bytes, Arc<Statement>>,
     unnamed: Option<Arc<Statement>>,
+    told: heal::Told,
+    path: unnamed::Path,
     /// What executing a portal does.
     portals: HashMap<Bytes, Effect>,
     /// As the client was told last.
@@ -144,6 +155,10 @@ pub(crate) struct Session {
     pins: Pins,
     /// Settings that the client has set to values that only the server knows.
     learns: Vec<String>,
+    /// The message that the connection was linked for has still to be sent.
+    unsent: bool,
+    /// What the client listens to, where connections are shared.
+    listening: Option<Box<notify::Listening>>,
     /// The server has said why it ends the connection.
     server_said_goodbye: bool,
     work: work::Work,
@@ -168,6 +183,8 @@ enum Moved {
     ServerGone,
     /// No cancel request is on its way any more.
     Settled,
+    /// Notifications, or word of a channel that is waited for.
+    Mail,
     /// The program stops, and the client runs nothing.
     Stop,
 }
@@ -182,6 +199,7 @@ impl Session {
     ) -> Self {
         let wanted = who.settings.clone();
         Self {
+            held: Holding::nothing(&gateway.held),
             gateway,
             who,
             client,
@@ -199,6 +217,8 @@ impl Session {
             failed: false,
             statements: HashMap::new(),
             unnamed: None,
+            told: heal::Told::Nothing,
+            path: unnamed::Path::Settled,
             portals: HashMap::new(),
             status: TxStatus::Idle,
             begin: None,
@@ -206,6 +226,8 @@ impl Session {
             link: None,
             pins: Pins::default(),
             learns: Vec::new(),
+            unsent: false,
+            listening: None,
             server_said_goodbye: false,
             work: work::Work::default(),
             idling: None,
@@ -268,6 +290,9 @@ impl Session {
                 }
                 Next::Exchange => {}
             }
+            if let Err(full) = self.held.set(self.inbox.len()) {
+                return Fault::TooMuchHeld(full).into();
+            }
             match self.exchange(told.as_mut()).await {
                 Ok(Moved::Client) => {}
                 Ok(moved @ (Moved::Server | Moved::Settled)) => {
@@ -276,6 +301,13 @@ impl Session {
                     }
                     if let Err(end) = self.inward() {
                         return end;
+                    }
+                }
+                Ok(Moved::Mail) => {
+                    if self.attention() != Attention::Channels
+                        && let Err(why) = self.tell_notifications()
+                    {
+                        return Fault::Listen(why).into();
                     }
                 }
                 Ok(Moved::ClientGone) => return End::Left,
@@ -307,12 +339,22 @@ impl Session {
     ) -> io::Result<Moved> {
         let may_stop = self.is_at_rest();
         let mut settling = self.settling();
+        let attention = match self.listening {
+            Some(_) => self.attention(),
+            None => Attention::Channels,
+        };
         poll_fn(|cx| {
             let moved = self.poll_exchange(cx);
             if moved.is_pending()
                 && settling.as_mut().is_some_and(|settled| settled.as_mut().poll(cx).is_ready())
             {
                 return Poll::Ready(Ok(Moved::Settled));
+            }
+            if moved.is_pending()
+                && let Some(listening) = &self.listening
+                && listening.poll_news(cx, &self.outbox, attention).is_ready()
+            {
+                return Poll::Ready(Ok(Moved::Mail));
             }
             if moved.is_pending() && may_stop && told.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Ok(Moved::Stop));

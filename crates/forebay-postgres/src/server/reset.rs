@@ -250,7 +250,7 @@ impl Server {
     }
 
     /// Reads more, and writes what is due as the socket takes it.
-    async fn read_and_write(&mut self) -> io::Result<()> {
+    pub(crate) async fn read_and_write(&mut self) -> io::Result<()> {
         poll_fn(|cx| {
             // Pending or not: reading may be what the server waits for.
             let _written = self.stream.poll_drain(cx, &mut self.outbox)?;

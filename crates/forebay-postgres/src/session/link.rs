@@ -30,10 +30,12 @@ impl Session {
                     self.status = TxStatus::Failed;
                 }
                 self.refuse_batch(&fault);
+                self.settle_listening();
                 return Ok(());
             }
         };
         self.link = Some(checkout);
+        self.unsent = true;
         self.prepare_link();
         Ok(())
     }
@@ -50,9 +52,6 @@ impl Session {
         }
         let Some(lease) = &mut self.link else { return };
         let server = &mut **lease.connection();
-        if server.gate == Gate::UntilAnswered {
-            server.gate = Gate::BeforeStatement;
-        }
         if let Some(begin) = self.begin.take() {
             frontend::message(&mut server.outbox, b'Q', |out| frontend::cstr(out, &begin));
             server.unnamed = None;
@@ -107,7 +106,7 @@ impl Session {
             if let Poll::Ready(Err(error)) = client.poll_drain(cx, outbox) {
                 return Poll::Ready(Waited::Lost(error));
             }
-            while inbox.len() < HIGH_WATER * 4 {
+            while inbox.len() < HIGH_WATER {
                 match client.poll_fill(cx, inbox) {
                     Poll::Ready(Ok(0)) => return Poll::Ready(Waited::Left),
                     Poll::Ready(Ok(_)) => {}

@@ -8,6 +8,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use forebay_pool::overlap::HoldKind;
 
 use super::extended::{close_gate, forget, prepare};
+use super::notify::May;
 use super::rest::foresee;
 use super::{End, Intake, Next, Session};
 use crate::cancel::Begun;
@@ -58,6 +59,7 @@ impl Session {
             match next {
                 Step::Taken => {}
                 Step::Link => return Ok(Next::Link),
+                Step::Wait => return Ok(Next::Exchange),
                 Step::Leave => return Ok(Next::Leave),
             }
         }
@@ -67,7 +69,7 @@ impl Session {
     fn is_gated(&mut self) -> bool {
         let Some(lease) = &mut self.link else { return false };
         let server = lease.connection();
-        let waits = matches!(server.gate, Gate::UntilAnswered | Gate::BeforeStatement);
+        let waits = server.gate == Gate::UntilAnswered;
         if waits && server.awaited.is_empty() {
             server.gate = Gate::Open;
             return false;
@@ -214,7 +216,7 @@ impl Session {
                         backend::ready_for_query(&mut self.outbox, self.status);
                         Ok(Step::Taken)
                     }
-                    Local::NeedsServer => Ok(Step::Link),
+                    Local::NeedsServer => Ok(self.link_for(header)),
                 }
             }
             b'C' => {
@@ -241,7 +243,8 @@ impl Session {
                 self.refuse_batch(&Fault::InFailedTransaction);
                 Ok(Step::Taken)
             }
-            b'P' | b'B' | b'D' | b'E' | b'F' => Ok(Step::Link),
+            b'P' | b'B' => Ok(self.link_for(header)),
+            b'D' | b'E' | b'F' => Ok(Step::Link),
             b'S' => {
                 self.take(header);
                 backend::ready_for_query(&mut self.outbox, self.status);
@@ -367,13 +370,22 @@ impl Session {
         let whole = header.whole().min(inbox.len());
         self.batch = self.batch.saturating_sub(header.whole());
         let step = self.pass_on(header, inbox.get(..whole).unwrap_or_default());
-        inbox.advance(whole);
+        if matches!(step, Ok(Step::Wait)) {
+            self.batch += header.whole();
+            if let Some(lease) = &mut self.link {
+                // It comes once more.
+                lease.connection().kept.forget();
+            }
+        } else {
+            self.unsent = false;
+            inbox.advance(whole);
+        }
         self.inbox = inbox;
         step
     }
 
     /// A message for the linked server: `taken` is its header and what is there of its body.
-    fn pass_on(&mut self, header: Header, taken: &[u8]) -> Result<Step, End> {
+    pub(super) fn pass_on(&mut self, header: Header, taken: &[u8]) -> Result<Step, End> {
         let body = taken.get(HEADER..).unwrap_or_default();
         let missing = header.whole() - taken.len();
         let Some(lease) = &mut self.link else { return Ok(Step::Link) };
@@ -387,6 +399,17 @@ impl Session {
                     return Ok(Step::Taken);
                 }
             }
+        }
+        if missing == 0 {
+            match header.tag {
+                // What is parsed at once is never out of date.
+                b'P' if body.starts_with(&[0]) && self.who.backend.named.is_empty() => {}
+                b'P' | b'B' | b'D' | b'C' => server.keep_from_here(),
+                _ => {}
+            }
+            server.keep(header.tag, taken);
+        } else {
+            server.kept.forget();
         }
         match header.tag {
             b'Q' => {
@@ -402,6 +425,13 @@ impl Session {
                     self.pins.suspect();
                     Effects::new()
                 };
+                if effects.iter().any(|effect| matches!(effect, Effect::Listen { .. }))
+                    && self.may_listen(&effects).map_err(Fault::Listen)? == May::Later
+                {
+                    return Ok(Step::Wait);
+                }
+                let Some(lease) = &mut self.link else { return Ok(Step::Link) };
+                let server = &mut **lease.connection();
                 foresee(server, &mut self.pins, text, &effects);
                 let ours = match effects.as_slice() {
                     [Effect::Deallocate { name: Some(name) }] => {
@@ -427,6 +457,9 @@ impl Session {
                 }
                 server.unnamed = None;
                 self.unnamed = None;
+                if !self.who.backend.named.is_empty() {
+                    self.path = self.path.after(text);
+                }
                 self.portals.remove(&b""[..]);
                 close_gate(server, &effects);
                 server.awaited.push_back(Awaited::Query { effects: effects.into_iter() });
@@ -437,7 +470,11 @@ impl Session {
                 self.note_query(text);
             }
             b'P' => self.parse(body)?,
-            b'B' => self.bind(header, taken)?,
+            b'B' => {
+                if self.bind(header, taken)? == May::Later {
+                    return Ok(Step::Wait);
+                }
+            }
             b'D' => self.describe(body)?,
             b'E' => {
                 let portal = frontend::execute(body)?;
@@ -501,9 +538,11 @@ impl Session {
 }
 
 /// What became of one message.
-enum Step {
+pub(super) enum Step {
     Taken,
     Link,
+    /// Nothing was taken: the session's mailbox will be stirred.
+    Wait,
     Leave,
 }
 

@@ -15,7 +15,7 @@ use crate::own;
 use crate::params::quote_text;
 use crate::pins::{self, Keeper, PinReason, Pins};
 use crate::server::answers::{Awaited, Purpose};
-use crate::server::{Gate, Residue, Server};
+use crate::server::{Residue, Server};
 use crate::settings::PoolMode;
 use crate::sql::effect::{self, Definition, Effect};
 use crate::wire::frontend;
@@ -24,10 +24,13 @@ use crate::wire::{Fields, Malformed, TxStatus};
 impl Session {
     /// All that has come is digested: is the transaction over, or does it idle?
     pub(super) fn after_answers(&mut self) {
+        // Answers to what went ahead of it are not the end of the client's statement.
+        if self.unsent {
+            return;
+        }
         let Some(lease) = &mut self.link else { return };
         let server = &mut **lease.connection();
-        let is_for_statement = server.gate == Gate::BeforeStatement;
-        if !server.awaited.is_empty() || !server.is_quiet() || is_for_statement {
+        if !server.awaited.is_empty() || !server.is_quiet() {
             return;
         }
         if server.status != TxStatus::Idle {
@@ -37,6 +40,7 @@ impl Session {
         // Committed, or not: others see it now.
         server.defining = None;
         self.work_is_over();
+        self.settle_listening();
         if !is_settled && (self.keeps_server() || self.has_questions()) {
             self.cancels_due = Begun::Held;
             return;
@@ -91,7 +95,7 @@ impl Session {
             let Ok(length) = usize::try_from(fields.i32()?) else { return Ok(None) };
             Ok::<_, Malformed>(std::str::from_utf8(fields.bytes(length)?).ok())
         };
-        self.pins.held.hear(next()?.unwrap_or_default());
+        self.pins.hear(next()?.unwrap_or_default());
         for name in std::mem::take(&mut self.learns) {
             if let Some(value) = next()? {
                 settings.set(&name, value);
@@ -174,9 +178,8 @@ pub(super) fn foresee(server: &mut Server, pins: &mut Pins, text: &[u8], effects
         pins.may_end();
         let effects = effect::of_known(text, &|name| suspects.clears(name));
         for effect in &effects {
-            match effect {
-                Effect::Defines(Definition::Data) if !is_suspect => {}
-                effect => note(server, pins, effect),
+            if is_suspect || *effect != Effect::Defines(Definition::Data) {
+                note(server, pins, effect);
             }
         }
     } else {
@@ -204,7 +207,11 @@ fn note(server: &mut Server, pins: &mut Pins, effect: &Effect) {
                 note(server, pins, &Effect::Dirty);
             }
         }
-        Effect::MayEnd => pins.may_end(),
+        Effect::MayEnd | Effect::Unlisten { .. } => pins.may_end(),
+        Effect::Listen { .. } => {
+            pins.shares_listening();
+            server.residue.at_least(Residue::Possible);
+        }
         Effect::Learn { names } => names.iter().for_each(|name| server.settings.suspect(name)),
         Effect::Dirty => {
             pins.suspect();

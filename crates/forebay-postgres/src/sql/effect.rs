@@ -6,9 +6,11 @@
 //! resets the connection before anyone else gets it.
 
 use std::cmp::Ordering;
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::channel;
 use super::token::{Token, Tokens};
 use crate::pins::PinReason;
 
@@ -37,6 +39,10 @@ pub(crate) enum Effect {
     DiscardAll,
     /// `DEALLOCATE ALL`, or `DEALLOCATE name`.
     Deallocate { name: Option<String> },
+    /// `LISTEN channel`.
+    Listen { channel: Arc<str> },
+    /// `UNLISTEN channel`, or `UNLISTEN *`.
+    Unlisten { channel: Option<Arc<str>> },
     /// Something that lives in the session and cannot be replayed: the client keeps this
     /// connection until it ends.
     Pin(PinReason),
@@ -126,6 +132,11 @@ pub(crate) fn may_need_no_server(text: &[u8]) -> bool {
     LOCAL.iter().any(|word| first.eq_ignore_ascii_case(word))
 }
 
+/// Does `text` begin like a LISTEN? A look at the first word, for all those that do not.
+pub(crate) fn begins_with_listen(text: &[u8]) -> bool {
+    Tokens::new(text).next().is_some_and(|first| first.is("listen"))
+}
+
 /// Exactly `COMMIT`, `END` or `ROLLBACK`: what ends a transaction that never began.
 pub(crate) fn plain_end(text: &[u8]) -> Option<&'static str> {
     let mut tokens = Tokens::new(text).filter(|token| *token != Token::Mark(b';'));
@@ -171,7 +182,8 @@ fn of_one(statement: &[Token<'_>], known: &Known<'_>) -> Effect {
             [prepare, name] if prepare.is("prepare") => Effect::Deallocate { name: name_of(name) },
             _ => Effect::Dirty,
         },
-        b"listen" => Effect::Pin(PinReason::Listen),
+        b"listen" => channel::listen(rest),
+        b"unlisten" => channel::unlisten(rest),
         b"prepare" if !rest.first().is_some_and(|t| t.is("transaction")) => {
             Effect::Pin(PinReason::SqlPrepare)
         }
@@ -188,12 +200,12 @@ fn of_one(statement: &[Token<'_>], known: &Known<'_>) -> Effect {
         b"begin" | b"start" | b"commit" | b"end" | b"abort" | b"fetch" | b"move" | b"show"
         | b"truncate" | b"analyze" | b"vacuum" | b"reindex" | b"checkpoint" | b"lock"
         | b"comment" | b"grant" | b"revoke" | b"notify" | b"cluster" => Effect::Clean,
-        b"close" | b"unlisten" => Effect::MayEnd,
+        b"close" => Effect::MayEnd,
         b"create" | b"alter" | b"import" => defines(statement, known),
-        b"drop" => match calls(statement, known) {
-            Effect::Clean => Effect::MayEnd,
-            effect => effect,
-        },
+        b"drop" => {
+            let effect = calls(statement, known);
+            if effect == Effect::Clean { Effect::MayEnd } else { effect }
+        }
         b"select" | b"insert" | b"update" | b"delete" | b"with" | b"values" | b"table"
         | b"merge" | b"copy" | b"explain" | b"declare" | b"execute" | b"call" => {
             calls(statement, known)
@@ -299,11 +311,15 @@ fn set_configs(statement: &[Token<'_>], known: &Known<'_>) -> Effect {
             continue;
         }
         let Some(name) = unquote(name) else { return Effect::Pin(PinReason::Setting) };
-        match change_of(lower(name.as_bytes()), |name| Effect::Reset { name }) {
-            Effect::Reset { name } => names.push(name),
-            Effect::Local => {}
-            effect => return effect,
+        let mut own = None;
+        let special = change_of(lower(name.as_bytes()), |name| {
+            own = Some(name);
+            Effect::Local
+        });
+        if special != Effect::Local {
+            return special;
         }
+        names.extend(own);
     }
     if !calls_only(statement, harmless) {
         return Effect::Pin(PinReason::Setting);
@@ -322,7 +338,12 @@ fn is_local(tokens: &[Token<'_>]) -> bool {
                 return matches!(end, Some([Token::Mark(b','), last]) if last.is("true"));
             }
             Token::Mark(b')') => depth -= 1,
-            _ => {}
+            Token::Mark(_)
+            | Token::Word(_)
+            | Token::QuotedName(_)
+            | Token::Text(_)
+            | Token::Number(_)
+            | Token::Parameter(_) => {}
         }
     }
     false
