@@ -26,8 +26,11 @@ use tokio_rustls::TlsAcceptor;
 use crate::cancel::Registry;
 use crate::fault::Fault;
 use crate::greeting::{self, Greeted};
+use crate::held;
+use crate::listener::{Listeners, NotificationCounts};
 use crate::operations::Operations;
 use crate::prepared::Statements;
+use crate::replication::{self, Replications};
 use crate::route::Backend;
 use crate::scram::Verifier;
 use crate::server::capacity::{Capacity, Surveyor};
@@ -81,6 +84,10 @@ pub struct PostgresSnapshot {
     pub pins: BTreeMap<&'static str, u64>,
     /// Tags of statements (`forebay_cost`, …) that could not be read, since start.
     pub hints_ignored: u64,
+    /// What became of notifications, for each server.
+    pub notifications: Vec<NotificationCounts>,
+    /// Replication connections, by server.
+    pub replications: BTreeMap<String, u32>,
     /// Pools, one for each server.
     pub pools: Vec<Snapshot>,
 }
@@ -111,6 +118,8 @@ pub(crate) struct Inner {
     /// The requests under way in this process.
     pub(crate) roster: Arc<Roster>,
     pub(crate) operations: Operations,
+    /// Memory of messages that are not whole yet.
+    pub(crate) held: Arc<held::Account>,
     /// Makes the salt of users who do not exist.
     pub(crate) nobody: [u8; 32],
     backends: BTreeMap<String, Arc<Backend>>,
@@ -212,6 +221,12 @@ impl Gateway {
                 forebay_pool::class::check(&classes, budget, server.ai_share)
                     .map_err(|reason| error(at("classes"), reason.to_string()))?;
             }
+            let known = classes(server);
+            let unknown = |name: &&ClassName| !known.iter().any(|(class, _)| class == *name);
+            if let Some(name) = server.name_unnamed.iter().find(unknown) {
+                let reason = format!("there is no class `{name}` in `classes`");
+                return Err(error(at("name_unnamed"), reason));
+            }
             timetable::check(&server.timetable, &classes(server), server.ai_share)
                 .map_err(|wrong| error(at(&wrong.place()), wrong.reason))?;
         }
@@ -277,6 +292,7 @@ impl Gateway {
             overlaps,
             roster,
             operations: Operations::default(),
+            held: held::Account::new(settings.max_message_memory),
             nobody: random::bytes(),
             backends,
             routes,
@@ -332,6 +348,7 @@ impl Gateway {
             }
         }
         for backend in self.inner.backends.values() {
+            backend.listeners.close();
             backend.pool.drain(deadline).await;
         }
     }
@@ -364,13 +381,19 @@ impl Gateway {
 
     /// One picture.
     pub fn snapshot(&self) -> PostgresSnapshot {
+        let backends = &self.inner.backends;
         PostgresSnapshot {
             clients: self.inner.clients.load(Ordering::Relaxed),
             refused: self.inner.refused.load(Ordering::Relaxed),
             cancels: self.inner.cancels.load(Ordering::Relaxed),
             pins: self.inner.pins.lock().iter().map(|(reason, n)| (reason.name(), *n)).collect(),
             hints_ignored: self.inner.hints_ignored.load(Ordering::Relaxed),
-            pools: self.inner.backends.values().map(|backend| backend.pool.snapshot()).collect(),
+            notifications: backends.iter().map(|(name, b)| b.listeners.counts(name)).collect(),
+            replications: backends
+                .iter()
+                .map(|(name, backend)| (name.clone(), backend.replications.count()))
+                .collect(),
+            pools: backends.values().map(|backend| backend.pool.snapshot()).collect(),
         }
     }
 }
@@ -389,13 +412,22 @@ async fn serve_one(inner: Arc<Inner>, client: TcpStream, from: SocketAddr, stop:
     match greeted {
         Ok(Greeted::In(arrival)) => {
             let registration = inner.registry.register();
-            let greeting::Arrival { client, inbox, who } = *arrival;
+            let mut arrival = *arrival;
+            if let Some(parameters) = arrival.replicates.take() {
+                return replication::serve(arrival, &parameters, registration, stop).await;
+            }
+            let greeting::Arrival { client, inbox, who, .. } = arrival;
             Session::new(Arc::clone(&inner), who, client, inbox, registration).run(stop).await;
         }
         Ok(Greeted::Cancel { client, pid, secret }) => {
             inner.cancels.fetch_add(1, Ordering::Relaxed);
-            inner.registry.cancel(pid, secret).await;
-            Session::send_away(client, bytes::BytesMut::new()).await;
+            let early = inner.registry.cancel(pid, secret).await;
+            let repeat = async {
+                if let Some(early) = early {
+                    inner.registry.repeat(early).await;
+                }
+            };
+            tokio::join!(Session::send_away(client, bytes::BytesMut::new()), repeat);
         }
         Ok(Greeted::Refused { client, outbox, fault }) => {
             inner.refused.fetch_add(1, Ordering::Relaxed);
@@ -549,6 +581,8 @@ fn backend(
     let default_class = ids.get(ClassName::CORE).map(|(id, _)| *id).ok_or_else(|| {
         at("classes", "there must be a class `core`: work that nobody names belongs to it".into())
     })?;
+    let named = server.name_unnamed.iter().filter_map(|class| pool.class(class.as_str()));
+    let named = named.collect();
     let resized = pool.clone();
     drop(tokio::spawn(async move {
         while told.changed().await.is_ok() {
@@ -561,7 +595,9 @@ fn backend(
     }));
     let answers = Arc::new(AtomicBool::new(false));
     drop(tokio::spawn(await_answer(address_of_target, Arc::clone(&answers))));
-    Ok(Backend { pool, classes: ids, default_class, answers })
+    let listeners = Listeners::new(pool.clone(), server, settings.notifications.clone());
+    let replications = Replications::new(server.replication_connections, server.connect_timeout);
+    Ok(Backend { pool, listeners, replications, classes: ids, default_class, named, answers })
 }
 
 /// A budget that others leave no room for cannot be reached, and its owner should know.

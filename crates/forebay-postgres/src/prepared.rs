@@ -5,13 +5,19 @@
 //! types are the same; a text is forgotten when no client has it any more.
 
 use std::collections::HashMap;
+use std::hash::BuildHasher;
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
+use foldhash::quality::RandomState;
 use forebay_seam::sync::Mutex;
+use lru::LruCache;
 
 use crate::sql::effect::{self, Effect};
+use crate::sql::token::{Token, Tokens};
+use crate::wire::Fields;
 use crate::wire::frontend::Parse;
 
 /// Names on servers begin so. A client's own name may not.
@@ -19,6 +25,15 @@ pub(crate) const PREFIX: &[u8] = b"__forebay_";
 
 /// Tells statements apart, for the life of the process.
 pub(crate) type StatementId = u64;
+
+/// How many clients have a statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// One.
+    Own,
+    /// All that prepare this text.
+    Shared,
+}
 
 /// A statement as servers get it: without comments that differ from call to call.
 #[derive(Debug)]
@@ -30,10 +45,11 @@ pub(crate) struct Statement {
     /// Count and OIDs of the parameter types, as Parse has them.
     pub(crate) types: Bytes,
     pub(crate) effect: Effect,
+    pub(crate) kind: Kind,
 }
 
 impl Statement {
-    fn new(id: StatementId, text: &[u8], types: &[u8], effect: Effect) -> Self {
+    fn new(id: StatementId, text: &[u8], types: &[u8], effect: Effect, kind: Kind) -> Self {
         let name = [PREFIX, id.to_string().as_bytes()].concat();
         Self {
             id,
@@ -41,6 +57,7 @@ impl Statement {
             text: Bytes::copy_from_slice(text),
             types: Bytes::copy_from_slice(types),
             effect,
+            kind,
         }
     }
 
@@ -48,6 +65,22 @@ impl Statement {
     pub(crate) fn deallocates(&self, id: &[u8]) -> Option<Bytes> {
         let Effect::Deallocate { name: Some(name) } = &self.effect else { return None };
         self.text.ends_with(id).then(|| Bytes::copy_from_slice(name.as_bytes()))
+    }
+
+    /// How many values a Bind must have: as many as Parse has types for, or as the text has
+    /// places for.
+    pub(crate) fn parameters(&self) -> usize {
+        let typed = Fields::new(&self.types).u16().map_or(0, usize::from);
+        let place = |token| {
+            let Token::Parameter(place) = token else { return None };
+            std::str::from_utf8(place.get(1..)?).ok()?.parse().ok()
+        };
+        let mut tokens = Tokens::new(&self.text).peekable();
+        if tokens.peek().is_some_and(|first| first.is("prepare")) {
+            // They are the other statement's.
+            return typed;
+        }
+        tokens.filter_map(place).max().unwrap_or(0).max(typed)
     }
 
     /// The Parse that prepares it on a server under `name`.
@@ -86,6 +119,7 @@ fn key_of(text: &[u8], types: &[u8], path: Option<&str>) -> Vec<u8> {
 #[derive(Default)]
 pub(crate) struct Statements {
     next: AtomicU64,
+    seed: RandomState,
     known: Mutex<Known>,
 }
 
@@ -94,7 +128,22 @@ struct Known {
     by_text: HashMap<Box<[u8]>, Weak<Statement>>,
     /// Swept when it has doubled since the last time.
     sweep_at: usize,
+    /// Unnamed texts that came lately, by a hash of what makes two statements one.
+    lately: Option<LruCache<u64, Lately>>,
 }
+
+/// How often an unnamed text came.
+enum Lately {
+    Seen(u8),
+    Named { statement: Arc<Statement>, path: Option<Box<str>> },
+}
+
+/// An unnamed text is named when it comes so often.
+const REPEATED: u8 = 3;
+/// A longer text is not named.
+const LONGEST_NAMED: usize = 4 * 1024;
+/// Unnamed texts that are remembered.
+const REMEMBERED: NonZeroUsize = NonZeroUsize::new(2_048).expect("more than none");
 
 impl Statements {
     fn next_id(&self) -> StatementId {
@@ -109,13 +158,51 @@ impl Statements {
         if let Some(statement) = known.by_text.get(&*key).and_then(Weak::upgrade) {
             return statement;
         }
-        let statement = Arc::new(Statement::new(self.next_id(), text, types, effect_of(text)));
+        let statement =
+            Arc::new(Statement::new(self.next_id(), text, types, effect_of(text), Kind::Shared));
         if known.by_text.len() >= known.sweep_at {
             known.by_text.retain(|_, statement| statement.strong_count() > 0);
             known.sweep_at = (known.by_text.len() * 2).max(1024);
         }
         known.by_text.insert(key.into(), Arc::downgrade(&statement));
         statement
+    }
+
+    /// The named statement for an unnamed text that comes again and again; `None` as long as
+    /// it did not.
+    pub(crate) fn repeated(
+        &self,
+        text: &[u8],
+        types: &[u8],
+        path: Option<&str>,
+    ) -> Option<Arc<Statement>> {
+        if text.len() > LONGEST_NAMED {
+            return None;
+        }
+        let hash = self.seed.hash_one((text, types, path));
+        {
+            let mut known = self.known.lock();
+            let lately = known.lately.get_or_insert_with(|| LruCache::new(REMEMBERED));
+            match lately.get_or_insert_mut(hash, || Lately::Seen(0)) {
+                Lately::Named { statement, path: its_path } => {
+                    let is_it = statement.text == *text
+                        && statement.types == *types
+                        && its_path.as_deref() == path;
+                    return is_it.then(|| Arc::clone(statement));
+                }
+                Lately::Seen(times) if *times + 1 < REPEATED => {
+                    *times += 1;
+                    return None;
+                }
+                Lately::Seen(_) => {}
+            }
+        }
+        let statement = self.shared(text, types, path);
+        let named = Lately::Named { statement: Arc::clone(&statement), path: path.map(Box::from) };
+        if let Some(lately) = &mut self.known.lock().lately {
+            lately.push(hash, named);
+        }
+        Some(statement)
     }
 
     /// The same text under another name, since the plans that servers keep under this one are
@@ -128,6 +215,13 @@ impl Statements {
             if current.is_some_and(|current| current.id == stale.id) {
                 known.by_text.remove(&*key);
             }
+            let hash = self.seed.hash_one((&*stale.text, &*stale.types, path));
+            if let Some(lately) = &mut known.lately
+                && let Some(Lately::Named { statement, .. }) = lately.peek(&hash)
+                && statement.id == stale.id
+            {
+                lately.push(hash, Lately::Seen(REPEATED - 1));
+            }
         }
         self.shared(&stale.text, &stale.types, path)
     }
@@ -139,13 +233,19 @@ impl Statements {
 
     /// A statement of one client only whose effect its text does not tell.
     pub(crate) fn with_effect(&self, text: &[u8], types: &[u8], effect: Effect) -> Arc<Statement> {
-        Arc::new(Statement::new(self.next_id(), text, types, effect))
+        Arc::new(Statement::new(self.next_id(), text, types, effect, Kind::Own))
     }
 
     /// What the texts mean may have changed: whoever prepares one from now on gets it anew.
     /// Those who have one keep it, as they would without us.
     pub(crate) fn outdate(&self) {
-        self.known.lock().by_text.clear();
+        let mut known = self.known.lock();
+        known.by_text.clear();
+        for (_, lately) in known.lately.iter_mut().flatten() {
+            if let Lately::Named { .. } = lately {
+                *lately = Lately::Seen(REPEATED - 1);
+            }
+        }
     }
 }
 

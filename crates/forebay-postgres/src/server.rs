@@ -7,6 +7,7 @@
 pub(crate) mod answers;
 pub(crate) mod capacity;
 pub(crate) mod connector;
+mod kept;
 pub(crate) mod login;
 mod pipeline;
 mod reset;
@@ -21,6 +22,7 @@ use lru::LruCache;
 
 pub(crate) use answers::Awaited;
 use capacity::Ours;
+use kept::Kept;
 use pipeline::Pipeline;
 
 use crate::cancel::{InFlight, ServerKey};
@@ -89,6 +91,8 @@ pub(crate) enum Gate {
     /// What was sent decides what may follow, or what follows has to be: not before all
     /// answers are here.
     UntilAnswered,
+    /// As `UntilAnswered`, and the connection was taken for the statement that waits.
+    BeforeStatement,
 }
 
 /// A logged-in server connection.
@@ -113,6 +117,7 @@ pub(crate) struct Server {
     pub(crate) skips: Skips,
     pub(crate) gate: Gate,
     pub(crate) pipeline: Pipeline,
+    pub(crate) kept: Kept,
     pub(crate) settings: Applied,
     pub(crate) prepared: LruCache<StatementId, ()>,
     /// Whose unnamed statement it has.
@@ -140,12 +145,13 @@ impl Server {
             skips: Skips::Nothing,
             gate: Gate::Open,
             pipeline: Pipeline::default(),
+            kept: Kept::default(),
             settings: Applied::default(),
             prepared: LruCache::new(max_prepared),
             unnamed: None,
             residue: Residue::None,
             key,
-            in_flight: InFlight::new(),
+            in_flight: Arc::default(),
             ours: None,
         }
     }
@@ -172,7 +178,7 @@ impl Server {
         self.is_quiet()
             && self.status == TxStatus::Idle
             && self.residue == Residue::None
-            && self.in_flight.is_settled()
+            && self.in_flight.is_over()
     }
 
     /// A look at a connection at rest: open, unless the end or an error has come.

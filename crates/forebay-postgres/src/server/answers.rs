@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::prepared::{Statement, StatementId};
+use crate::prepared::{Kind, Statement, StatementId};
 use crate::sql::effect::{Effect, Effects};
 
 /// Whether the client asked for it.
@@ -36,15 +36,30 @@ pub(crate) enum NameChange {
     },
 }
 
+/// A statement that the client has.
+#[derive(Debug, Clone)]
+pub(crate) struct Known {
+    pub(crate) statement: Arc<Statement>,
+    /// The client's name of it.
+    pub(crate) name: Bytes,
+}
+
+impl Known {
+    /// Is it what the server knows as the unnamed statement?
+    pub(crate) fn is_unnamed(&self) -> bool {
+        self.name.is_empty() && self.statement.kind == Kind::Own
+    }
+}
+
 /// An answer that is due.
 #[derive(Debug)]
 pub(crate) enum Awaited {
     /// ParseComplete. `prepared`: what the server has by name once it came.
     Parse { origin: Origin, prepared: Option<StatementId>, change: Option<NameChange> },
-    /// BindComplete. `statement`: what is bound, by a name of ours.
-    Bind { statement: Option<StatementId> },
+    /// BindComplete.
+    Bind { of: Option<Known> },
     /// RowDescription or NoData, after ParameterDescription for a statement.
-    Describe { statement: Option<StatementId> },
+    Describe { of: Option<Known> },
     /// CommandComplete, EmptyQueryResponse or PortalSuspended, after rows.
     Execute { effect: Option<Effect>, change: Option<Box<NameChange>> },
     /// CloseComplete. `evicted`: what the server has no longer once it came.
@@ -72,6 +87,8 @@ pub(crate) enum Purpose {
     Begin,
     /// A transaction that has failed, as the client was told of its own.
     FailedBegin,
+    /// The Sync of a batch that will be sent again.
+    Heal,
 }
 
 impl Awaited {
@@ -85,6 +102,19 @@ impl Awaited {
             | NameChange::Unnamed(..)
             | NameChange::Taken(_) => None,
         }
+    }
+
+    /// Is it an answer that does not come from the server?
+    pub(crate) fn is_ours_to_give(&self) -> bool {
+        matches!(self, Self::OwnParseComplete { .. } | Self::OwnCloseComplete { .. })
+    }
+
+    /// Is it an answer that the client does not see?
+    pub(crate) fn is_hidden(&self) -> bool {
+        matches!(
+            self,
+            Self::Parse { origin: Origin::Own, .. } | Self::Close { origin: Origin::Own, .. }
+        )
     }
 
     pub(crate) fn ends_with_ready(&self) -> bool {

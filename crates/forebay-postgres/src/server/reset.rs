@@ -1,14 +1,16 @@
 //! Back to a known state: what runs is cancelled, what is owed is read, what is open is
 //! rolled back, what may be left behind is cleared; then the connection serves again. What
-//! cannot be proved is closed.
+//! cannot be proved is closed, and what runs on it is cancelled until the server closes too.
 
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Poll, ready};
 use std::time::Duration;
 
 use bytes::Buf;
+use forebay_seam::task::Spawner;
 use forebay_seam::time;
 use tokio::sync::Notify;
 
@@ -23,21 +25,74 @@ use crate::wire::{Fields, HEADER, Header, Malformed, TxStatus};
 const CLEAR: &str = "SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; UNLISTEN *; \
                      SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD SEQUENCES; DISCARD TEMP";
 
-/// How long an answer may take before the cancel is repeated.
+/// How long an answer may take before the cancel is repeated: at first, and at most.
+const CANCEL_FIRST: Duration = Duration::from_millis(10);
 const CANCEL_AGAIN: Duration = Duration::from_millis(250);
+/// How long the server may take to end a connection that we closed.
+const END_PATIENCE: Duration = Duration::from_secs(30);
 
 /// No statement: it fails the transaction that a vanished client left open.
 const ABANDONED: &[u8] = b"abandoned by its client";
 
+/// A connection on its way back. Whoever gives up waiting for it leaves nothing running on
+/// the server.
+struct Parting {
+    server: Option<Server>,
+    spawner: Spawner,
+}
+
+impl Parting {
+    fn with(server: Server) -> Self {
+        Self { server: Some(server), spawner: Spawner::current() }
+    }
+}
+
+impl Drop for Parting {
+    fn drop(&mut self) {
+        if let Some(mut server) = self.server.take() {
+            self.spawner.spawn(async move { server.end().await });
+        }
+    }
+}
+
 impl Server {
     /// The connection as good as fresh, or nothing.
-    pub(crate) async fn reset(mut self) -> Option<Self> {
-        match self.bring_back().await {
-            Ok(()) => Some(self),
+    pub(crate) async fn reset(self) -> Option<Self> {
+        let mut parting = Parting::with(self);
+        match parting.server.as_mut()?.bring_back().await {
+            Ok(()) => parting.server.take(),
             Err(error) => {
                 tracing::debug!(%error, "a server connection could not be reset");
+                parting.server.as_mut()?.end().await;
+                parting.server = None;
                 None
             }
+        }
+    }
+
+    /// Closes our side and waits until the server has closed its own: then what was sent runs
+    /// no more, and the server has one backend less.
+    async fn end(&mut self) {
+        let ended = async {
+            drop(self.stream.shutdown().await);
+            let mut pause = CANCEL_FIRST;
+            loop {
+                if !self.awaited.is_empty() {
+                    cancel::send_counted(&self.key, &self.in_flight).await;
+                }
+                let closed = async {
+                    while self.stream.fill(&mut self.inbox).await.is_ok_and(|n| n > 0) {
+                        self.inbox.clear();
+                    }
+                };
+                if time::timeout(pause, closed).await.is_ok() {
+                    return;
+                }
+                pause = (pause * 2).min(CANCEL_AGAIN);
+            }
+        };
+        if time::timeout(END_PATIENCE, ended).await.is_err() {
+            tracing::warn!(pid = self.key.pid, "a server does not end a connection that we closed");
         }
     }
 
@@ -49,9 +104,8 @@ impl Server {
 
     async fn bring_back(&mut self) -> Result<(), ServerFailure> {
         // Half a message cannot be taken back, and what a vanished client had still to send
-        // must not run: what runs is cancelled, and the connection closed.
+        // must not run.
         if self.streaming > 0 || !self.outbox.is_empty() {
-            cancel::send_counted(&self.key, &self.in_flight).await;
             return Err(Malformed::Short.into());
         }
         self.suspect_what_is_owed();
@@ -59,6 +113,9 @@ impl Server {
         self.passed = 0;
         self.finish_what_runs().await?;
         self.in_flight.settled().await;
+        if !self.in_flight.is_over() {
+            return Err(io::Error::from(io::ErrorKind::TimedOut).into());
+        }
         if self.status != TxStatus::Idle {
             self.run("ROLLBACK").await?;
         } else if self.residue == Residue::None {
@@ -119,27 +176,39 @@ impl Server {
         }
         let (key, in_flight) = (self.key.clone(), Arc::clone(&self.in_flight));
         // The server may want to be read before it reads, so sending and reading go on
-        // together; the cancel goes its own way. One that comes before the statement has
-        // begun is lost on the server, so there is another while answers are owed.
-        let done = Notify::new();
+        // together; the cancel goes its own way, to its end: who left one under way would not
+        // know whom it hits. One that comes before its statement has begun is lost on the
+        // server, and each batch of a pipeline needs its own, so there are more while answers
+        // are owed.
+        let left = AtomicUsize::new(owed);
+        let answered = Notify::new();
         let cancel = async {
+            let mut pause = CANCEL_FIRST;
             loop {
                 cancel::send_counted(&key, &in_flight).await;
-                if time::timeout(CANCEL_AGAIN, done.notified()).await.is_ok() {
+                let progress = time::timeout(pause, answered.notified()).await.is_ok();
+                if left.load(Ordering::Relaxed) == 0 {
                     return;
                 }
+                pause = if progress { CANCEL_FIRST } else { (pause * 2).min(CANCEL_AGAIN) };
             }
         };
         let drain = async {
-            let drained = self.read_owed(owed).await;
-            done.notify_one();
+            let drained = self.read_owed(&left, &answered).await;
+            left.store(0, Ordering::Relaxed);
+            answered.notify_one();
             drained
         };
         let ((), drained) = tokio::join!(cancel, drain);
         drained
     }
 
-    async fn read_owed(&mut self, mut owed: usize) -> Result<(), ServerFailure> {
+    /// Reads until `left` answers have come, and tells of each that others follow.
+    async fn read_owed(
+        &mut self,
+        left: &AtomicUsize,
+        answered: &Notify,
+    ) -> Result<(), ServerFailure> {
         let mut skip = std::mem::take(&mut self.passing);
         loop {
             let n = skip.min(self.inbox.len());
@@ -166,11 +235,11 @@ impl Server {
                     }
                     let status = TxStatus::from_byte(Fields::new(body).u8()?);
                     self.status = status.ok_or(Malformed::Value)?;
-                    owed -= 1;
-                    if owed == 0 {
+                    if left.fetch_sub(1, Ordering::Relaxed) == 1 {
                         self.awaited.clear();
                         return Ok(());
                     }
+                    answered.notify_one();
                     continue;
                 }
             }
@@ -179,7 +248,7 @@ impl Server {
     }
 
     /// Reads more, and writes what is due as the socket takes it.
-    async fn read_and_write(&mut self) -> io::Result<()> {
+    pub(crate) async fn read_and_write(&mut self) -> io::Result<()> {
         poll_fn(|cx| {
             // Pending or not: reading may be what the server waits for.
             let _written = self.stream.poll_drain(cx, &mut self.outbox)?;

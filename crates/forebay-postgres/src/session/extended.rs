@@ -9,17 +9,22 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
+use super::heal::Told;
+use super::notify::May;
 use super::outward::MOST_STATEMENTS;
 use super::{End, Session};
 use crate::fault::Fault;
 use crate::own;
-use crate::prepared::{self, PREFIX, Statement};
-use crate::server::answers::{Awaited, NameChange, Origin};
+use crate::prepared::{self, PREFIX, Statement, Statements};
+use crate::server::answers::{Awaited, Known, NameChange, Origin};
 use crate::server::{Gate, Residue, Server};
 use crate::sql::effect::{Effect, PinReason};
 use crate::sql::tags;
 use crate::wire::frontend::{self, Bind, Named, Parse};
 use crate::wire::{HEADER, Header};
+
+/// The OID of `text`.
+const TEXT_TYPE: u32 = 25;
 
 impl Session {
     /// Parse: a name that the server knows already is answered by us, in turn.
@@ -34,36 +39,21 @@ impl Session {
         let server = &mut **lease.connection();
         server.unsynced = true;
         if parse.name.is_empty() {
-            // Drivers parse the same text again and again: what it does is known then.
-            let again = |s: &Arc<Statement>| s.text == *text && s.types == parse.types;
-            let statement = self
-                .deallocate(&text, parse.types)
-                .or_else(|| self.unnamed.clone().filter(again))
-                .unwrap_or_else(|| {
-                    self.sensible(self.gateway.statements.own(&text, parse.types), parse.types)
-                });
-            let Some(lease) = &mut self.link else { return Ok(()) };
-            let server = &mut **lease.connection();
-            statement.parse(b"").write(&mut server.outbox);
-            server.unnamed = Some(statement.id);
-            server.pipeline.changes_unnamed();
-            let id = statement.id;
-            let change = Some(NameChange::Unnamed(id, self.unnamed.replace(statement)));
-            server.awaited.push_back(Awaited::Parse {
-                origin: Origin::Client,
-                prepared: None,
-                change,
-            });
-            self.keep_tags(&Bytes::new(), said);
+            self.parse_unnamed(&text, parse.types, said);
             return Ok(());
         }
         let name = Bytes::copy_from_slice(parse.name);
         if let Some(existing) = self.statements.get(&name) {
-            // The server shall say what is wrong with the text, or that the name is taken: it
-            // is, under the name of ours.
-            let existing = Arc::clone(existing);
-            prepare(server, &existing);
-            Parse { name: &existing.name, text: &text, types: parse.types }
+            // The server shall say what is wrong with the text, or that the name is taken: under
+            // a name of ours it is. In a failed transaction it would not take the statement
+            // that exists, so where that is missing, the text itself takes a name first.
+            let stand_in = if server.prepared.contains(&existing.id) {
+                Arc::clone(existing)
+            } else {
+                self.gateway.statements.own(&text, parse.types)
+            };
+            prepare(server, &stand_in);
+            Parse { name: &stand_in.name, text: &text, types: parse.types }
                 .write(&mut server.outbox);
             let change = Some(NameChange::Taken(name));
             let awaited = Awaited::Parse { origin: Origin::Client, prepared: None, change };
@@ -106,7 +96,7 @@ impl Session {
     }
 
     /// `DEALLOCATE name` of a name that is the client's becomes one of our name.
-    fn deallocate(&self, text: &[u8], types: &[u8]) -> Option<Arc<Statement>> {
+    pub(super) fn deallocate(&self, text: &[u8], types: &[u8]) -> Option<Arc<Statement>> {
         if !prepared::is_deallocate(text) {
             return None;
         }
@@ -118,7 +108,7 @@ impl Session {
     }
 
     /// A SET of ours with a value that cannot be read becomes one that fails.
-    fn sensible(&self, statement: Arc<Statement>, types: &[u8]) -> Arc<Statement> {
+    pub(super) fn sensible(&self, statement: Arc<Statement>, types: &[u8]) -> Arc<Statement> {
         match own::nonsense(std::slice::from_ref(&statement.effect)) {
             Some(nonsense) => {
                 let fails = nonsense.statement();
@@ -128,18 +118,30 @@ impl Session {
         }
     }
 
-    pub(super) fn bind(&mut self, header: Header, taken: &[u8]) -> Result<(), End> {
+    /// What the client calls `name`.
+    fn known(&self, name: &[u8]) -> Option<Known> {
+        if name.is_empty() {
+            let statement = Arc::clone(self.unnamed.as_ref()?);
+            return Some(Known { statement, name: Bytes::new() });
+        }
+        let (name, statement) = self.statements.get_key_value(name)?;
+        Some(Known { statement: Arc::clone(statement), name: name.clone() })
+    }
+
+    pub(super) fn bind(&mut self, header: Header, taken: &[u8]) -> Result<May, End> {
         let body = taken.get(HEADER..).unwrap_or_default();
         let bind = Bind::read(body)?;
-        let Some(lease) = &mut self.link else { return Ok(()) };
+        let mut of = self.known(bind.statement);
+        let statement = of.as_ref().map(|of| Arc::clone(&of.statement));
+        let effect = statement.as_ref().map_or(Effect::Clean, |s| s.effect.clone());
+        if matches!(effect, Effect::Listen { .. })
+            && self.may_listen(std::slice::from_ref(&effect)).map_err(Fault::Listen)? == May::Later
+        {
+            return Ok(May::Later);
+        }
+        let Some(lease) = &mut self.link else { return Ok(May::Now) };
         let server = &mut **lease.connection();
         server.unsynced = true;
-        let statement = if bind.statement.is_empty() {
-            self.unnamed.clone()
-        } else {
-            self.statements.get(bind.statement).cloned()
-        };
-        let effect = statement.as_ref().map_or(Effect::Clean, |s| s.effect.clone());
         foresee(server, &mut self.pin, &effect);
         if let Effect::Deallocate { name: Some(name) } = &effect
             && let Some(goes) = self.statements.get(name.as_bytes())
@@ -152,22 +154,26 @@ impl Session {
         }
         self.portals.insert(Bytes::copy_from_slice(bind.portal), effect);
         let missing = header.whole() - taken.len();
-        let bound = statement.as_ref().map(|statement| statement.id);
-        let name = match &statement {
-            Some(statement) if bind.statement.is_empty() => {
-                prepare_unnamed(server, statement);
+        let name = match &mut of {
+            Some(of) if of.is_unnamed() => {
+                prepare_unnamed(server, &of.statement);
                 Bytes::new()
             }
-            Some(statement) => {
-                prepare(server, statement);
-                statement.name.clone()
+            Some(of) => {
+                if let Some(other) =
+                    misfit(&self.gateway.statements, server, &of.statement, &bind, body)
+                {
+                    of.statement = other;
+                }
+                prepare(server, &of.statement);
+                of.statement.name.clone()
             }
             None => {
                 close_unnamed(server, bind.statement);
                 unknown(bind.statement)
             }
         };
-        server.awaited.push_back(Awaited::Bind { statement: bound });
+        server.awaited.push_back(Awaited::Bind { of });
         if name == bind.statement {
             server.outbox.extend_from_slice(taken);
         } else {
@@ -176,7 +182,7 @@ impl Session {
         }
         server.streaming = missing;
         self.note_bind(bind.statement, statement);
-        Ok(())
+        Ok(May::Now)
     }
 
     pub(super) fn describe(&mut self, body: &[u8]) -> Result<(), End> {
@@ -184,28 +190,32 @@ impl Session {
         let Some(lease) = &mut self.link else { return Ok(()) };
         let server = &mut **lease.connection();
         server.unsynced = true;
-        let mut described = None;
-        match named {
-            Named::Portal(_) => {
-                frontend::message(&mut server.outbox, b'D', |out| out.extend_from_slice(body))
+        let Named::Statement(name) = named else {
+            self.told = self.told.max(Told::Rows);
+            frontend::message(&mut server.outbox, b'D', |out| out.extend_from_slice(body));
+            server.awaited.push_back(Awaited::Describe { of: None });
+            return Ok(());
+        };
+        self.told = Told::Parameters;
+        let of = self.known(name);
+        let Some(lease) = &mut self.link else { return Ok(()) };
+        let server = &mut **lease.connection();
+        let name = match &of {
+            Some(of) if of.is_unnamed() => {
+                prepare_unnamed(server, &of.statement);
+                Bytes::new()
             }
-            Named::Statement(b"") => {
-                match &self.unnamed {
-                    Some(statement) => prepare_unnamed(server, statement),
-                    None => close_unnamed(server, b""),
-                }
-                frontend::write_named_statement(&mut server.outbox, b'D', b"");
+            Some(of) => {
+                prepare(server, &of.statement);
+                of.statement.name.clone()
             }
-            Named::Statement(name) => match self.statements.get(name) {
-                Some(statement) => {
-                    described = Some(statement.id);
-                    prepare(server, statement);
-                    frontend::write_named_statement(&mut server.outbox, b'D', &statement.name);
-                }
-                None => frontend::write_named_statement(&mut server.outbox, b'D', &unknown(name)),
-            },
-        }
-        server.awaited.push_back(Awaited::Describe { statement: described });
+            None => {
+                close_unnamed(server, name);
+                unknown(name)
+            }
+        };
+        frontend::write_named_statement(&mut server.outbox, b'D', &name);
+        server.awaited.push_back(Awaited::Describe { of });
         Ok(())
     }
 
@@ -252,7 +262,8 @@ pub(super) fn foresee(server: &mut Server, pin: &mut Option<PinReason>, effect: 
         | Effect::Savepoint { .. }
         | Effect::Release { .. }
         | Effect::RollbackTo { .. } => {}
-        Effect::Dirty => server.residue.at_least(Residue::Possible),
+        Effect::Unlisten { .. } => {}
+        Effect::Dirty | Effect::Listen { .. } => server.residue.at_least(Residue::Possible),
         Effect::Pin(reason) => {
             pin.get_or_insert(*reason);
             server.residue.at_least(if *reason == PinReason::SqlPrepare {
@@ -279,8 +290,30 @@ pub(super) fn prepare(server: &mut Server, statement: &Statement) {
     server.awaited.push_back(Awaited::Parse { origin: Origin::Own, prepared, change: None });
 }
 
+/// A failed transaction takes no statement that the server has not got yet, and refuses its
+/// Bind; but first a server counts the values. Where they do not fit, a statement that a failed
+/// transaction does take stands in, with as many places.
+fn misfit(
+    statements: &Statements,
+    server: &Server,
+    statement: &Statement,
+    bind: &Bind<'_>,
+    body: &[u8],
+) -> Option<Arc<Statement>> {
+    if server.prepared.contains(&statement.id) || server.transaction_is_known_to_work() {
+        return None;
+    }
+    let places = statement.parameters();
+    if bind.values(body).ok()? == places {
+        return None;
+    }
+    let count = u16::try_from(places).ok()?.to_be_bytes();
+    let types = [&count[..], &TEXT_TYPE.to_be_bytes().repeat(places)].concat();
+    Some(statements.own(b"ROLLBACK", &types))
+}
+
 /// Notes `statement` as prepared; the one that was used least makes room.
-fn evict_for(server: &mut Server, statement: &Statement) {
+pub(super) fn evict_for(server: &mut Server, statement: &Statement) {
     if let Some((evicted, ())) = server.prepared.push(statement.id, ())
         && evicted != statement.id
     {

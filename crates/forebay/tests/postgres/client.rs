@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use forebay_seam::net::TcpStream;
 use forebay_seam::{net, time};
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::bench::USER;
@@ -151,6 +152,12 @@ impl Client {
     pub(crate) async fn is_sent_away(&mut self) -> bool {
         self.receive().await.is_none()
     }
+}
+
+/// Gone without a goodbye: the kernel answers what still comes with a reset.
+pub(crate) fn vanish(client: Client) {
+    SockRef::from(&client.stream).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(client);
 }
 
 fn columns(body: &[u8]) -> Vec<String> {

@@ -4,18 +4,11 @@
 use std::time::Duration;
 
 use forebay_seam::time;
-use socket2::SockRef;
 
 use crate::bench::{Bench, USER, until};
 use crate::client::{
-    Client, bind, copy_data, execute, flush, parse, query, run, startup, sync, terminate,
+    Client, bind, copy_data, execute, flush, parse, query, run, startup, sync, terminate, vanish,
 };
-
-/// Gone without a goodbye: the kernel answers what still comes with a reset.
-fn vanish(client: Client) {
-    SockRef::from(&client.stream).set_linger(Some(Duration::ZERO)).unwrap();
-    drop(client);
-}
 
 const BUSY: &str = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
                     AND pid <> pg_backend_pid() AND state <> 'idle'";
