@@ -5,5 +5,6 @@
 mod channel;
 pub(crate) mod effect;
 pub(crate) mod shape;
+pub(crate) mod suspects;
 pub(crate) mod tags;
 pub(crate) mod token;

@@ -7,8 +7,9 @@
 use bytes::{Buf, Bytes, BytesMut};
 use forebay_pool::overlap::HoldKind;
 
-use super::extended::{close_gate, foresee, forget, prepare};
+use super::extended::{close_gate, forget, prepare};
 use super::notify::May;
+use super::rest::foresee;
 use super::{End, Intake, Next, Session};
 use crate::cancel::Begun;
 use crate::fault::Fault;
@@ -68,7 +69,7 @@ impl Session {
     fn is_gated(&mut self) -> bool {
         let Some(lease) = &mut self.link else { return false };
         let server = lease.connection();
-        let waits = matches!(server.gate, Gate::UntilAnswered | Gate::BeforeStatement);
+        let waits = server.gate == Gate::UntilAnswered;
         if waits && server.awaited.is_empty() {
             server.gate = Gate::Open;
             return false;
@@ -421,6 +422,7 @@ impl Session {
                 } else {
                     // Its end may do anything.
                     server.residue.at_least(Residue::WithStatements);
+                    self.pins.suspect();
                     Effects::new()
                 };
                 if effects.iter().any(|effect| matches!(effect, Effect::Listen { .. }))
@@ -430,7 +432,7 @@ impl Session {
                 }
                 let Some(lease) = &mut self.link else { return Ok(Step::Link) };
                 let server = &mut **lease.connection();
-                effects.iter().for_each(|effect| foresee(server, &mut self.pin, effect));
+                foresee(server, &mut self.pins, text, &effects);
                 let ours = match effects.as_slice() {
                     [Effect::Deallocate { name: Some(name) }] => {
                         self.statements.get(name.as_bytes())
@@ -480,6 +482,7 @@ impl Session {
                 if effect.is_none() {
                     // Bound too long ago to be known.
                     server.residue.at_least(Residue::Possible);
+                    self.pins.suspect();
                 }
                 let (effect, change) = match effect {
                     Some(effect @ (Effect::DiscardAll | Effect::Deallocate { .. })) => {
@@ -509,7 +512,8 @@ impl Session {
                 server.pipeline.ends_batch();
                 server.outbox.extend_from_slice(taken);
                 server.streaming = missing;
-                server.residue = Residue::Possible;
+                server.residue.at_least(Residue::Possible);
+                self.pins.suspect();
             }
             b'd' => {
                 server.outbox.extend_from_slice(taken);
