@@ -87,7 +87,9 @@ def assert_nothing_is_left(forebay, postgres):
     def pools():
         return forebay.snapshot()["postgres"]["pools"]
 
-    eventually(lambda: sum(pool["leased"] + pool["cleaning"] for pool in pools()) == 0, what="all are home")
+    eventually(
+        lambda: sum(pool["leased"] + pool["cleaning"] for pool in pools()) == 0, what="all are home"
+    )
     eventually(lambda: forebay.snapshot()["postgres"]["clients"] == 0, what="no client is left")
     ours = "application_name is not null and xact_start is not null"
     assert postgres.server_connections(where=ours) == 0
