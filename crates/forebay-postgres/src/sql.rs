@@ -7,3 +7,4 @@ pub(crate) mod effect;
 pub(crate) mod shape;
 pub(crate) mod tags;
 pub(crate) mod token;
+pub(crate) mod transaction;

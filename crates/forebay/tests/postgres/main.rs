@@ -1,6 +1,7 @@
 //! The PostgreSQL gateway beside a real PostgreSQL.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
+mod begins;
 mod bench;
 mod cancelling;
 mod client;
@@ -10,6 +11,7 @@ mod failures;
 mod naming;
 mod notifications;
 mod overlap;
+mod pipelines;
 mod policies;
 mod sessions;
 mod stale_plans;
