@@ -30,6 +30,7 @@ use crate::held;
 use crate::listener::{Listeners, NotificationCounts};
 use crate::operations::Operations;
 use crate::prepared::Statements;
+use crate::replication::{self, Replications};
 use crate::route::Backend;
 use crate::scram::Verifier;
 use crate::server::capacity::{Capacity, Surveyor};
@@ -85,6 +86,8 @@ pub struct PostgresSnapshot {
     pub hints_ignored: u64,
     /// What became of notifications, for each server.
     pub notifications: Vec<NotificationCounts>,
+    /// Replication connections, by server.
+    pub replications: BTreeMap<String, u32>,
     /// Pools, one for each server.
     pub pools: Vec<Snapshot>,
 }
@@ -386,6 +389,10 @@ impl Gateway {
             pins: self.inner.pins.lock().iter().map(|(reason, n)| (reason.name(), *n)).collect(),
             hints_ignored: self.inner.hints_ignored.load(Ordering::Relaxed),
             notifications: backends.iter().map(|(name, b)| b.listeners.counts(name)).collect(),
+            replications: backends
+                .iter()
+                .map(|(name, backend)| (name.clone(), backend.replications.count()))
+                .collect(),
             pools: backends.values().map(|backend| backend.pool.snapshot()).collect(),
         }
     }
@@ -405,7 +412,11 @@ async fn serve_one(inner: Arc<Inner>, client: TcpStream, from: SocketAddr, stop:
     match greeted {
         Ok(Greeted::In(arrival)) => {
             let registration = inner.registry.register();
-            let greeting::Arrival { client, inbox, who } = *arrival;
+            let mut arrival = *arrival;
+            if let Some(parameters) = arrival.replicates.take() {
+                return replication::serve(arrival, &parameters, registration, stop).await;
+            }
+            let greeting::Arrival { client, inbox, who, .. } = arrival;
             Session::new(Arc::clone(&inner), who, client, inbox, registration).run(stop).await;
         }
         Ok(Greeted::Cancel { client, pid, secret }) => {
@@ -585,7 +596,8 @@ fn backend(
     let answers = Arc::new(AtomicBool::new(false));
     drop(tokio::spawn(await_answer(address_of_target, Arc::clone(&answers))));
     let listeners = Listeners::new(pool.clone(), server, settings.notifications.clone());
-    Ok(Backend { pool, listeners, classes: ids, default_class, named, answers })
+    let replications = Replications::new(server.replication_connections, server.connect_timeout);
+    Ok(Backend { pool, listeners, replications, classes: ids, default_class, named, answers })
 }
 
 /// A budget that others leave no room for cannot be reached, and its owner should know.

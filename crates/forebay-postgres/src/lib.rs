@@ -15,6 +15,7 @@ mod operations;
 mod own;
 mod params;
 mod prepared;
+mod replication;
 mod route;
 mod scram;
 mod server;

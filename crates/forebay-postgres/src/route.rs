@@ -9,6 +9,7 @@ use forebay_pool::{ClassId, ClassName, Kind, Pool};
 use crate::listener::Listeners;
 use crate::own::Own;
 use crate::params::Settings;
+use crate::replication::Replications;
 use crate::server::connector::{Identity, Postgres};
 use crate::settings::{PoolMode, Rule};
 
@@ -16,6 +17,7 @@ use crate::settings::{PoolMode, Rule};
 pub(crate) struct Backend {
     pub(crate) pool: Pool<Postgres>,
     pub(crate) listeners: Listeners,
+    pub(crate) replications: Replications,
     pub(crate) classes: HashMap<String, (ClassId, Kind)>,
     /// The class of work that nobody names.
     pub(crate) default_class: ClassId,

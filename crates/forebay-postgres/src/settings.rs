@@ -152,6 +152,10 @@ pub struct ServerSettings {
     /// after the reserved ones; 10 until that could be read.
     #[serde(default)]
     pub budget: Option<u32>,
+    /// Replication connections that clients may have, where they are pooled by session. They
+    /// are not part of `budget`: the server counts them by `max_wal_senders`. Default 4.
+    #[serde(default = "replication_connections")]
+    pub replication_connections: u32,
     /// Windows of time with a budget of their own. Default: none.
     #[serde(default)]
     pub timetable: Vec<WindowSettings>,
@@ -215,6 +219,9 @@ pub struct ServerSettings {
     pub classes: BTreeMap<ClassName, ClassSettings>,
 }
 
+fn replication_connections() -> u32 {
+    4
+}
 fn off() -> Mode {
     Mode::Off
 }

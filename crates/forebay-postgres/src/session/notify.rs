@@ -79,7 +79,7 @@ impl Listening {
     ) -> Poll<()> {
         let attention = match attention {
             Attention::Mail if outbox.len() >= HIGH_WATER => Attention::End,
-            attention => attention,
+            Attention::Mail | Attention::End | Attention::Channels => attention,
         };
         self.mailbox.poll_news(cx, attention)
     }

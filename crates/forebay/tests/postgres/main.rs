@@ -13,6 +13,7 @@ mod notifications;
 mod overlap;
 mod pipelines;
 mod policies;
+mod replication;
 mod sessions;
 mod stale_plans;
 mod statements;
