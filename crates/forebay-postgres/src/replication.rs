@@ -99,7 +99,8 @@ pub(crate) async fn serve(
     tracing::info!(%user, %database, "a replication connection begins");
     welcome(&server, &registration, &mut outbox);
     // The connection is this client's alone: a cancel can hit nothing else.
-    registration.client.runs(&server.key, &server.in_flight);
+    registration.client.links(&server.key, &server.in_flight);
+    registration.client.goes_on();
     let mut relay =
         Relay { client, server, to_client: outbox, to_server: inbox, frames: Frames::default() };
     let ended = relay.run(&mut stop).await;

@@ -143,8 +143,6 @@ pub(crate) struct Session {
     begin: Option<Bytes>,
     intake: Intake,
     link: Option<Lease<Postgres>>,
-    /// The message that the connection was linked for has still to be sent.
-    unsent: bool,
     pin: Option<PinReason>,
     /// The pin that was counted and logged.
     pin_told: Option<PinReason>,
@@ -213,7 +211,6 @@ impl Session {
             begin: None,
             intake: Intake::Normal,
             link: None,
-            unsent: false,
             pin: None,
             pin_told: None,
             listening: None,

@@ -506,10 +506,6 @@ impl Session {
 
     /// All that has come is digested: is the transaction over, or does it idle?
     fn after_answers(&mut self) {
-        // Answers to what went ahead of it are not the end of the client's statement.
-        if self.unsent {
-            return;
-        }
         let Some(lease) = &mut self.link else { return };
         let server = &mut **lease.connection();
         let is_for_statement = server.gate == Gate::BeforeStatement;

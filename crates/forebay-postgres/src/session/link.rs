@@ -35,7 +35,6 @@ impl Session {
             }
         };
         self.link = Some(checkout);
-        self.unsent = true;
         self.prepare_link();
         Ok(())
     }

@@ -372,7 +372,6 @@ impl Session {
         if matches!(step, Ok(Step::Wait)) {
             self.batch += header.whole();
         } else {
-            self.unsent = false;
             inbox.advance(whole);
         }
         self.inbox = inbox;
