@@ -55,7 +55,7 @@ impl Known {
 #[derive(Debug)]
 pub(crate) enum Awaited {
     /// ParseComplete. `prepared`: what the server has by name once it came.
-    Parse { origin: Origin, prepared: Option<StatementId>, change: Option<NameChange> },
+    Parse { origin: Origin, prepared: Option<Arc<Statement>>, change: Option<NameChange> },
     /// BindComplete.
     Bind { of: Option<Known> },
     /// RowDescription or NoData, after ParameterDescription for a statement.
@@ -85,6 +85,8 @@ pub(crate) enum Purpose {
     Settings,
     /// The client's BEGIN, which was answered before.
     Begin,
+    /// What the session holds at the end of a transaction.
+    Rest,
     /// A transaction that has failed, as the client was told of its own.
     FailedBegin,
     /// The Sync of a batch that will be sent again.

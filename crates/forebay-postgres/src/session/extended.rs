@@ -12,13 +12,14 @@ use bytes::{Bytes, BytesMut};
 use super::heal::Told;
 use super::notify::May;
 use super::outward::MOST_STATEMENTS;
+use super::rest::foresee;
 use super::{End, Session};
 use crate::fault::Fault;
 use crate::own;
 use crate::prepared::{self, PREFIX, Statement, Statements};
 use crate::server::answers::{Awaited, Known, NameChange, Origin};
-use crate::server::{Gate, Residue, Server};
-use crate::sql::effect::{Effect, PinReason};
+use crate::server::{Gate, Server};
+use crate::sql::effect::Effect;
 use crate::sql::tags;
 use crate::wire::frontend::{self, Bind, Named, Parse};
 use crate::wire::{HEADER, Header};
@@ -89,7 +90,7 @@ impl Session {
             }
             evict_for(server, &statement);
             statement.parse(&statement.name).write(&mut server.outbox);
-            let prepared = Some(statement.id);
+            let prepared = Some(statement);
             server.awaited.push_back(Awaited::Parse { origin: Origin::Client, prepared, change });
         }
         Ok(())
@@ -142,7 +143,8 @@ impl Session {
         let Some(lease) = &mut self.link else { return Ok(May::Now) };
         let server = &mut **lease.connection();
         server.unsynced = true;
-        foresee(server, &mut self.pin, &effect);
+        let text = statement.as_ref().map_or(&b""[..], |s| &s.text);
+        foresee(server, &mut self.pins, text, std::slice::from_ref(&effect));
         if let Effect::Deallocate { name: Some(name) } = &effect
             && let Some(goes) = self.statements.get(name.as_bytes())
         {
@@ -248,45 +250,15 @@ impl Session {
     }
 }
 
-/// What a statement may do is noted before it is sent: it may do it and fail later.
-pub(super) fn foresee(server: &mut Server, pin: &mut Option<PinReason>, effect: &Effect) {
-    match effect {
-        // What is not followed may stay behind.
-        Effect::Set { name, .. } if own::is_ours(name) => {
-            server.residue.at_least(Residue::Possible);
-        }
-        Effect::Clean
-        | Effect::Set { .. }
-        | Effect::Reset { .. }
-        | Effect::ResetAll
-        | Effect::Savepoint { .. }
-        | Effect::Release { .. }
-        | Effect::RollbackTo { .. } => {}
-        Effect::Unlisten { .. } => {}
-        Effect::Dirty | Effect::Listen { .. } => server.residue.at_least(Residue::Possible),
-        Effect::Pin(reason) => {
-            pin.get_or_insert(*reason);
-            server.residue.at_least(if *reason == PinReason::SqlPrepare {
-                Residue::WithStatements
-            } else {
-                Residue::Possible
-            });
-        }
-        Effect::DiscardAll | Effect::Deallocate { .. } => {
-            server.residue.at_least(Residue::WithStatements);
-        }
-    }
-}
-
 /// Makes sure that the server knows `statement` by its name of ours.
-pub(super) fn prepare(server: &mut Server, statement: &Statement) {
+pub(super) fn prepare(server: &mut Server, statement: &Arc<Statement>) {
     if server.prepared.get(&statement.id).is_some() {
         return;
     }
     evict_for(server, statement);
     server.pipeline.changes_names();
     statement.parse(&statement.name).write(&mut server.outbox);
-    let prepared = Some(statement.id);
+    let prepared = Some(Arc::clone(statement));
     server.awaited.push_back(Awaited::Parse { origin: Origin::Own, prepared, change: None });
 }
 
