@@ -129,7 +129,7 @@ impl Server {
         }
         if self.residue != Residue::None {
             self.run(CLEAR).await?;
-            self.settings.reset_all();
+            self.settings.cleared();
             self.residue = Residue::None;
         }
         self.defining = None;

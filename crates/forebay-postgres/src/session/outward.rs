@@ -14,9 +14,10 @@ use super::{End, Intake, Next, Session};
 use crate::cancel::Begun;
 use crate::fault::Fault;
 use crate::own::{self, Nonsense};
+use crate::params::quote_text;
 use crate::prepared;
-use crate::server::answers::Awaited;
-use crate::server::{CopyIn, Gate, Residue, Skips};
+use crate::server::answers::{Awaited, Purpose};
+use crate::server::{CopyIn, Gate, Residue, Server, Sets, Skips};
 use crate::sql::effect::{self, Effect, Effects};
 use crate::wire::backend::{self, Severity};
 use crate::wire::frontend::{self, Bind, Named, Parse};
@@ -291,6 +292,12 @@ impl Session {
     /// Statements that need no server: a BEGIN that can wait, the end of one that waited,
     /// settings of ours, names that are the client's only.
     fn answer_locally(&mut self, text: &Bytes) -> Local {
+        if self.status != TxStatus::Failed
+            && let Some(name) = own::shown(text)
+        {
+            backend::one_value(&mut self.outbox, name, &self.who.own.value(name));
+            return self.answered_locally("SHOW");
+        }
         let tag = match (self.status, &self.begin) {
             (TxStatus::Open, Some(_)) => match effect::plain_end(text) {
                 Some(tag) => {
@@ -315,15 +322,24 @@ impl Session {
             (TxStatus::Idle, Some(_)) | (TxStatus::Open, None) => Ok(None),
         };
         match tag {
-            Ok(Some(tag)) => backend::command_complete(&mut self.outbox, tag),
-            Ok(None) => return Local::NeedsServer,
+            Ok(Some(tag)) => self.answered_locally(tag),
+            Ok(None) => Local::NeedsServer,
             Err(nonsense) => {
                 if self.begin.take().is_some() {
                     self.status = TxStatus::Failed;
                 }
                 Fault::from(nonsense).write(&mut self.outbox, Severity::Error);
+                self.ends_locally()
             }
         }
+    }
+
+    fn answered_locally(&mut self, tag: &str) -> Local {
+        backend::command_complete(&mut self.outbox, tag);
+        self.ends_locally()
+    }
+
+    fn ends_locally(&mut self) -> Local {
         self.unnamed = None;
         backend::ready_for_query(&mut self.outbox, self.status);
         // It may wait for a model before it needs a server.
@@ -422,6 +438,7 @@ impl Session {
                 } else {
                     // Its end may do anything.
                     server.residue.at_least(Residue::WithStatements);
+                    server.sets = Sets::Perhaps;
                     self.pins.suspect();
                     Effects::new()
                 };
@@ -439,6 +456,12 @@ impl Session {
                     }
                     _ => None,
                 };
+                if let Some(name) = own::shown(text)
+                    && server.transaction_is_known_to_work()
+                {
+                    // For the server, which answers in turn.
+                    show_ahead(server, name, &self.who.own.value(name));
+                }
                 let nonsense = own::nonsense(&effects);
                 match ours {
                     Some(statement) if server.transaction_is_known_to_work() => {
@@ -513,6 +536,7 @@ impl Session {
                 server.outbox.extend_from_slice(taken);
                 server.streaming = missing;
                 server.residue.at_least(Residue::Possible);
+                server.sets = Sets::Perhaps;
                 self.pins.suspect();
             }
             b'd' => {
@@ -535,6 +559,18 @@ impl Session {
         self.answer_in_turn();
         Ok(Step::Taken)
     }
+}
+
+/// Lets the server know a setting of ours until the end of its transaction.
+fn show_ahead(server: &mut Server, name: &str, value: &str) {
+    let mut sql = String::from("SELECT pg_catalog.set_config(");
+    quote_text(&mut sql, name);
+    sql.push(',');
+    quote_text(&mut sql, value);
+    sql.push_str(",true)");
+    frontend::write_query(&mut server.outbox, &sql);
+    server.awaited.push_back(Awaited::OwnQuery(Purpose::Show));
+    server.pipeline.ends_batch();
 }
 
 /// What became of one message.

@@ -11,6 +11,7 @@ mod leftovers;
 mod naming;
 mod notifications;
 mod overlap;
+mod parameters;
 mod pins;
 mod policies;
 mod replication;
