@@ -1,6 +1,7 @@
 //! The PostgreSQL gateway beside a real PostgreSQL.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
+mod begins;
 mod bench;
 mod cancelling;
 mod client;
@@ -13,6 +14,7 @@ mod notifications;
 mod overlap;
 mod parameters;
 mod pins;
+mod pipelines;
 mod policies;
 mod replication;
 mod sessions;
