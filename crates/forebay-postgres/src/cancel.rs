@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use aws_lc_rs::constant_time;
@@ -69,8 +70,8 @@ impl Drop for Underway {
 enum Doing {
     #[default]
     Nothing,
-    /// Waiting for a connection: the cancel ends this wait.
-    Waiting(Arc<Notify>),
+    /// Waiting for a connection: the cancel ends this wait, and wakes who waits.
+    Waiting(Waker, Asked),
     /// What we send ahead of its statement runs: the cancel is for the statement.
     Preparing,
     Running {
@@ -103,11 +104,18 @@ enum Aim {
 }
 
 impl Cancelable {
-    /// Waits in line; the answer is told when that is cancelled.
-    pub(crate) fn waits(&self) -> Arc<Notify> {
-        let cancelled = Arc::new(Notify::new());
-        *self.doing.lock() = Doing::Waiting(Arc::clone(&cancelled));
-        cancelled
+    /// Waits in line; ready when that is cancelled.
+    pub(crate) fn poll_wait(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut doing = self.doing.lock();
+        match &*doing {
+            Doing::Waiting(_, Asked::Yes) => return Poll::Ready(()),
+            Doing::Waiting(waker, Asked::No) if waker.will_wake(cx.waker()) => {}
+            Doing::Waiting(_, Asked::No)
+            | Doing::Nothing
+            | Doing::Preparing
+            | Doing::Running { .. } => *doing = Doing::Waiting(cx.waker().clone(), Asked::No),
+        }
+        Poll::Pending
     }
 
     pub(crate) fn prepares(&self) {
@@ -116,20 +124,26 @@ impl Cancelable {
 
     pub(crate) fn runs(&self, key: &ServerKey, in_flight: &Arc<InFlight>) {
         let (key, in_flight) = (key.clone(), Arc::clone(in_flight));
-        *self.doing.lock() = Doing::Running { key, in_flight, asked: Asked::No };
-        self.started.notify_waiters();
+        self.turns_to(Doing::Running { key, in_flight, asked: Asked::No });
     }
 
     pub(crate) fn rests(&self) {
-        *self.doing.lock() = Doing::Nothing;
-        self.started.notify_waiters();
+        self.turns_to(Doing::Nothing);
+    }
+
+    fn turns_to(&self, doing: Doing) {
+        let before = std::mem::replace(&mut *self.doing.lock(), doing);
+        // Nobody waits for the end of anything else.
+        if matches!(before, Doing::Preparing) {
+            self.started.notify_waiters();
+        }
     }
 
     /// Did the client ask for what was cancelled just now to be cancelled? Told once.
     pub(crate) fn was_cancelled(&self) -> bool {
         match &mut *self.doing.lock() {
             Doing::Running { asked, .. } => std::mem::replace(asked, Asked::No) == Asked::Yes,
-            Doing::Nothing | Doing::Waiting(_) | Doing::Preparing => false,
+            Doing::Nothing | Doing::Waiting(..) | Doing::Preparing => false,
         }
     }
 
@@ -137,8 +151,9 @@ impl Cancelable {
     fn aim(&self) -> Aim {
         match &mut *self.doing.lock() {
             Doing::Nothing => Aim::Nothing,
-            Doing::Waiting(cancelled) => {
-                cancelled.notify_one();
+            Doing::Waiting(waker, asked) => {
+                *asked = Asked::Yes;
+                waker.wake_by_ref();
                 Aim::Nothing
             }
             Doing::Preparing => Aim::Soon,
@@ -256,7 +271,13 @@ pub(crate) async fn send_counted(key: &ServerKey, in_flight: &Arc<InFlight>) {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
     use super::*;
+
+    async fn wait_is_over(client: &Cancelable) -> bool {
+        poll_fn(|cx| Poll::Ready(client.poll_wait(cx).is_ready())).await
+    }
 
     #[tokio::test]
     async fn a_key_dies_with_its_client() {
@@ -271,22 +292,25 @@ mod tests {
     async fn a_wrong_secret_cancels_nothing() {
         let registry = Arc::new(Registry::default());
         let one = registry.register();
-        let cancelled = one.client.waits();
+        assert!(!wait_is_over(&one.client).await);
         registry.cancel(one.pid, one.secret ^ 1).await;
-        assert!(time::timeout(Duration::from_millis(20), cancelled.notified()).await.is_err());
+        assert!(!wait_is_over(&one.client).await);
+        let client = Arc::clone(&one.client);
+        let wait = tokio::spawn(async move { poll_fn(|cx| client.poll_wait(cx)).await });
+        tokio::task::yield_now().await;
         registry.cancel(one.pid, one.secret).await;
-        cancelled.notified().await;
+        wait.await.unwrap();
     }
 
     #[tokio::test]
     async fn a_cancel_that_came_late_does_not_end_the_next_wait() {
         let registry = Arc::new(Registry::default());
         let one = registry.register();
-        let first = one.client.waits();
+        assert!(!wait_is_over(&one.client).await);
         registry.cancel(one.pid, one.secret).await;
-        let second = one.client.waits();
-        assert!(time::timeout(Duration::from_millis(20), second.notified()).await.is_err());
-        first.notified().await;
+        assert!(wait_is_over(&one.client).await);
+        one.client.rests();
+        assert!(!wait_is_over(&one.client).await);
     }
 
     #[tokio::test]

@@ -77,7 +77,7 @@ impl Own {
         for (name, value) in settings.iter().filter(|(name, _)| is_ours(name)) {
             own.set(name, value)?;
         }
-        settings.retain(|name, _| !is_ours(name));
+        settings.retain(|name| !is_ours(name));
         Ok(own)
     }
 
@@ -194,12 +194,9 @@ mod tests {
 
     #[test]
     fn what_was_said_at_the_start_comes_back_by_reset() {
-        let mut settings = Settings::from([
-            ("forebay.cost".to_owned(), "2s".to_owned()),
-            ("timezone".to_owned(), "UTC".to_owned()),
-        ]);
+        let mut settings = Settings::from([("forebay.cost", "2s"), ("timezone", "UTC")]);
         let start = Own::take_from(&mut settings).unwrap();
-        assert_eq!(settings.len(), 1);
+        assert_eq!(settings.iter().count(), 1);
         let mut own = start.clone();
         own.set("forebay.cost", "5").unwrap();
         own.set("forebay.needs", "2").unwrap();

@@ -81,7 +81,7 @@ impl Session {
         if self.statements.len() >= MOST_STATEMENTS {
             return Err(Fault::TooManyStatements { limit: MOST_STATEMENTS }.into());
         }
-        let path = self.wanted.get("search_path").map(String::as_str);
+        let path = self.wanted.get("search_path");
         let statement = match self.deallocate(&text, parse.types) {
             Some(statement) => statement,
             None => {

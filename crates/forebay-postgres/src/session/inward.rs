@@ -45,8 +45,10 @@ impl Session {
                 server.passed += n;
                 server.passing -= n;
             }
-            // Now that what came before is whole, an answer of ours may be next.
-            self.answer_in_turn();
+            if server.is_our_turn() {
+                // Now that what came before is whole, an answer of ours may be next.
+                self.answer_in_turn();
+            }
             let Some(lease) = &mut self.link else { break };
             let server = &mut **lease.connection();
             let unread = server.inbox.get(server.passed..).unwrap_or_default();
@@ -65,7 +67,8 @@ impl Session {
                 break;
             }
             let body = unread.get(HEADER..header.whole().min(unread.len())).unwrap_or_default();
-            let body: SmallVec<[u8; 64]> = if streams { SmallVec::new() } else { body.into() };
+            let body: SmallVec<[u8; 64]> =
+                if streams { SmallVec::new() } else { SmallVec::from_slice(body) };
             match self.understand(header, &body)? {
                 Show::Pass => {
                     if let Some(lease) = &mut self.link {
@@ -144,7 +147,7 @@ impl Session {
                     self.who.set_application_name(value);
                 }
                 if !is_fact(&name) {
-                    self.wanted.insert(name, value.to_owned());
+                    self.wanted.set(&name, value);
                 }
                 Ok(Show::Pass)
             }
@@ -247,19 +250,19 @@ impl Session {
                 }
             }
             Some(Effect::Reset { name }) if own::is_ours(&name) => {
-                self.who.own.reset(&name, &self.who.own_at_start);
+                self.who.own_resets(&name);
             }
             Some(Effect::Set { name, value }) => self.uncommitted.push(Change::Set { name, value }),
             Some(Effect::Reset { name }) => self.uncommitted.push(Change::Reset { name }),
             Some(Effect::ResetAll) => {
-                self.who.own.clone_from(&self.who.own_at_start);
+                self.who.own_resets_all();
                 self.uncommitted.push(Change::ResetAll);
                 if tag.starts_with(b"DISCARD") {
                     self.discarded();
                 }
             }
             Some(Effect::DiscardAll) => {
-                self.who.own.clone_from(&self.who.own_at_start);
+                self.who.own_resets_all();
                 self.uncommitted.push(Change::ResetAll);
                 self.discarded();
                 self.forget_statements();
@@ -324,14 +327,14 @@ impl Session {
                     settings.set(&name, &value);
                     let value = settings.now.get(&name).map_or(value, str::to_owned);
                     if !is_fact(&name) {
-                        self.wanted.insert(name, value);
+                        self.wanted.set(&name, &value);
                     }
                 }
                 Change::Reset { name } => {
                     settings.reset(&name);
                     match self.wanted_at_start.get(&name) {
-                        Some(value) => drop(self.wanted.insert(name, value.clone())),
-                        None => drop(self.wanted.remove(&name)),
+                        Some(value) => self.wanted.set(&name, value),
+                        None => self.wanted.remove(&name),
                     }
                 }
                 Change::ResetAll => {
@@ -424,7 +427,7 @@ impl Session {
             _ => return,
         };
         let known = &self.gateway.statements;
-        let path = self.wanted.get("search_path").map(String::as_str);
+        let path = self.wanted.get("search_path");
         for statement in self.statements.values_mut().filter(|s| s.id == stale) {
             *statement = known.renewed(statement, path);
         }
@@ -497,7 +500,8 @@ impl Session {
                 && self.pin_told != self.pin
             {
                 tracing::info!(
-                    user = %self.who.user, database = %self.who.database, reason = reason.name(),
+                    user = %self.who.identity.user, database = %self.who.database,
+                    reason = reason.name(),
                     "the client keeps its server connection"
                 );
                 self.gateway.count_pin(reason);

@@ -229,7 +229,7 @@ impl Session {
             b'P' | b'B' if self.status == TxStatus::Failed && self.ends_transaction(header) => {
                 // Only a server can carry out what ends the transaction: one is brought to
                 // where the client believes to be.
-                self.begin = Some(Bytes::from_static(FAILED_BEGIN));
+                self.begin = Some(FAILED_BEGIN.into());
                 Ok(Step::Link)
             }
             b'P' | b'B' | b'D' | b'E' | b'F' if self.status == TxStatus::Failed => {
@@ -298,7 +298,7 @@ impl Session {
             })),
             (TxStatus::Idle, None) => match effect::plain_begin(text) {
                 Some(tag) => {
-                    self.begin = Some(text.clone());
+                    self.begin = Some(text.as_ref().into());
                     self.status = TxStatus::Open;
                     Ok(Some(tag))
                 }
@@ -348,7 +348,7 @@ impl Session {
                 Ok(Some("SET"))
             }
             [Effect::Reset { name }] if own::is_ours(name) => {
-                self.who.own.reset(name, &self.who.own_at_start);
+                self.who.own_resets(name);
                 Ok(Some("RESET"))
             }
             _ => Ok(None),
@@ -371,6 +371,11 @@ impl Session {
     fn pass_on(&mut self, header: Header, taken: &[u8]) -> Result<Step, End> {
         let body = taken.get(HEADER..).unwrap_or_default();
         let missing = header.whole() - taken.len();
+        let text = body.strip_suffix(&[0]).unwrap_or(body);
+        let effects = match header.tag {
+            b'Q' if missing == 0 => self.effects(text),
+            _ => Effects::new(),
+        };
         let Some(lease) = &mut self.link else { return Ok(Step::Link) };
         let server = &mut **lease.connection();
         if server.skips == Skips::ToSync {
@@ -385,17 +390,12 @@ impl Session {
         }
         match header.tag {
             b'Q' => {
-                let text = body.strip_suffix(&[0]).unwrap_or(body);
                 if missing == 0 {
                     frontend::query(body)?;
-                }
-                let effects = if missing == 0 {
-                    effect::of(text)
                 } else {
                     // Its end may do anything.
                     server.residue.at_least(Residue::WithStatements);
-                    Effects::new()
-                };
+                }
                 effects.iter().for_each(|effect| foresee(server, &mut self.pin, effect));
                 let ours = match effects.as_slice() {
                     [Effect::Deallocate { name: Some(name) }] => {
