@@ -48,7 +48,7 @@ postgres_bindir() {
   done | tail -n 1
 }
 
-# A compiler, PostgreSQL, Python, and the drivers in target/venv.
+# A compiler, PostgreSQL and Python.
 need_tools() {
   has cargo || missing "Not there: cargo." \
     "Install Rust 1.90 or later from https://rustup.rs, then run $0 again."
@@ -61,18 +61,50 @@ need_tools() {
   [ ${#packages[@]} -eq 0 ] || install "${packages[@]}"
   FOREBAY_TEST_PG_BINDIR=$(postgres_bindir)
   export FOREBAY_TEST_PG_BINDIR
-
-  # The drivers' versions are pinned; the environment is made anew when they change.
   venv="$target/venv"
+  node="$target/node"
+  export FOREBAY_TEST_NODE="$node"
+}
+
+# The drivers, in target/venv and target/node. Versions and hashes are pinned; what is there
+# stays until they change.
+need_drivers() {
   local wanted
   wanted=$(cat tests/drivers/requirements.txt; python3 --version)
   if [ "$wanted" != "$(cat "$venv/made-for" 2>/dev/null)" ]; then
-    say "Fetching the drivers into $venv"
+    say "Fetching the drivers for Python into $venv"
     rm -rf "$venv"
     python3 -m venv "$venv"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check -r tests/drivers/requirements.txt
+    "$venv/bin/pip" install --quiet --disable-pip-version-check --require-hashes \
+      -r tests/drivers/requirements.txt
     printf '%s\n' "$wanted" >"$venv/made-for"
   fi
+  need_node
+  wanted=$(cat tests/drivers/tours/node/package-lock.json; "$node/bin/node" --version)
+  if [ "$wanted" != "$(cat "$node/made-for" 2>/dev/null)" ]; then
+    say "Fetching the drivers for Node.js into $node"
+    cp tests/drivers/tours/node/package*.json "$node/"
+    (cd "$node" && PATH="$node/bin:$PATH" npm ci --silent --ignore-scripts --no-audit --no-fund)
+    printf '%s\n' "$wanted" >"$node/made-for"
+  fi
+}
+
+# Node.js with npm: the machine's own, else from PyPI, where no other rights are needed.
+need_node() {
+  mkdir -p "$node/bin"
+  local from
+  if has node && has npm; then
+    from=$(command -v node)
+  else
+    from="$venv/bin/node"
+    if [ ! -x "$from" ]; then
+      say "Fetching Node.js into $venv"
+      "$venv/bin/pip" install --quiet --disable-pip-version-check --require-hashes \
+        -r tests/drivers/requirements-node.txt
+    fi
+    ln -sf "$venv/bin/npm" "$node/bin/npm"
+  fi
+  ln -sf "$from" "$node/bin/node"
 }
 
 # promtool reads /metrics as Prometheus would. Only the program is taken from its package:

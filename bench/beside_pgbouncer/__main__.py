@@ -8,6 +8,7 @@ import argparse
 import json
 import pathlib
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -15,22 +16,13 @@ import time
 HERE = pathlib.Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1] / "tests" / "drivers")]
 
-import copying  # noqa: E402
 import machine  # noqa: E402
-import syscalls  # noqa: E402
-from accounting import open_files_limit  # noqa: E402
+from bench import SCALE, Bench  # noqa: E402
 from conftest import Authority  # noqa: E402
-from idle import FIRST, measure_idle  # noqa: E402
-from loads import LoadFailed, measure_pgbench, pgbench  # noqa: E402
-from outcome import HEAD, OURS, Outcome, lines  # noqa: E402
-from poolers import DATABASE, PASSWORD, POOL, USER, Database, Forebay, PgBouncer  # noqa: E402
+from outcome import HEAD, lines  # noqa: E402
+from poolers import POOL  # noqa: E402
 from private_postgres import PrivatePostgres  # noqa: E402
-from rows import ROWS, Copy, Idle, Pgbench, chosen  # noqa: E402
-
-SCALE = 10
-IDLE_ROUNDS = 2  # at the most: bytes hardly differ from round to round
-QUICK_IDLE = 25  # so many times fewer idle clients in a quick run
-QUICK_COPY = 5  # MB
+from rows import ROWS, chosen  # noqa: E402
 
 
 def parse(arguments):
@@ -45,180 +37,17 @@ def parse(arguments):
     parser.add_argument("--quick", action="store_true", help="one short round, about 2 minutes")
     parser.add_argument("--json", type=pathlib.Path, help="where the figures go, besides")
     parser.add_argument("--pgbouncer", help="another PgBouncer than the one in PATH")
+    parser.add_argument(
+        "--control",
+        action="store_true",
+        help="PgBouncer beside itself, in Forebay's place: what the spread is on this machine",
+    )
     parser.add_argument("--no-calls", action="store_true", help="count no system calls")
     options = parser.parse_args(arguments)
     options.rows = [name for name in options.rows.split(",") if name]
     if options.quick:
         options.rounds, options.seconds = 1, 1
     return options
-
-
-class Bench:
-    """The run: a PostgreSQL, two programs, and one row after the other."""
-
-    def __init__(self, options, folder, server):
-        self.options, self.folder, self.server = options, folder, server
-        self.programs = [Forebay(), PgBouncer(options.pgbouncer)]
-        self.files = open_files_limit()
-        self.megabytes = QUICK_COPY if options.quick else copying.MEGABYTES
-        self.copied_in = None
-
-    def fill(self):
-        """The user, pgbench's tables, big rows, and the tables for COPY."""
-        with self.server.connect(dbname="postgres") as admin:
-            admin.autocommit = True
-            admin.execute(f"create role {USER} login password '{PASSWORD}'")
-            admin.execute(f"create database {DATABASE} owner {USER}")
-            verifier = admin.execute(
-                f"select rolpassword from pg_authid where rolname = '{USER}'"
-            ).fetchone()[0]
-        self.database = Database(self.server.port, self.server.process.pid, verifier)
-        pgbench(["-i", "-q", "-s", str(SCALE)], self.server.port, self.folder)
-        with self.server.connect(dbname=DATABASE) as owner:
-            owner.autocommit = True
-            owner.execute("create table big (id int primary key, payload text)")
-            owner.execute("alter table big alter payload set storage external")
-            owner.execute(
-                "insert into big select i, repeat(md5(i::text), 32768) from generate_series(1, 8) i"
-            )
-            owner.execute(f"grant select on big to {USER}")
-            copying.prepare(owner, self.megabytes)
-            owner.execute("vacuum analyze")
-        (self.folder / "nothing.sql").write_text("\\set nothing 1\n")
-        (self.folder / "big_row.sql").write_text(
-            "\\set id random(1, 8)\nselect payload from big where id = :id;\n"
-        )
-
-    def run(self, row):
-        """All rounds of a row."""
-        outcome = Outcome(row)
-        poolers = []
-        try:
-            for program in self.programs:
-                if getattr(row.load, "prepared", False) and not program.prepares:
-                    outcome.notes.append("PgBouncer prepares in transaction pooling since 1.21")
-                    continue
-                if not isinstance(row.load, Idle):
-                    poolers.append(program.start(self.folder, self.database, row.setup))
-                    outcome.configurations[program.name] = poolers[-1].configuration
-            if isinstance(row.load, Idle):
-                self.idle(row, outcome)
-            else:
-                self.rounds(row, outcome, poolers)
-        except LoadFailed as failure:
-            outcome.notes.append(f"not finished: {failure}")
-        finally:
-            for pooler in poolers:
-                pooler.stop()
-        return outcome
-
-    def rounds(self, row, outcome, poolers):
-        turn = self.turn(row.load)
-        if not self.options.quick:
-            for pooler in poolers:
-                turn(pooler, 1)
-        for number in range(self.options.rounds):
-            for pooler in poolers if number % 2 == 0 else poolers[::-1]:
-                outcome.add(pooler.name, turn(pooler, self.options.seconds))
-        if not self.options.no_calls:
-            self.calls(row, outcome, poolers)
-
-    def turn(self, load):
-        """What one turn of this load is: a function of the pooler and of seconds."""
-        if isinstance(load, Pgbench):
-            return lambda pooler, seconds: self.pgbench_turn(load, pooler, seconds)
-        if load is Copy.OUT:
-            return lambda pooler, seconds: copying.measure_copying(
-                lambda client: copying.copy_out(client, self.megabytes),
-                lambda: None,
-                pooler,
-                self.database,
-                seconds,
-            )
-        messages = self.messages_in()
-        return lambda pooler, seconds: copying.measure_copying(
-            lambda client: copying.copy_in(client, messages),
-            self.truncate,
-            pooler,
-            self.database,
-            seconds,
-        )
-
-    def messages_in(self):
-        if self.copied_in is None:
-            self.copied_in = copying.to_copy_in(self.megabytes)
-        return self.copied_in
-
-    def truncate(self):
-        with self.server.connect(dbname=DATABASE) as owner:
-            owner.execute("truncate copy_in")
-
-    def pgbench_turn(self, load, pooler, seconds):
-        figures = measure_pgbench(load.command(), pooler, self.database, self.folder, seconds)
-        if load.login:
-            return {"cpu_per_login": figures["cpu"], "logins": figures["rate"]}
-        if load.megabytes:
-            # us a transaction, and MB in it: s/GB.
-            return {
-                "cpu_per_gb": figures["cpu"] / 1000 / load.megabytes,
-                "both_cpu_per_gb": figures["both_cpu"] / 1000 / load.megabytes,
-                "megabytes": figures["rate"] * load.megabytes,
-                "p99": figures["p99"],
-            }
-        return figures
-
-    def calls(self, row, outcome, poolers):
-        why = syscalls.reason_for_none()
-        if why:
-            outcome.notes.append(f"system calls not counted: {why}")
-            return
-        for pooler in poolers:
-            if isinstance(row.load, Pgbench):
-                # Enough to count well, few enough for seconds under strace.
-                total = 40 if row.load.megabytes else 400 if "-C" in row.load.arguments else 4000
-                counted = syscalls.per_transaction(
-                    row.load.command(), row.load.clients, pooler, self.folder,
-                    max(2, total // row.load.clients),
-                )  # fmt: skip
-            else:
-                counted = self.calls_for_copy(row.load, pooler)
-            outcome.calls[pooler.name] = counted
-            outcome.add(pooler.name, {"calls": sum(counted.values())})
-
-    def calls_for_copy(self, load, pooler):
-        """For one MB."""
-        client = copying.log_in(pooler.port)
-        try:
-            client.query("select 1").ready()
-            if load is Copy.OUT:
-                work = lambda: copying.copy_out(client, self.megabytes)  # noqa: E731
-            else:
-                self.truncate()
-                work = lambda: copying.copy_in(client, self.messages_in())  # noqa: E731
-            counted = syscalls.count(pooler, self.folder, work)
-        finally:
-            client.close()
-        return {
-            name: number / self.megabytes
-            for name, number in counted.items()
-            if number >= 0.01 * self.megabytes
-        }
-
-    def idle(self, row, outcome):
-        count = row.load.count // (QUICK_IDLE if self.options.quick else 1)
-        if count + FIRST + 100 > self.files:
-            outcome.notes.append(f"not run: open files are limited to {self.files} (ulimit -Hn)")
-            return
-        if count != row.load.count:
-            outcome.notes.append(f"with {count} clients only")
-        for number in range(min(IDLE_ROUNDS, self.options.rounds)):
-            for program in self.programs if number % 2 == 0 else self.programs[::-1]:
-                pooler = program.start(self.folder, self.database, row.setup)
-                try:
-                    outcome.configurations[program.name] = pooler.configuration
-                    outcome.add(program.name, measure_idle(count, pooler))
-                finally:
-                    pooler.stop()
 
 
 def configurations(outcome, shown):
@@ -237,51 +66,65 @@ def _changes(line):
     return line.startswith(("listen_port", "listen = ", "auth_file", "password = "))
 
 
+def headline(about):
+    """What the figures were measured with, in four lines."""
+    return (
+        f"{about['cores']} cores ({about['model']}), Linux {about['kernel']}, load before"
+        f" {about['load'][0]:g}\n{about['forebay']}; {about['pgbouncer']}; PostgreSQL"
+        f" {about['postgresql']}, fsync off, scale {about['scale']}\nloopback, no TLS,"
+        f" {about['server_connections']} server connections; {about['rounds']} rounds of"
+        f" {about['seconds']} s, alternating\n"
+    )
+
+
+def run(options, rows, folder, server):
+    """Measures the rows and prints them; whether all of them have figures."""
+    began = time.monotonic()
+    bench = Bench(options, folder, server)
+    bench.fill()
+    with server.connect() as direct:
+        version = direct.execute("show server_version").fetchone()[0]
+    about = {
+        **machine.describe(),
+        **{program.name: program.version for program in bench.programs},
+        "postgresql": version,
+        "scale": SCALE,
+        "server_connections": POOL,
+        "rounds": options.rounds,
+        "seconds": options.seconds,
+    }
+    print(f"{headline(about)}\n{HEAD}")
+    outcomes, shown = [], {}
+    for row in rows:
+        outcomes.append(bench.run(row))
+        print("\n".join(lines(outcomes[-1])), flush=True)
+    loads = [outcome.load for outcome in outcomes]
+    print(f"\nload meanwhile {min(loads):g} to {max(loads):g}, the benchmark's own included")
+    print(f"{time.monotonic() - began:.0f} s\n")
+    for outcome in outcomes:
+        print("\n".join(configurations(outcome, shown)))
+    if options.json:
+        data = {"machine": about, "rows": [outcome.as_data() for outcome in outcomes]}
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(data, indent=1) + "\n")
+        print(f"\n{options.json}")
+    return all(outcome.figures() for outcome in outcomes)
+
+
 def main():
     options = parse(sys.argv[1:])
     try:
         rows = chosen(options.rows)
     except LookupError as unknown:
         raise SystemExit(str(unknown)) from None
+    # Whoever ends the benchmark ends what it has started, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     folder = pathlib.Path(tempfile.mkdtemp(prefix="forebay-bench-"))
     folder.chmod(0o755)
     server = PrivatePostgres(folder / "postgres", Authority(), max_connections=3 * POOL)
-    began = time.monotonic()
     try:
         server.start()
-        bench = Bench(options, folder, server)
-        bench.fill()
-        with server.connect() as direct:
-            version = direct.execute("show server_version").fetchone()[0]
-        about = {
-            **machine.describe(),
-            "postgresql": version,
-            **{program.name: program.version for program in bench.programs},
-            "scale": SCALE,
-            "server_connections": POOL,
-            "rounds": options.rounds,
-            "seconds": options.seconds,
-        }
-        print(f"{about['cores']} cores ({about['model']}), Linux {about['kernel']}, load before", end="")
-        print(f" {about['load'][0]:g}; {bench.programs[0].version}, {bench.programs[1].version}")
-        print(f"PostgreSQL {version}, fsync off, scale {SCALE}, loopback, no TLS; {POOL} server")
-        print(f"connections; {options.rounds} rounds of {options.seconds} s, alternating\n\n{HEAD}")
-        outcomes, loads, shown = [], [], {}
-        for row in rows:
-            outcomes.append(bench.run(row))
-            loads.append(machine.load()[0])
-            print("\n".join(lines(outcomes[-1])), flush=True)
-        about["load_meanwhile"] = loads
-        print(f"\nload meanwhile {min(loads):g} to {max(loads):g}, the benchmark's own included; ", end="")
-        print(f"{time.monotonic() - began:.0f} s\n")
-        for outcome in outcomes:
-            print("\n".join(configurations(outcome, shown)))
-        if options.json:
-            data = {"machine": about, "rows": [outcome.as_data() for outcome in outcomes]}
-            options.json.parent.mkdir(parents=True, exist_ok=True)
-            options.json.write_text(json.dumps(data, indent=1) + "\n")
-            print(f"\n{options.json}")
-        if not all((OURS, figure) in o.rounds for o in outcomes for figure in o.figures()):
+        if not run(options, rows, folder, server):
             raise SystemExit("some rows have no figures: see their notes")
     finally:
         server.stop()

@@ -21,6 +21,7 @@ class Outcome:
     rounds: dict = field(default_factory=dict)  # (pooler, figure) -> one value a round
     calls: dict = field(default_factory=dict)  # pooler -> {system call: for one transaction}
     notes: list = field(default_factory=list)
+    load: float = 0.0  # the machine's, at the end of the row
 
     def add(self, pooler, figures):
         for figure, value in figures.items():
@@ -60,6 +61,7 @@ class Outcome:
             "what": self.row.what,
             "configurations": self.configurations,
             "notes": self.notes,
+            "load": self.load,
             "system_calls": self.calls,
             "figures": {
                 figure: {
@@ -81,6 +83,8 @@ HEAD = f"{'row':16} {'figure':29} {'forebay':>9} {'pgbouncer':>9}  {'ratio (rang
 def lines(outcome):
     """The table's lines of one row."""
     name = outcome.row.name
+    if not outcome.figures():
+        yield f"{name:16} no figures"
     for figure in outcome.figures():
         unit = FIGURES[figure]
         cells = [

@@ -6,7 +6,6 @@ lines for each login and logout in the log: Forebay writes none either.
 """
 
 import os
-import pathlib
 import re
 import shutil
 import subprocess
@@ -41,6 +40,10 @@ class Database:
     verifier: str
 
 
+class DoesNotStart(Exception):
+    """The pooler ended at once; the text is the end of its log."""
+
+
 class Pooler:
     """A running pooler. `configuration` is the whole text of its file."""
 
@@ -61,9 +64,8 @@ class Pooler:
 class PgBouncer:
     """PgBouncer, from Debian's package or from `binary`."""
 
-    name = "pgbouncer"
-
-    def __init__(self, binary=None):
+    def __init__(self, binary=None, name="pgbouncer"):
+        self.name = name
         self.binary = binary or shutil.which("pgbouncer") or "/usr/sbin/pgbouncer"
         said = subprocess.run([self.binary, "--version"], capture_output=True, text=True)
         self.version = said.stdout.splitlines()[0]
@@ -103,8 +105,7 @@ class PgBouncer:
             for path in [place, *place.iterdir()]:
                 shutil.chown(path, user, as_other["group"])
         command = [self.binary, str(place / "pgbouncer.ini")]
-        process = _spawn(command, folder / "pgbouncer.log", **as_other)
-        eventually(lambda: accepts(port), what="PgBouncer's start")
+        process = _serving(command, port, folder / f"pgbouncer-{port}.log", **as_other)
         return Pooler(self.name, port, process, configuration)
 
 
@@ -121,9 +122,7 @@ class Forebay:
 
     def start(self, folder, database, setup):
         port, admin = free_port(), free_port()
-        core = 'kind = "core", guarantee = "100%"'
-        if setup.naming:
-            core += ", " + NAMING
+        naming = 'name_unnamed = ["core"]\n' if setup.naming else ""
         configuration = f"""[admin]
 listen = "127.0.0.1:{admin}"
 [postgres]
@@ -134,22 +133,29 @@ max_clients = {MAX_CLIENTS}
 address = "127.0.0.1:{database.port}"
 sslmode = "disable"
 budget = {POOL}
-classes = {{ core = {{ {core} }} }}
-[postgres.users.{USER}]
+classes = {{ core = {{ kind = "core", guarantee = "100%" }} }}
+{naming}[postgres.users.{USER}]
 password = "{database.verifier}"
 server_password = "{PASSWORD}"
 """
         path = folder / f"forebay-{port}.toml"
         path.write_text(configuration)
-        process = _spawn([self.binary, "run", str(path)], folder / "forebay.log")
-        eventually(lambda: accepts(port), what="Forebay's start")
+        command = [self.binary, "run", str(path)]
+        process = _serving(command, port, folder / f"forebay-{port}.log")
         return Pooler(self.name, port, process, configuration)
 
 
-# The setting of a class that names repeated unnamed statements.
-NAMING = 'naming = "on"'
-
-
-def _spawn(command, log: pathlib.Path, **how):
-    with open(log, "ab") as out:
-        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, **how)
+def _serving(command, port, log, **how):
+    """Starts a program and waits until it accepts connections on `port`."""
+    with open(log, "wb") as out:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, **how
+        )
+    try:
+        eventually(lambda: accepts(port) or process.poll() is not None, within=20, what="a start")
+    except AssertionError:
+        end(process)
+        raise
+    if process.poll() is not None:
+        raise DoesNotStart(f"{command[0]} does not start: {log.read_text()[-2000:]}")
+    return process

@@ -68,7 +68,8 @@ def per_transaction(arguments, clients, pooler, folder, transactions):
     few = 2
 
     def run(each):
-        return count(pooler, folder, lambda: pgbench([*arguments, "-t", str(each)], pooler.port, folder))
+        command = [*arguments, "-t", str(each)]
+        return count(pooler, folder, lambda: pgbench(command, pooler.port, folder))
 
     base, more = run(few), run(few + transactions)
     done = transactions * clients

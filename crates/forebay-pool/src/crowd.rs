@@ -43,6 +43,14 @@ impl Crowd {
         self.present == 0
     }
 
+    /// The class of all who wait, if it is one.
+    pub(crate) fn only(&self) -> Option<ClassId> {
+        if !self.present.is_power_of_two() {
+            return None;
+        }
+        u8::try_from(self.present.trailing_zeros()).ok().map(ClassId)
+    }
+
     /// Those of which somebody waits, in order.
     #[inline]
     pub(crate) fn classes(&self) -> impl Iterator<Item = ClassId> + use<> {
@@ -67,11 +75,14 @@ mod tests {
             crowd.enters(ClassId(class));
         }
         assert_eq!((present(&crowd), crowd.all()), (vec![0, 3, 15], 4));
+        assert_eq!(crowd.only(), None);
         for class in [3, 15, 0] {
             crowd.leaves(ClassId(class));
         }
         assert_eq!((present(&crowd), crowd.of(ClassId(3))), (vec![3], 1));
+        assert_eq!(crowd.only(), Some(ClassId(3)));
         crowd.leaves(ClassId(3));
         assert!(crowd.is_empty() && present(&crowd).is_empty());
+        assert_eq!(crowd.only(), None);
     }
 }

@@ -8,6 +8,8 @@ use bytes::BytesMut;
 use forebay_pool::policy::Policy;
 use forebay_pool::{CheckoutError, Refusal};
 
+use crate::held::Full;
+use crate::listener::ListenError;
 use crate::own::Nonsense;
 use crate::server::ServerFailure;
 use crate::wire::Malformed;
@@ -30,8 +32,14 @@ pub(crate) enum Fault {
     WrongPassword(String),
     #[error("this server accepts encrypted connections only")]
     TlsRequired,
-    #[error("replication connections are not forwarded")]
-    Replication,
+    #[error("invalid value for parameter \"replication\": \"{0}\"")]
+    ReplicationValue(String),
+    #[error("replication needs a connection of its own, and `{database}` is pooled by transaction")]
+    ReplicationMode { database: String },
+    #[error("sorry, too many replication connections already: {limit}")]
+    TooManyReplications { limit: u32 },
+    #[error("cannot connect to the server for replication: {0}")]
+    NoReplication(String),
     #[error("database \"{0}\" does not exist")]
     UnknownDatabase(String),
     #[error("sorry, too many clients already")]
@@ -42,6 +50,8 @@ pub(crate) enum Fault {
     Refused(ServerError),
     #[error("message of {length} bytes is longer than the limit of {limit}")]
     TooLong { length: usize, limit: usize },
+    #[error("out of memory for messages that are not whole yet")]
+    TooMuchHeld(Full),
     #[error("{0}")]
     Checkout(#[from] CheckoutError),
     #[error("canceling statement due to user request")]
@@ -56,6 +66,8 @@ pub(crate) enum Fault {
     Replay(String),
     #[error("{0}")]
     Nonsense(#[from] Nonsense),
+    #[error("{0}")]
+    Listen(#[from] ListenError),
 }
 
 /// Whether a retry is safe after a lost connection.
@@ -69,13 +81,15 @@ impl Fault {
     pub(crate) fn code(&self) -> String {
         let code = match self {
             Self::Protocol(_) | Self::Unexpected { .. } => "08P01",
-            Self::UnsupportedProtocol { .. } | Self::Replication => "0A000",
+            Self::UnsupportedProtocol { .. } | Self::ReplicationMode { .. } => "0A000",
             Self::NoUser | Self::TlsRequired => "28000",
-            Self::StartupOption(_) | Self::Nonsense(_) => "22023",
+            Self::StartupOption(_) | Self::Nonsense(_) | Self::ReplicationValue(_) => "22023",
             Self::WrongPassword(_) => "28P01",
             Self::UnknownDatabase(_) => "3D000",
-            Self::TooManyClients => "53300",
+            Self::TooManyClients | Self::TooManyReplications { .. } => "53300",
+            Self::NoReplication(_) => "08001",
             Self::TooLong { .. } | Self::TooManyStatements { .. } => "54000",
+            Self::TooMuchHeld(_) => "53200",
             Self::Cancelled => "57014",
             Self::InFailedTransaction => "25P02",
             Self::ServerLost { .. } => "08006",
@@ -83,6 +97,7 @@ impl Fault {
             Self::Replay(_) => "08006",
             Self::Refused(said) => return said.code.clone(),
             Self::Checkout(error) => return checkout_code(error),
+            Self::Listen(error) => return listen_code(error),
         };
         code.to_owned()
     }
@@ -97,6 +112,11 @@ impl Fault {
         }
         if let Self::TooLong { .. } = self {
             return Some("The limit is `postgres.max_message`.".into());
+        }
+        if let Self::TooMuchHeld(Full { limit }) = self {
+            return Some(format!(
+                "All clients together may hold {limit} bytes (`postgres.max_message_memory`)."
+            ));
         }
         if let Self::Checkout(CheckoutError::Refused { why, .. }) = self {
             return Some(match policy(*why) {
@@ -130,6 +150,19 @@ impl Fault {
         if let Self::Nonsense(nonsense) = self {
             return Some(nonsense.hint.into());
         }
+        if let Self::ReplicationMode { database } = self {
+            return Some(format!(
+                "Set `pool_mode = \"session\"` for it: [postgres.databases.{database}]."
+            ));
+        }
+        if let Self::TooManyReplications { .. } = self {
+            return Some("The limit is `replication_connections` of the server.".into());
+        }
+        if let Self::Listen(error) = self
+            && let Some(hint) = listen_hint(error)
+        {
+            return Some(hint.into());
+        }
         self.server_said()?.hint.clone()
     }
 
@@ -140,6 +173,9 @@ impl Fault {
     /// The server's own words, where it refused the login.
     fn server_said(&self) -> Option<&ServerError> {
         if let Self::Refused(said) = self {
+            return Some(said);
+        }
+        if let Self::Listen(ListenError::Refused(said)) = self {
             return Some(said);
         }
         let Self::Checkout(CheckoutError::Denied { failure, .. }) = self else { return None };
@@ -191,6 +227,43 @@ fn checkout_code(error: &CheckoutError) -> String {
         // Whatever else there will be means "not now", too.
         CheckoutError::QueueFull { .. } | CheckoutError::TimedOut { .. } | _ => "53300".into(),
     }
+}
+
+fn listen_code(error: &ListenError) -> String {
+    let code = match error {
+        ListenError::ChannelsOfClient { .. } | ListenError::ChannelsOfDatabase { .. } => "54000",
+        ListenError::Connections { .. } => "53300",
+        ListenError::Refused(said) => return said.code.clone(),
+        ListenError::Unreachable { .. } => "57P03",
+        ListenError::Lost { .. } => "08006",
+        ListenError::Overflow { .. } => "53400",
+        ListenError::Encoding => "0A000",
+        ListenError::Stopping => "57P01",
+    };
+    code.to_owned()
+}
+
+fn listen_hint(error: &ListenError) -> Option<&'static str> {
+    Some(match error {
+        ListenError::ChannelsOfClient { .. } => {
+            "The limit is `postgres.notifications.channels_per_client`."
+        }
+        ListenError::ChannelsOfDatabase { .. } => {
+            "The limit is `postgres.notifications.channels_per_database`."
+        }
+        ListenError::Connections { .. } => "The limit is `postgres.notifications.connections`.",
+        ListenError::Lost { .. } => {
+            "Notifications may be missing: connect again, LISTEN, and look at what they told of."
+        }
+        ListenError::Overflow { .. } => {
+            "Notifications are missing: read them sooner and keep transactions short, or raise \
+             `postgres.notifications.queue`."
+        }
+        ListenError::Encoding => "Set client_encoding before LISTEN, and leave it.",
+        ListenError::Refused(_) | ListenError::Unreachable { .. } | ListenError::Stopping => {
+            return None;
+        }
+    })
 }
 
 /// What the server itself answered to a login, if it did.

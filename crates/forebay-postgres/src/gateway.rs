@@ -15,7 +15,6 @@ use forebay_pool::{
 };
 use forebay_seam::net::{self, TcpListener, TcpStream};
 use forebay_seam::secret::{ExposeSecret, SecretString};
-use forebay_seam::sync::Mutex;
 use forebay_seam::task::Stop;
 use forebay_seam::time::Instant;
 use forebay_seam::{random, time};
@@ -23,19 +22,23 @@ use serde::Serialize;
 use tokio::sync::{Notify, broadcast, watch};
 use tokio_rustls::TlsAcceptor;
 
-use crate::cancel::Registry;
+use crate::cancel::{Registration, Registry};
 use crate::fault::Fault;
 use crate::greeting::{self, Greeted};
+use crate::held;
+use crate::listener::{Listeners, NotificationCounts};
 use crate::operations::Operations;
+use crate::pins::{Board, Pinned};
 use crate::prepared::Statements;
+use crate::replication::{self, Replications};
 use crate::route::Backend;
 use crate::scram::Verifier;
 use crate::server::capacity::{Capacity, Surveyor};
+use crate::server::catalogue::Catalogues;
 use crate::server::connector::{Credentials, Identity, Postgres};
 use crate::server::login::Target;
 use crate::session::Session;
 use crate::settings::{ClientAuth, PoolMode, PostgresSettings, ServerSettings, UserSettings};
-use crate::sql::effect::PinReason;
 use crate::stream::Stream;
 use crate::tls;
 use crate::welcome::Welcomes;
@@ -79,8 +82,14 @@ pub struct PostgresSnapshot {
     pub cancels: u64,
     /// Clients that kept a server connection beyond a transaction, since start, by reason.
     pub pins: BTreeMap<&'static str, u64>,
+    /// Clients that keep a server connection now, the longest first.
+    pub pinned: Vec<Pinned>,
     /// Tags of statements (`forebay_cost`, …) that could not be read, since start.
     pub hints_ignored: u64,
+    /// What became of notifications, for each server.
+    pub notifications: Vec<NotificationCounts>,
+    /// Replication connections, by server.
+    pub replications: BTreeMap<String, u32>,
     /// Pools, one for each server.
     pub pools: Vec<Snapshot>,
 }
@@ -110,6 +119,8 @@ pub(crate) struct Inner {
     /// The requests under way in this process.
     pub(crate) roster: Arc<Roster>,
     pub(crate) operations: Operations,
+    /// Memory of messages that are not whole yet.
+    pub(crate) held: Arc<held::Account>,
     /// Makes the salt of users who do not exist.
     pub(crate) nobody: [u8; 32],
     backends: BTreeMap<String, Arc<Backend>>,
@@ -120,17 +131,12 @@ pub(crate) struct Inner {
     clients: AtomicU32,
     refused: AtomicU64,
     cancels: AtomicU64,
-    pins: Mutex<BTreeMap<PinReason, u64>>,
+    pub(crate) pins: Arc<Board>,
     hints_ignored: AtomicU64,
     left: Notify,
 }
 
 impl Inner {
-    /// A client keeps its connection from now on.
-    pub(crate) fn count_pin(&self, reason: PinReason) {
-        *self.pins.lock().entry(reason).or_default() += 1;
-    }
-
     /// A statement's tag could not be read.
     pub(crate) fn count_ignored_hint(&self) {
         self.hints_ignored.fetch_add(1, Ordering::Relaxed);
@@ -211,6 +217,12 @@ impl Gateway {
                 forebay_pool::class::check(&classes, budget, server.ai_share)
                     .map_err(|reason| error(at("classes"), reason.to_string()))?;
             }
+            let known = classes(server);
+            let unknown = |name: &&ClassName| !known.iter().any(|(class, _)| class == *name);
+            if let Some(name) = server.name_unnamed.iter().find(unknown) {
+                let reason = format!("there is no class `{name}` in `classes`");
+                return Err(error(at("name_unnamed"), reason));
+            }
             timetable::check(&server.timetable, &classes(server), server.ai_share)
                 .map_err(|wrong| error(at(&wrong.place()), wrong.reason))?;
         }
@@ -275,6 +287,7 @@ impl Gateway {
             overlaps,
             roster,
             operations: Operations::default(),
+            held: held::Account::new(settings.max_message_memory),
             nobody: random::bytes(),
             backends,
             routes,
@@ -284,7 +297,7 @@ impl Gateway {
             clients: AtomicU32::new(0),
             refused: AtomicU64::new(0),
             cancels: AtomicU64::new(0),
-            pins: Mutex::default(),
+            pins: Arc::default(),
             hints_ignored: AtomicU64::new(0),
             left: Notify::new(),
             settings,
@@ -330,6 +343,7 @@ impl Gateway {
             }
         }
         for backend in self.inner.backends.values() {
+            backend.listeners.close();
             backend.pool.drain(deadline).await;
         }
     }
@@ -362,13 +376,20 @@ impl Gateway {
 
     /// One picture.
     pub fn snapshot(&self) -> PostgresSnapshot {
+        let backends = &self.inner.backends;
         PostgresSnapshot {
             clients: self.inner.clients.load(Ordering::Relaxed),
             refused: self.inner.refused.load(Ordering::Relaxed),
             cancels: self.inner.cancels.load(Ordering::Relaxed),
-            pins: self.inner.pins.lock().iter().map(|(reason, n)| (reason.name(), *n)).collect(),
+            pins: self.inner.pins.counts(),
+            pinned: self.inner.pins.pinned(),
             hints_ignored: self.inner.hints_ignored.load(Ordering::Relaxed),
-            pools: self.inner.backends.values().map(|backend| backend.pool.snapshot()).collect(),
+            notifications: backends.iter().map(|(name, b)| b.listeners.counts(name)).collect(),
+            replications: backends
+                .iter()
+                .map(|(name, backend)| (name.clone(), backend.replications.count()))
+                .collect(),
+            pools: backends.values().map(|backend| backend.pool.snapshot()).collect(),
         }
     }
 }
@@ -377,10 +398,32 @@ impl Gateway {
 /// it takes no memory while thousands of clients are there and ask nothing.
 async fn serve_one(inner: Arc<Inner>, client: TcpStream, from: SocketAddr, stop: Stop) {
     let counted = Counted::admit(&inner);
-    if let Some(session) = Box::pin(receive(&inner, &counted, client, from)).await {
-        session.run(stop).await;
+    match Box::pin(receive(&inner, &counted, client, from)).await {
+        Some(Received::Asks(session)) => session.run(stop).await,
+        Some(Received::Replicates(replica)) => Box::pin(replica.serve(stop)).await,
+        None => {}
     }
     drop(counted);
+}
+
+/// A client that has logged in.
+enum Received {
+    Asks(Box<Session>),
+    Replicates(Box<Replica>),
+}
+
+/// A client that replicates.
+struct Replica {
+    arrival: greeting::Arrival,
+    parameters: replication::Parameters,
+    registration: Registration,
+}
+
+impl Replica {
+    async fn serve(self: Box<Self>, stop: Stop) {
+        let Self { arrival, parameters, registration } = *self;
+        replication::serve(arrival, &parameters, registration, stop).await;
+    }
 }
 
 /// Receives a client; nothing if it gets no session.
@@ -389,7 +432,7 @@ async fn receive(
     counted: &Option<Counted>,
     client: TcpStream,
     from: SocketAddr,
-) -> Option<Box<Session>> {
+) -> Option<Received> {
     net::tune(&client).ok()?;
     let greeted = match counted {
         Some(_) => greet(inner, client).await,
@@ -398,12 +441,23 @@ async fn receive(
     match greeted {
         Greeted::In(arrival) => {
             let registration = inner.registry.register();
-            return Some(Box::new(Session::new(Arc::clone(inner), *arrival, registration)));
+            let mut arrival = *arrival;
+            if let Some(parameters) = arrival.replicates.take() {
+                let replica = Replica { arrival, parameters, registration };
+                return Some(Received::Replicates(Box::new(replica)));
+            }
+            let session = Session::new(Arc::clone(inner), arrival, registration);
+            return Some(Received::Asks(Box::new(session)));
         }
         Greeted::Cancel { client, pid, secret } => {
             inner.cancels.fetch_add(1, Ordering::Relaxed);
-            inner.registry.cancel(pid, secret).await;
-            Session::send_away(client, bytes::BytesMut::new()).await;
+            let early = inner.registry.cancel(pid, secret).await;
+            let repeat = async {
+                if let Some(early) = early {
+                    inner.registry.repeat(early).await;
+                }
+            };
+            tokio::join!(Session::send_away(client, bytes::BytesMut::new()), repeat);
         }
         Greeted::Refused { client, outbox, fault } => {
             inner.refused.fetch_add(1, Ordering::Relaxed);
@@ -552,7 +606,12 @@ fn backend(
     pool_settings.classes = classes(server);
     let class_settings = pool_settings.classes.clone();
     let (capacity, mut told) = watch::channel(None);
-    let connector = Postgres { target, credentials, surveyor: Surveyor::new(capacity) };
+    let connector = Postgres {
+        target,
+        credentials,
+        surveyor: Surveyor::new(capacity),
+        catalogues: Catalogues::default(),
+    };
     let pool = Pool::new(connector, pool_settings);
     let ids: HashMap<_, _> = class_settings
         .iter()
@@ -563,6 +622,8 @@ fn backend(
     let default_class = ids.get(ClassName::CORE).map(|(id, _)| *id).ok_or_else(|| {
         at("classes", "there must be a class `core`: work that nobody names belongs to it".into())
     })?;
+    let named = server.name_unnamed.iter().filter_map(|class| pool.class(class.as_str()));
+    let named = named.collect();
     let resized = pool.clone();
     drop(tokio::spawn(async move {
         while told.changed().await.is_ok() {
@@ -575,8 +636,19 @@ fn backend(
     }));
     let answers = Arc::new(AtomicBool::new(false));
     drop(tokio::spawn(await_answer(address_of_target, Arc::clone(&answers))));
+    let listeners = Listeners::new(pool.clone(), server, settings.notifications.clone());
+    let replications = Replications::new(server.replication_connections, server.connect_timeout);
     let rules = settings.rules.clone().into();
-    Ok(Backend { pool, classes: ids, default_class, rules, answers })
+    Ok(Backend {
+        pool,
+        listeners,
+        replications,
+        classes: ids,
+        default_class,
+        rules,
+        named,
+        answers,
+    })
 }
 
 /// A budget that others leave no room for cannot be reached, and its owner should know.

@@ -13,10 +13,11 @@ use crate::fault::Fault;
 use crate::gateway::Inner;
 use crate::own::Own;
 use crate::params::{Settings, is_fact};
+use crate::replication::Parameters;
 use crate::route::Who;
 use crate::scram::{self, Challenge, ScramError, Verifier};
 use crate::server::connector::Identity;
-use crate::settings::ClientAuth;
+use crate::settings::{ClientAuth, PoolMode};
 use crate::stream::Stream;
 use crate::wire::startup::{self, First, Startup};
 use crate::wire::{Fields, HEADER, Header, Malformed, backend};
@@ -51,6 +52,8 @@ pub(crate) struct Arrival {
     pub(crate) who: Who,
     /// What it asked for at its start, without settings of ours.
     pub(crate) settings: Settings,
+    /// Set for one that wants to replicate.
+    pub(crate) replicates: Option<Parameters>,
 }
 
 enum Failure {
@@ -78,7 +81,9 @@ pub(crate) async fn greet(gateway: &Inner, tcp: TcpStream) -> Greeted {
     match greeting.identify(&mut client, &startup).await {
         Ok((who, settings)) => {
             let Greeting { inbox, .. } = greeting;
-            Greeted::In(Box::new(Arrival { client, inbox, who, settings }))
+            let wants = startup.wants_replication() == Ok(true);
+            let replicates = wants.then(|| startup.into_parameters());
+            Greeted::In(Box::new(Arrival { client, inbox, who, settings, replicates }))
         }
         Err(Failure::Fault(fault)) => greeting.refuse(client, fault),
         Err(Failure::Io) => Greeted::Gone,
@@ -267,8 +272,10 @@ impl Greeting<'_> {
         let name = startup.get("database").filter(|name| !name.is_empty()).unwrap_or(user);
         let route =
             self.gateway.route(name).ok_or_else(|| Fault::UnknownDatabase(name.to_owned()))?;
-        if !matches!(startup.get("replication"), None | Some("false" | "off" | "no" | "0")) {
-            return Err(Fault::Replication);
+        if startup.wants_replication().map_err(Fault::ReplicationValue)?
+            && route.mode == PoolMode::Transaction
+        {
+            return Err(Fault::ReplicationMode { database: name.to_owned() });
         }
         let mut settings = Settings::default();
         let options = startup.get("options").unwrap_or_default();

@@ -32,7 +32,7 @@ pub(crate) fn is_ours(name: &str) -> bool {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Own {
     /// `forebay.class`
-    pub(crate) class: Option<String>,
+    pub(crate) class: Option<Box<str>>,
     /// `forebay.feature`
     pub(crate) feature: Option<Arc<str>>,
     /// `forebay.traceparent`
@@ -85,7 +85,7 @@ impl Own {
     /// settings are in PostgreSQL.
     pub(crate) fn set(&mut self, name: &str, value: &str) -> Result<(), Nonsense> {
         match name {
-            "forebay.class" => self.class = Some(value.to_owned()),
+            "forebay.class" => self.class = Some(value.into()),
             "forebay.feature" => self.feature = Some(feature(value).into()),
             "forebay.traceparent" => self.trace = TraceId::from_traceparent(value),
             "forebay.cost" => self.cost = Some(cost(value)?),

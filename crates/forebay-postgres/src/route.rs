@@ -6,20 +6,33 @@ use std::sync::atomic::AtomicBool;
 
 use forebay_pool::{ClassId, ClassName, Kind, Pool};
 
+use crate::listener::Listeners;
 use crate::own::Own;
+use crate::replication::Replications;
 use crate::server::connector::{Identity, Postgres};
 use crate::settings::{PoolMode, Rule};
 
 /// One server's pool and its classes by name.
 pub(crate) struct Backend {
     pub(crate) pool: Pool<Postgres>,
+    pub(crate) listeners: Listeners,
+    pub(crate) replications: Replications,
     pub(crate) classes: HashMap<String, (ClassId, Kind)>,
     /// The class of work that nobody names.
     pub(crate) default_class: ClassId,
     /// Whose work belongs to which class.
     pub(crate) rules: Arc<[Rule]>,
+    /// Classes whose unnamed statements get names.
+    pub(crate) named: Vec<ClassId>,
     /// Whether the server has accepted a connection since start.
     pub(crate) answers: Arc<AtomicBool>,
+}
+
+impl Backend {
+    /// Do unnamed statements of `class` get names?
+    pub(crate) fn names(&self, class: ClassId) -> bool {
+        self.named.contains(&class)
+    }
 }
 
 /// A client that is logged in.

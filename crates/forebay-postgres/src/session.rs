@@ -11,10 +11,15 @@
 mod exchange;
 mod extended;
 mod greet;
+mod heal;
 mod inward;
 mod link;
+mod notify;
 mod outward;
+mod portals;
 mod recent;
+mod rest;
+mod unnamed;
 mod work;
 
 use std::collections::HashMap;
@@ -28,15 +33,17 @@ use forebay_pool::{Condition, Lease};
 use forebay_seam::task::Stop;
 use forebay_seam::time;
 
-use crate::cancel::Registration;
+use crate::cancel::{Begun, Registration};
 use crate::fault::{Fault, Outcome};
 use crate::gateway::Inner;
 use crate::greeting::Arrival;
+use crate::held::Holding;
+use crate::listener::mailbox::Attention;
 use crate::params::{Reported, Settings};
+use crate::pins::Pins;
 use crate::prepared::Statement;
 use crate::route::Who;
 use crate::server::connector::Postgres;
-use crate::sql::effect::{Effect, PinReason};
 use crate::stream::Stream;
 use crate::wire::TxStatus;
 use crate::wire::backend::Severity;
@@ -92,10 +99,15 @@ enum Change {
         name: String,
     },
     ResetAll,
+    Learn {
+        names: Box<[String]>,
+    },
     /// Changes behind this one may be taken back.
     Savepoint {
         name: String,
     },
+    /// Of the channels that are listened to.
+    Listen(notify::ListenChange),
 }
 
 pub(crate) struct Session {
@@ -104,6 +116,8 @@ pub(crate) struct Session {
     client: Stream,
     /// From the client.
     inbox: BytesMut,
+    /// What of it counts among all clients'.
+    held: Holding,
     /// Bytes of `inbox` that belong to a batch that is complete.
     batch: usize,
     /// The inbox must be able to hold so much, or a long message would never be whole.
@@ -113,6 +127,8 @@ pub(crate) struct Session {
     /// To the client; what the server's inbox passes on comes behind it.
     outbox: BytesMut,
     registration: Registration,
+    /// Whether something waits until no cancel request is on its way.
+    cancels_due: Begun,
     /// What the client was told of its session.
     reported: Reported,
     /// What the client wants its session to be.
@@ -125,17 +141,23 @@ pub(crate) struct Session {
     failed: bool,
     statements: HashMap<Bytes, Arc<Statement>>,
     unnamed: Option<Arc<Statement>>,
+    told: heal::Told,
+    path: unnamed::Path,
     /// What executing a portal does.
-    portals: HashMap<Bytes, Effect>,
+    portals: portals::Portals,
     /// As the client was told last.
     status: TxStatus,
     /// A BEGIN that was answered and not sent.
     begin: Option<Box<[u8]>>,
     intake: Intake,
     link: Option<Lease<Postgres>>,
-    pin: Option<PinReason>,
-    /// The pin that was counted and logged.
-    pin_told: Option<PinReason>,
+    pins: Pins,
+    /// Settings that the client has set to values that only the server knows.
+    learns: Vec<String>,
+    /// The message that the connection was linked for has still to be sent.
+    unsent: bool,
+    /// What the client listens to, where connections are shared.
+    listening: Option<Box<notify::Listening>>,
     /// The server has said why it ends the connection.
     server_said_goodbye: bool,
     work: work::Work,
@@ -143,7 +165,7 @@ pub(crate) struct Session {
 }
 
 /// What came of the greeting.
-enum Begun {
+enum Greeted {
     Well,
     AndEnded,
 }
@@ -160,8 +182,9 @@ enum Next {
 
 impl Session {
     pub(crate) fn new(gateway: Arc<Inner>, arrival: Arrival, registration: Registration) -> Self {
-        let Arrival { client, inbox, who, settings } = arrival;
+        let Arrival { client, inbox, who, settings, .. } = arrival;
         Self {
+            held: Holding::nothing(&gateway.held),
             gateway,
             who,
             client,
@@ -171,6 +194,7 @@ impl Session {
             dropping: 0,
             outbox: BytesMut::new(),
             registration,
+            cancels_due: Begun::Yes,
             reported: Reported::default(),
             wanted_at_start: Settings::default(),
             wanted: settings,
@@ -178,13 +202,17 @@ impl Session {
             failed: false,
             statements: HashMap::new(),
             unnamed: None,
-            portals: HashMap::new(),
+            told: heal::Told::Nothing,
+            path: unnamed::Path::Settled,
+            portals: portals::Portals::default(),
             status: TxStatus::Idle,
             begin: None,
             intake: Intake::Normal,
             link: None,
-            pin: None,
-            pin_told: None,
+            pins: Pins::default(),
+            learns: Vec::new(),
+            unsent: false,
+            listening: None,
             server_said_goodbye: false,
             work: work::Work::default(),
             idling: None,
@@ -194,23 +222,23 @@ impl Session {
     /// Greets the client, serves it to its end, and tells it why.
     pub(crate) async fn run(mut self: Box<Self>, mut stop: Stop) {
         // Boxed is what takes a small part of a client's time, and none while it asks nothing.
-        if let Begun::Well = Box::pin(self.begin()).await {
+        if let Greeted::Well = Box::pin(self.begin()).await {
             let end = self.serve(&mut stop).await;
             self.ends(end);
         }
         Box::pin(self.farewell()).await;
     }
 
-    async fn begin(&mut self) -> Begun {
+    async fn begin(&mut self) -> Greeted {
         match self.greet().await {
-            Ok(()) => return Begun::Well,
+            Ok(()) => return Greeted::Well,
             Err(End::Fault(fault)) => {
                 tracing::info!(user = %self.who.identity.user, database = %self.who.database, error = %fault, "login failed");
                 fault.write_at_login(&mut self.outbox);
             }
             Err(end) => self.ends(end),
         }
-        Begun::AndEnded
+        Greeted::AndEnded
     }
 
     /// What the client is told at the end, and what it leaves.
@@ -260,11 +288,24 @@ impl Session {
                 }
                 Next::Exchange => {}
             }
+            if let Err(full) = self.held.set(self.inbox.len()) {
+                return Fault::TooMuchHeld(full).into();
+            }
             match self.exchange(&mut ear).await {
                 Ok(Moved::Client) => {}
-                Ok(Moved::Server) => {
+                Ok(moved @ (Moved::Server | Moved::Settled)) => {
+                    if let Moved::Settled = moved {
+                        self.cancels_due = Begun::Yes;
+                    }
                     if let Err(end) = self.inward() {
                         return end;
+                    }
+                }
+                Ok(Moved::Mail) => {
+                    if self.attention() != Attention::Channels
+                        && let Err(why) = self.tell_notifications()
+                    {
+                        return Fault::Listen(why).into();
                     }
                 }
                 Ok(Moved::ClientGone) => return End::Left,

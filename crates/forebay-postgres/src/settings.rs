@@ -34,6 +34,12 @@ pub struct PostgresSettings {
     /// The longest message that is held in memory whole, bytes. Longer rows, COPY data and
     /// simple queries stream through; a longer Parse is refused. Default 16777216 (16 MiB).
     pub max_message: usize,
+    /// Memory for messages that are not whole yet, over all clients together, bytes; who
+    /// would need more is sent away with 53200. A client's first 64 KiB are not counted.
+    /// Default 268435456 (256 MiB).
+    pub max_message_memory: usize,
+    /// What clients in transaction pooling may listen to.
+    pub notifications: NotificationSettings,
     /// The PostgreSQL servers, by a name of your choice.
     pub servers: BTreeMap<String, ServerSettings>,
     /// Database names that applications may ask for. Empty: every name, on the only server.
@@ -56,10 +62,40 @@ impl Default for PostgresSettings {
             login_timeout: Duration::from_secs(15),
             max_prepared_statements: 500,
             max_message: 16 << 20,
+            max_message_memory: 256 << 20,
+            notifications: NotificationSettings::default(),
             servers: BTreeMap::new(),
             databases: BTreeMap::new(),
             users: BTreeMap::new(),
             rules: Vec::new(),
+        }
+    }
+}
+
+/// `[postgres.notifications]`: bounds of LISTEN in transaction pooling.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct NotificationSettings {
+    /// Notifications that may wait for one client, because it is in a transaction or does not
+    /// read, bytes. Beyond that its session ends (SQLSTATE 53400): none is dropped silently.
+    /// Default 1048576 (1 MiB).
+    pub queue: usize,
+    /// Channels that one client may listen to. Default 1000.
+    pub channels_per_client: usize,
+    /// Channels of one database that clients may listen to together. Default 10000.
+    pub channels_per_database: usize,
+    /// Connections to one server that listen, at the most: one for each database that is
+    /// listened to. They are not part of `budget`. Default 10.
+    pub connections: usize,
+}
+
+impl Default for NotificationSettings {
+    fn default() -> Self {
+        Self {
+            queue: 1 << 20,
+            channels_per_client: 1_000,
+            channels_per_database: 10_000,
+            connections: 10,
         }
     }
 }
@@ -116,6 +152,10 @@ pub struct ServerSettings {
     /// after the reserved ones; 10 until that could be read.
     #[serde(default)]
     pub budget: Option<u32>,
+    /// Replication connections that clients may have, where they are pooled by session. They
+    /// are not part of `budget`: the server counts them by `max_wal_senders`. Default 4.
+    #[serde(default = "replication_connections")]
+    pub replication_connections: u32,
     /// Windows of time with a budget of their own. Default: none.
     #[serde(default)]
     pub timetable: Vec<WindowSettings>,
@@ -167,6 +207,11 @@ pub struct ServerSettings {
     #[serde(default = "lend_max_hold", with = "humantime_serde")]
     #[schemars(with = "String", extend("format" = "humantime"))]
     pub lend_max_hold: Duration,
+    /// Classes whose unnamed statements are prepared under names of ours once their text has
+    /// come a few times, which costs the server less; like all prepared statements they may get
+    /// generic plans, see `plan_cache_mode` in PostgreSQL's manual. Default: none.
+    #[serde(default)]
+    pub name_unnamed: Vec<ClassName>,
     /// Workload classes; `core`, with `kind = "core"`, must be among them. Default: `core`
     /// (guarantee 50 %, waits 5s), `ai-read` (10 %, 500ms) and `ai-write` (10 %, ceiling half
     /// the AI share, 2s).
@@ -174,6 +219,9 @@ pub struct ServerSettings {
     pub classes: BTreeMap<ClassName, ClassSettings>,
 }
 
+fn replication_connections() -> u32 {
+    4
+}
 fn off() -> Mode {
     Mode::Off
 }

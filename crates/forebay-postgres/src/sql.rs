@@ -3,7 +3,9 @@
 //! cleanliness, never dirt, so everything unknown counts as dirt.
 
 pub(crate) mod alike;
+mod channel;
 pub(crate) mod effect;
 pub(crate) mod shape;
+pub(crate) mod suspects;
 pub(crate) mod tags;
 pub(crate) mod token;

@@ -6,6 +6,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, BytesMut};
@@ -13,10 +14,12 @@ use forebay_seam::task::Stop;
 use tokio::io::AsyncWrite;
 
 use super::{HIGH_WATER, Session, outward};
+use crate::cancel::Begun;
+use crate::listener::mailbox::Attention;
 use crate::wire::TxStatus;
 
 /// Bytes from a server that are copied for the client rather than taken with their buffer.
-const COPIED: usize = 2 * 1024;
+pub(super) const COPIED: usize = 2 * 1024;
 
 /// What an exchange of bytes brought.
 pub(super) enum Moved {
@@ -24,6 +27,10 @@ pub(super) enum Moved {
     Server,
     ClientGone,
     ServerGone,
+    /// No cancel request is on its way any more.
+    Settled,
+    /// Notifications, or word of a channel that is waited for.
+    Mail,
     /// The program stops, and the client runs nothing.
     Stop,
 }
@@ -65,8 +72,24 @@ impl Session {
         ear: &mut Ear<'_, impl Future<Output = ()>>,
     ) -> io::Result<Moved> {
         let may_stop = self.is_at_rest();
+        let mut settling = self.settling();
+        let attention = match self.listening {
+            Some(_) => self.attention(),
+            None => Attention::Channels,
+        };
         poll_fn(|cx| {
             let moved = self.poll_exchange(cx);
+            if moved.is_pending()
+                && settling.as_mut().is_some_and(|settled| settled.as_mut().poll(cx).is_ready())
+            {
+                return Poll::Ready(Ok(Moved::Settled));
+            }
+            if moved.is_pending()
+                && let Some(listening) = &self.listening
+                && listening.poll_news(cx, &self.outbox, attention).is_ready()
+            {
+                return Poll::Ready(Ok(Moved::Mail));
+            }
             if moved.is_pending() && may_stop && ear.hears(cx) {
                 return Poll::Ready(Ok(Moved::Stop));
             }
@@ -75,8 +98,19 @@ impl Session {
         .await
     }
 
+    /// Until the cancel requests that are on their way have arrived, if something waits for
+    /// that.
+    fn settling(&mut self) -> Option<Pin<Box<dyn Future<Output = ()> + Send>>> {
+        if self.cancels_due == Begun::Yes {
+            return None;
+        }
+        let in_flight = &self.link.as_mut()?.connection().in_flight;
+        let in_flight = Arc::clone(in_flight);
+        Some(Box::pin(async move { in_flight.settled().await }))
+    }
+
     /// The client runs nothing: no transaction is open, and nothing is owed.
-    fn is_at_rest(&mut self) -> bool {
+    pub(super) fn is_at_rest(&mut self) -> bool {
         let quiet = self.link.as_mut().is_none_or(|lease| lease.connection().is_quiet());
         quiet && self.status == TxStatus::Idle
     }

@@ -30,10 +30,12 @@ impl Session {
                     self.status = TxStatus::Failed;
                 }
                 self.refuse_batch(&fault);
+                self.settle_listening();
                 return Ok(());
             }
         };
         self.link = Some(checkout);
+        self.unsent = true;
         self.prepare_link();
         Ok(())
     }
@@ -43,6 +45,8 @@ impl Session {
         let Some(lease) = &mut self.link else { return };
         let server = &mut **lease.connection();
         server.gate = Gate::Open;
+        server.catalogue.look_up(&mut server.seen);
+        self.registration.client.links(&server.key, &server.in_flight);
         if !self.replay_settings() {
             self.tell_reported();
         }
@@ -55,11 +59,6 @@ impl Session {
             let purpose = if failed { Purpose::FailedBegin } else { Purpose::Begin };
             server.awaited.push_back(Awaited::OwnQuery(purpose));
             server.pipeline.ends_batch();
-        }
-        if server.awaited.is_empty() {
-            self.registration.client.runs(&server.key, &server.in_flight);
-        } else {
-            self.registration.client.prepares();
         }
     }
 
@@ -75,6 +74,9 @@ impl Session {
             server.gate = Gate::UntilAnswered;
         }
         server.unnamed = None;
+        if server.awaited.is_empty() {
+            self.registration.client.prepares();
+        }
         server.awaited.push_back(Awaited::OwnQuery(Purpose::Settings));
         server.pipeline.ends_batch();
         true
@@ -100,7 +102,7 @@ impl Session {
             if let Poll::Ready(Err(error)) = client.poll_drain(cx, outbox) {
                 return Poll::Ready(Waited::Lost(error));
             }
-            while inbox.len() < HIGH_WATER * 4 {
+            while inbox.len() < HIGH_WATER {
                 match client.poll_fill(cx, inbox) {
                     Poll::Ready(Ok(0)) => return Poll::Ready(Waited::Left),
                     Poll::Ready(Ok(_)) => {}

@@ -7,8 +7,11 @@
 use bytes::{Buf, Bytes, BytesMut};
 use forebay_pool::overlap::HoldKind;
 
-use super::extended::{close_gate, foresee, forget, prepare};
+use super::extended::{close_gate, forget, prepare};
+use super::notify::May;
+use super::rest::foresee;
 use super::{End, Intake, Next, Session};
+use crate::cancel::Begun;
 use crate::fault::Fault;
 use crate::own::{self, Nonsense};
 use crate::prepared;
@@ -56,6 +59,7 @@ impl Session {
             match next {
                 Step::Taken => {}
                 Step::Link => return Ok(Next::Link),
+                Step::Wait => return Ok(Next::Exchange),
                 Step::Leave => return Ok(Next::Leave),
             }
         }
@@ -65,10 +69,12 @@ impl Session {
     fn is_gated(&mut self) -> bool {
         let Some(lease) = &mut self.link else { return false };
         let server = lease.connection();
-        if server.gate == Gate::UntilAnswered && server.awaited.is_empty() {
+        let waits = server.gate == Gate::UntilAnswered;
+        if waits && server.awaited.is_empty() {
             server.gate = Gate::Open;
+            return false;
         }
-        server.gate == Gate::UntilAnswered && server.copy == CopyIn::None
+        waits && server.copy == CopyIn::None
     }
 
     /// Does the message at hand build on an earlier batch whose answers may take it back?
@@ -77,7 +83,8 @@ impl Session {
         let server = lease.connection();
         if server.awaited.is_empty() {
             server.pipeline.is_empty();
-            return false;
+            self.cancels_due = self.registration.client.begins();
+            return self.cancels_due == Begun::Held;
         }
         if matches!(header.tag, b'd' | b'c' | b'f') && server.skips == Skips::Nothing {
             // Sent ahead of the server's word that it takes data: it may turn out not to.
@@ -209,7 +216,7 @@ impl Session {
                         backend::ready_for_query(&mut self.outbox, self.status);
                         Ok(Step::Taken)
                     }
-                    Local::NeedsServer => Ok(Step::Link),
+                    Local::NeedsServer => Ok(self.link_for(header)),
                 }
             }
             b'C' => {
@@ -236,7 +243,8 @@ impl Session {
                 self.refuse_batch(&Fault::InFailedTransaction);
                 Ok(Step::Taken)
             }
-            b'P' | b'B' | b'D' | b'E' | b'F' => Ok(Step::Link),
+            b'P' | b'B' => Ok(self.link_for(header)),
+            b'D' | b'E' | b'F' => Ok(Step::Link),
             b'S' => {
                 self.take(header);
                 backend::ready_for_query(&mut self.outbox, self.status);
@@ -362,13 +370,22 @@ impl Session {
         let whole = header.whole().min(inbox.len());
         self.batch = self.batch.saturating_sub(header.whole());
         let step = self.pass_on(header, inbox.get(..whole).unwrap_or_default());
-        inbox.advance(whole);
+        if matches!(step, Ok(Step::Wait)) {
+            self.batch += header.whole();
+            if let Some(lease) = &mut self.link {
+                // It comes once more.
+                lease.connection().kept.forget();
+            }
+        } else {
+            self.unsent = false;
+            inbox.advance(whole);
+        }
         self.inbox = inbox;
         step
     }
 
     /// A message for the linked server: `taken` is its header and what is there of its body.
-    fn pass_on(&mut self, header: Header, taken: &[u8]) -> Result<Step, End> {
+    pub(super) fn pass_on(&mut self, header: Header, taken: &[u8]) -> Result<Step, End> {
         let body = taken.get(HEADER..).unwrap_or_default();
         let missing = header.whole() - taken.len();
         let text = body.strip_suffix(&[0]).unwrap_or(body);
@@ -388,6 +405,17 @@ impl Session {
                 }
             }
         }
+        if missing == 0 {
+            match header.tag {
+                // What is parsed at once is never out of date.
+                b'P' if body.starts_with(&[0]) && self.who.backend.named.is_empty() => {}
+                b'P' | b'B' | b'D' | b'C' => server.keep_from_here(),
+                _ => {}
+            }
+            server.keep(header.tag, taken);
+        } else {
+            server.kept.forget();
+        }
         match header.tag {
             b'Q' => {
                 if missing == 0 {
@@ -395,8 +423,16 @@ impl Session {
                 } else {
                     // Its end may do anything.
                     server.residue.at_least(Residue::WithStatements);
+                    self.pins.suspect();
                 }
-                effects.iter().for_each(|effect| foresee(server, &mut self.pin, effect));
+                if effects.iter().any(|effect| matches!(effect, Effect::Listen { .. }))
+                    && self.may_listen(&effects).map_err(Fault::Listen)? == May::Later
+                {
+                    return Ok(Step::Wait);
+                }
+                let Some(lease) = &mut self.link else { return Ok(Step::Link) };
+                let server = &mut **lease.connection();
+                foresee(server, &mut self.pins, text, &effects);
                 let ours = match effects.as_slice() {
                     [Effect::Deallocate { name: Some(name) }] => {
                         self.statements.get(name.as_bytes())
@@ -421,7 +457,10 @@ impl Session {
                 }
                 server.unnamed = None;
                 self.unnamed = None;
-                self.portals.remove(&b""[..]);
+                if !self.who.backend.named.is_empty() {
+                    self.path = self.path.after(text);
+                }
+                self.portals.remove(b"");
                 close_gate(server, &effects);
                 server.awaited.push_back(Awaited::Query { effects: effects.into_iter() });
                 server.pipeline.changes_unnamed();
@@ -431,7 +470,11 @@ impl Session {
                 self.note_query(text);
             }
             b'P' => self.parse(body)?,
-            b'B' => self.bind(header, taken)?,
+            b'B' => {
+                if self.bind(header, taken)? == May::Later {
+                    return Ok(Step::Wait);
+                }
+            }
             b'D' => self.describe(body)?,
             b'E' => {
                 let portal = frontend::execute(body)?;
@@ -439,6 +482,7 @@ impl Session {
                 if effect.is_none() {
                     // Bound too long ago to be known.
                     server.residue.at_least(Residue::Possible);
+                    self.pins.suspect();
                 }
                 let (effect, change) = match effect {
                     Some(effect @ (Effect::DiscardAll | Effect::Deallocate { .. })) => {
@@ -468,7 +512,8 @@ impl Session {
                 server.pipeline.ends_batch();
                 server.outbox.extend_from_slice(taken);
                 server.streaming = missing;
-                server.residue = Residue::Possible;
+                server.residue.at_least(Residue::Possible);
+                self.pins.suspect();
             }
             b'd' => {
                 server.outbox.extend_from_slice(taken);
@@ -493,9 +538,11 @@ impl Session {
 }
 
 /// What became of one message.
-enum Step {
+pub(super) enum Step {
     Taken,
     Link,
+    /// Nothing was taken: the session's mailbox will be stirred.
+    Wait,
     Leave,
 }
 

@@ -41,8 +41,6 @@ pub(super) struct Work {
     prepared: Option<Box<Prepared>>,
     at_hand: AtHand,
     last: Last,
-    /// The last statement's text; its memory is used again.
-    text: Vec<u8>,
     /// What the lease is known to do.
     told: Option<Operation>,
     /// What was asked last, of the engine.
@@ -93,7 +91,7 @@ enum AtHand {
 enum Last {
     #[default]
     Unknown,
-    Text,
+    Text(Vec<u8>),
     Prepared(Arc<Statement>),
 }
 
@@ -176,7 +174,7 @@ impl Session {
         self.work.recent.effects(text)
     }
 
-    fn class(&self) -> ClassId {
+    pub(super) fn class(&self) -> ClassId {
         self.work.said.class.unwrap_or_else(|| self.who.class(None))
     }
 
@@ -202,9 +200,7 @@ impl Session {
             self.hear(&said);
         }
         if self.has_request() {
-            self.work.text.clear();
-            self.work.text.extend_from_slice(operations::head(text));
-            self.work.last = Last::Text;
+            self.work.last = Last::Text(operations::head(text).to_vec());
         }
     }
 
@@ -328,12 +324,11 @@ impl Session {
     fn last_operation(&mut self) -> Operation {
         match std::mem::take(&mut self.work.last) {
             Last::Unknown => self.operation(b""),
-            Last::Text => {
-                let text = std::mem::take(&mut self.work.text);
+            Last::Text(text) => {
                 let split = tags::split(&text);
                 let operation = self.operation(split.as_ref().map_or(&text, |(text, _)| text));
                 drop(split);
-                (self.work.text, self.work.last) = (text, Last::Text);
+                self.work.last = Last::Text(text);
                 operation
             }
             Last::Prepared(statement) => {
