@@ -8,13 +8,14 @@ use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::Bytes;
 use foldhash::quality::RandomState;
 use forebay_seam::sync::Mutex;
 use lru::LruCache;
 
+use crate::server::connector::Identity;
 use crate::sql::effect::{self, Effect};
 use crate::sql::token::{Token, Tokens};
 use crate::wire::Fields;
@@ -46,6 +47,8 @@ pub(crate) struct Statement {
     pub(crate) types: Bytes,
     pub(crate) effect: Effect,
     pub(crate) kind: Kind,
+    /// Where a server has taken it first: whoever comes there needs none to know that.
+    pub(crate) proven: OnceLock<Identity>,
 }
 
 impl Statement {
@@ -58,6 +61,7 @@ impl Statement {
             types: Bytes::copy_from_slice(types),
             effect,
             kind,
+            proven: OnceLock::new(),
         }
     }
 
@@ -166,6 +170,16 @@ impl Statements {
         }
         known.by_text.insert(key.into(), Arc::downgrade(&statement));
         statement
+    }
+
+    /// The statement that all clients with this text share, if one of them has it.
+    pub(crate) fn existing(
+        &self,
+        text: &[u8],
+        types: &[u8],
+        path: Option<&str>,
+    ) -> Option<Arc<Statement>> {
+        self.known.lock().by_text.get(&*key_of(text, types, path)).and_then(Weak::upgrade)
     }
 
     /// The named statement for an unnamed text that comes again and again; `None` as long as

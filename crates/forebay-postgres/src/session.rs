@@ -14,6 +14,7 @@ mod greet;
 mod heal;
 mod inward;
 mod link;
+mod local;
 mod notify;
 mod outward;
 mod portals;

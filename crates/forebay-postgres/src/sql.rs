@@ -9,3 +9,4 @@ pub(crate) mod shape;
 pub(crate) mod suspects;
 pub(crate) mod tags;
 pub(crate) mod token;
+pub(crate) mod transaction;

@@ -55,7 +55,7 @@ impl Known {
 #[derive(Debug)]
 pub(crate) enum Awaited {
     /// ParseComplete. `prepared`: what the server has by name once it came.
-    Parse { origin: Origin, prepared: Option<StatementId>, change: Option<NameChange> },
+    Parse { origin: Origin, prepared: Option<Arc<Statement>>, change: Option<NameChange> },
     /// BindComplete.
     Bind { of: Option<Known> },
     /// RowDescription or NoData, after ParameterDescription for a statement.

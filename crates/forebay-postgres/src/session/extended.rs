@@ -90,7 +90,7 @@ impl Session {
             }
             evict_for(server, &statement);
             statement.parse(&statement.name).write(&mut server.outbox);
-            let prepared = Some(statement.id);
+            let prepared = Some(statement);
             server.awaited.push_back(Awaited::Parse { origin: Origin::Client, prepared, change });
         }
         Ok(())
@@ -248,14 +248,14 @@ impl Session {
 }
 
 /// Makes sure that the server knows `statement` by its name of ours.
-pub(super) fn prepare(server: &mut Server, statement: &Statement) {
+pub(super) fn prepare(server: &mut Server, statement: &Arc<Statement>) {
     if server.prepared.get(&statement.id).is_some() {
         return;
     }
     evict_for(server, statement);
     server.pipeline.changes_names();
     statement.parse(&statement.name).write(&mut server.outbox);
-    let prepared = Some(statement.id);
+    let prepared = Some(Arc::clone(statement));
     server.awaited.push_back(Awaited::Parse { origin: Origin::Own, prepared, change: None });
 }
 

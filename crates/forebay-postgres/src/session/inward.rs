@@ -139,8 +139,12 @@ impl Session {
         }
         match header.tag {
             b'1' => match server.awaited.pop_front() {
-                Some(Awaited::Parse { origin: Origin::Own, .. }) => Ok(Show::Hide),
-                Some(Awaited::Parse { origin: Origin::Client, .. }) => Ok(Show::Pass),
+                Some(Awaited::Parse { origin, prepared, .. }) => {
+                    if let Some(statement) = prepared {
+                        statement.proven.get_or_init(|| self.who.identity.clone());
+                    }
+                    Ok(if origin == Origin::Own { Show::Hide } else { Show::Pass })
+                }
                 _ => Err(out_of_turn(header.tag)),
             },
             b'2' => expect(server.awaited.pop_front(), header.tag, |a| {
@@ -604,7 +608,7 @@ fn take_back(
     let change = match skipped {
         Awaited::Parse { prepared, change, .. } => {
             match prepared {
-                Some(id) => drop(server.prepared.pop(&id)),
+                Some(statement) => drop(server.prepared.pop(&statement.id)),
                 None => server.unnamed = None,
             }
             change

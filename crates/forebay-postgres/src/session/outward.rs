@@ -5,19 +5,20 @@
 //! names of ours; everything else goes on as it came.
 
 use bytes::{Buf, Bytes, BytesMut};
-use forebay_pool::overlap::HoldKind;
 
 use super::extended::{close_gate, forget, prepare};
+use super::local::Local;
 use super::notify::May;
 use super::rest::foresee;
 use super::{End, Intake, Next, Session};
 use crate::cancel::Begun;
 use crate::fault::Fault;
-use crate::own::{self, Nonsense};
+use crate::own;
 use crate::prepared;
 use crate::server::answers::Awaited;
 use crate::server::{CopyIn, Gate, Residue, Skips};
 use crate::sql::effect::{self, Effect, Effects};
+use crate::sql::transaction;
 use crate::wire::backend::{self, Severity};
 use crate::wire::frontend::{self, Bind, Named, Parse};
 use crate::wire::{HEADER, Header, TxStatus};
@@ -88,6 +89,10 @@ impl Session {
         }
         if matches!(header.tag, b'd' | b'c' | b'f') && server.skips == Skips::Nothing {
             // Sent ahead of the server's word that it takes data: it may turn out not to.
+            return server.copy == CopyIn::None;
+        }
+        if header.tag == b'X' {
+            // A goodbye comes behind what was asked before.
             return server.copy == CopyIn::None;
         }
         let body = self.inbox.get(HEADER..header.whole().min(self.inbox.len())).unwrap_or_default();
@@ -233,6 +238,7 @@ impl Session {
                 frontend::write_bare(&mut self.outbox, b'3');
                 Ok(Step::Taken)
             }
+            b'P' | b'B' if self.answer_batch() == Local::Answered => Ok(Step::Taken),
             b'P' | b'B' if self.status == TxStatus::Failed && self.ends_transaction(header) => {
                 // Only a server can carry out what ends the transaction: one is brought to
                 // where the client believes to be.
@@ -240,7 +246,8 @@ impl Session {
                 Ok(Step::Link)
             }
             b'P' | b'B' | b'D' | b'E' | b'F' if self.status == TxStatus::Failed => {
-                self.refuse_batch(&Fault::InFailedTransaction);
+                let refusal = self.refusal(header);
+                self.refuse_batch(&refusal);
                 Ok(Step::Taken)
             }
             b'P' | b'B' => Ok(self.link_for(header)),
@@ -265,12 +272,12 @@ impl Session {
     fn ends_transaction(&self, header: Header) -> bool {
         let body = self.inbox.get(HEADER..header.whole().min(self.inbox.len())).unwrap_or_default();
         match header.tag {
-            b'P' => Parse::read(body).is_ok_and(|parse| effect::plain_end(parse.text).is_some()),
+            b'P' => Parse::read(body).is_ok_and(|parse| transaction::end(parse.text).is_some()),
             _ => Bind::read(body).is_ok_and(|bind| {
                 let named = self.statements.get(bind.statement);
                 let statement =
                     if bind.statement.is_empty() { self.unnamed.as_ref() } else { named };
-                statement.is_some_and(|statement| effect::plain_end(&statement.text).is_some())
+                statement.is_some_and(|statement| transaction::end(&statement.text).is_some())
             }),
         }
     }
@@ -285,81 +292,6 @@ impl Session {
             backend::ready_for_query(&mut self.outbox, self.status);
         } else {
             self.intake = Intake::SkipToSync;
-        }
-    }
-
-    /// Statements that need no server: a BEGIN that can wait, the end of one that waited,
-    /// settings of ours, names that are the client's only.
-    fn answer_locally(&mut self, text: &Bytes) -> Local {
-        let tag = match (self.status, &self.begin) {
-            (TxStatus::Open, Some(_)) => match effect::plain_end(text) {
-                Some(tag) => {
-                    self.begin = None;
-                    self.status = TxStatus::Idle;
-                    Ok(Some(tag))
-                }
-                None => self.answer_about_us(&effect::of(text)),
-            },
-            (TxStatus::Failed, _) => Ok(effect::plain_end(text).map(|_| {
-                self.status = TxStatus::Idle;
-                "ROLLBACK"
-            })),
-            (TxStatus::Idle, None) => match effect::plain_begin(text) {
-                Some(tag) => {
-                    self.begin = Some(text.as_ref().into());
-                    self.status = TxStatus::Open;
-                    Ok(Some(tag))
-                }
-                None => self.answer_about_session(text),
-            },
-            (TxStatus::Idle, Some(_)) | (TxStatus::Open, None) => Ok(None),
-        };
-        match tag {
-            Ok(Some(tag)) => backend::command_complete(&mut self.outbox, tag),
-            Ok(None) => return Local::NeedsServer,
-            Err(nonsense) => {
-                if self.begin.take().is_some() {
-                    self.status = TxStatus::Failed;
-                }
-                Fault::from(nonsense).write(&mut self.outbox, Severity::Error);
-            }
-        }
-        self.unnamed = None;
-        backend::ready_for_query(&mut self.outbox, self.status);
-        // It may wait for a model before it needs a server.
-        if self.begin.is_some() {
-            self.rests(HoldKind::Deferred);
-        }
-        Local::Answered
-    }
-
-    fn answer_about_session(&mut self, text: &[u8]) -> Result<Option<&'static str>, Nonsense> {
-        let effects = effect::of(text);
-        Ok(match effects.as_slice() {
-            [Effect::Deallocate { name: Some(name) }] => {
-                let name = Bytes::copy_from_slice(name.as_bytes());
-                self.statements.remove(&name).map(|_| "DEALLOCATE")
-            }
-            [Effect::Deallocate { name: None }] => {
-                self.statements.clear();
-                Some("DEALLOCATE ALL")
-            }
-            effects => self.answer_about_us(effects)?,
-        })
-    }
-
-    /// `SET forebay.class` and its kin are for us.
-    fn answer_about_us(&mut self, effects: &[Effect]) -> Result<Option<&'static str>, Nonsense> {
-        match effects {
-            [Effect::Set { name, value }] if own::is_ours(name) => {
-                self.who.own.set(name, value)?;
-                Ok(Some("SET"))
-            }
-            [Effect::Reset { name }] if own::is_ours(name) => {
-                self.who.own_resets(name);
-                Ok(Some("RESET"))
-            }
-            _ => Ok(None),
         }
     }
 
@@ -544,9 +476,4 @@ pub(super) enum Step {
     /// Nothing was taken: the session's mailbox will be stirred.
     Wait,
     Leave,
-}
-
-enum Local {
-    Answered,
-    NeedsServer,
 }

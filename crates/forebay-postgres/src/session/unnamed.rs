@@ -55,7 +55,7 @@ impl Session {
             evict_for(server, &statement);
             server.pipeline.changes_names();
             statement.parse(&statement.name).write(&mut server.outbox);
-            Awaited::Parse { origin: Origin::Client, prepared: Some(id), change }
+            Awaited::Parse { origin: Origin::Client, prepared: Some(statement), change }
         };
         server.awaited.push_back(awaited);
         self.keep_tags(&Bytes::new(), said);

@@ -95,25 +95,6 @@ pub(crate) fn of_known(text: &[u8], known: &Known<'_>) -> Effects {
     }
 }
 
-/// Exactly `BEGIN` or `START TRANSACTION` with nothing behind: a statement that can wait
-/// for the first one that needs a server. The answer is its command tag.
-pub(crate) fn plain_begin(text: &[u8]) -> Option<&'static str> {
-    let mut tokens = Tokens::new(text).filter(|token| *token != Token::Mark(b';'));
-    let mut next = || tokens.next();
-    match (next(), next(), next()) {
-        (Some(begin), None, None) if begin.is("begin") => Some("BEGIN"),
-        (Some(begin), Some(word), None)
-            if begin.is("begin") && (word.is("work") || word.is("transaction")) =>
-        {
-            Some("BEGIN")
-        }
-        (Some(start), Some(word), None) if start.is("start") && word.is("transaction") => {
-            Some("START TRANSACTION")
-        }
-        _ => None,
-    }
-}
-
 /// Whether `text` begins like a statement that a pooler may answer by itself: a look at the
 /// first word, for all those that do not.
 pub(crate) fn may_need_no_server(text: &[u8]) -> bool {
@@ -135,20 +116,6 @@ pub(crate) fn may_need_no_server(text: &[u8]) -> bool {
 /// Does `text` begin like a LISTEN? A look at the first word, for all those that do not.
 pub(crate) fn begins_with_listen(text: &[u8]) -> bool {
     Tokens::new(text).next().is_some_and(|first| first.is("listen"))
-}
-
-/// Exactly `COMMIT`, `END` or `ROLLBACK`: what ends a transaction that never began.
-pub(crate) fn plain_end(text: &[u8]) -> Option<&'static str> {
-    let mut tokens = Tokens::new(text).filter(|token| *token != Token::Mark(b';'));
-    let first = tokens.next()?;
-    if tokens.next().is_some() {
-        return None;
-    }
-    match first {
-        t if t.is("commit") || t.is("end") => Some("COMMIT"),
-        t if t.is("rollback") || t.is("abort") => Some("ROLLBACK"),
-        _ => None,
-    }
 }
 
 /// Whether a routine, as its name stands in a text, is known to leave nothing.

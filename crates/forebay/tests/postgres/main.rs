@@ -1,6 +1,7 @@
 //! The PostgreSQL gateway beside a real PostgreSQL.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
+mod begins;
 mod bench;
 mod cancelling;
 mod client;
@@ -12,6 +13,7 @@ mod naming;
 mod notifications;
 mod overlap;
 mod pins;
+mod pipelines;
 mod policies;
 mod replication;
 mod sessions;

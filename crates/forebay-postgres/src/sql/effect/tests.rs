@@ -146,28 +146,6 @@ fn each_statement_of_a_string_has_its_effect() {
 }
 
 #[test]
-fn only_a_bare_begin_can_wait() {
-    for text in ["BEGIN", "begin;", " BEGIN WORK ; ", "START TRANSACTION", "BEGIN TRANSACTION;"] {
-        assert!(plain_begin(text.as_bytes()).is_some(), "{text}");
-    }
-    for text in [
-        "BEGIN READ ONLY",
-        "BEGIN; SELECT 1",
-        "START",
-        "BEGINS",
-        "",
-        "BEGIN WORK WORK",
-        "START TRANSACTION WORK",
-    ] {
-        assert!(plain_begin(text.as_bytes()).is_none(), "{text}");
-    }
-    assert_eq!(plain_end(b"END;"), Some("COMMIT"));
-    assert_eq!(plain_end(b"rollback"), Some("ROLLBACK"));
-    assert_eq!(plain_end(b"ROLLBACK TO a"), None);
-    assert_eq!(plain_end(b"COMMIT AND CHAIN"), None);
-}
-
-#[test]
 fn the_table_of_harmless_functions_is_sorted_and_has_no_trap() {
     let names: Vec<&str> = HARMLESS.lines().collect();
     assert!(names.is_sorted());
