@@ -530,12 +530,20 @@ def two_phases(seen, c):
         seen.say("rolled back", c.execute("select count(*) from item where id = 3001").fetchone())
 
 
+def cancel_until(over, cancel):
+    while not over.wait(0.3):
+        cancel()
+
+
 def cancels(seen, c):
     for _ in range(2):
-        timer = threading.Timer(0.15, c.cancel_safe)
-        timer.start()
+        over = threading.Event()
+        # One that comes before the statement has begun, as during its BEGIN, is lost.
+        canceller = threading.Thread(target=cancel_until, args=(over, c.cancel_safe))
+        canceller.start()
         seen.fails("cancelled", psycopg.Error, c.execute, "select pg_sleep(20)")
-        timer.join()
+        over.set()
+        canceller.join()
         seen.say("status", TransactionStatus(c.info.transaction_status).name)
         c.rollback()
         c.cancel_safe()
