@@ -9,6 +9,7 @@
 //! unknown state, and the engine cancels, reads, rolls back and clears it.
 
 mod extended;
+mod failed;
 mod greet;
 mod heal;
 mod inward;

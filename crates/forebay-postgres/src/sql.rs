@@ -4,6 +4,7 @@
 
 mod channel;
 pub(crate) mod effect;
+pub(crate) mod names;
 pub(crate) mod shape;
 pub(crate) mod tags;
 pub(crate) mod token;

@@ -6,18 +6,18 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::extended::{close_gate, foresee, forget, prepare};
+use super::extended::{close_gate, foresee, forget};
 use super::local::Local;
 use super::notify::May;
 use super::{End, Intake, Next, Session};
 use crate::cancel::Begun;
-use crate::fault::Fault;
+use crate::fault::{Fault, Limit};
 use crate::own;
 use crate::prepared;
 use crate::server::answers::Awaited;
 use crate::server::{CopyIn, Gate, Residue, Skips};
 use crate::sql::effect::{self, Effect, Effects};
-use crate::sql::transaction;
+use crate::sql::{names, transaction};
 use crate::wire::backend::{self, Severity};
 use crate::wire::frontend::{self, Bind, Named, Parse};
 use crate::wire::{HEADER, Header, TxStatus};
@@ -96,7 +96,13 @@ impl Session {
         }
         let body = self.inbox.get(HEADER..header.whole().min(self.inbox.len())).unwrap_or_default();
         let forgets = match header.tag {
-            b'Q' => prepared::is_deallocate(body.strip_suffix(&[0]).unwrap_or(body)),
+            b'Q' => {
+                let text = body.strip_suffix(&[0]).unwrap_or(body);
+                let is_ours = |name: &str| self.statements.contains_key(name.as_bytes());
+                prepared::is_deallocate(text)
+                    || !self.statements.is_empty()
+                        && names::mentions(text).iter().any(|mention| is_ours(&mention.name))
+            }
             b'P' => Parse::read(body).is_ok_and(|parse| prepared::is_deallocate(parse.text)),
             _ => false,
         };
@@ -154,7 +160,11 @@ impl Session {
             let limit = self.gateway.settings.max_message;
             let streams = matches!(header.tag, b'Q' | b'B' | b'd' | b'F');
             if !streams && header.body > limit {
-                return Err(Fault::TooLong { length: header.body, limit }.into());
+                return Err(Fault::TooLong {
+                    length: header.body,
+                    limit: Limit::MaxMessage(limit),
+                }
+                .into());
             }
             if rest.len() < header.whole() {
                 // What comes before it can be worked on; a long one can begin.
@@ -348,7 +358,7 @@ impl Session {
                 if missing == 0 {
                     frontend::query(body)?;
                 }
-                let effects = if missing == 0 {
+                let mut effects = if missing == 0 {
                     effect::of(text)
                 } else {
                     // Its end may do anything.
@@ -360,30 +370,20 @@ impl Session {
                 {
                     return Ok(Step::Wait);
                 }
+                let respelled = self.respelled(text, &mut effects);
                 let Some(lease) = &mut self.link else { return Ok(Step::Link) };
                 let server = &mut **lease.connection();
                 effects.iter().for_each(|effect| foresee(server, &mut self.pin, effect));
-                let ours = match effects.as_slice() {
-                    [Effect::Deallocate { name: Some(name) }] => {
-                        self.statements.get(name.as_bytes())
+                match (respelled, own::nonsense(&effects)) {
+                    (_, Some(nonsense)) => {
+                        frontend::write_query(&mut server.outbox, &nonsense.statement());
                     }
-                    _ => None,
-                };
-                let nonsense = own::nonsense(&effects);
-                match ours {
-                    Some(statement) if server.transaction_is_known_to_work() => {
-                        prepare(server, statement);
-                        let text = [b"DEALLOCATE ", &*statement.name].concat();
+                    (Some(text), None) => {
                         frontend::message(&mut server.outbox, b'Q', |out| {
-                            frontend::cstr(out, &text)
+                            frontend::cstr(out, &text);
                         });
                     }
-                    _ => match nonsense {
-                        Some(nonsense) => {
-                            frontend::write_query(&mut server.outbox, &nonsense.statement());
-                        }
-                        None => server.outbox.extend_from_slice(taken),
-                    },
+                    (None, None) => server.outbox.extend_from_slice(taken),
                 }
                 server.unnamed = None;
                 self.unnamed = None;

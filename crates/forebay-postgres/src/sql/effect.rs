@@ -564,7 +564,7 @@ fn unquote_name(text: &[u8]) -> Option<String> {
     Some(std::str::from_utf8(inner).ok()?.replace("\"\"", "\""))
 }
 
-fn name_of(token: &Token<'_>) -> Option<String> {
+pub(super) fn name_of(token: &Token<'_>) -> Option<String> {
     match token {
         Token::Word(name) => Some(lower(name)),
         Token::QuotedName(name) => unquote_name(name),

@@ -15,6 +15,7 @@ mod pipelines;
 mod policies;
 mod replication;
 mod sessions;
+mod sql_names;
 mod stale_plans;
 mod statements;
 mod statuses;
