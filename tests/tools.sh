@@ -107,6 +107,32 @@ need_node() {
   ln -sf "$from" "$node/bin/node"
 }
 
+# The drivers of other languages, from Debian; what is built of their tours stays in target/.
+need_other_drivers() {
+  local packages=()
+  has javac || packages+=(default-jdk-headless)
+  [ -f /usr/share/java/postgresql.jar ] || packages+=(libpostgresql-jdbc-java)
+  [ -f /usr/share/java/HikariCP.jar ] || packages+=(libhikaricp-java)
+  has go || packages+=(golang-go)
+  [ -d "$gocode/src/github.com/jackc/pgx/v4" ] || packages+=(golang-github-jackc-pgx-v4-dev)
+  [ -d "$gocode/src/github.com/lib/pq" ] || packages+=(golang-github-lib-pq-dev)
+  ruby -e 'require "active_record"; require "pg"' 2>/dev/null ||
+    packages+=(ruby-activerecord ruby-pg)
+  perl -e 'use DBD::Pg' 2>/dev/null || packages+=(libdbd-pg-perl)
+  [ ${#packages[@]} -eq 0 ] || install "${packages[@]}"
+
+  say "Building the tours in Java and Go"
+  FOREBAY_TEST_TOURS="$target/tours"
+  FOREBAY_TEST_JARS=/usr/share/java/postgresql.jar:/usr/share/java/HikariCP.jar
+  FOREBAY_TEST_JARS+=:/usr/share/java/slf4j-api.jar
+  export FOREBAY_TEST_TOURS FOREBAY_TEST_JARS
+  mkdir -p "$FOREBAY_TEST_TOURS"
+  javac -cp "$FOREBAY_TEST_JARS" -d "$FOREBAY_TEST_TOURS" tests/drivers/tours/java/Tour.java
+  GO111MODULE=off GOPATH="$gocode" GOCACHE="$FOREBAY_TEST_TOURS/go-cache" \
+    go build -o "$FOREBAY_TEST_TOURS/go" tests/drivers/tours/go/tour.go
+}
+gocode=/usr/share/gocode
+
 # promtool reads /metrics as Prometheus would. Only the program is taken from its package:
 # nothing is installed or started.
 need_promtool() {

@@ -8,21 +8,10 @@ import sys
 
 import pytest
 
-from gateway import Forebay
-from tour import BUDGET, Tour, assert_unnoticed
+from tour import Tour, assert_unnoticed
 
 NODE = pathlib.Path(os.environ.get("FOREBAY_TEST_NODE", "target/node")).resolve()
 TOURS = pathlib.Path(__file__).parent / "tours"
-
-
-@pytest.fixture(scope="module")
-def narrow(folder, postgres):
-    """Default settings on three server connections."""
-    forebay = Forebay(folder / "tours", address=f"localhost:{postgres.port}", budget=BUDGET)
-    try:
-        yield forebay.start()
-    finally:
-        assert forebay.stop() == 0, forebay.log()
 
 
 @pytest.fixture(scope="module")

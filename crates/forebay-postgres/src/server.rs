@@ -6,6 +6,7 @@
 
 pub(crate) mod answers;
 pub(crate) mod capacity;
+pub(crate) mod catalogue;
 pub(crate) mod connector;
 mod kept;
 pub(crate) mod login;
@@ -22,6 +23,7 @@ use lru::LruCache;
 
 pub(crate) use answers::Awaited;
 use capacity::Ours;
+use catalogue::{Catalogue, Defining, Seen};
 use kept::Kept;
 use pipeline::Pipeline;
 
@@ -99,8 +101,6 @@ pub(crate) enum Gate {
     /// What was sent decides what may follow, or what follows has to be: not before all
     /// answers are here.
     UntilAnswered,
-    /// As `UntilAnswered`, and the connection was taken for the statement that waits.
-    BeforeStatement,
 }
 
 /// A logged-in server connection.
@@ -132,6 +132,12 @@ pub(crate) struct Server {
     /// Whose unnamed statement it has.
     pub(crate) unnamed: Option<StatementId>,
     pub(crate) residue: Residue,
+    /// Of its database.
+    pub(crate) catalogue: Arc<Catalogue>,
+    /// What the work at hand goes by.
+    pub(crate) seen: Seen,
+    /// The work at hand defines something.
+    pub(crate) defining: Option<Defining>,
     pub(crate) key: ServerKey,
     pub(crate) in_flight: Arc<InFlight>,
     /// Counts it among our connections, once it has logged in.
@@ -160,6 +166,9 @@ impl Server {
             names: Names::Ours,
             unnamed: None,
             residue: Residue::None,
+            catalogue: Arc::default(),
+            seen: Seen::default(),
+            defining: None,
             key,
             in_flight: Arc::default(),
             ours: None,

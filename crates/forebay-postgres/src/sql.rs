@@ -6,6 +6,7 @@ mod channel;
 pub(crate) mod effect;
 pub(crate) mod names;
 pub(crate) mod shape;
+pub(crate) mod suspects;
 pub(crate) mod tags;
 pub(crate) mod token;
 pub(crate) mod transaction;

@@ -12,13 +12,15 @@ use bytes::{Bytes, BytesMut};
 use super::heal::Told;
 use super::notify::May;
 use super::outward::MOST_STATEMENTS;
+use super::rest::foresee;
 use super::{End, Session};
 use crate::fault::{Fault, Limit};
 use crate::own;
+use crate::pins::PinReason;
 use crate::prepared::{self, PREFIX, Statement, Statements};
 use crate::server::answers::{Awaited, Known, NameChange, Origin};
-use crate::server::{Gate, Names, Residue, Server};
-use crate::sql::effect::{Effect, Effects, PinReason};
+use crate::server::{Gate, Names, Server};
+use crate::sql::effect::{Effect, Effects};
 use crate::sql::names::{self, Use};
 use crate::sql::tags;
 use crate::wire::frontend::{self, Bind, Named, Parse};
@@ -63,6 +65,7 @@ impl Session {
         }
         if server.names == Names::AlsoOfSql {
             // Only the server knows whether this one is taken, and the client stays with it.
+            self.pins.foresee(PinReason::SqlPrepare);
             Parse { name: &unknown(parse.name), text: &text, types: parse.types }
                 .write(&mut server.outbox);
             let awaited = Awaited::Parse { origin: Origin::Client, prepared: None, change: None };
@@ -191,7 +194,8 @@ impl Session {
         let Some(lease) = &mut self.link else { return Ok(May::Now) };
         let server = &mut **lease.connection();
         server.unsynced = true;
-        foresee(server, &mut self.pin, &effect);
+        let text = statement.as_ref().map_or(&b""[..], |s| &s.text);
+        foresee(server, &mut self.pins, text, std::slice::from_ref(&effect));
         if let Effect::Deallocate { name: Some(name) } = &effect
             && let Some(goes) = self.statements.get(name.as_bytes())
         {
@@ -288,6 +292,7 @@ impl Session {
             Named::Statement(name)
                 if server.names == Names::AlsoOfSql && !self.statements.contains_key(name) =>
             {
+                self.pins.may_end();
                 frontend::write_named_statement(&mut server.outbox, b'C', &unknown(name));
                 server.awaited.push_back(Awaited::Close { origin: Origin::Client, evicted: None });
             }
@@ -300,39 +305,6 @@ impl Session {
             }
         }
         Ok(())
-    }
-}
-
-/// What a statement may do is noted before it is sent: it may do it and fail later.
-pub(super) fn foresee(server: &mut Server, pin: &mut Option<PinReason>, effect: &Effect) {
-    match effect {
-        // What is not followed may stay behind.
-        Effect::Set { name, .. } if own::is_ours(name) => {
-            server.residue.at_least(Residue::Possible);
-        }
-        Effect::Clean
-        | Effect::Set { .. }
-        | Effect::Reset { .. }
-        | Effect::ResetAll
-        | Effect::Savepoint { .. }
-        | Effect::Release { .. }
-        | Effect::RollbackTo { .. } => {}
-        Effect::Unlisten { .. } => {}
-        Effect::Dirty | Effect::Listen { .. } => server.residue.at_least(Residue::Possible),
-        Effect::Pin(reason) => {
-            pin.get_or_insert(*reason);
-            if *reason == PinReason::SqlPrepare {
-                server.names = Names::AlsoOfSql;
-            }
-            server.residue.at_least(if *reason == PinReason::SqlPrepare {
-                Residue::WithStatements
-            } else {
-                Residue::Possible
-            });
-        }
-        Effect::DiscardAll | Effect::Deallocate { .. } => {
-            server.residue.at_least(Residue::WithStatements);
-        }
     }
 }
 

@@ -5,21 +5,18 @@
 //! answer ourselves is put in, in turn.
 
 use bytes::Buf;
-use forebay_pool::Condition;
-use forebay_pool::overlap::HoldKind;
 use smallvec::SmallVec;
 
 use super::heal::{self, First};
 use super::notify::ListenChange;
 use super::unnamed::Path;
 use super::{COPIED, Change, End, Session};
-use crate::cancel::Begun;
 use crate::fault::Fault;
 use crate::own;
 use crate::params::is_fact;
+use crate::pins::PinReason;
+use crate::server::CopyIn;
 use crate::server::answers::{Awaited, Origin, Purpose};
-use crate::server::{CopyIn, Gate, Residue};
-use crate::settings::PoolMode;
 use crate::sql::effect::Effect;
 use crate::wire::backend::{self, Notification, ServerError};
 use crate::wire::frontend;
@@ -59,7 +56,7 @@ impl Session {
                 b'E' => header.body > LONGEST_READ,
                 tag => matches!(tag, b'D' | b'd' | b'T' | b'N' | b'V' | b't'),
             };
-            if !streams && header.body > LONGEST_READ {
+            if (!streams || is_own) && header.body > LONGEST_READ {
                 return Err(Malformed::Length(i32::MAX).into());
             }
             if server.is_kept_back() {
@@ -81,7 +78,8 @@ impl Session {
                 break;
             }
             let body = unread.get(HEADER..header.whole().min(unread.len())).unwrap_or_default();
-            let body: SmallVec<[u8; 64]> = if streams { SmallVec::new() } else { body.into() };
+            let body: SmallVec<[u8; 64]> =
+                if streams && !is_own { SmallVec::new() } else { body.into() };
             match self.understand(header, &body)? {
                 Show::Pass => {
                     if let Some(lease) = &mut self.link {
@@ -215,6 +213,14 @@ impl Session {
         let server = &mut **lease.connection();
         match header.tag {
             b'E' if purpose == Purpose::FailedBegin => Ok(Show::Hide),
+            b'E' if purpose == Purpose::Rest => {
+                self.server_is_silent(&ServerError::read(body).text);
+                Ok(Show::Hide)
+            }
+            b'D' if purpose == Purpose::Rest => {
+                self.hear_server(body)?;
+                Ok(Show::Hide)
+            }
             b'E' => {
                 let unread = server.inbox.get(server.passed..).unwrap_or_default();
                 let body = unread.get(HEADER..header.whole().min(unread.len())).unwrap_or_default();
@@ -297,6 +303,7 @@ impl Session {
             Some(Effect::Unlisten { channel }) => self.listened(ListenChange::NoLonger(channel)),
             Some(Effect::Set { name, value }) => self.uncommitted.push(Change::Set { name, value }),
             Some(Effect::Reset { name }) => self.uncommitted.push(Change::Reset { name }),
+            Some(Effect::Learn { names }) => self.uncommitted.push(Change::Learn { names }),
             Some(Effect::ResetAll) => {
                 self.who.own.clone_from(&self.who.own_at_start);
                 self.uncommitted.push(Change::ResetAll);
@@ -333,7 +340,15 @@ impl Session {
                 self.uncommitted.truncate(at.map_or(0, |at| at + 1));
             }
             None
-            | Some(Effect::Clean | Effect::Dirty | Effect::Pin(_) | Effect::Savepoint { .. }) => {
+            | Some(
+                Effect::Clean
+                | Effect::MayEnd
+                | Effect::Defines(_)
+                | Effect::Local
+                | Effect::Dirty
+                | Effect::Pin(_)
+                | Effect::Savepoint { .. },
+            ) => {
                 if tag.starts_with(b"COMMIT") || tag.starts_with(b"PREPARE TRANSACTION") {
                     self.commit_settings();
                     self.failed = false;
@@ -353,7 +368,7 @@ impl Session {
             listening.commit(ListenChange::NoLonger(None));
         }
         self.uncommitted.push(Change::ResetAll);
-        self.pin = None;
+        self.pins.may_end();
     }
 
     fn forget_statements(&mut self) {
@@ -386,6 +401,12 @@ impl Session {
                 Change::ResetAll => {
                     settings.reset_all();
                     self.wanted.clone_from(&self.wanted_at_start);
+                    self.learns.clear();
+                    self.pins.held.remove(PinReason::Setting);
+                }
+                Change::Learn { names } => {
+                    let news = names.into_iter().filter(|name| settings.now.get(name).is_none());
+                    self.learns.extend(news);
                 }
                 Change::Listen(change) => {
                     if let Some(listening) = &mut self.listening {
@@ -462,75 +483,6 @@ impl Session {
             drop(self.tell_notifications());
         }
         Ok(Show::Pass)
-    }
-
-    /// All that has come is digested: is the transaction over, or does it idle?
-    fn after_answers(&mut self) {
-        // Answers to what went ahead of it are not the end of the client's statement.
-        if self.unsent {
-            return;
-        }
-        let Some(lease) = &mut self.link else { return };
-        let server = &mut **lease.connection();
-        let is_for_statement = server.gate == Gate::BeforeStatement;
-        if !server.awaited.is_empty() || !server.is_quiet() || is_for_statement {
-            return;
-        }
-        if !server.in_flight.is_settled() && self.keeps_server() {
-            // Nothing of ours may be hit by a request that comes late.
-            self.cancels_due = Begun::Held;
-            return;
-        }
-        let Some(lease) = &mut self.link else { return };
-        let server = &mut **lease.connection();
-        if server.status == TxStatus::Idle {
-            self.work_is_over();
-            self.settle_listening();
-            if !self.keeps_server() {
-                self.part_with_server();
-            } else {
-                // RESET goes back to the client's start values, which the server does not know.
-                self.replay_settings();
-            }
-            if let Some(reason) = self.pin
-                && self.pin_told != self.pin
-            {
-                tracing::info!(
-                    user = %self.who.user, database = %self.who.database, reason = reason.name(),
-                    "the client keeps its server connection"
-                );
-                self.gateway.count_pin(reason);
-                self.pin_told = self.pin;
-            }
-        } else {
-            self.rests(HoldKind::Held);
-        }
-    }
-
-    /// Does the client keep its connection beyond its transaction?
-    fn keeps_server(&self) -> bool {
-        self.who.mode == PoolMode::Session || self.pin.is_some()
-    }
-
-    /// Gives the server connection back, in the condition it is in.
-    pub(super) fn part_with_server(&mut self) {
-        self.keep_passed();
-        let Some(mut lease) = self.link.take() else { return };
-        self.registration.client.rests();
-        let server = &mut **lease.connection();
-        if self.who.mode == PoolMode::Session || self.pin.is_some() {
-            server.residue.at_least(Residue::Possible);
-        }
-        self.pin = None;
-        let condition = if server.is_clean() {
-            Condition::Clean
-        } else {
-            if server.is_quiet() && server.status == TxStatus::Idle {
-                lease.succeeded();
-            }
-            Condition::Unknown
-        };
-        lease.give_back(condition);
     }
 }
 

@@ -6,9 +6,10 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::extended::{close_gate, foresee, forget};
+use super::extended::{close_gate, forget};
 use super::local::Local;
 use super::notify::May;
+use super::rest::foresee;
 use super::{End, Intake, Next, Session};
 use crate::cancel::Begun;
 use crate::fault::{Fault, Limit};
@@ -69,7 +70,7 @@ impl Session {
     fn is_gated(&mut self) -> bool {
         let Some(lease) = &mut self.link else { return false };
         let server = lease.connection();
-        let waits = matches!(server.gate, Gate::UntilAnswered | Gate::BeforeStatement);
+        let waits = server.gate == Gate::UntilAnswered;
         if waits && server.awaited.is_empty() {
             server.gate = Gate::Open;
             return false;
@@ -363,6 +364,7 @@ impl Session {
                 } else {
                     // Its end may do anything.
                     server.residue.at_least(Residue::WithStatements);
+                    self.pins.suspect();
                     Effects::new()
                 };
                 if effects.iter().any(|effect| matches!(effect, Effect::Listen { .. }))
@@ -373,7 +375,7 @@ impl Session {
                 let respelled = self.respelled(text, &mut effects);
                 let Some(lease) = &mut self.link else { return Ok(Step::Link) };
                 let server = &mut **lease.connection();
-                effects.iter().for_each(|effect| foresee(server, &mut self.pin, effect));
+                foresee(server, &mut self.pins, text, &effects);
                 match (respelled, own::nonsense(&effects)) {
                     (_, Some(nonsense)) => {
                         frontend::write_query(&mut server.outbox, &nonsense.statement());
@@ -412,6 +414,7 @@ impl Session {
                 if effect.is_none() {
                     // Bound too long ago to be known.
                     server.residue.at_least(Residue::Possible);
+                    self.pins.suspect();
                 }
                 let (effect, change) = match effect {
                     Some(effect @ (Effect::DiscardAll | Effect::Deallocate { .. })) => {
@@ -441,7 +444,8 @@ impl Session {
                 server.pipeline.ends_batch();
                 server.outbox.extend_from_slice(taken);
                 server.streaming = missing;
-                server.residue = Residue::Possible;
+                server.residue.at_least(Residue::Possible);
+                self.pins.suspect();
             }
             b'd' => {
                 server.outbox.extend_from_slice(taken);
