@@ -131,7 +131,12 @@ impl Session {
             return None;
         }
         let (mut out, mut done) = (Vec::new(), 0);
+        let mut gone = Vec::new();
         for mention in names::mentions(text) {
+            if gone.contains(&mention.name) {
+                // Nobody has it any more by then, as the server will say.
+                continue;
+            }
             let Some(statement) = self.statements.get(mention.name.as_bytes()) else { continue };
             let mut stand_in = None;
             match mention.used {
@@ -148,6 +153,9 @@ impl Session {
             }
             let statement = stand_in.as_ref().unwrap_or(statement);
             prepare(server, statement);
+            if mention.used == Use::Names {
+                gone.push(mention.name);
+            }
             out.extend_from_slice(text.get(done..mention.place.start).unwrap_or_default());
             out.extend_from_slice(&statement.name);
             done = mention.place.end;
