@@ -295,18 +295,21 @@ impl Session {
                 Some(tag) => {
                     self.begin = None;
                     self.status = TxStatus::Idle;
+                    self.work_is_over();
                     Ok(Some(tag))
                 }
                 None => self.answer_about_us(&effect::of(text)),
             },
             (TxStatus::Failed, _) => Ok(effect::plain_end(text).map(|_| {
                 self.status = TxStatus::Idle;
+                self.work_is_over();
                 "ROLLBACK"
             })),
             (TxStatus::Idle, None) => match effect::plain_begin(text) {
                 Some(tag) => {
                     self.begin = Some(text.clone());
                     self.status = TxStatus::Open;
+                    self.note_query(text);
                     Ok(Some(tag))
                 }
                 None => self.answer_about_session(text),
