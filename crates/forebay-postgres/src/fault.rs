@@ -58,6 +58,12 @@ pub(crate) enum Fault {
     Cancelled,
     #[error("current transaction is aborted, commands ignored until end of transaction block")]
     InFailedTransaction,
+    #[error("prepared statement \"{0}\" does not exist")]
+    NoStatement(String),
+    #[error("unnamed prepared statement does not exist")]
+    NoUnnamedStatement,
+    #[error("portal \"{0}\" does not exist")]
+    NoPortal(String),
     #[error("the server closed the connection unexpectedly")]
     ServerLost { outcome: Outcome },
     #[error("terminating connection because the server is shutting down")]
@@ -92,6 +98,8 @@ impl Fault {
             Self::TooMuchHeld(_) => "53200",
             Self::Cancelled => "57014",
             Self::InFailedTransaction => "25P02",
+            Self::NoStatement(_) | Self::NoUnnamedStatement => "26000",
+            Self::NoPortal(_) => "34000",
             Self::ServerLost { .. } => "08006",
             Self::Stopping => "57P01",
             Self::Replay(_) => "08006",

@@ -14,6 +14,7 @@ mod listener;
 mod operations;
 mod own;
 mod params;
+mod pins;
 mod prepared;
 mod replication;
 mod route;
@@ -29,4 +30,5 @@ mod wire;
 
 pub use gateway::{Gateway, PostgresSnapshot, SettingsError};
 pub use listener::NotificationCounts;
+pub use pins::Pinned;
 pub use settings::PostgresSettings;

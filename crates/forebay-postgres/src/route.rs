@@ -21,8 +21,17 @@ pub(crate) struct Backend {
     pub(crate) classes: HashMap<String, (ClassId, Kind)>,
     /// The class of work that nobody names.
     pub(crate) default_class: ClassId,
+    /// Classes whose unnamed statements get names.
+    pub(crate) named: Vec<ClassId>,
     /// Whether the server has accepted a connection since start.
     pub(crate) answers: Arc<AtomicBool>,
+}
+
+impl Backend {
+    /// Do unnamed statements of `class` get names?
+    pub(crate) fn names(&self, class: ClassId) -> bool {
+        self.named.contains(&class)
+    }
 }
 
 /// A client that is logged in.

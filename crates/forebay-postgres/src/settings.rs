@@ -207,6 +207,11 @@ pub struct ServerSettings {
     #[serde(default = "lend_max_hold", with = "humantime_serde")]
     #[schemars(with = "String", extend("format" = "humantime"))]
     pub lend_max_hold: Duration,
+    /// Classes whose unnamed statements are prepared under names of ours once their text has
+    /// come a few times, which costs the server less; like all prepared statements they may get
+    /// generic plans, see `plan_cache_mode` in PostgreSQL's manual. Default: none.
+    #[serde(default)]
+    pub name_unnamed: Vec<ClassName>,
     /// Workload classes; `core`, with `kind = "core"`, must be among them. Default: `core`
     /// (guarantee 50 %, waits 5s), `ai-read` (10 %, 500ms) and `ai-write` (10 %, ceiling half
     /// the AI share, 2s).

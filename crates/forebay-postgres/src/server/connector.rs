@@ -8,6 +8,7 @@ use forebay_pool::{ConnectFailure, Connector, FailureKind};
 use forebay_seam::secret::SecretString;
 
 use super::capacity::Surveyor;
+use super::catalogue::Catalogues;
 use super::login::{Login, Target};
 use super::{Server, ServerFailure};
 
@@ -35,6 +36,7 @@ pub(crate) struct Postgres {
     pub(crate) target: Target,
     pub(crate) credentials: HashMap<Arc<str>, Credentials>,
     pub(crate) surveyor: Surveyor,
+    pub(crate) catalogues: Catalogues,
 }
 
 impl Postgres {
@@ -42,6 +44,7 @@ impl Postgres {
     pub(crate) async fn open(&self, identity: &Identity) -> Result<Server, ServerFailure> {
         let parameters = [("application_name".to_owned(), "forebay".to_owned())];
         let mut server = self.login(identity, &parameters).await?;
+        server.catalogue = self.catalogues.of(&identity.database);
         self.surveyor.survey(&mut server).await?;
         Ok(server)
     }

@@ -5,18 +5,20 @@
 //! names of ours; everything else goes on as it came.
 
 use bytes::{Buf, Bytes, BytesMut};
-use forebay_pool::overlap::HoldKind;
 
-use super::extended::{close_gate, foresee, forget, prepare};
+use super::extended::{close_gate, forget, prepare};
+use super::local::Local;
 use super::notify::May;
+use super::rest::foresee;
 use super::{End, Intake, Next, Session};
 use crate::cancel::Begun;
 use crate::fault::Fault;
-use crate::own::{self, Nonsense};
+use crate::own;
 use crate::prepared;
 use crate::server::answers::Awaited;
 use crate::server::{CopyIn, Gate, Residue, Skips};
 use crate::sql::effect::{self, Effect, Effects};
+use crate::sql::transaction;
 use crate::wire::backend::{self, Severity};
 use crate::wire::frontend::{self, Bind, Named, Parse};
 use crate::wire::{HEADER, Header, TxStatus};
@@ -68,7 +70,7 @@ impl Session {
     fn is_gated(&mut self) -> bool {
         let Some(lease) = &mut self.link else { return false };
         let server = lease.connection();
-        let waits = matches!(server.gate, Gate::UntilAnswered | Gate::BeforeStatement);
+        let waits = server.gate == Gate::UntilAnswered;
         if waits && server.awaited.is_empty() {
             server.gate = Gate::Open;
             return false;
@@ -87,6 +89,10 @@ impl Session {
         }
         if matches!(header.tag, b'd' | b'c' | b'f') && server.skips == Skips::Nothing {
             // Sent ahead of the server's word that it takes data: it may turn out not to.
+            return server.copy == CopyIn::None;
+        }
+        if header.tag == b'X' {
+            // A goodbye comes behind what was asked before.
             return server.copy == CopyIn::None;
         }
         let body = self.inbox.get(HEADER..header.whole().min(self.inbox.len())).unwrap_or_default();
@@ -232,6 +238,7 @@ impl Session {
                 frontend::write_bare(&mut self.outbox, b'3');
                 Ok(Step::Taken)
             }
+            b'P' | b'B' if self.answer_batch() == Local::Answered => Ok(Step::Taken),
             b'P' | b'B' if self.status == TxStatus::Failed && self.ends_transaction(header) => {
                 // Only a server can carry out what ends the transaction: one is brought to
                 // where the client believes to be.
@@ -239,7 +246,8 @@ impl Session {
                 Ok(Step::Link)
             }
             b'P' | b'B' | b'D' | b'E' | b'F' if self.status == TxStatus::Failed => {
-                self.refuse_batch(&Fault::InFailedTransaction);
+                let refusal = self.refusal(header);
+                self.refuse_batch(&refusal);
                 Ok(Step::Taken)
             }
             b'P' | b'B' => Ok(self.link_for(header)),
@@ -264,12 +272,12 @@ impl Session {
     fn ends_transaction(&self, header: Header) -> bool {
         let body = self.inbox.get(HEADER..header.whole().min(self.inbox.len())).unwrap_or_default();
         match header.tag {
-            b'P' => Parse::read(body).is_ok_and(|parse| effect::plain_end(parse.text).is_some()),
+            b'P' => Parse::read(body).is_ok_and(|parse| transaction::end(parse.text).is_some()),
             _ => Bind::read(body).is_ok_and(|bind| {
                 let named = self.statements.get(bind.statement);
                 let statement =
                     if bind.statement.is_empty() { self.unnamed.as_ref() } else { named };
-                statement.is_some_and(|statement| effect::plain_end(&statement.text).is_some())
+                statement.is_some_and(|statement| transaction::end(&statement.text).is_some())
             }),
         }
     }
@@ -287,6 +295,7 @@ impl Session {
         }
     }
 
+<<<<<<< HEAD
     /// Statements that need no server: a BEGIN that can wait, the end of one that waited,
     /// settings of ours, names that are the client's only.
     fn answer_locally(&mut self, text: &Bytes) -> Local {
@@ -365,6 +374,8 @@ impl Session {
         }
     }
 
+=======
+>>>>>>> main
     /// A message while a server is linked.
     fn linked(&mut self, header: Header) -> Result<Step, End> {
         // Lent, not split off: a buffer that is shared has memory besides.
@@ -374,7 +385,12 @@ impl Session {
         let step = self.pass_on(header, inbox.get(..whole).unwrap_or_default());
         if matches!(step, Ok(Step::Wait)) {
             self.batch += header.whole();
+            if let Some(lease) = &mut self.link {
+                // It comes once more.
+                lease.connection().kept.forget();
+            }
         } else {
+            self.unsent = false;
             inbox.advance(whole);
         }
         self.inbox = inbox;
@@ -382,7 +398,7 @@ impl Session {
     }
 
     /// A message for the linked server: `taken` is its header and what is there of its body.
-    fn pass_on(&mut self, header: Header, taken: &[u8]) -> Result<Step, End> {
+    pub(super) fn pass_on(&mut self, header: Header, taken: &[u8]) -> Result<Step, End> {
         let body = taken.get(HEADER..).unwrap_or_default();
         let missing = header.whole() - taken.len();
         let Some(lease) = &mut self.link else { return Ok(Step::Link) };
@@ -397,6 +413,17 @@ impl Session {
                 }
             }
         }
+        if missing == 0 {
+            match header.tag {
+                // What is parsed at once is never out of date.
+                b'P' if body.starts_with(&[0]) && self.who.backend.named.is_empty() => {}
+                b'P' | b'B' | b'D' | b'C' => server.keep_from_here(),
+                _ => {}
+            }
+            server.keep(header.tag, taken);
+        } else {
+            server.kept.forget();
+        }
         match header.tag {
             b'Q' => {
                 let text = body.strip_suffix(&[0]).unwrap_or(body);
@@ -408,6 +435,7 @@ impl Session {
                 } else {
                     // Its end may do anything.
                     server.residue.at_least(Residue::WithStatements);
+                    self.pins.suspect();
                     Effects::new()
                 };
                 if effects.iter().any(|effect| matches!(effect, Effect::Listen { .. }))
@@ -417,7 +445,7 @@ impl Session {
                 }
                 let Some(lease) = &mut self.link else { return Ok(Step::Link) };
                 let server = &mut **lease.connection();
-                effects.iter().for_each(|effect| foresee(server, &mut self.pin, effect));
+                foresee(server, &mut self.pins, text, &effects);
                 let ours = match effects.as_slice() {
                     [Effect::Deallocate { name: Some(name) }] => {
                         self.statements.get(name.as_bytes())
@@ -442,6 +470,9 @@ impl Session {
                 }
                 server.unnamed = None;
                 self.unnamed = None;
+                if !self.who.backend.named.is_empty() {
+                    self.path = self.path.after(text);
+                }
                 self.portals.remove(&b""[..]);
                 close_gate(server, &effects);
                 server.awaited.push_back(Awaited::Query { effects: effects.into_iter() });
@@ -464,6 +495,7 @@ impl Session {
                 if effect.is_none() {
                     // Bound too long ago to be known.
                     server.residue.at_least(Residue::Possible);
+                    self.pins.suspect();
                 }
                 let (effect, change) = match effect {
                     Some(effect @ (Effect::DiscardAll | Effect::Deallocate { .. })) => {
@@ -493,7 +525,8 @@ impl Session {
                 server.pipeline.ends_batch();
                 server.outbox.extend_from_slice(taken);
                 server.streaming = missing;
-                server.residue = Residue::Possible;
+                server.residue.at_least(Residue::Possible);
+                self.pins.suspect();
             }
             b'd' => {
                 server.outbox.extend_from_slice(taken);
@@ -524,9 +557,4 @@ pub(super) enum Step {
     /// Nothing was taken: the session's mailbox will be stirred.
     Wait,
     Leave,
-}
-
-enum Local {
-    Answered,
-    NeedsServer,
 }

@@ -218,7 +218,7 @@ fn told(client: &Client) -> BTreeMap<String, String> {
     told
 }
 
-async fn same(bench: &Bench, seed: u64) {
+pub(crate) async fn same(bench: &Bench, seed: u64) {
     let mut chance = Chance(seed);
     let tables = [format!("t{seed}_a"), format!("t{seed}_b")];
     let mut pairs: Vec<(Client, Client)> = Vec::new();
