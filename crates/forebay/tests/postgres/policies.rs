@@ -377,12 +377,12 @@ async fn a_full_line_is_told_at_once_and_when_to_come_again() {
     let mut late = bench.client().await;
     let [code, message, _, hint] = refused(&mut late, "SELECT 2").await;
     assert_eq!(code, "53300");
-    assert_eq!(message, "queue of `agents` is full: 2 callers wait for `main`");
+    assert_eq!(message, "the queue of class `agents` for `main` is full: 2 requests wait");
     let after = hint.strip_prefix("retry-after-ms=").unwrap_or_else(|| panic!("{hint}"));
     assert!(after.parse::<u32>().unwrap() > 0);
     // Prepared, it is the same: one error, and one end of the batch.
     let refused = late.ask(&[run("SELECT 2"), sync()]).await;
-    assert!(refused.starts_with("E[53300 queue of `agents` is full"), "{refused}");
+    assert!(refused.starts_with("E[53300 the queue of class `agents`"), "{refused}");
     assert!(refused.ends_with("] Z[I]") && agents(&bench).queue_full == 2, "{refused}");
     holds.query("COMMIT").await;
     for client in &mut waiting {
