@@ -4,6 +4,7 @@
 
 mod channel;
 pub(crate) mod effect;
+mod setting;
 pub(crate) mod shape;
 pub(crate) mod suspects;
 pub(crate) mod tags;

@@ -34,6 +34,11 @@ impl Welcomes {
         Some((Arc::new(own), canonical))
     }
 
+    /// A default has changed on a server: all is learnt anew.
+    pub(crate) fn forget(&self) {
+        self.0.lock().clear();
+    }
+
     pub(crate) fn remember(
         &self,
         identity: &Identity,
