@@ -76,6 +76,13 @@ impl Residue {
     }
 }
 
+/// Whether statements of a transaction may have changed settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sets {
+    Nothing,
+    Perhaps,
+}
+
 /// Whether the server drops what it gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Skips {
@@ -125,6 +132,8 @@ pub(crate) struct Server {
     pub(crate) residue: Residue,
     /// Of its database.
     pub(crate) catalogue: Arc<Catalogue>,
+    /// The work at hand may have set something.
+    pub(crate) sets: Sets,
     /// What the work at hand goes by.
     pub(crate) seen: Seen,
     /// The work at hand defines something.
@@ -157,6 +166,7 @@ impl Server {
             unnamed: None,
             residue: Residue::None,
             catalogue: Arc::default(),
+            sets: Sets::Nothing,
             seen: Seen::default(),
             defining: None,
             key,
@@ -225,7 +235,11 @@ impl Server {
             let message = self.inbox.split_to(header.whole());
             match header.tag {
                 b'N' | b'A' => {}
-                b'S' => self.take_parameter(message.get(HEADER..).unwrap_or_default())?,
+                b'S' => {
+                    let body = message.get(HEADER..).unwrap_or_default();
+                    let (name, value) = backend::read_parameter_status(body)?;
+                    self.settings.report_unasked(name, value);
+                }
                 _ => return Err(Malformed::Value),
             }
         }

@@ -5,6 +5,7 @@
 pub(crate) mod alike;
 mod channel;
 pub(crate) mod effect;
+mod setting;
 pub(crate) mod shape;
 pub(crate) mod suspects;
 pub(crate) mod tags;

@@ -17,11 +17,11 @@ use super::{Change, End, Session};
 use crate::cancel::Cancelable;
 use crate::fault::Fault;
 use crate::own;
-use crate::params::is_fact;
+use crate::params::{Unasked, is_fact};
 use crate::pins::PinReason;
 use crate::prepared::{PREFIX, StatementId};
 use crate::server::answers::{Awaited, NameChange, Origin, Purpose};
-use crate::server::{CopyIn, Server, Skips};
+use crate::server::{CopyIn, Server, Sets, Skips};
 use crate::sql::effect::Effect;
 use crate::wire::backend::{self, Notification, ServerError, Severity};
 use crate::wire::frontend;
@@ -181,8 +181,18 @@ impl Session {
             b'E' => self.failed(),
             b'S' => {
                 let (name, value) = backend::read_parameter_status(body)?;
-                server.settings.report(name, value);
                 self.reported.set(name, value);
+                let unasked = match server.sets {
+                    Sets::Nothing => server.settings.report_unasked(name, value),
+                    Sets::Perhaps => {
+                        server.settings.report(name, value);
+                        Unasked::Other
+                    }
+                };
+                if unasked == Unasked::Default {
+                    self.gateway.welcomes.forget();
+                    return Ok(Show::Pass);
+                }
                 let name = name.to_ascii_lowercase();
                 if name == "application_name" {
                     self.who.set_application_name(value);

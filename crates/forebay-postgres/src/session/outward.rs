@@ -14,9 +14,10 @@ use super::{End, Intake, Next, Session};
 use crate::cancel::Begun;
 use crate::fault::Fault;
 use crate::own;
+use crate::params::quote_text;
 use crate::prepared;
-use crate::server::answers::Awaited;
-use crate::server::{CopyIn, Gate, Residue, Skips};
+use crate::server::answers::{Awaited, Purpose};
+use crate::server::{CopyIn, Gate, Residue, Server, Sets, Skips};
 use crate::sql::effect::{self, Effect, Effects};
 use crate::sql::transaction;
 use crate::wire::backend::{self, Severity};
@@ -355,6 +356,7 @@ impl Session {
                 } else {
                     // Its end may do anything.
                     server.residue.at_least(Residue::WithStatements);
+                    server.sets = Sets::Perhaps;
                     self.pins.suspect();
                 }
                 if effects.iter().any(|effect| matches!(effect, Effect::Listen { .. }))
@@ -371,6 +373,12 @@ impl Session {
                     }
                     _ => None,
                 };
+                if let Some(name) = own::shown(text)
+                    && server.transaction_is_known_to_work()
+                {
+                    // For the server, which answers in turn.
+                    show_ahead(server, name, &self.who.own.value(name));
+                }
                 let nonsense = own::nonsense(&effects);
                 match ours {
                     Some(statement) if server.transaction_is_known_to_work() => {
@@ -445,6 +453,7 @@ impl Session {
                 server.outbox.extend_from_slice(taken);
                 server.streaming = missing;
                 server.residue.at_least(Residue::Possible);
+                server.sets = Sets::Perhaps;
                 self.pins.suspect();
             }
             b'd' => {
@@ -467,6 +476,18 @@ impl Session {
         self.answer_in_turn();
         Ok(Step::Taken)
     }
+}
+
+/// Lets the server know a setting of ours until the end of its transaction.
+fn show_ahead(server: &mut Server, name: &str, value: &str) {
+    let mut sql = String::from("SELECT pg_catalog.set_config(");
+    quote_text(&mut sql, name);
+    sql.push(',');
+    quote_text(&mut sql, value);
+    sql.push_str(",true)");
+    frontend::write_query(&mut server.outbox, &sql);
+    server.awaited.push_back(Awaited::OwnQuery(Purpose::Show));
+    server.pipeline.ends_batch();
 }
 
 /// What became of one message.
