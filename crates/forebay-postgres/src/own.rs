@@ -99,7 +99,7 @@ impl Own {
     /// What `SHOW name` shows; nothing if it was not said.
     pub(crate) fn value(&self, name: &str) -> String {
         let value = match name {
-            "forebay.class" => self.class.clone(),
+            "forebay.class" => self.class.as_deref().map(str::to_owned),
             "forebay.feature" => self.feature.as_deref().map(str::to_owned),
             "forebay.traceparent" => self.trace.map(|trace| trace.to_string()),
             "forebay.cost" => self

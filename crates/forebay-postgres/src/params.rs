@@ -149,7 +149,7 @@ impl Applied {
     /// had its default, that has changed, by a reload of the server's configuration. Has it?
     pub(crate) fn report_unasked(&mut self, name: &str, value: &str) -> Unasked {
         let lower = name.to_ascii_lowercase();
-        if is_fact(&lower) || self.changed.contains_key(&lower) {
+        if is_fact(&lower) || self.changed.get(&lower).is_some() {
             self.report(name, value);
             return Unasked::Other;
         }
@@ -196,23 +196,17 @@ impl Applied {
     /// What [`Applied::replay_of`] asked for has been carried out: `wanted` is what the
     /// connection has, in the spelling of the server where it reports it.
     pub(crate) fn replayed(&mut self, wanted: &mut Settings) {
-<<<<<<< HEAD
-        let base = &self.base;
-        self.changed.retain(|name| base.get(name).is_some() || wanted.get(name).is_some());
-        let asked = wanted.clone();
-        for (name, value) in asked.iter() {
-=======
         // What was reset has its default now, whatever that was before.
-        for name in self.changed.keys().filter(|name| !wanted.contains_key(*name)) {
+        for (name, _) in self.changed.iter().filter(|(name, _)| wanted.get(name).is_none()) {
             if let Some(default) = self.now.get(name).filter(|now| self.base.get(name) != Some(now))
             {
                 let default = default.to_owned();
                 self.base.set(name, &default);
             }
         }
-        self.changed.retain(|name, _| wanted.contains_key(name));
-        for (name, value) in wanted {
->>>>>>> main
+        self.changed.retain(|name| wanted.get(name).is_some());
+        let asked = wanted.clone();
+        for (name, value) in asked.iter() {
             match self.now.get(name) {
                 Some(reported) => wanted.set(name, reported),
                 None => self.set(name, value),
