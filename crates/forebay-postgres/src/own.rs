@@ -11,6 +11,7 @@ use forebay_pool::{Attempt, TraceId};
 
 use crate::params::Settings;
 use crate::sql::effect::Effect;
+use crate::sql::token::{Token, Tokens};
 
 /// Settings with this prefix are ours.
 const PREFIX: &str = "forebay.";
@@ -95,6 +96,21 @@ impl Own {
         Ok(())
     }
 
+    /// What `SHOW name` shows; nothing if it was not said.
+    pub(crate) fn value(&self, name: &str) -> String {
+        let value = match name {
+            "forebay.class" => self.class.as_deref().map(str::to_owned),
+            "forebay.feature" => self.feature.as_deref().map(str::to_owned),
+            "forebay.traceparent" => self.trace.map(|trace| trace.to_string()),
+            "forebay.cost" => self
+                .cost
+                .map(|cost| humantime_serde::re::humantime::format_duration(cost).to_string()),
+            "forebay.needs" => (self.needs > 0).then(|| self.needs.to_string()),
+            _ => None,
+        };
+        value.unwrap_or_default()
+    }
+
     /// `RESET name`: back to what was said at the start.
     pub(crate) fn reset(&mut self, name: &str, start: &Self) {
         match name {
@@ -106,6 +122,24 @@ impl Own {
             _ => {}
         }
     }
+}
+
+/// The setting of ours that `text` shows, and nothing else.
+pub(crate) fn shown(text: &[u8]) -> Option<&'static str> {
+    const NAMES: [&str; 5] = ["class", "feature", "traceparent", "cost", "needs"];
+    const WHOLE: [&str; 5] = [
+        "forebay.class",
+        "forebay.feature",
+        "forebay.traceparent",
+        "forebay.cost",
+        "forebay.needs",
+    ];
+    let mut tokens = Tokens::new(text).filter(|token| *token != Token::Mark(b';'));
+    let is_ours = tokens.next()?.is("show")
+        && tokens.next()?.is("forebay")
+        && tokens.next()? == Token::Mark(b'.');
+    let name = tokens.next().filter(|_| is_ours && tokens.next().is_none())?;
+    NAMES.iter().zip(WHOLE).find_map(|(known, whole)| name.is(known).then_some(whole))
 }
 
 /// What is wrong with a SET of ours that is a whole message.

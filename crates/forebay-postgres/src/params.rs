@@ -111,6 +111,14 @@ pub(crate) fn is_fact(name: &str) -> bool {
     )
 }
 
+/// What changed, where nobody asked for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unasked {
+    /// A default.
+    Default,
+    Other,
+}
+
 /// What a server connection has beyond its state after login.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Applied {
@@ -135,6 +143,24 @@ impl Applied {
         } else {
             self.changed.set(&name, value);
         }
+    }
+
+    /// The server reports a value, and nothing that was sent to it can be why: if the session
+    /// had its default, that has changed, by a reload of the server's configuration. Has it?
+    pub(crate) fn report_unasked(&mut self, name: &str, value: &str) -> Unasked {
+        let lower = name.to_ascii_lowercase();
+        if is_fact(&lower) || self.changed.get(&lower).is_some() {
+            self.report(name, value);
+            return Unasked::Other;
+        }
+        self.base.set(name, value);
+        self.now.set(name, value);
+        Unasked::Default
+    }
+
+    /// All settings were reset: what is reported now are their defaults.
+    pub(crate) fn cleared(&mut self) {
+        self.settle();
     }
 
     /// The login is over: what is reported now is the state to come back to.
@@ -170,8 +196,15 @@ impl Applied {
     /// What [`Applied::replay_of`] asked for has been carried out: `wanted` is what the
     /// connection has, in the spelling of the server where it reports it.
     pub(crate) fn replayed(&mut self, wanted: &mut Settings) {
-        let base = &self.base;
-        self.changed.retain(|name| base.get(name).is_some() || wanted.get(name).is_some());
+        // What was reset has its default now, whatever that was before.
+        for (name, _) in self.changed.iter().filter(|(name, _)| wanted.get(name).is_none()) {
+            if let Some(default) = self.now.get(name).filter(|now| self.base.get(name) != Some(now))
+            {
+                let default = default.to_owned();
+                self.base.set(name, &default);
+            }
+        }
+        self.changed.retain(|name| wanted.get(name).is_some());
         let asked = wanted.clone();
         for (name, value) in asked.iter() {
             match self.now.get(name) {
@@ -345,6 +378,21 @@ mod tests {
         server.report("TimeZone", "UTC");
         server.reset_all();
         assert_eq!(server.replay_of(&Settings::default()), None);
+    }
+
+    #[test]
+    fn a_default_that_changed_is_what_a_connection_comes_back_to() {
+        let mut server = logged_in();
+        assert_eq!(server.report_unasked("TimeZone", "CET"), Unasked::Default);
+        assert_eq!(server.replay_of(&settings(&[])), None);
+        server.report("TimeZone", "JST");
+        assert_eq!(server.report_unasked("TimeZone", "CET"), Unasked::Other, "a client's value");
+        // It changed while another's value was in force: RESET shows it.
+        server.report("TimeZone", "JST");
+        assert!(server.replay_of(&settings(&[])).is_some());
+        server.report("TimeZone", "EET");
+        server.replayed(&mut settings(&[]));
+        assert_eq!(server.replay_of(&settings(&[])), None);
     }
 
     #[test]

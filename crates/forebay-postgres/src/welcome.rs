@@ -51,6 +51,11 @@ impl Welcomes {
         Some(welcome)
     }
 
+    /// A default has changed on a server: all is learnt anew.
+    pub(crate) fn forget(&self) {
+        *self.0.lock() = Known::default();
+    }
+
     /// A server has told this to a client that asked for `settings`; one that gives no name
     /// is called `unnamed` there.
     pub(crate) fn remember(

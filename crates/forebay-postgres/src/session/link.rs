@@ -9,9 +9,9 @@ use forebay_pool::{Ask, CheckoutError, Lease};
 use super::{End, HIGH_WATER, Session};
 use crate::fault::Fault;
 use crate::params::Stakes;
-use crate::server::Gate;
 use crate::server::answers::{Awaited, Purpose};
 use crate::server::connector::{Identity, Postgres};
+use crate::server::{Gate, Sets};
 use crate::wire::TxStatus;
 use crate::wire::frontend;
 
@@ -45,6 +45,7 @@ impl Session {
         let Some(lease) = &mut self.link else { return };
         let server = &mut **lease.connection();
         server.gate = Gate::Open;
+        server.sets = Sets::Nothing;
         server.catalogue.look_up(&mut server.seen);
         self.registration.client.links(&server.key, &server.in_flight);
         if !self.replay_settings() {

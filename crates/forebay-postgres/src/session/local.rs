@@ -50,7 +50,12 @@ impl Session {
     /// A simple query: a BEGIN that can wait, the end of one that waited, settings of ours,
     /// names that are the client's only.
     pub(super) fn answer_locally(&mut self, text: &Bytes) -> Local {
+        let shown = own::shown(text).filter(|_| self.status != TxStatus::Failed);
+        if let Some(name) = shown {
+            backend::one_value(&mut self.outbox, name, &self.who.own.value(name));
+        }
         let tag = match (self.status, &self.begin) {
+            _ if shown.is_some() => Ok(Some("SHOW")),
             (TxStatus::Open, Some(_)) => match transaction::end(text) {
                 Some(tag) => {
                     self.begin = None;
