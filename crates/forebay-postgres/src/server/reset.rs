@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Buf;
 use forebay_seam::task::Spawner;
-use forebay_seam::time;
+use forebay_seam::{random, time};
 use tokio::sync::Notify;
 
 use super::answers::Awaited;
@@ -21,9 +21,16 @@ use crate::wire::backend::ServerError;
 use crate::wire::frontend::{Parse, cstr, message, write_bare, write_query};
 use crate::wire::{Fields, HEADER, Header, Malformed, TxStatus};
 
-/// As `DISCARD ALL`, but prepared statements stay: they are shared, and known.
-const CLEAR: &str = "SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; UNLISTEN *; \
-                     SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD SEQUENCES; DISCARD TEMP";
+/// As `DISCARD ALL`, but prepared statements stay: they are shared, and known. And nobody shall
+/// foretell what `random()` gives the next client.
+fn clear() -> String {
+    let seed = u32::from_be_bytes(random::bytes());
+    format!(
+        "SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; UNLISTEN *; \
+         SELECT pg_catalog.pg_advisory_unlock_all(), pg_catalog.setseed(0.{seed:010}); \
+         DISCARD SEQUENCES; DISCARD TEMP"
+    )
+}
 
 /// How long an answer may take before the cancel is repeated: at first, and at most.
 const CANCEL_FIRST: Duration = Duration::from_millis(10);
@@ -129,8 +136,8 @@ impl Server {
             self.names = Names::Ours;
         }
         if self.residue != Residue::None {
-            self.run(CLEAR).await?;
-            self.settings.reset_all();
+            self.run(&clear()).await?;
+            self.settings.cleared();
             self.residue = Residue::None;
         }
         self.defining = None;

@@ -7,16 +7,17 @@
 use bytes::Buf;
 use smallvec::SmallVec;
 
+use super::exchange::COPIED;
 use super::heal::{self, First};
 use super::notify::ListenChange;
 use super::unnamed::Path;
-use super::{COPIED, Change, End, Session};
+use super::{Change, End, Session};
 use crate::fault::Fault;
 use crate::own;
-use crate::params::is_fact;
+use crate::params::{Unasked, is_fact};
 use crate::pins::PinReason;
-use crate::server::CopyIn;
 use crate::server::answers::{Awaited, Origin, Purpose};
+use crate::server::{CopyIn, Sets};
 use crate::sql::effect::Effect;
 use crate::wire::backend::{self, Notification, ServerError};
 use crate::wire::frontend;
@@ -44,8 +45,10 @@ impl Session {
                 server.passed += n;
                 server.passing -= n;
             }
-            // Now that what came before is whole, an answer of ours may be next.
-            self.answer_in_turn();
+            if server.is_our_turn() {
+                // Now that what came before is whole, an answer of ours may be next.
+                self.answer_in_turn();
+            }
             let Some(lease) = &mut self.link else { break };
             let server = &mut **lease.connection();
             let unread = server.inbox.get(server.passed..).unwrap_or_default();
@@ -79,7 +82,7 @@ impl Session {
             }
             let body = unread.get(HEADER..header.whole().min(unread.len())).unwrap_or_default();
             let body: SmallVec<[u8; 64]> =
-                if streams && !is_own { SmallVec::new() } else { body.into() };
+                if streams && !is_own { SmallVec::new() } else { SmallVec::from_slice(body) };
             match self.understand(header, &body)? {
                 Show::Pass => {
                     if let Some(lease) = &mut self.link {
@@ -174,14 +177,24 @@ impl Session {
             b'E' => self.failed(),
             b'S' => {
                 let (name, value) = backend::read_parameter_status(body)?;
-                server.settings.report(name, value);
                 self.reported.set(name, value);
+                let unasked = match server.sets {
+                    Sets::Nothing => server.settings.report_unasked(name, value),
+                    Sets::Perhaps => {
+                        server.settings.report(name, value);
+                        Unasked::Other
+                    }
+                };
+                if unasked == Unasked::Default {
+                    self.gateway.welcomes.forget();
+                    return Ok(Show::Pass);
+                }
                 let name = name.to_ascii_lowercase();
                 if name == "application_name" {
                     self.who.set_application_name(value);
                 }
                 if !is_fact(&name) {
-                    self.wanted.insert(name, value.to_owned());
+                    self.wanted.set(&name, value);
                 }
                 Ok(Show::Pass)
             }
@@ -297,7 +310,7 @@ impl Session {
                 }
             }
             Some(Effect::Reset { name }) if own::is_ours(&name) => {
-                self.who.own.reset(&name, &self.who.own_at_start);
+                self.who.own_resets(&name);
             }
             Some(Effect::Listen { channel }) => self.listened(ListenChange::To(channel)),
             Some(Effect::Unlisten { channel }) => self.listened(ListenChange::NoLonger(channel)),
@@ -305,14 +318,14 @@ impl Session {
             Some(Effect::Reset { name }) => self.uncommitted.push(Change::Reset { name }),
             Some(Effect::Learn { names }) => self.uncommitted.push(Change::Learn { names }),
             Some(Effect::ResetAll) => {
-                self.who.own.clone_from(&self.who.own_at_start);
+                self.who.own_resets_all();
                 self.uncommitted.push(Change::ResetAll);
                 if tag.starts_with(b"DISCARD") {
                     self.discarded();
                 }
             }
             Some(Effect::DiscardAll) => {
-                self.who.own.clone_from(&self.who.own_at_start);
+                self.who.own_resets_all();
                 self.uncommitted.push(Change::ResetAll);
                 self.discarded();
                 self.forget_statements();
@@ -388,14 +401,14 @@ impl Session {
                     settings.set(&name, &value);
                     let value = settings.now.get(&name).map_or(value, str::to_owned);
                     if !is_fact(&name) {
-                        self.wanted.insert(name, value);
+                        self.wanted.set(&name, &value);
                     }
                 }
                 Change::Reset { name } => {
                     settings.reset(&name);
                     match self.wanted_at_start.get(&name) {
-                        Some(value) => drop(self.wanted.insert(name, value.clone())),
-                        None => drop(self.wanted.remove(&name)),
+                        Some(value) => self.wanted.set(&name, value),
+                        None => self.wanted.remove(&name),
                     }
                 }
                 Change::ResetAll => {

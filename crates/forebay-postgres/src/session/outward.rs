@@ -14,9 +14,10 @@ use super::{End, Intake, Next, Session};
 use crate::cancel::Begun;
 use crate::fault::{Fault, Limit};
 use crate::own;
+use crate::params::quote_text;
 use crate::prepared;
-use crate::server::answers::Awaited;
-use crate::server::{CopyIn, Gate, Residue, Skips};
+use crate::server::answers::{Awaited, Purpose};
+use crate::server::{CopyIn, Gate, Residue, Server, Sets, Skips};
 use crate::sql::effect::{self, Effect, Effects};
 use crate::sql::{names, transaction};
 use crate::wire::backend::{self, Severity};
@@ -252,7 +253,7 @@ impl Session {
             b'P' | b'B' if self.status == TxStatus::Failed && self.ends_transaction(header) => {
                 // Only a server can carry out what ends the transaction: one is brought to
                 // where the client believes to be.
-                self.begin = Some(Bytes::from_static(FAILED_BEGIN));
+                self.begin = Some(FAILED_BEGIN.into());
                 Ok(Step::Link)
             }
             b'P' | b'B' | b'D' | b'E' | b'F' if self.status == TxStatus::Failed => {
@@ -330,6 +331,11 @@ impl Session {
     pub(super) fn pass_on(&mut self, header: Header, taken: &[u8]) -> Result<Step, End> {
         let body = taken.get(HEADER..).unwrap_or_default();
         let missing = header.whole() - taken.len();
+        let text = body.strip_suffix(&[0]).unwrap_or(body);
+        let mut effects = match header.tag {
+            b'Q' if missing == 0 => self.effects(text),
+            _ => Effects::new(),
+        };
         let Some(lease) = &mut self.link else { return Ok(Step::Link) };
         let server = &mut **lease.connection();
         if server.skips == Skips::ToSync {
@@ -355,18 +361,14 @@ impl Session {
         }
         match header.tag {
             b'Q' => {
-                let text = body.strip_suffix(&[0]).unwrap_or(body);
                 if missing == 0 {
                     frontend::query(body)?;
-                }
-                let mut effects = if missing == 0 {
-                    effect::of(text)
                 } else {
                     // Its end may do anything.
                     server.residue.at_least(Residue::WithStatements);
+                    server.sets = Sets::Perhaps;
                     self.pins.suspect();
-                    Effects::new()
-                };
+                }
                 if effects.iter().any(|effect| matches!(effect, Effect::Listen { .. }))
                     && self.may_listen(&effects).map_err(Fault::Listen)? == May::Later
                 {
@@ -376,6 +378,12 @@ impl Session {
                 let Some(lease) = &mut self.link else { return Ok(Step::Link) };
                 let server = &mut **lease.connection();
                 foresee(server, &mut self.pins, text, &effects);
+                if let Some(name) = own::shown(text)
+                    && server.transaction_is_known_to_work()
+                {
+                    // For the server, which answers in turn.
+                    show_ahead(server, name, &self.who.own.value(name));
+                }
                 match (respelled, own::nonsense(&effects)) {
                     (_, Some(nonsense)) => {
                         frontend::write_query(&mut server.outbox, &nonsense.statement());
@@ -392,7 +400,7 @@ impl Session {
                 if !self.who.backend.named.is_empty() {
                     self.path = self.path.after(text);
                 }
-                self.portals.remove(&b""[..]);
+                self.portals.remove(b"");
                 close_gate(server, &effects);
                 server.awaited.push_back(Awaited::Query { effects: effects.into_iter() });
                 server.pipeline.changes_unnamed();
@@ -445,6 +453,7 @@ impl Session {
                 server.outbox.extend_from_slice(taken);
                 server.streaming = missing;
                 server.residue.at_least(Residue::Possible);
+                server.sets = Sets::Perhaps;
                 self.pins.suspect();
             }
             b'd' => {
@@ -467,6 +476,18 @@ impl Session {
         self.answer_in_turn();
         Ok(Step::Taken)
     }
+}
+
+/// Lets the server know a setting of ours until the end of its transaction.
+fn show_ahead(server: &mut Server, name: &str, value: &str) {
+    let mut sql = String::from("SELECT pg_catalog.set_config(");
+    quote_text(&mut sql, name);
+    sql.push(',');
+    quote_text(&mut sql, value);
+    sql.push_str(",true)");
+    frontend::write_query(&mut server.outbox, &sql);
+    server.awaited.push_back(Awaited::OwnQuery(Purpose::Show));
+    server.pipeline.ends_batch();
 }
 
 /// What became of one message.

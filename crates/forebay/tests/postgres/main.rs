@@ -12,6 +12,7 @@ mod leftovers;
 mod naming;
 mod notifications;
 mod overlap;
+mod parameters;
 mod pins;
 mod pipelines;
 mod policies;
