@@ -83,6 +83,14 @@ pub(crate) enum Sets {
     Perhaps,
 }
 
+/// Whose names its prepared statements have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Names {
+    Ours,
+    /// Some have those that SQL gave them: the client that did keeps the connection.
+    AlsoOfSql,
+}
+
 /// Whether the server drops what it gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Skips {
@@ -127,6 +135,7 @@ pub(crate) struct Server {
     pub(crate) kept: Kept,
     pub(crate) settings: Applied,
     pub(crate) prepared: LruCache<StatementId, ()>,
+    pub(crate) names: Names,
     /// Whose unnamed statement it has.
     pub(crate) unnamed: Option<StatementId>,
     pub(crate) residue: Residue,
@@ -163,6 +172,7 @@ impl Server {
             kept: Kept::default(),
             settings: Applied::default(),
             prepared: LruCache::new(max_prepared),
+            names: Names::Ours,
             unnamed: None,
             residue: Residue::None,
             catalogue: Arc::default(),
@@ -186,6 +196,12 @@ impl Server {
             && self.copy == CopyIn::None
     }
 
+    /// Is the next answer one of ours?
+    pub(crate) fn is_our_turn(&self) -> bool {
+        let next = self.awaited.front();
+        matches!(next, Some(Awaited::OwnParseComplete { .. } | Awaited::OwnCloseComplete { .. }))
+    }
+
     /// Would a statement of now be carried out? Not known while an answer is owed that may
     /// end in another status.
     pub(crate) fn transaction_is_known_to_work(&self) -> bool {
@@ -203,6 +219,9 @@ impl Server {
     /// A look at a connection at rest: open, unless the end or an error has come.
     /// Asynchronous messages are taken in.
     pub(crate) fn is_open(&mut self) -> bool {
+        if self.stream.is_silent() {
+            return self.inbox.is_empty();
+        }
         let mut cx = Context::from_waker(Waker::noop());
         loop {
             match self.stream.poll_fill(&mut cx, &mut self.inbox) {

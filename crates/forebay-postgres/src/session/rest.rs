@@ -15,7 +15,7 @@ use crate::own;
 use crate::params::quote_text;
 use crate::pins::{self, Keeper, PinReason, Pins};
 use crate::server::answers::{Awaited, Purpose};
-use crate::server::{Residue, Server, Sets};
+use crate::server::{Names, Residue, Server, Sets};
 use crate::settings::PoolMode;
 use crate::sql::effect::{self, Definition, Effect};
 use crate::wire::frontend;
@@ -89,7 +89,8 @@ impl Session {
     /// The server's answer to [`Session::ask_server`]: a row.
     pub(super) fn hear_server(&mut self, row: &[u8]) -> Result<(), Malformed> {
         let Some(lease) = &mut self.link else { return Ok(()) };
-        let settings = &mut lease.connection().settings;
+        let server = &mut **lease.connection();
+        let settings = &mut server.settings;
         let mut fields = Fields::new(row);
         let _columns = fields.u16()?;
         let mut next = || {
@@ -100,8 +101,11 @@ impl Session {
         for name in std::mem::take(&mut self.learns) {
             if let Some(value) = next()? {
                 settings.set(&name, value);
-                self.wanted.insert(name, value.to_owned());
+                self.wanted.set(&name, value);
             }
+        }
+        if !self.pins.held.contains(PinReason::SqlPrepare) {
+            server.names = Names::Ours;
         }
         if settings.is_as_at_login("session_authorization") {
             self.pins.held.remove(PinReason::SessionAuthorization);
@@ -112,7 +116,7 @@ impl Session {
     /// It could not say: what was foreseen is taken to hold.
     pub(super) fn server_is_silent(&mut self, why: &str) {
         tracing::warn!(
-            user = %self.who.user, database = %self.who.database, error = why,
+            user = %self.who.identity.user, database = %self.who.database, error = why,
             "the server does not say what the session holds"
         );
         self.learns.clear();
@@ -122,13 +126,13 @@ impl Session {
     fn tell_pins(&mut self) {
         let who = &self.who;
         let keeper = || Keeper {
-            user: who.user.clone(),
+            user: who.identity.user.clone(),
             database: who.database.clone(),
             application: who.application.clone(),
         };
         for reason in self.pins.tell(&self.gateway.pins, keeper).iter() {
             tracing::info!(
-                user = %who.user, database = %who.database, reason = reason.name(),
+                user = %who.identity.user, database = %who.database, reason = reason.name(),
                 "the client keeps its server connection"
             );
         }
@@ -245,6 +249,9 @@ fn note(server: &mut Server, pins: &mut Pins, effect: &Effect) {
         }
         Effect::Pin(reason) => {
             pins.foresee(*reason);
+            if *reason == PinReason::SqlPrepare {
+                server.names = Names::AlsoOfSql;
+            }
             server.residue.at_least(if *reason == PinReason::SqlPrepare {
                 Residue::WithStatements
             } else {
