@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::BytesMut;
-use forebay_seam::net::{self, TcpStream};
+use forebay_seam::net::TcpStream;
 use forebay_seam::task::Stop;
 use forebay_seam::time;
 
