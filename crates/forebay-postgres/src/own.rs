@@ -33,7 +33,7 @@ pub(crate) fn is_ours(name: &str) -> bool {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Own {
     /// `forebay.class`
-    pub(crate) class: Option<String>,
+    pub(crate) class: Option<Box<str>>,
     /// `forebay.feature`
     pub(crate) feature: Option<Arc<str>>,
     /// `forebay.traceparent`
@@ -78,7 +78,7 @@ impl Own {
         for (name, value) in settings.iter().filter(|(name, _)| is_ours(name)) {
             own.set(name, value)?;
         }
-        settings.retain(|name, _| !is_ours(name));
+        settings.retain(|name| !is_ours(name));
         Ok(own)
     }
 
@@ -86,7 +86,7 @@ impl Own {
     /// settings are in PostgreSQL.
     pub(crate) fn set(&mut self, name: &str, value: &str) -> Result<(), Nonsense> {
         match name {
-            "forebay.class" => self.class = Some(value.to_owned()),
+            "forebay.class" => self.class = Some(value.into()),
             "forebay.feature" => self.feature = Some(feature(value).into()),
             "forebay.traceparent" => self.trace = TraceId::from_traceparent(value),
             "forebay.cost" => self.cost = Some(cost(value)?),
@@ -99,7 +99,7 @@ impl Own {
     /// What `SHOW name` shows; nothing if it was not said.
     pub(crate) fn value(&self, name: &str) -> String {
         let value = match name {
-            "forebay.class" => self.class.clone(),
+            "forebay.class" => self.class.as_deref().map(str::to_owned),
             "forebay.feature" => self.feature.as_deref().map(str::to_owned),
             "forebay.traceparent" => self.trace.map(|trace| trace.to_string()),
             "forebay.cost" => self
@@ -228,12 +228,9 @@ mod tests {
 
     #[test]
     fn what_was_said_at_the_start_comes_back_by_reset() {
-        let mut settings = Settings::from([
-            ("forebay.cost".to_owned(), "2s".to_owned()),
-            ("timezone".to_owned(), "UTC".to_owned()),
-        ]);
+        let mut settings = Settings::from([("forebay.cost", "2s"), ("timezone", "UTC")]);
         let start = Own::take_from(&mut settings).unwrap();
-        assert_eq!(settings.len(), 1);
+        assert_eq!(settings.iter().count(), 1);
         let mut own = start.clone();
         own.set("forebay.cost", "5").unwrap();
         own.set("forebay.needs", "2").unwrap();

@@ -186,6 +186,12 @@ impl Server {
             && self.copy == CopyIn::None
     }
 
+    /// Is the next answer one of ours?
+    pub(crate) fn is_our_turn(&self) -> bool {
+        let next = self.awaited.front();
+        matches!(next, Some(Awaited::OwnParseComplete { .. } | Awaited::OwnCloseComplete { .. }))
+    }
+
     /// Would a statement of now be carried out? Not known while an answer is owed that may
     /// end in another status.
     pub(crate) fn transaction_is_known_to_work(&self) -> bool {
@@ -203,6 +209,9 @@ impl Server {
     /// A look at a connection at rest: open, unless the end or an error has come.
     /// Asynchronous messages are taken in.
     pub(crate) fn is_open(&mut self) -> bool {
+        if self.stream.is_silent() {
+            return self.inbox.is_empty();
+        }
         let mut cx = Context::from_waker(Waker::noop());
         loop {
             match self.stream.poll_fill(&mut cx, &mut self.inbox) {

@@ -2,6 +2,7 @@
 //! literals, and whether it provably leaves no trace in the session. Text alone proves only
 //! cleanliness, never dirt, so everything unknown counts as dirt.
 
+pub(crate) mod alike;
 mod channel;
 pub(crate) mod effect;
 mod setting;

@@ -64,7 +64,7 @@ impl Session {
         if self.statements.len() >= MOST_STATEMENTS {
             return Err(Fault::TooManyStatements { limit: MOST_STATEMENTS }.into());
         }
-        let path = self.wanted.get("search_path").map(String::as_str);
+        let path = self.wanted.get("search_path");
         let statement = match self.deallocate(&text, parse.types) {
             Some(statement) => statement,
             None => {
@@ -151,10 +151,7 @@ impl Session {
             prepare(server, goes);
         }
         close_gate(server, std::slice::from_ref(&effect));
-        if self.portals.len() >= MOST_STATEMENTS {
-            self.portals.clear();
-        }
-        self.portals.insert(Bytes::copy_from_slice(bind.portal), effect);
+        self.portals.insert(bind.portal, effect);
         let missing = header.whole() - taken.len();
         let name = match &mut of {
             Some(of) if of.is_unnamed() => {

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use bytes::{Buf, Bytes};
 use smallvec::SmallVec;
 
+use super::exchange::COPIED;
 use super::heal::{self, First};
 use super::notify::ListenChange;
 use super::unnamed::Path;
-use super::{COPIED, Change, End, Session};
+use super::{Change, End, Session};
 use crate::cancel::Cancelable;
 use crate::fault::Fault;
 use crate::own;
@@ -48,8 +49,10 @@ impl Session {
                 server.passed += n;
                 server.passing -= n;
             }
-            // Now that what came before is whole, an answer of ours may be next.
-            self.answer_in_turn();
+            if server.is_our_turn() {
+                // Now that what came before is whole, an answer of ours may be next.
+                self.answer_in_turn();
+            }
             let Some(lease) = &mut self.link else { break };
             let server = &mut **lease.connection();
             let unread = server.inbox.get(server.passed..).unwrap_or_default();
@@ -83,7 +86,7 @@ impl Session {
             }
             let body = unread.get(HEADER..header.whole().min(unread.len())).unwrap_or_default();
             let body: SmallVec<[u8; 64]> =
-                if streams && !is_own { SmallVec::new() } else { body.into() };
+                if streams && !is_own { SmallVec::new() } else { SmallVec::from_slice(body) };
             match self.understand(header, &body)? {
                 Show::Pass => {
                     if let Some(lease) = &mut self.link {
@@ -195,7 +198,7 @@ impl Session {
                     self.who.set_application_name(value);
                 }
                 if !is_fact(&name) {
-                    self.wanted.insert(name, value.to_owned());
+                    self.wanted.set(&name, value);
                 }
                 Ok(Show::Pass)
             }
@@ -311,7 +314,7 @@ impl Session {
                 }
             }
             Some(Effect::Reset { name }) if own::is_ours(&name) => {
-                self.who.own.reset(&name, &self.who.own_at_start);
+                self.who.own_resets(&name);
             }
             Some(Effect::Listen { channel }) => self.listened(ListenChange::To(channel)),
             Some(Effect::Unlisten { channel }) => self.listened(ListenChange::NoLonger(channel)),
@@ -319,14 +322,14 @@ impl Session {
             Some(Effect::Reset { name }) => self.uncommitted.push(Change::Reset { name }),
             Some(Effect::Learn { names }) => self.uncommitted.push(Change::Learn { names }),
             Some(Effect::ResetAll) => {
-                self.who.own.clone_from(&self.who.own_at_start);
+                self.who.own_resets_all();
                 self.uncommitted.push(Change::ResetAll);
                 if tag.starts_with(b"DISCARD") {
                     self.discarded();
                 }
             }
             Some(Effect::DiscardAll) => {
-                self.who.own.clone_from(&self.who.own_at_start);
+                self.who.own_resets_all();
                 self.uncommitted.push(Change::ResetAll);
                 self.discarded();
                 self.forget_statements();
@@ -402,14 +405,14 @@ impl Session {
                     settings.set(&name, &value);
                     let value = settings.now.get(&name).map_or(value, str::to_owned);
                     if !is_fact(&name) {
-                        self.wanted.insert(name, value);
+                        self.wanted.set(&name, &value);
                     }
                 }
                 Change::Reset { name } => {
                     settings.reset(&name);
                     match self.wanted_at_start.get(&name) {
-                        Some(value) => drop(self.wanted.insert(name, value.clone())),
-                        None => drop(self.wanted.remove(&name)),
+                        Some(value) => self.wanted.set(&name, value),
+                        None => self.wanted.remove(&name),
                     }
                 }
                 Change::ResetAll => {

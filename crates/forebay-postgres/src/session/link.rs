@@ -89,19 +89,15 @@ impl Session {
         ask: &Ask<Identity>,
     ) -> Result<Result<Lease<Postgres>, Fault>, End> {
         let mut checkout = std::pin::pin!(self.who.backend.pool.checkout(ask));
-        // Who gets a connection at once cannot be cancelled before.
-        let mut cancelled = std::pin::pin!(None);
+        let cancelable = &self.registration.client;
         let (client, inbox, outbox) = (&mut self.client, &mut self.inbox, &mut self.outbox);
         let waited = poll_fn(|cx| {
             use std::future::Future;
             if let Poll::Ready(result) = checkout.as_mut().poll(cx) {
                 return Poll::Ready(Waited::Over(result));
             }
-            if cancelled.is_none() {
-                cancelled.set(Some(self.registration.client.waits().notified_owned()));
-            }
-            let cancelled = cancelled.as_mut().as_pin_mut();
-            if cancelled.is_some_and(|cancelled| cancelled.poll(cx).is_ready()) {
+            // Who gets a connection at once cannot be cancelled before.
+            if cancelable.poll_wait(cx).is_ready() {
                 return Poll::Ready(Waited::Cancelled);
             }
             if let Poll::Ready(Err(error)) = client.poll_drain(cx, outbox) {

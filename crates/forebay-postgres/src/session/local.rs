@@ -32,7 +32,7 @@ pub(super) enum Local {
 struct Script {
     answers: BytesMut,
     status: TxStatus,
-    begin: Option<Bytes>,
+    begin: Option<Box<[u8]>>,
     unnamed: Option<Arc<Statement>>,
     named: Vec<(Bytes, Arc<Statement>)>,
     /// What the unnamed portal will run.
@@ -70,7 +70,7 @@ impl Session {
             })),
             (TxStatus::Idle, None) => match self.may_wait(text) {
                 Some(begin) => {
-                    self.begin = Some(text.clone());
+                    self.begin = Some(text.as_ref().into());
                     self.status = TxStatus::Open;
                     Ok(Some(begin.tag))
                 }
@@ -124,7 +124,7 @@ impl Session {
                 Ok(Some("SET"))
             }
             [Effect::Reset { name }] if own::is_ours(name) => {
-                self.who.own.reset(name, &self.who.own_at_start);
+                self.who.own_resets(name);
                 Ok(Some("RESET"))
             }
             _ => Ok(None),
@@ -205,7 +205,7 @@ impl Session {
         if is_taken || self.statements.len() + script.named.len() >= MOST_STATEMENTS {
             return None;
         }
-        let path = self.wanted.get("search_path").map(String::as_str);
+        let path = self.wanted.get("search_path");
         let known = &self.gateway.statements;
         if is_scriptable(parse.text, script.status) {
             if parse.types != NO_TYPES {
@@ -247,7 +247,7 @@ impl Session {
             TxStatus::Idle => {
                 let begin = self.may_wait(&statement.text)?;
                 script.status = TxStatus::Open;
-                script.begin = Some(statement.text.clone());
+                script.begin = Some(statement.text.as_ref().into());
                 begin.tag
             }
             TxStatus::Open => {

@@ -243,7 +243,7 @@ impl Session {
             b'P' | b'B' if self.status == TxStatus::Failed && self.ends_transaction(header) => {
                 // Only a server can carry out what ends the transaction: one is brought to
                 // where the client believes to be.
-                self.begin = Some(Bytes::from_static(FAILED_BEGIN));
+                self.begin = Some(FAILED_BEGIN.into());
                 Ok(Step::Link)
             }
             b'P' | b'B' | b'D' | b'E' | b'F' if self.status == TxStatus::Failed => {
@@ -321,6 +321,11 @@ impl Session {
     pub(super) fn pass_on(&mut self, header: Header, taken: &[u8]) -> Result<Step, End> {
         let body = taken.get(HEADER..).unwrap_or_default();
         let missing = header.whole() - taken.len();
+        let text = body.strip_suffix(&[0]).unwrap_or(body);
+        let effects = match header.tag {
+            b'Q' if missing == 0 => self.effects(text),
+            _ => Effects::new(),
+        };
         let Some(lease) = &mut self.link else { return Ok(Step::Link) };
         let server = &mut **lease.connection();
         if server.skips == Skips::ToSync {
@@ -346,19 +351,14 @@ impl Session {
         }
         match header.tag {
             b'Q' => {
-                let text = body.strip_suffix(&[0]).unwrap_or(body);
                 if missing == 0 {
                     frontend::query(body)?;
-                }
-                let effects = if missing == 0 {
-                    effect::of(text)
                 } else {
                     // Its end may do anything.
                     server.residue.at_least(Residue::WithStatements);
                     server.sets = Sets::Perhaps;
                     self.pins.suspect();
-                    Effects::new()
-                };
+                }
                 if effects.iter().any(|effect| matches!(effect, Effect::Listen { .. }))
                     && self.may_listen(&effects).map_err(Fault::Listen)? == May::Later
                 {
@@ -400,7 +400,7 @@ impl Session {
                 if !self.who.backend.named.is_empty() {
                     self.path = self.path.after(text);
                 }
-                self.portals.remove(&b""[..]);
+                self.portals.remove(b"");
                 close_gate(server, &effects);
                 server.awaited.push_back(Awaited::Query { effects: effects.into_iter() });
                 server.pipeline.changes_unnamed();

@@ -100,7 +100,7 @@ impl Session {
         for name in std::mem::take(&mut self.learns) {
             if let Some(value) = next()? {
                 settings.set(&name, value);
-                self.wanted.insert(name, value.to_owned());
+                self.wanted.set(&name, value);
             }
         }
         if settings.is_as_at_login("session_authorization") {
@@ -112,7 +112,7 @@ impl Session {
     /// It could not say: what was foreseen is taken to hold.
     pub(super) fn server_is_silent(&mut self, why: &str) {
         tracing::warn!(
-            user = %self.who.user, database = %self.who.database, error = why,
+            user = %self.who.identity.user, database = %self.who.database, error = why,
             "the server does not say what the session holds"
         );
         self.learns.clear();
@@ -122,13 +122,13 @@ impl Session {
     fn tell_pins(&mut self) {
         let who = &self.who;
         let keeper = || Keeper {
-            user: who.user.clone(),
+            user: who.identity.user.clone(),
             database: who.database.clone(),
             application: who.application.clone(),
         };
         for reason in self.pins.tell(&self.gateway.pins, keeper).iter() {
             tracing::info!(
-                user = %who.user, database = %who.database, reason = reason.name(),
+                user = %who.identity.user, database = %who.database, reason = reason.name(),
                 "the client keeps its server connection"
             );
         }
