@@ -433,7 +433,6 @@ async fn receive(
     client: TcpStream,
     from: SocketAddr,
 ) -> Option<Received> {
-    net::tune(&client).ok()?;
     let greeted = match counted {
         Some(_) => greet(inner, client).await,
         None => refuse(client, Fault::TooManyClients),

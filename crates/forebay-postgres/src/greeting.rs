@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::{Buf, BytesMut};
 use forebay_seam::net::TcpStream;
 
-use crate::fault::Fault;
+use crate::fault::{Fault, Limit};
 use crate::gateway::Inner;
 use crate::own::Own;
 use crate::params::{Settings, is_fact};
@@ -255,7 +255,11 @@ impl Greeting<'_> {
                     return Err(Fault::Unexpected { tag: header.tag, state: "during login" }.into());
                 }
                 if header.body > LONGEST_SASL {
-                    return Err(Fault::TooLong { length: header.body, limit: LONGEST_SASL }.into());
+                    return Err(Fault::TooLong {
+                        length: header.body,
+                        limit: Limit::Login(LONGEST_SASL),
+                    }
+                    .into());
                 }
                 if self.inbox.len() >= header.whole() {
                     let mut message = self.inbox.split_to(header.whole());

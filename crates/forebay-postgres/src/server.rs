@@ -83,6 +83,14 @@ pub(crate) enum Sets {
     Perhaps,
 }
 
+/// Whose names its prepared statements have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Names {
+    Ours,
+    /// Some have those that SQL gave them: the client that did keeps the connection.
+    AlsoOfSql,
+}
+
 /// Whether the server drops what it gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Skips {
@@ -127,6 +135,7 @@ pub(crate) struct Server {
     pub(crate) kept: Kept,
     pub(crate) settings: Applied,
     pub(crate) prepared: LruCache<StatementId, ()>,
+    pub(crate) names: Names,
     /// Whose unnamed statement it has.
     pub(crate) unnamed: Option<StatementId>,
     pub(crate) residue: Residue,
@@ -163,6 +172,7 @@ impl Server {
             kept: Kept::default(),
             settings: Applied::default(),
             prepared: LruCache::new(max_prepared),
+            names: Names::Ours,
             unnamed: None,
             residue: Residue::None,
             catalogue: Arc::default(),

@@ -10,6 +10,7 @@
 
 mod exchange;
 mod extended;
+mod failed;
 mod greet;
 mod heal;
 mod inward;

@@ -5,6 +5,7 @@
 pub(crate) mod alike;
 mod channel;
 pub(crate) mod effect;
+pub(crate) mod names;
 mod setting;
 pub(crate) mod shape;
 pub(crate) mod suspects;

@@ -15,7 +15,7 @@ use forebay_seam::{random, time};
 use tokio::sync::Notify;
 
 use super::answers::Awaited;
-use super::{CopyIn, Residue, Server, ServerFailure, Skips};
+use super::{CopyIn, Names, Residue, Server, ServerFailure, Skips};
 use crate::cancel;
 use crate::wire::backend::ServerError;
 use crate::wire::frontend::{Parse, cstr, message, write_bare, write_query};
@@ -133,6 +133,7 @@ impl Server {
         if self.residue == Residue::WithStatements {
             self.run("DEALLOCATE ALL").await?;
             self.prepared.clear();
+            self.names = Names::Ours;
         }
         if self.residue != Residue::None {
             self.run(&clear()).await?;

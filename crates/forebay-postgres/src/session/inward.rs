@@ -4,9 +4,7 @@
 //! came, straight from the receive buffer; what we asked for ourselves is taken out, what we
 //! answer ourselves is put in, in turn.
 
-use std::sync::Arc;
-
-use bytes::{Buf, Bytes};
+use bytes::Buf;
 use smallvec::SmallVec;
 
 use super::exchange::COPIED;
@@ -14,16 +12,14 @@ use super::heal::{self, First};
 use super::notify::ListenChange;
 use super::unnamed::Path;
 use super::{Change, End, Session};
-use crate::cancel::Cancelable;
 use crate::fault::Fault;
 use crate::own;
 use crate::params::{Unasked, is_fact};
 use crate::pins::PinReason;
-use crate::prepared::{PREFIX, StatementId};
-use crate::server::answers::{Awaited, NameChange, Origin, Purpose};
-use crate::server::{CopyIn, Server, Sets, Skips};
+use crate::server::answers::{Awaited, Origin, Purpose};
+use crate::server::{CopyIn, Sets};
 use crate::sql::effect::Effect;
-use crate::wire::backend::{self, Notification, ServerError, Severity};
+use crate::wire::backend::{self, Notification, ServerError};
 use crate::wire::frontend;
 use crate::wire::{Fields, HEADER, Header, Malformed, TxStatus};
 
@@ -32,7 +28,7 @@ pub(super) const LONGEST_READ: usize = 1 << 20;
 
 /// Whether a message goes on to the client.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Show {
+pub(super) enum Show {
     Pass,
     Hide,
     /// It does not, and the batch that is kept goes to the server once more.
@@ -435,93 +431,6 @@ impl Session {
         }
     }
 
-    /// The server failed what is at the front: what follows up to Sync is skipped.
-    fn failed(&mut self) -> Result<Show, End> {
-        self.failed = true;
-        let Some(lease) = &mut self.link else { return Ok(Show::Hide) };
-        let server = &mut **lease.connection();
-        server.copy = CopyIn::None;
-        let unread = server.inbox.get(server.passed..).unwrap_or_default();
-        let header = Header::read(unread)?;
-        let whole = header.map_or(0, Header::whole).min(unread.len());
-        let body = Bytes::copy_from_slice(unread.get(HEADER..whole).unwrap_or_default());
-        let said = ServerError::read(&body);
-        if said.severity == Severity::Fatal {
-            self.server_said_goodbye = true;
-        }
-        if said.is_of_load_or_time() && !is_wished(&said, &self.registration.client) {
-            lease.failed();
-        }
-        let Some(lease) = &mut self.link else { return Ok(Show::Hide) };
-        let server = &mut **lease.connection();
-        let mut stale = None;
-        let (mut lost_unnamed, mut meant) = (false, None);
-        // A simple query, or the commit at a Sync, ends with its own ReadyForQuery; after
-        // everything else all up to Sync is skipped, simple queries too.
-        if !server.awaited.front().is_none_or(Awaited::ends_with_ready) {
-            match server.awaited.front() {
-                // It is gone before its successor is looked at.
-                Some(Awaited::Parse { change: Some(NameChange::Unnamed(..)), .. }) => {
-                    lost_unnamed = true;
-                }
-                Some(Awaited::Parse { change: Some(NameChange::Taken(name)), .. }) => {
-                    meant = Some(name.clone());
-                }
-                Some(Awaited::Bind { of: Some(of) } | Awaited::Describe { of: Some(of) })
-                    if !of.is_unnamed() =>
-                {
-                    meant = Some(of.name.clone());
-                    stale = said.stale_plan.then(|| Arc::clone(&of.statement));
-                }
-                _ => {}
-            }
-            self.skip_to_sync();
-            if lost_unnamed {
-                self.unnamed = None;
-            }
-            // The client is told, so from now on its plans may be new ones.
-            if let Some(stale) = stale {
-                self.renew(&stale);
-            }
-            let Some(lease) = &mut self.link else { return Ok(Show::Hide) };
-            let server = &mut **lease.connection();
-            if server.awaited.is_empty() {
-                server.skips = Skips::ToSync;
-                server.unsynced = true;
-            }
-        }
-        let Some(lease) = &mut self.link else { return Ok(Show::Hide) };
-        let server = &mut **lease.connection();
-        let awaited = &server.awaited;
-        let renamed = backend::rename(&body, PREFIX, |ours| {
-            if meant.is_some() {
-                return meant.clone();
-            }
-            let id: StatementId = std::str::from_utf8(ours).ok()?.parse().ok()?;
-            let forgotten = awaited.iter().filter_map(Awaited::forgets);
-            let names = std::iter::once(&self.statements).chain(forgotten);
-            let known = names.flatten().find(|(_, s)| s.id == id).map(|(name, _)| name.clone());
-            // Perhaps it went before, by the statement that was to make it go again.
-            known.or_else(|| self.unnamed.as_ref()?.deallocates(ours))
-        });
-        let Some(renamed) = renamed else { return Ok(Show::Pass) };
-        self.keep_passed();
-        frontend::message(&mut self.outbox, b'E', |out| out.extend_from_slice(&renamed));
-        Ok(Show::Hide)
-    }
-
-    /// The server failed what is at the front of the line, and drops what follows up to Sync.
-    pub(super) fn skip_to_sync(&mut self) {
-        let Some(lease) = &mut self.link else { return };
-        let server = &mut **lease.connection();
-        let end = server.awaited.iter().position(|awaited| matches!(awaited, Awaited::Sync));
-        let end = end.unwrap_or(server.awaited.len());
-        let skipped: Vec<_> = server.awaited.drain(..end).collect();
-        for skipped in skipped.into_iter().rev() {
-            take_back(server, &mut self.statements, &mut self.unnamed, skipped);
-        }
-    }
-
     /// Answers that are ours and whose turn has come.
     pub(super) fn answer_in_turn(&mut self) {
         loop {
@@ -595,63 +504,10 @@ fn changes_meanings(tag: &[u8]) -> bool {
     [&b"ALTER "[..], b"DROP ", b"CREATE VIEW"].iter().any(|command| tag.starts_with(command))
 }
 
-/// Was a statement cancelled because its client asked for it?
-fn is_wished(said: &ServerError, client: &Cancelable) -> bool {
-    said.code == "57014" && client.was_cancelled()
-}
-
 fn out_of_turn(tag: u8) -> End {
     Fault::Unexpected { tag, state: "from the server" }.into()
 }
 
 fn expect(front: Option<Awaited>, tag: u8, is: fn(&Awaited) -> bool) -> Result<Show, End> {
     if front.as_ref().is_some_and(is) { Ok(Show::Pass) } else { Err(out_of_turn(tag)) }
-}
-
-/// A message was skipped or failed: what it would have changed did not change.
-fn take_back(
-    server: &mut Server,
-    statements: &mut std::collections::HashMap<Bytes, Arc<crate::prepared::Statement>>,
-    unnamed: &mut Option<Arc<crate::prepared::Statement>>,
-    skipped: Awaited,
-) {
-    let change = match skipped {
-        Awaited::Parse { prepared, change, .. } => {
-            match prepared {
-                Some(statement) => drop(server.prepared.pop(&statement.id)),
-                None => server.unnamed = None,
-            }
-            change
-        }
-        Awaited::Close { evicted: Some(id), .. } => {
-            server.prepared.push(id, ());
-            None
-        }
-        Awaited::Execute { change, .. } => change.map(|change| *change),
-        Awaited::OwnParseComplete { change } | Awaited::OwnCloseComplete { change } => change,
-        Awaited::Close { evicted: None, .. }
-        | Awaited::Bind { .. }
-        | Awaited::Describe { .. }
-        | Awaited::Sync
-        | Awaited::Query { .. }
-        | Awaited::OwnQuery(_)
-        | Awaited::FunctionCall => None,
-    };
-    match change {
-        None | Some(NameChange::Taken(_)) => {}
-        Some(NameChange::Added(name)) => drop(statements.remove(&name)),
-        Some(NameChange::Removed(name, statement)) => drop(statements.insert(name, statement)),
-        // A query behind it may have destroyed it since.
-        Some(NameChange::Unnamed(id, before)) => {
-            if unnamed.as_ref().is_some_and(|now| now.id == id) {
-                *unnamed = before;
-            }
-        }
-        Some(NameChange::Forgot { names, prepared }) => {
-            statements.extend(names);
-            for id in prepared {
-                server.prepared.push(id, ());
-            }
-        }
-    }
 }

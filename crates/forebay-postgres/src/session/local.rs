@@ -60,18 +60,21 @@ impl Session {
                 Some(tag) => {
                     self.begin = None;
                     self.status = TxStatus::Idle;
+                    self.work_is_over();
                     Ok(Some(tag))
                 }
                 None => self.answer_about_us(&effect::of(text)),
             },
             (TxStatus::Failed, _) => Ok(transaction::end(text).map(|_| {
                 self.status = TxStatus::Idle;
+                self.work_is_over();
                 "ROLLBACK"
             })),
             (TxStatus::Idle, None) => match self.may_wait(text) {
                 Some(begin) => {
                     self.begin = Some(text.as_ref().into());
                     self.status = TxStatus::Open;
+                    self.note_query(text);
                     Ok(Some(begin.tag))
                 }
                 None => self.answer_about_session(text),
@@ -141,6 +144,9 @@ impl Session {
         (self.status, self.begin, self.unnamed) = (script.status, script.begin, script.unnamed);
         drop(self.inbox.split_to(self.batch));
         self.batch = 0;
+        if self.status == TxStatus::Idle {
+            self.work_is_over();
+        }
         self.rests_if_begun();
         Local::Answered
     }

@@ -6,20 +6,20 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::extended::{close_gate, forget, prepare};
+use super::extended::{close_gate, forget};
 use super::local::Local;
 use super::notify::May;
 use super::rest::foresee;
 use super::{End, Intake, Next, Session};
 use crate::cancel::Begun;
-use crate::fault::Fault;
+use crate::fault::{Fault, Limit};
 use crate::own;
 use crate::params::quote_text;
 use crate::prepared;
 use crate::server::answers::{Awaited, Purpose};
 use crate::server::{CopyIn, Gate, Residue, Server, Sets, Skips};
 use crate::sql::effect::{self, Effect, Effects};
-use crate::sql::transaction;
+use crate::sql::{names, transaction};
 use crate::wire::backend::{self, Severity};
 use crate::wire::frontend::{self, Bind, Named, Parse};
 use crate::wire::{HEADER, Header, TxStatus};
@@ -98,7 +98,13 @@ impl Session {
         }
         let body = self.inbox.get(HEADER..header.whole().min(self.inbox.len())).unwrap_or_default();
         let forgets = match header.tag {
-            b'Q' => prepared::is_deallocate(body.strip_suffix(&[0]).unwrap_or(body)),
+            b'Q' => {
+                let text = body.strip_suffix(&[0]).unwrap_or(body);
+                let is_ours = |name: &str| self.statements.contains_key(name.as_bytes());
+                prepared::is_deallocate(text)
+                    || !self.statements.is_empty()
+                        && names::mentions(text).iter().any(|mention| is_ours(&mention.name))
+            }
             b'P' => Parse::read(body).is_ok_and(|parse| prepared::is_deallocate(parse.text)),
             _ => false,
         };
@@ -156,7 +162,11 @@ impl Session {
             let limit = self.gateway.settings.max_message;
             let streams = matches!(header.tag, b'Q' | b'B' | b'd' | b'F');
             if !streams && header.body > limit {
-                return Err(Fault::TooLong { length: header.body, limit }.into());
+                return Err(Fault::TooLong {
+                    length: header.body,
+                    limit: Limit::MaxMessage(limit),
+                }
+                .into());
             }
             if rest.len() < header.whole() {
                 // What comes before it can be worked on; a long one can begin.
@@ -322,7 +332,7 @@ impl Session {
         let body = taken.get(HEADER..).unwrap_or_default();
         let missing = header.whole() - taken.len();
         let text = body.strip_suffix(&[0]).unwrap_or(body);
-        let effects = match header.tag {
+        let mut effects = match header.tag {
             b'Q' if missing == 0 => self.effects(text),
             _ => Effects::new(),
         };
@@ -364,36 +374,26 @@ impl Session {
                 {
                     return Ok(Step::Wait);
                 }
+                let respelled = self.respelled(text, &mut effects);
                 let Some(lease) = &mut self.link else { return Ok(Step::Link) };
                 let server = &mut **lease.connection();
                 foresee(server, &mut self.pins, text, &effects);
-                let ours = match effects.as_slice() {
-                    [Effect::Deallocate { name: Some(name) }] => {
-                        self.statements.get(name.as_bytes())
-                    }
-                    _ => None,
-                };
                 if let Some(name) = own::shown(text)
                     && server.transaction_is_known_to_work()
                 {
                     // For the server, which answers in turn.
                     show_ahead(server, name, &self.who.own.value(name));
                 }
-                let nonsense = own::nonsense(&effects);
-                match ours {
-                    Some(statement) if server.transaction_is_known_to_work() => {
-                        prepare(server, statement);
-                        let text = [b"DEALLOCATE ", &*statement.name].concat();
+                match (respelled, own::nonsense(&effects)) {
+                    (_, Some(nonsense)) => {
+                        frontend::write_query(&mut server.outbox, &nonsense.statement());
+                    }
+                    (Some(text), None) => {
                         frontend::message(&mut server.outbox, b'Q', |out| {
-                            frontend::cstr(out, &text)
+                            frontend::cstr(out, &text);
                         });
                     }
-                    _ => match nonsense {
-                        Some(nonsense) => {
-                            frontend::write_query(&mut server.outbox, &nonsense.statement());
-                        }
-                        None => server.outbox.extend_from_slice(taken),
-                    },
+                    (None, None) => server.outbox.extend_from_slice(taken),
                 }
                 server.unnamed = None;
                 self.unnamed = None;

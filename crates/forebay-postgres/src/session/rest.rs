@@ -16,7 +16,7 @@ use crate::params::quote_text;
 use crate::pins::{self, Keeper, PinReason, Pins};
 use crate::server::answers::{Awaited, Purpose};
 use crate::server::catalogue::Statements;
-use crate::server::{Residue, Server, Sets};
+use crate::server::{Names, Residue, Server, Sets};
 use crate::settings::PoolMode;
 use crate::sql::effect::{self, Definition, Effect};
 use crate::wire::frontend;
@@ -90,7 +90,8 @@ impl Session {
     /// The server's answer to [`Session::ask_server`]: a row.
     pub(super) fn hear_server(&mut self, row: &[u8]) -> Result<(), Malformed> {
         let Some(lease) = &mut self.link else { return Ok(()) };
-        let settings = &mut lease.connection().settings;
+        let server = &mut **lease.connection();
+        let settings = &mut server.settings;
         let mut fields = Fields::new(row);
         let _columns = fields.u16()?;
         let mut next = || {
@@ -103,6 +104,9 @@ impl Session {
                 settings.set(&name, value);
                 self.wanted.set(&name, value);
             }
+        }
+        if !self.pins.held.contains(PinReason::SqlPrepare) {
+            server.names = Names::Ours;
         }
         if settings.is_as_at_login("session_authorization") {
             self.pins.held.remove(PinReason::SessionAuthorization);
@@ -248,6 +252,9 @@ fn note(server: &mut Server, pins: &mut Pins, effect: &Effect) {
         }
         Effect::Pin(reason) => {
             pins.foresee(*reason);
+            if *reason == PinReason::SqlPrepare {
+                server.names = Names::AlsoOfSql;
+            }
             server.residue.at_least(if *reason == PinReason::SqlPrepare {
                 Residue::WithStatements
             } else {

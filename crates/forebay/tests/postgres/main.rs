@@ -18,6 +18,7 @@ mod pipelines;
 mod policies;
 mod replication;
 mod sessions;
+mod sql_names;
 mod stale_plans;
 mod statements;
 mod statuses;

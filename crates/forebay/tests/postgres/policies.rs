@@ -10,7 +10,7 @@ use forebay_pool::{ClassName, ClassSettings};
 use forebay_postgres::settings::{DatabaseSettings, Rule};
 
 use crate::bench::{Bench, until};
-use crate::client::{Client, field, query, show};
+use crate::client::{Client, field, query, run, show, sync};
 
 /// A statement as an instrumented driver sends it: request `trace`, and more tags.
 fn tagged(sql: &str, trace: u32, tags: &str) -> String {
@@ -365,4 +365,34 @@ async fn a_tag_that_cannot_be_read_is_counted_once_and_fails_nothing() {
     assert_eq!(bench.gateway.snapshot().hints_ignored, 1);
     assert_eq!(client.query("SELECT 2 /*forebay_needs='0',forebay_attempt='x'*/").await, SERVED);
     assert_eq!(bench.gateway.snapshot().hints_ignored, 3);
+}
+
+#[tokio::test]
+async fn a_full_line_is_told_at_once_and_when_to_come_again() {
+    let settings = r#"{"kind": "ai", "ceiling": 1, "checkout_timeout": "60s"}"#;
+    let bench = with_agents(2, settings).await;
+    let mut holds = holder(&bench, 1, "").await;
+    // Twice as many as the class can get may wait (`queue_factor`).
+    let mut waiting = Vec::new();
+    for n in 1..=2 {
+        let mut client = bench.client().await;
+        client.send(&query("SELECT 2")).await;
+        until("it waits", async || bench.waiting() == n).await;
+        waiting.push(client);
+    }
+    let mut late = bench.client().await;
+    let [code, message, _, hint] = refused(&mut late, "SELECT 2").await;
+    assert_eq!(code, "53300");
+    assert_eq!(message, "the queue of class `agents` for `main` is full: 2 requests wait");
+    let after = hint.strip_prefix("retry-after-ms=").unwrap_or_else(|| panic!("{hint}"));
+    assert!(after.parse::<u32>().unwrap() > 0);
+    // Prepared, it is the same: one error, and one end of the batch.
+    let refused = late.ask(&[run("SELECT 2"), sync()]).await;
+    assert!(refused.starts_with("E[53300 the queue of class `agents`"), "{refused}");
+    assert!(refused.ends_with("] Z[I]") && agents(&bench).queue_full == 2, "{refused}");
+    holds.query("COMMIT").await;
+    for client in &mut waiting {
+        assert_eq!(show(&client.until_ready(1).await), SERVED);
+    }
+    assert_eq!(late.query("SELECT 2").await, SERVED);
 }
