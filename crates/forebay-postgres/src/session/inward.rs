@@ -18,7 +18,7 @@ use crate::own;
 use crate::params::is_fact;
 use crate::prepared::{PREFIX, StatementId};
 use crate::server::answers::{Awaited, NameChange, Origin, Purpose};
-use crate::server::{CopyIn, Residue, Server, Skips};
+use crate::server::{CopyIn, Gate, Residue, Server, Skips};
 use crate::settings::PoolMode;
 use crate::sql::effect::Effect;
 use crate::wire::backend::{self, ServerError, Severity};
@@ -138,6 +138,9 @@ impl Session {
             b'S' => {
                 let (name, value) = backend::read_parameter_status(body)?;
                 server.settings.report(name, value);
+                if self.tell_start_value(name, value) {
+                    return Ok(Show::Hide);
+                }
                 self.reported.set(name, value);
                 let name = name.to_ascii_lowercase();
                 if name == "application_name" {
@@ -163,6 +166,33 @@ impl Session {
             b'D' | b'd' | b'c' | b'H' | b'W' | b'N' | b'A' | b't' | b'V' => Ok(Show::Pass),
             tag => Err(out_of_turn(tag)),
         }
+    }
+
+    /// Has the client put `name` back, to what is its start value and not the server's `value`?
+    /// Then it is told its own; the connection gets it when it is linked next.
+    fn tell_start_value(&mut self, name: &str, value: &str) -> bool {
+        let lower = name.to_ascii_lowercase();
+        let Some(start) = self.wanted_at_start.get(&lower) else { return false };
+        let is_base = self
+            .link
+            .as_mut()
+            .is_some_and(|lease| lease.connection().settings.base.get(&lower) == Some(value));
+        let last = self.uncommitted.iter().rev().find_map(|change| match change {
+            Change::Set { name, .. } => (*name == lower).then_some(false),
+            Change::Reset { name } => (*name == lower).then_some(true),
+            Change::ResetAll => Some(true),
+            Change::Savepoint { .. } => None,
+        });
+        if !is_base || last != Some(true) {
+            return false;
+        }
+        let start = start.clone();
+        self.keep_passed();
+        if self.reported.get(&lower) != Some(&*start) {
+            backend::parameter_status(&mut self.outbox, name, &start);
+            self.reported.set(name, &start);
+        }
+        true
     }
 
     /// An answer to a query of our own.
@@ -478,6 +508,11 @@ impl Session {
         let Some(lease) = &mut self.link else { return };
         let server = &mut **lease.connection();
         if !server.awaited.is_empty() || !server.is_quiet() {
+            return;
+        }
+        // What has waited for these answers is next. Given back now, the connection might serve
+        // a client with other settings, and come back as it was.
+        if server.gate == Gate::UntilAnswered && self.batch > 0 {
             return;
         }
         if server.status == TxStatus::Idle {

@@ -13,7 +13,7 @@ use crate::fault::Fault;
 use crate::own::{self, Nonsense};
 use crate::prepared;
 use crate::server::answers::Awaited;
-use crate::server::{CopyIn, Gate, Residue, Skips};
+use crate::server::{CopyIn, Flush, Gate, Residue, Skips};
 use crate::sql::effect::{self, Effect, Effects};
 use crate::wire::backend::{self, Severity};
 use crate::wire::frontend::{self, Bind, Named, Parse};
@@ -77,11 +77,18 @@ impl Session {
         let server = lease.connection();
         if server.awaited.is_empty() {
             server.pipeline.is_empty();
+            server.flush = Flush::MayWait;
             return false;
         }
         if matches!(header.tag, b'd' | b'c' | b'f') && server.skips == Skips::Nothing {
-            // Sent ahead of the server's word that it takes data: it may turn out not to.
-            return server.copy == CopyIn::None;
+            // Sent ahead of the server's word that it takes data: it may turn out not to. The
+            // word comes by itself, but not that there is no COPY at all.
+            let waits = server.copy == CopyIn::None;
+            if waits && server.unsynced && server.flush == Flush::MayWait {
+                frontend::write_bare(&mut server.outbox, b'H');
+                server.flush = Flush::Asked;
+            }
+            return waits;
         }
         let body = self.inbox.get(HEADER..header.whole().min(self.inbox.len())).unwrap_or_default();
         let forgets = match header.tag {
