@@ -49,14 +49,17 @@ pub(crate) enum Awaited {
     Execute { effect: Option<Effect>, change: Option<Box<NameChange>> },
     /// CloseComplete. `evicted`: what the server has no longer once it came.
     Close { origin: Origin, evicted: Option<StatementId> },
+    /// CloseComplete for the unnamed statement; the one that there was.
+    CloseUnnamed { before: Option<Arc<Statement>> },
     /// ParseComplete from us: the server has the statement already.
     OwnParseComplete { change: Option<NameChange> },
     /// CloseComplete from us: the name was the client's only.
     OwnCloseComplete { change: Option<NameChange> },
     /// ReadyForQuery of a Sync.
     Sync,
-    /// Everything up to the ReadyForQuery of a simple query; effects of its statements.
-    Query { effects: <Effects as IntoIterator>::IntoIter },
+    /// Everything up to the ReadyForQuery of a simple query; effects of its statements, and the
+    /// unnamed statement, which it destroys unless it is skipped.
+    Query { effects: <Effects as IntoIterator>::IntoIter, before: Option<Arc<Statement>> },
     /// A simple query of ours; nothing of it is shown.
     OwnQuery(Purpose),
     /// Everything up to the ReadyForQuery of a function call.
@@ -95,6 +98,7 @@ impl Awaited {
             | Self::Describe { .. }
             | Self::Execute { .. }
             | Self::Close { .. }
+            | Self::CloseUnnamed { .. }
             | Self::OwnParseComplete { .. }
             | Self::OwnCloseComplete { .. } => false,
         }

@@ -108,7 +108,9 @@ impl Session {
             }),
             b'3' => match server.awaited.pop_front() {
                 Some(Awaited::Close { origin: Origin::Own, .. }) => Ok(Show::Hide),
-                Some(Awaited::Close { origin: Origin::Client, .. }) => Ok(Show::Pass),
+                Some(
+                    Awaited::Close { origin: Origin::Client, .. } | Awaited::CloseUnnamed { .. },
+                ) => Ok(Show::Pass),
                 _ => Err(out_of_turn(header.tag)),
             },
             b'T' | b'n' => {
@@ -125,7 +127,7 @@ impl Session {
                         server.awaited.pop_front();
                         effect
                     }
-                    Some(Awaited::Query { effects }) => effects.next(),
+                    Some(Awaited::Query { effects, .. }) => effects.next(),
                     _ => None,
                 };
                 if header.tag == b'C' {
@@ -599,11 +601,15 @@ fn take_back(
         }
         Awaited::Execute { change, .. } => change.map(|change| *change),
         Awaited::OwnParseComplete { change } | Awaited::OwnCloseComplete { change } => change,
+        Awaited::Query { before, .. } | Awaited::CloseUnnamed { before } => {
+            // What came behind it has been taken back already.
+            *unnamed = before;
+            None
+        }
         Awaited::Close { evicted: None, .. }
         | Awaited::Bind { .. }
         | Awaited::Describe { .. }
         | Awaited::Sync
-        | Awaited::Query { .. }
         | Awaited::OwnQuery(_)
         | Awaited::FunctionCall => None,
     };

@@ -427,10 +427,11 @@ impl Session {
                     },
                 }
                 server.unnamed = None;
-                self.unnamed = None;
+                let before = self.unnamed.take();
                 self.portals.remove(&b""[..]);
                 close_gate(server, &effects);
-                server.awaited.push_back(Awaited::Query { effects: effects.into_iter() });
+                let effects = effects.into_iter();
+                server.awaited.push_back(Awaited::Query { effects, before });
                 server.pipeline.changes_unnamed();
                 server.pipeline.ends_batch();
                 server.streaming = missing;

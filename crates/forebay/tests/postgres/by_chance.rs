@@ -1,7 +1,7 @@
 //! What scripts by chance (`differential`) have found, each by itself.
 
 use crate::bench::Bench;
-use crate::client::{Client, copy_done, copy_fail, parse, query, show, sync};
+use crate::client::{Client, bind, close, copy_done, copy_fail, execute, parse, query, show, sync};
 
 #[tokio::test]
 async fn clients_with_settings_of_their_own_do_not_keep_each_other_from_work() {
@@ -19,6 +19,24 @@ async fn clients_with_settings_of_their_own_do_not_keep_each_other_from_work() {
     let checkouts: u64 =
         pools.iter().flat_map(|pool| &pool.classes).map(|class| class.checkouts).sum();
     assert!(checkouts <= 44, "{checkouts} checkouts for 42 statements and two logins");
+}
+
+#[tokio::test]
+async fn what_is_skipped_takes_no_unnamed_statement_away() {
+    let bench = Bench::start(1).await;
+    let fails = bind("", "", &["0"]);
+    let batch = [parse("", "SELECT 1 / $1::int"), fails.clone(), execute("", 0)];
+    for skipped in [query("SELECT 2"), close(b'S', "")] {
+        let failing = [&batch[..], &[skipped, sync()]].concat();
+        let after = vec![bind("", "", &["1"]), execute("", 0), sync()];
+        // The first query is skipped, and brings no ReadyForQuery.
+        let (mut client, mut direct) = (bench.client().await, bench.direct().await);
+        for client in [&mut client, &mut direct] {
+            client.send(&failing.concat()).await;
+            assert_eq!(show(&client.until_ready(1).await), "1 E[22012 division by zero] Z[I]");
+            assert_eq!(client.ask(&after).await, "2 D[1] C[SELECT 1] Z[I]");
+        }
+    }
 }
 
 #[tokio::test]
