@@ -25,8 +25,8 @@ pub(crate) enum Origin {
 pub(crate) enum NameChange {
     Added(Bytes),
     Removed(Bytes, Arc<Statement>),
-    /// The one that came, and the one that was there before.
-    Unnamed(StatementId, Option<Arc<Statement>>),
+    /// The unnamed one that was there before.
+    Unnamed(Option<Arc<Statement>>),
     /// Nothing: the name is taken, as the server will say.
     Taken(Bytes),
     /// Names that went, and statements that the server had before.

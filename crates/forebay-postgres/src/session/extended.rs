@@ -47,8 +47,7 @@ impl Session {
             statement.parse(b"").write(&mut server.outbox);
             server.unnamed = Some(statement.id);
             server.pipeline.changes_unnamed();
-            let id = statement.id;
-            let change = Some(NameChange::Unnamed(id, self.unnamed.replace(statement)));
+            let change = Some(NameChange::Unnamed(self.unnamed.replace(statement)));
             server.awaited.push_back(Awaited::Parse {
                 origin: Origin::Client,
                 prepared: None,

@@ -416,7 +416,7 @@ impl Session {
                 take_back(server, &mut self.statements, &mut self.unnamed, skipped);
             }
             if lost_unnamed {
-                self.unnamed = None;
+                put_back_unnamed(server, &mut self.unnamed, None);
             }
             if server.awaited.is_empty() {
                 server.skips = Skips::ToSync;
@@ -602,8 +602,7 @@ fn take_back(
         Awaited::Execute { change, .. } => change.map(|change| *change),
         Awaited::OwnParseComplete { change } | Awaited::OwnCloseComplete { change } => change,
         Awaited::Query { before, .. } | Awaited::CloseUnnamed { before } => {
-            // What came behind it has been taken back already.
-            *unnamed = before;
+            put_back_unnamed(server, unnamed, before);
             None
         }
         Awaited::Close { evicted: None, .. }
@@ -617,12 +616,7 @@ fn take_back(
         None | Some(NameChange::Taken(_)) => {}
         Some(NameChange::Added(name)) => drop(statements.remove(&name)),
         Some(NameChange::Removed(name, statement)) => drop(statements.insert(name, statement)),
-        // A query behind it may have destroyed it since.
-        Some(NameChange::Unnamed(id, before)) => {
-            if unnamed.as_ref().is_some_and(|now| now.id == id) {
-                *unnamed = before;
-            }
-        }
+        Some(NameChange::Unnamed(before)) => put_back_unnamed(server, unnamed, before),
         Some(NameChange::Forgot { names, prepared }) => {
             statements.extend(names);
             for id in prepared {
@@ -630,4 +624,24 @@ fn take_back(
             }
         }
     }
+}
+
+/// The client's unnamed statement is what it was, unless a message of a later batch has changed
+/// it since; that one may be skipped, too.
+fn put_back_unnamed(
+    server: &mut Server,
+    unnamed: &mut Option<Arc<crate::prepared::Statement>>,
+    before: Option<Arc<crate::prepared::Statement>>,
+) {
+    let later = server.awaited.iter_mut().find_map(|awaited| {
+        if let Awaited::Query { before, .. }
+        | Awaited::CloseUnnamed { before }
+        | Awaited::Parse { change: Some(NameChange::Unnamed(before)), .. } = awaited
+        {
+            Some(before)
+        } else {
+            None
+        }
+    });
+    *later.unwrap_or(unnamed) = before;
 }

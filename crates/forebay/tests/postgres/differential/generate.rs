@@ -122,7 +122,16 @@ fn extended(chance: &mut Chance, habit: Habit, out: &mut Vec<Message>) {
         |values: &[&'static str]| Message::Bind { portal, statement, values: values.to_vec() };
     let execute = |rows| Message::Execute { portal, rows };
     match chance.below(20) {
-        0..=6 => out.extend([parse(&text(chance, habit)), bind(&[]), execute(0)]),
+        0..=6 => {
+            let text = text(chance, habit);
+            // What such a text forgets is decided when it is parsed, so it is run at once.
+            if text.starts_with("DEALLOCATE") && !text.ends_with("ALL") {
+                let bind = Message::Bind { portal, statement: "", values: Vec::new() };
+                out.extend([Message::Parse { name: "", text }, bind, execute(0)]);
+            } else {
+                out.extend([parse(&text), bind(&[]), execute(0)]);
+            }
+        }
         7..=8 => {
             let (text, values) = chance.one_of(WITH_VALUES);
             out.extend([parse(text), Message::Describe(Kind::Statement, statement)]);
