@@ -28,6 +28,7 @@ class Forebay:
         server="",
         user='password = "env:APP_PASSWORD"',
         destinations="",
+        budget=BUDGET,
     ):
         self.folder = pathlib.Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -54,7 +55,7 @@ listen = "127.0.0.1:{self.port}"
 {tls}
 [postgres.servers.main]
 address = "{address}"
-budget = {BUDGET}
+budget = {budget}
 {server}
 [postgres.users.app]
 {user}

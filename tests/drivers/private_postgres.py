@@ -57,6 +57,7 @@ class PrivatePostgres:
             "listen_addresses": "127.0.0.1,127.0.0.2",
             "unix_socket_directories": str(self.folder),
             "max_connections": self.max_connections,
+            "max_prepared_transactions": 20,
             "fsync": "off",
             "ssl": "on",
             "ssl_cert_file": str(self.folder / "server.crt"),

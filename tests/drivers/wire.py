@@ -1,6 +1,7 @@
 """PostgreSQL's protocol by hand, for messages that no driver would send."""
 
 import base64
+import functools
 import hashlib
 import hmac
 import os
@@ -11,6 +12,7 @@ from private_postgres import PASSWORD
 
 PROTOCOL_3 = 196608
 SSL_REQUEST = struct.pack("!ii", 8, 80877103)
+IP_BIND_ADDRESS_NO_PORT = 24
 GSSENC_REQUEST = struct.pack("!ii", 8, 80877104)
 
 
@@ -28,11 +30,29 @@ def message(kind, body=b""):
     return kind + struct.pack("!i", len(body) + 4) + body
 
 
+@functools.cache
+def salted_password(password, salt, iterations):
+    """RFC 5802's SaltedPassword, derived once: crowds log in with the same verifier."""
+    return hashlib.pbkdf2_hmac("sha256", password.encode(), base64.b64decode(salt), iterations)
+
+
 class Client:
     """A connection that sends what it is told to."""
 
-    def __init__(self, port):
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=15)
+    def __init__(self, port, source="127.0.0.1"):
+        """`source` is the address it comes from: each has its own local ports, so a crowd of
+        more than some thousands needs several."""
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        self.socket.settimeout(15)
+        if source != "127.0.0.1":
+            # The port is chosen when it connects, for this destination only (ip(7)).
+            self.socket.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+            self.socket.bind((source, 0))
+        try:
+            self.socket.connect(("127.0.0.1", port))
+        except OSError:
+            self.socket.close()
+            raise
         self.port = self.socket.getsockname()[1]
 
     def send(self, data):
@@ -109,9 +129,7 @@ class Client:
         assert kind == b"R", (kind, body)
         server_first = body[4:].decode()
         values = dict(part.split("=", 1) for part in server_first.split(","))
-        salted = hashlib.pbkdf2_hmac(
-            "sha256", password.encode(), base64.b64decode(values["s"]), int(values["i"])
-        )
+        salted = salted_password(password, values["s"], int(values["i"]))
         client_key = hmac.digest(salted, b"Client Key", "sha256")
         without_proof = f"c=biws,r={values['r']}"
         signed = f"{bare},{server_first},{without_proof}".encode()

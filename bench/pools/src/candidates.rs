@@ -11,6 +11,7 @@ use forebay_pool::{
     Ask, Budget, ClassName, ClassSettings, Condition, ConnectFailure, Connector, Lease, Mode,
     Operation, Pool, PoolSettings, Request, TraceId,
 };
+use forebay_seam::time;
 use sqlx_core::pool::{PoolConnection, PoolOptions};
 
 use crate::nothing_database::{Nothing, Options};
@@ -78,6 +79,11 @@ pub struct Full(Pool<Empty>);
 /// Forebay's engine, told no more than identity and class.
 pub struct Plain(Pool<Empty>);
 
+/// Forebay's engine as the PostgreSQL gateway has it under a load that its connections bear:
+/// classes and policies as nobody configured them, the operation known, a request for every
+/// fourth task, and a budget that is not used up, since connecting takes longer than waiting.
+pub struct Gateway(Pool<Empty>);
+
 /// Operations of one request: an agent's turn.
 const QUERIES: u32 = 16;
 
@@ -128,13 +134,20 @@ impl fmt::Display for Identity {
 }
 
 /// Connections that do nothing.
-pub struct Empty;
+#[derive(Default)]
+pub struct Empty {
+    /// What connecting takes.
+    connect: Duration,
+}
 
 impl Connector for Empty {
     type Identity = Identity;
     type Connection = Box<u64>;
 
     async fn connect(&self, _: &Identity) -> Result<Box<u64>, ConnectFailure> {
+        if !self.connect.is_zero() {
+            time::sleep(self.connect).await;
+        }
         Ok(Box::new(0))
     }
 
@@ -164,7 +177,7 @@ fn forebay(size: u32, mode: Mode) -> Pool<Empty> {
         opens_per_second: Some(1_000_000),
         ..PoolSettings::new("bench", Budget::Fixed(size))
     };
-    Pool::new(Empty, settings)
+    Pool::new(Empty::default(), settings)
 }
 
 fn ask(pool: &Pool<Empty>) -> Ask<Identity> {
@@ -199,6 +212,29 @@ impl Candidate for Plain {
 
     fn user(&self, _: usize) -> ForebayUser {
         ForebayUser { pool: self.0.clone(), ask: ask(&self.0), traces: None }
+    }
+}
+
+impl Candidate for Gateway {
+    type User = ForebayUser;
+    const NAME: &'static str = "forebay, in the gateway";
+
+    fn new(size: u32) -> Self {
+        let empty = Empty { connect: Duration::from_secs(2) };
+        let settings = PoolSettings {
+            concurrent_opens: Some(size),
+            ..PoolSettings::new("bench", Budget::Fixed(size * 8))
+        };
+        Self(Pool::new(empty, settings))
+    }
+
+    fn user(&self, number: usize) -> ForebayUser {
+        let operation = Operation::new("answer", format!("statement {}", number % 16));
+        let ask = Ask { operation: Some(operation), ..ask(&self.0) };
+        let task = u32::try_from(number).expect("a small number");
+        let traces = Traces { tenant: "tenant".into(), task, request: 0, queries_left: 0 };
+        let traces = number.is_multiple_of(4).then_some(traces);
+        ForebayUser { pool: self.0.clone(), ask, traces }
     }
 }
 

@@ -7,6 +7,7 @@
 use std::time::Instant;
 
 use crate::class::{self, ClassId, ClassSettings, Kind, Limits};
+use crate::crowd::Crowd;
 use crate::settings::PoolSettings;
 
 #[derive(Debug, Clone, Copy)]
@@ -106,17 +107,15 @@ impl Seats {
             && (own.kind == Kind::Core || ai < self.ai_ceiling)
     }
 
-    /// How many more connections could be given to callers of whom `waiting` wait in each
-    /// class, at the most.
-    pub(crate) fn lendable(&self, waiting: impl Fn(ClassId) -> u32) -> u32 {
+    /// How many more connections could be given to those of `crowd`, at the most.
+    pub(crate) fn lendable(&self, crowd: &Crowd) -> u32 {
+        if let Some(class) = crowd.only() {
+            return crowd.of(class).min(self.headroom(class));
+        }
         let (mut core, mut ai) = (0_u32, 0_u32);
-        for (place, class) in (0_u8..).zip(&self.classes) {
-            let id = ClassId(place);
-            let some = match waiting(id) {
-                0 => 0,
-                waiting => waiting.min(self.headroom(id)),
-            };
-            match class.limits.kind {
+        for class in crowd.classes() {
+            let some = crowd.of(class).min(self.headroom(class));
+            match self.kind(class) {
                 Kind::Core => core = core.saturating_add(some),
                 Kind::Ai => ai = ai.saturating_add(some),
             }

@@ -14,6 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::mode::Mode;
 
+/// Classes of one pool at the most.
+pub(crate) const MOST: usize = 16;
+
 /// The name of a class, as an operator writes it.
 #[derive(
     Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
@@ -330,7 +333,7 @@ pub enum ClassError {
         budget: u32,
     },
     /// The table has 16 places at most.
-    #[error("{count} classes are configured, at most 16 are possible")]
+    #[error("{count} classes are configured, at most {MOST} are possible")]
     TooMany {
         /// Configured.
         count: usize,
@@ -346,7 +349,7 @@ pub fn check(
     budget: u32,
     ai_share_percent: u8,
 ) -> Result<(), ClassError> {
-    if classes.len() > 16 {
+    if classes.len() > MOST {
         return Err(ClassError::TooMany { count: classes.len() });
     }
     let ai = ai_ceiling(budget, budget, ai_share_percent);

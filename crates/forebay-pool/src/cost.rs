@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use crate::class::ClassId;
 use crate::feature::{FeatureId, Features};
-use crate::learnt::{Learnt, Percentiles, as_time, micros};
+use crate::learnt::{Learnt, as_time, micros};
 use crate::operation::Operation;
 
 /// Operations that are told apart, all classes together.
@@ -59,24 +59,6 @@ impl CostId {
     /// from others that had the place before.
     pub(crate) fn place(self) -> (usize, u32) {
         self.entry.map_or((ENTRIES, 0), |entry| (usize::from(entry.slot), entry.generation))
-    }
-}
-
-/// Connection time that an operation is expected to take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Estimate {
-    /// For sums of capacity.
-    pub(crate) mean: Duration,
-    /// For "can it still be done in time".
-    pub(crate) p50: Duration,
-    /// For lending and for safety.
-    pub(crate) p95: Duration,
-}
-
-impl Estimate {
-    /// What somebody declared.
-    pub(crate) fn declared(cost: Duration) -> Self {
-        Self { mean: cost, p50: cost, p95: cost }
     }
 }
 
@@ -159,22 +141,9 @@ impl Costs {
         CostId { class, entry: Some(EntryId { slot, generation }), feature }
     }
 
-    /// What it will probably take: `(n·own + 20·prior) / (n + 20)`, where the prior of the
-    /// mean is the class's 75th percentile, so that the unknown counts as rather expensive,
-    /// and the prior of a percentile the class's own. A declared cost pins all three. `None`:
-    /// the class has never returned anything.
-    pub(crate) fn estimate(&self, id: CostId, declared: Option<Duration>) -> Option<Estimate> {
-        if let Some(cost) = declared {
-            return Some(Estimate::declared(cost));
-        }
-        Some(Estimate {
-            mean: self.mean(id, None)?,
-            p50: as_time(self.percentile(id, |known| known.p50)),
-            p95: as_time(self.percentile(id, |known| known.p95)),
-        })
-    }
-
-    /// Only the mean of [`Costs::estimate`], which is needed once at each checkout.
+    /// What it will probably take on average: `(n·own + 20·prior) / (n + 20)`, where the prior
+    /// is the class's 75th percentile, so that the unknown counts as rather expensive. A
+    /// declared cost pins it. `None`: the class has never returned anything.
     #[inline]
     pub(crate) fn mean(&self, id: CostId, declared: Option<Duration>) -> Option<Duration> {
         if declared.is_some() {
@@ -192,18 +161,23 @@ impl Costs {
         }))
     }
 
-    /// Only the 95th percentile of [`Costs::estimate`].
+    /// What the work of `class` took on average, seconds.
+    pub(crate) fn class_mean(&self, class: ClassId) -> Option<f64> {
+        let class = &self.classes[class.index()];
+        (!class.is_empty()).then(|| class.mean() * 1e-6)
+    }
+
+    /// The 95th percentile of the same, with the class's own as its prior.
     pub(crate) fn p95(&self, id: CostId, declared: Option<Duration>) -> Option<Duration> {
         if declared.is_some() {
             return declared;
         }
         let is_known = !self.classes[id.class.index()].is_empty();
-        is_known.then(|| as_time(self.percentile(id, |known| known.p95)))
-    }
-
-    fn percentile(&self, id: CostId, of: fn(&Percentiles) -> f64) -> f64 {
-        let prior = of(self.classes[id.class.index()].percentiles());
-        self.entry(id).map_or(prior, |entry| blend(entry, of(entry.took.percentiles()), prior))
+        is_known.then(|| {
+            let prior = self.classes[id.class.index()].percentiles().p95;
+            let own = |entry: &Entry| blend(entry, entry.took.percentiles().p95, prior);
+            as_time(self.entry(id).map_or(prior, own))
+        })
     }
 
     /// What it is called, unless it was forgotten or never named.

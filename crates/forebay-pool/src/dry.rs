@@ -14,7 +14,7 @@ use std::time::Instant;
 use slotmap::SecondaryMap;
 
 use crate::ask::Ask;
-use crate::class::{ClassId, ClassName};
+use crate::class::{self, ClassId, ClassName};
 use crate::connect::ConnectFailure;
 use crate::lease::Condition;
 use crate::ledger::{Action, Actions, Asked, Came, Ledger, Wanted};
@@ -117,9 +117,10 @@ impl DryPool {
     /// A pool that nobody has asked anything yet, at `now`.
     ///
     /// # Panics
-    /// Without a class in `settings`.
+    /// Unless `settings` have 1 to 16 classes.
     pub fn new(settings: PoolSettings, now: Instant) -> Self {
-        assert!(!settings.classes.is_empty(), "a pool has at least one class");
+        let classes = settings.classes.len();
+        assert!((1..=class::MOST).contains(&classes), "a pool has 1 to 16 classes");
         Self {
             names: settings.classes.iter().map(|(name, _)| name.clone()).collect(),
             ledger: Ledger::new(settings, now),

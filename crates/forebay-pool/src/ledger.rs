@@ -44,6 +44,7 @@ use crate::budget::Seats;
 use crate::class::{ClassId, ClassName, ClassSettings, Kind};
 use crate::connect::ConnectFailure;
 use crate::cost::{CostId, Costs};
+use crate::crowd::Crowd;
 use crate::event::{self, Event};
 use crate::evidence::Watch;
 use crate::fair::Fair;
@@ -172,6 +173,8 @@ pub(crate) struct Ledger {
     /// Identities that have waiters, for a dispatch that looks at nobody else.
     queued: Vec<IdentityId>,
     requests: Requests,
+    /// All who wait, of whatever identity.
+    crowd: Crowd,
     /// Distinct new requests waiting, by class: the unit of the queue's bound.
     new_waiting: Vec<u32>,
     idle: u32,
@@ -217,6 +220,7 @@ impl Ledger {
             waiters: SlotMap::with_key(),
             queued: Vec::new(),
             requests: Requests::default(),
+            crowd: Crowd::default(),
             new_waiting: vec![0; classes],
             idle: 0,
             opening: 0,
@@ -309,7 +313,7 @@ impl Ledger {
 
     /// What a lease of `class` takes on average, seconds; `None` before the first return.
     fn mean_hold(&self, class: ClassId) -> Option<f64> {
-        Some(self.costs.mean(CostId::unnamed(class), None)?.as_secs_f64())
+        self.costs.class_mean(class)
     }
 
     /// The feature that work belongs to, if it named one.

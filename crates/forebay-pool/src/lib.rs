@@ -129,6 +129,7 @@ mod budget;
 pub mod class;
 mod connect;
 mod cost;
+mod crowd;
 mod deadlock;
 pub mod dry;
 pub mod event;

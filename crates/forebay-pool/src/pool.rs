@@ -11,6 +11,7 @@ mod errand;
 mod error;
 mod names;
 mod patience;
+mod shelf;
 #[cfg(test)]
 mod tests;
 mod ticket;
@@ -25,11 +26,10 @@ use std::time::{Duration, Instant, SystemTime};
 use forebay_seam::sync::{Mutex, MutexGuard};
 use forebay_seam::task::Spawner;
 use forebay_seam::time;
-use slotmap::SecondaryMap;
 use tokio::sync::{Notify, broadcast};
 
 use crate::ask::Ask;
-use crate::class::{ClassId, ClassName};
+use crate::class::{self, ClassId, ClassName};
 use crate::connect::Connector;
 use crate::event::Told;
 use crate::lease::{Condition, Lease};
@@ -47,6 +47,7 @@ use errand::Errand;
 pub use error::{CheckoutError, Refusal};
 use names::Names;
 use patience::Waiting;
+use shelf::Shelf;
 use ticket::Ticket;
 
 /// Events kept for a slow reader before it misses the oldest.
@@ -91,7 +92,7 @@ struct State<K: Connector> {
     wishes: Wishes,
     wall: WallClock,
     /// Connections at rest and those set aside for a waiter; leased ones are their owners'.
-    connections: SecondaryMap<ConnId, K::Connection>,
+    shelf: Shelf<K::Connection>,
     waiting: Waiting,
     names: Names<K::Identity>,
     next_alarm: Option<Instant>,
@@ -116,13 +117,14 @@ impl<K: Connector> Pool<K> {
     /// A pool; it opens nothing until it is asked or told to warm up.
     ///
     /// # Panics
-    /// Outside a runtime, or without a class in `settings`.
+    /// Outside a runtime, or unless `settings` have 1 to 16 classes.
     pub fn new(connector: K, settings: PoolSettings) -> Self {
         Self::with_wall_clock(connector, settings, time::wall_now)
     }
 
     fn with_wall_clock(connector: K, settings: PoolSettings, wall: WallClock) -> Self {
-        assert!(!settings.classes.is_empty(), "a pool has at least one class");
+        let classes = settings.classes.len();
+        assert!((1..=class::MOST).contains(&classes), "a pool has 1 to 16 classes");
         let now = time::now();
         let shared = Arc::new(Shared {
             connector,
@@ -135,7 +137,7 @@ impl<K: Connector> Pool<K> {
                 wishes: Wishes::new(&settings, now),
                 wall,
                 ledger: Ledger::new(settings, now),
-                connections: SecondaryMap::new(),
+                shelf: Shelf::new(),
                 names: Names::new(),
                 next_alarm: None,
                 last_failure: None,
@@ -311,19 +313,16 @@ impl<K: Connector> Shared<K> {
         let mut state = self.state.lock();
         let result = decide(&mut state, &mut actions);
         // Almost always there is nothing to do, or one caller to wake.
-        match actions.as_slice() {
-            _ if state.ledger.is_closing() || state.ledger.has_events() => {
-                self.carry_out_all(state, &actions);
-            }
-            [] => {}
-            [Action::Wake(waiter)] => {
-                let waker = state.waiting.leave(*waiter);
+        match state.only_wakes(&actions) {
+            Some(None) => {}
+            Some(Some(waiter)) => {
+                let waker = state.waiting.leave(waiter);
                 drop(state);
                 if let Some(waker) = waker {
                     waker.wake();
                 }
             }
-            actions => self.carry_out_all(state, actions),
+            None => self.carry_out_all(state, &actions),
         }
         result
     }
@@ -371,7 +370,7 @@ impl<K: Connector> Shared<K> {
     ) {
         let now = time::now();
         self.act(|state, actions| {
-            state.connections.insert(id, connection);
+            state.shelf.put(id, connection);
             state.ledger.give_back(id, condition, now, actions);
         });
     }
@@ -463,11 +462,11 @@ impl<K: Connector> State<K> {
         connector: &K,
         actions: &mut Actions,
     ) -> Option<K::Connection> {
-        if !self.connections.get_mut(id).is_some_and(|connection| connector.is_open(connection)) {
+        if !self.shelf.look_at(id).is_some_and(|connection| connector.is_open(connection)) {
             self.ledger.was_dead(id, time::now(), actions);
             return None;
         }
-        self.connections.remove(id)
+        self.shelf.take(id)
     }
 
     fn put_back(
@@ -478,11 +477,27 @@ impl<K: Connector> State<K> {
     ) -> Fitness {
         match connection {
             Some(connection) => {
-                self.connections.insert(id, connection);
+                self.shelf.put(id, connection);
                 Fitness::Fit
             }
             None => otherwise,
         }
+    }
+
+    /// The one caller to wake, if `actions` and what is to be told ask for no more than that.
+    #[inline]
+    fn only_wakes(&self, actions: &[Action]) -> Option<Option<WaiterId>> {
+        if self.ledger.is_closing() || self.ledger.has_events() {
+            return None;
+        }
+        let mut woken = None;
+        let are_few = actions.iter().all(|action| match *action {
+            Action::Wake(waiter) => woken.replace(waiter).is_none(),
+            Action::Alarm(at) => self.next_alarm.is_some_and(|next| next <= at),
+            Action::Open(..) | Action::Close(_) | Action::Reset(_) => false,
+            Action::Probe(_) | Action::Forget(_) => false,
+        });
+        are_few.then_some(woken)
     }
 
     /// Turns actions into chores that need no lock.
@@ -493,9 +508,9 @@ impl<K: Connector> State<K> {
                 Action::Open(id, identity) => {
                     self.names.name(identity).map(|name| Chore::Open(id, name.clone()))
                 }
-                Action::Close(id) => self.connections.remove(id).map(Chore::Close),
-                Action::Reset(id) => self.connections.remove(id).map(|c| Chore::Reset(id, c)),
-                Action::Probe(id) => self.connections.remove(id).map(|c| Chore::Probe(id, c)),
+                Action::Close(id) => self.shelf.take(id).map(Chore::Close),
+                Action::Reset(id) => self.shelf.take(id).map(|c| Chore::Reset(id, c)),
+                Action::Probe(id) => self.shelf.take(id).map(|c| Chore::Probe(id, c)),
                 Action::Alarm(at) if self.next_alarm.is_none_or(|next| at < next) => {
                     self.next_alarm = Some(at);
                     Some(Chore::Alarm)

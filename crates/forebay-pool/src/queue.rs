@@ -14,6 +14,7 @@ use crate::breaker::Pass;
 use crate::class::ClassId;
 use crate::connect::ConnectFailure;
 use crate::cost::CostId;
+use crate::crowd::Crowd;
 use crate::pool::Refusal;
 use crate::slot::{ConnId, IdentityId, RequestId, WaiterId};
 
@@ -105,34 +106,27 @@ impl Waiter {
 struct Lane {
     head: Option<WaiterId>,
     tail: Option<WaiterId>,
-    len: u32,
 }
 
 /// The lanes of one identity.
 #[derive(Debug, Clone)]
 pub(crate) struct Lanes {
     lanes: Vec<[Lane; 3]>,
-    len: u32,
+    crowd: Crowd,
 }
 
 impl Lanes {
     pub(crate) fn new(classes: usize) -> Self {
-        Self { lanes: vec![[Lane::default(); 3]; classes], len: 0 }
+        Self { lanes: vec![[Lane::default(); 3]; classes], crowd: Crowd::default() }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.len == 0
+        self.crowd.is_empty()
     }
 
-    /// Does anybody of `class` wait?
-    #[inline]
-    pub(crate) fn has_waiters(&self, class: ClassId) -> bool {
-        self.lanes[class.index()].iter().any(|lane| lane.head.is_some())
-    }
-
-    /// Waiters of `class` at all levels.
-    pub(crate) fn waiting(&self, class: ClassId) -> u32 {
-        self.lanes[class.index()].iter().map(|lane| lane.len).sum()
+    /// How many are in them, by class.
+    pub(crate) fn crowd(&self) -> &Crowd {
+        &self.crowd
     }
 
     /// The first of `class`: the oldest of the best level.
@@ -199,8 +193,7 @@ impl Lanes {
             Some(after) => set_prev(waiters, after, Some(id)),
             None => lane.tail = Some(id),
         }
-        lane.len += 1;
-        self.len += 1;
+        self.crowd.enters(class);
     }
 
     /// Takes `id` out of its lane; its fate is the caller's to write.
@@ -216,8 +209,7 @@ impl Lanes {
             Some(after) => set_prev(waiters, after, prev),
             None => lane.tail = prev,
         }
-        lane.len -= 1;
-        self.len -= 1;
+        self.crowd.leaves(class);
     }
 }
 

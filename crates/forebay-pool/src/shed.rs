@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use forebay_seam::random::Dice;
 
-use crate::cost::{CostId, ENTRIES, Estimate};
+use crate::cost::{CostId, ENTRIES};
 use crate::learnt::{BUCKETS, bucket, micros};
 
 /// θ when all is in use: the cheapest tenth passes always.
@@ -210,14 +210,14 @@ impl Shedding {
     /// May work of this `kind`, at this `cost`, come in? Asking counts as demand.
     pub(crate) fn verdict(
         &mut self,
-        cost: Option<Estimate>,
+        cost: Option<Duration>,
         kind: CostId,
         now: Instant,
         dice: &mut Dice,
     ) -> Verdict {
         let Some(cost) = cost else { return Verdict::Admit };
         self.fade(now);
-        let micros = micros(cost.mean);
+        let micros = micros(cost);
         let (bucket, seconds) = (bucket(micros), f64::from(micros) * 1e-6);
         self.ranks.add(bucket, seconds);
         self.asked += seconds;

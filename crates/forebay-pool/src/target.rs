@@ -82,6 +82,8 @@ pub(crate) struct Opener {
     last_failure: Option<ConnectFailure>,
     /// How long connecting takes, smoothed, seconds.
     connect_time: Option<f64>,
+    /// The same, a second at the most.
+    patience: Duration,
 }
 
 impl Opener {
@@ -102,6 +104,7 @@ impl Opener {
             health: Health::Unknown,
             last_failure: None,
             connect_time: None,
+            patience: Duration::ZERO,
         };
         opener.resize(settings, budget, now);
         opener.tokens = f64::from(opener.burst);
@@ -179,7 +182,9 @@ impl Opener {
             self.recovery = Recovery::Since(now);
         }
         let took = took.as_secs_f64();
-        self.connect_time = Some(self.connect_time.map_or(took, |mean| mean + 0.2 * (took - mean)));
+        let mean = self.connect_time.map_or(took, |mean| mean + 0.2 * (took - mean));
+        self.connect_time = Some(mean);
+        self.patience = Duration::from_secs_f64(mean.min(1.0));
     }
 
     /// The destination said something: it is there.
@@ -282,6 +287,12 @@ impl Opener {
     /// How long connecting takes, seconds; `None` before the first success.
     pub(crate) fn connect_time(&self) -> Option<f64> {
         self.connect_time
+    }
+
+    /// How long somebody waits at the most for what is lent to come home, before one more is
+    /// opened: as long as connecting takes, and a second at the most.
+    pub(crate) fn patience(&self) -> Duration {
+        self.patience
     }
 }
 

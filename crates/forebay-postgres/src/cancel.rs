@@ -1,25 +1,34 @@
-//! Cancel requests: a key stands for a client, and what is cancelled is what that client
-//! runs or waits for at that moment, or nothing.
+//! Cancel requests: a key stands for a client, and what is cancelled is the statement that it
+//! runs at that moment or waits to run, or nothing.
 //!
-//! A request goes to the server only while the statement is running, and the server
-//! connection is given to nobody before the request's own connection has been closed by the
-//! server ([`InFlight::settled`]), so a late one can never hit another client's query.
+//! A request goes to the server only while that statement is running; before the server has
+//! closed the request's own connection ([`InFlight::settled`]), neither another statement of
+//! the client nor anything of ours is sent, and the server connection is given to nobody. So a
+//! late request can hit nothing else. What we send ahead of a statement is not cancelled: the
+//! request waits for the statement. One that may have come before the server had begun is
+//! sent again.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use aws_lc_rs::constant_time;
 use forebay_seam::sync::Mutex;
+use forebay_seam::time::Instant;
 use forebay_seam::{net, random, time};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore};
 
-/// Requests to servers under way at once; more than these are dropped, as a storm is.
+/// Requests to servers under way at once; more than these wait.
 const AT_ONCE: usize = 64;
 /// A server that does not close the request's connection within this has lost it.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// A statement that was sent longer ago has begun.
+const HAS_BEGUN: Duration = Duration::from_millis(100);
+/// When a request that may have been too early is repeated.
+const AGAIN: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(400)];
 
 /// How to reach one server connection for a cancel.
 #[derive(Debug, Clone)]
@@ -30,38 +39,99 @@ pub(crate) struct ServerKey {
 }
 
 /// Cancel requests on their way to one server connection.
-#[derive(Debug)]
-pub(crate) struct InFlight(watch::Sender<u32>);
+#[derive(Debug, Default)]
+pub(crate) struct InFlight {
+    under_way: AtomicU32,
+    /// One was sent, and whether it has arrived is not known: it may still come.
+    lost: AtomicBool,
+    settled: Notify,
+}
 
 impl InFlight {
-    pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self(watch::channel(0).0))
-    }
-
     fn begin(self: &Arc<Self>) -> Underway {
-        self.0.send_modify(|n| *n += 1);
-        Underway(Arc::clone(self))
+        self.under_way.fetch_add(1, Ordering::AcqRel);
+        Underway { in_flight: Arc::clone(self), arrival: Arrival::NotSent }
     }
 
+    /// Is none on its way?
     pub(crate) fn is_settled(&self) -> bool {
-        *self.0.borrow() == 0
+        self.under_way.load(Ordering::Acquire) == 0
+    }
+
+    /// Can none come any more, so that others may have the connection?
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_settled() && !self.lost.load(Ordering::Acquire)
     }
 
     /// Waits until no request is on its way.
     pub(crate) async fn settled(&self) {
-        let mut receiver = self.0.subscribe();
-        // The sender is `self`, so it cannot be gone.
-        drop(receiver.wait_for(|n| *n == 0).await);
+        loop {
+            let mut settled = std::pin::pin!(self.settled.notified());
+            settled.as_mut().enable();
+            if self.is_settled() {
+                return;
+            }
+            settled.await;
+        }
     }
 }
 
 /// One request on its way, until dropped.
-struct Underway(Arc<InFlight>);
+struct Underway {
+    in_flight: Arc<InFlight>,
+    arrival: Arrival,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Arrival {
+    NotSent,
+    Unknown,
+    Certain,
+}
+
+impl Underway {
+    /// Sends a CancelRequest and waits until the server has closed: then it has signalled.
+    ///
+    /// # Cancel safety
+    /// Dropped, the request counts as lost.
+    async fn send(&mut self, key: &ServerKey) -> std::io::Result<()> {
+        let arrival = &mut self.arrival;
+        let exchange = async {
+            let mut stream = net::connect(&key.addresses).await?;
+            let mut request = [0; 16];
+            let words = [16, 80_877_102, key.pid, key.secret];
+            for (place, word) in request.chunks_exact_mut(4).zip(words) {
+                place.copy_from_slice(&word.to_be_bytes());
+            }
+            *arrival = Arrival::Unknown;
+            stream.write_all(&request).await?;
+            let mut end = [0; 1];
+            // Nothing comes; a reset is an end as well.
+            drop(stream.read(&mut end).await);
+            *arrival = Arrival::Certain;
+            Ok(())
+        };
+        time::timeout(PATIENCE, exchange)
+            .await
+            .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
+    }
+}
 
 impl Drop for Underway {
     fn drop(&mut self) {
-        self.0.0.send_modify(|n| *n -= 1);
+        let in_flight = &self.in_flight;
+        if self.arrival == Arrival::Unknown {
+            in_flight.lost.store(true, Ordering::Release);
+        }
+        if in_flight.under_way.fetch_sub(1, Ordering::AcqRel) == 1 {
+            in_flight.settled.notify_waiters();
+        }
     }
+}
+
+/// Sends a CancelRequest for what runs, whoever's it is; counted in `in_flight`.
+pub(crate) async fn send_counted(key: &ServerKey, in_flight: &Arc<InFlight>) {
+    drop(in_flight.begin().send(key).await);
 }
 
 /// What a client is doing, as far as a cancel is concerned.
@@ -71,11 +141,23 @@ enum Doing {
     Nothing,
     /// Waiting for a connection: the cancel ends this wait.
     Waiting(Arc<Notify>),
-    /// What we send ahead of its statement runs: the cancel is for the statement.
-    Preparing,
-    Running {
+    Linked {
         key: ServerKey,
         in_flight: Arc<InFlight>,
+        now: Now,
+    },
+}
+
+/// What a linked server connection runs.
+#[derive(Debug)]
+enum Now {
+    /// What we send of our own: the cancel is for the statement that follows.
+    Ours,
+    /// Nothing.
+    Between,
+    Statement {
+        ticket: u64,
+        since: Instant,
         asked: Asked,
     },
 }
@@ -87,11 +169,37 @@ enum Asked {
     Yes,
 }
 
+/// Whether a statement may be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Begun {
+    Yes,
+    /// A request for an earlier one is on its way.
+    Held,
+}
+
 /// One client's handle in the registry.
 #[derive(Debug, Default)]
 pub(crate) struct Cancelable {
-    doing: Mutex<Doing>,
-    started: Notify,
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    doing: Doing,
+    /// Tells statements apart.
+    tickets: u64,
+}
+
+impl State {
+    fn begin(&mut self) {
+        self.tickets += 1;
+        let statement =
+            Now::Statement { ticket: self.tickets, since: time::now(), asked: Asked::No };
+        if let Doing::Linked { now, .. } = &mut self.doing {
+            *now = statement;
+        }
+    }
 }
 
 /// What a cancel request meets.
@@ -99,70 +207,124 @@ enum Aim {
     Nothing,
     /// In a moment the statement itself will run.
     Soon,
-    At(ServerKey, Underway),
+    At {
+        ticket: u64,
+        is_young: bool,
+    },
 }
 
 impl Cancelable {
     /// Waits in line; the answer is told when that is cancelled.
     pub(crate) fn waits(&self) -> Arc<Notify> {
         let cancelled = Arc::new(Notify::new());
-        *self.doing.lock() = Doing::Waiting(Arc::clone(&cancelled));
+        self.state.lock().doing = Doing::Waiting(Arc::clone(&cancelled));
         cancelled
     }
 
-    pub(crate) fn prepares(&self) {
-        *self.doing.lock() = Doing::Preparing;
-    }
-
-    pub(crate) fn runs(&self, key: &ServerKey, in_flight: &Arc<InFlight>) {
+    /// Has a connection, which runs what is ours until the statement [begins](Self::begins).
+    pub(crate) fn links(&self, key: &ServerKey, in_flight: &Arc<InFlight>) {
         let (key, in_flight) = (key.clone(), Arc::clone(in_flight));
-        *self.doing.lock() = Doing::Running { key, in_flight, asked: Asked::No };
-        self.started.notify_waiters();
+        self.state.lock().doing = Doing::Linked { key, in_flight, now: Now::Ours };
     }
 
+    /// Something of ours is sent, for the statement that may come.
+    pub(crate) fn prepares(&self) {
+        if let Doing::Linked { now, .. } = &mut self.state.lock().doing {
+            *now = Now::Ours;
+        }
+    }
+
+    /// A statement is to be sent: it runs from now on, unless it has to wait.
+    pub(crate) fn begins(&self) -> Begun {
+        let mut state = self.state.lock();
+        let awaited = match &state.doing {
+            Doing::Linked { in_flight, .. } if !in_flight.is_settled() => return Begun::Held,
+            Doing::Linked { now: Now::Ours, .. } => true,
+            Doing::Linked { .. } | Doing::Nothing | Doing::Waiting(_) => false,
+        };
+        state.begin();
+        drop(state);
+        if awaited {
+            self.changed.notify_waiters();
+        }
+        Begun::Yes
+    }
+
+    /// The one before has ended, and the next was sent already.
+    pub(crate) fn goes_on(&self) {
+        self.state.lock().begin();
+        self.changed.notify_waiters();
+    }
+
+    /// No statement runs, and none was sent.
+    pub(crate) fn pauses(&self) {
+        let mut state = self.state.lock();
+        if let Doing::Linked { now, .. } = &mut state.doing {
+            let awaited = matches!(std::mem::replace(now, Now::Between), Now::Ours);
+            drop(state);
+            if awaited {
+                self.changed.notify_waiters();
+            }
+        }
+    }
+
+    /// Has no connection, and waits for none.
     pub(crate) fn rests(&self) {
-        *self.doing.lock() = Doing::Nothing;
-        self.started.notify_waiters();
+        let before = std::mem::take(&mut self.state.lock().doing);
+        if matches!(before, Doing::Linked { now: Now::Ours, .. }) {
+            self.changed.notify_waiters();
+        }
     }
 
     /// Did the client ask for what was cancelled just now to be cancelled? Told once.
     pub(crate) fn was_cancelled(&self) -> bool {
-        match &mut *self.doing.lock() {
-            Doing::Running { asked, .. } => std::mem::replace(asked, Asked::No) == Asked::Yes,
-            Doing::Nothing | Doing::Waiting(_) | Doing::Preparing => false,
+        match &mut self.state.lock().doing {
+            Doing::Linked { now: Now::Statement { asked, .. }, .. } => {
+                std::mem::replace(asked, Asked::No) == Asked::Yes
+            }
+            Doing::Linked { .. } | Doing::Nothing | Doing::Waiting(_) => false,
         }
     }
 
-    /// Notes a request as under way while the statement still runs.
+    /// What a request of this moment is for. Who waits in line is told.
     fn aim(&self) -> Aim {
-        match &mut *self.doing.lock() {
-            Doing::Nothing => Aim::Nothing,
+        match &self.state.lock().doing {
+            Doing::Nothing | Doing::Linked { now: Now::Between, .. } => Aim::Nothing,
             Doing::Waiting(cancelled) => {
                 cancelled.notify_one();
                 Aim::Nothing
             }
-            Doing::Preparing => Aim::Soon,
-            Doing::Running { key, in_flight, asked } => {
-                *asked = Asked::Yes;
-                Aim::At(key.clone(), in_flight.begin())
+            Doing::Linked { now: Now::Ours, .. } => Aim::Soon,
+            Doing::Linked { now: Now::Statement { ticket, since, .. }, .. } => {
+                Aim::At { ticket: *ticket, is_young: since.elapsed() < HAS_BEGUN }
             }
         }
     }
 
-    /// As [`Cancelable::aim`], once what we send ahead has been answered.
-    async fn aim_at_statement(&self) -> Option<(ServerKey, Underway)> {
-        let mut started = std::pin::pin!(self.started.notified());
-        started.as_mut().enable();
-        if let Aim::At(key, underway) = match self.aim() {
-            Aim::Soon => {
-                drop(time::timeout(PATIENCE, started).await);
-                self.aim()
+    /// As [`Cancelable::aim`], once what is ours has been answered.
+    async fn aim_at_statement(&self) -> Option<(u64, bool)> {
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
+            match self.aim() {
+                Aim::Nothing => return None,
+                Aim::Soon => changed.await,
+                Aim::At { ticket, is_young } => return Some((ticket, is_young)),
             }
-            aim @ (Aim::Nothing | Aim::At(..)) => aim,
-        } {
-            return Some((key, underway));
         }
-        None
+    }
+
+    /// Notes a request as under way, while the statement still runs and has none.
+    fn shoot(&self, wanted: u64) -> Option<(ServerKey, Underway)> {
+        match &mut self.state.lock().doing {
+            Doing::Linked { key, in_flight, now: Now::Statement { ticket, asked, .. } }
+                if *ticket == wanted && in_flight.is_settled() =>
+            {
+                *asked = Asked::Yes;
+                Some((key.clone(), in_flight.begin()))
+            }
+            Doing::Linked { .. } | Doing::Nothing | Doing::Waiting(_) => None,
+        }
     }
 }
 
@@ -178,6 +340,12 @@ impl Default for Registry {
     }
 }
 
+/// A request that may have come before the server had begun what it is for.
+pub(crate) struct Early {
+    client: Arc<Cancelable>,
+    ticket: u64,
+}
+
 /// A client's key; dropped, the key dies.
 pub(crate) struct Registration {
     registry: Arc<Registry>,
@@ -189,6 +357,7 @@ pub(crate) struct Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         self.registry.clients.lock().remove(&self.pid);
+        self.client.rests();
     }
 }
 
@@ -209,49 +378,40 @@ impl Registry {
     }
 
     /// Carries out a cancel request. Whether the key was right is told to nobody.
-    pub(crate) async fn cancel(&self, pid: i32, secret: i32) {
+    ///
+    /// # Cancel safety
+    /// Dropped, the request may be lost, and hits nothing else.
+    pub(crate) async fn cancel(&self, pid: i32, secret: i32) -> Option<Early> {
         let client = match self.clients.lock().get(&pid) {
             Some((own, client)) if same(*own, secret) => Arc::clone(client),
-            _ => return,
+            _ => return None,
         };
-        let Ok(_slot) = self.slots.try_acquire() else { return };
-        if let Some((key, underway)) = client.aim_at_statement().await {
-            if let Err(error) = send(&key).await {
-                tracing::warn!(%error, "a cancel request did not reach the server");
-            }
-            drop(underway);
+        let (ticket, is_young) = client.aim_at_statement().await?;
+        self.shoot(&client, ticket).await;
+        is_young.then_some(Early { client, ticket })
+    }
+
+    /// Repeats a request while what it is for still runs.
+    pub(crate) async fn repeat(&self, early: Early) {
+        for pause in AGAIN {
+            time::sleep(pause).await;
+            self.shoot(&early.client, early.ticket).await;
+        }
+    }
+
+    async fn shoot(&self, client: &Cancelable, ticket: u64) {
+        // The semaphore is never closed.
+        let Ok(_slot) = self.slots.acquire().await else { return };
+        if let Some((key, mut underway)) = client.shoot(ticket)
+            && let Err(error) = underway.send(&key).await
+        {
+            tracing::warn!(%error, "a cancel request did not reach the server");
         }
     }
 }
 
 fn same(a: i32, b: i32) -> bool {
     constant_time::verify_slices_are_equal(&a.to_be_bytes(), &b.to_be_bytes()).is_ok()
-}
-
-/// Sends a CancelRequest and waits until the server has closed: then it has signalled.
-pub(crate) async fn send(key: &ServerKey) -> std::io::Result<()> {
-    let exchange = async {
-        let mut stream = net::connect(&key.addresses).await?;
-        let mut request = [0; 16];
-        let words = [16, 80_877_102, key.pid, key.secret];
-        for (place, word) in request.chunks_exact_mut(4).zip(words) {
-            place.copy_from_slice(&word.to_be_bytes());
-        }
-        stream.write_all(&request).await?;
-        let mut end = [0; 1];
-        // Nothing comes; a reset is an end as well.
-        drop(stream.read(&mut end).await);
-        Ok(())
-    };
-    time::timeout(PATIENCE, exchange)
-        .await
-        .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
-}
-
-/// As [`send`], counted in `in_flight`.
-pub(crate) async fn send_counted(key: &ServerKey, in_flight: &Arc<InFlight>) {
-    let _underway = in_flight.begin();
-    drop(send(key).await);
 }
 
 #[cfg(test)]
@@ -289,29 +449,57 @@ mod tests {
         first.notified().await;
     }
 
+    fn linked() -> (Cancelable, Arc<InFlight>) {
+        let (client, in_flight) = (Cancelable::default(), Arc::<InFlight>::default());
+        client.links(&ServerKey { addresses: Arc::from([]), pid: 1, secret: 2 }, &in_flight);
+        (client, in_flight)
+    }
+
     #[tokio::test]
     async fn a_cancel_waits_for_what_is_sent_ahead() {
-        let in_flight = InFlight::new();
-        let client = Cancelable::default();
-        let key = ServerKey { addresses: Arc::from([]), pid: 1, secret: 2 };
-        client.prepares();
+        let (client, _) = linked();
         let (aimed, ()) = tokio::join!(client.aim_at_statement(), async {
-            client.runs(&key, &in_flight);
+            tokio::task::yield_now().await;
+            client.begins();
         });
         assert!(aimed.is_some());
     }
 
     #[tokio::test]
+    async fn a_cancel_of_what_is_ours_alone_is_for_nothing() {
+        for end in [Cancelable::pauses, Cancelable::rests] {
+            let (client, _) = linked();
+            let (aimed, ()) = tokio::join!(client.aim_at_statement(), async {
+                tokio::task::yield_now().await;
+                end(&client);
+            });
+            assert!(aimed.is_none());
+        }
+    }
+
+    #[tokio::test]
     async fn a_connection_is_settled_only_when_its_requests_are() {
-        let in_flight = InFlight::new();
-        let client = Cancelable::default();
-        let key = ServerKey { addresses: Arc::from([]), pid: 1, secret: 2 };
-        client.runs(&key, &in_flight);
-        let Aim::At(_, underway) = client.aim() else { panic!("it runs") };
-        client.rests();
-        assert!(!in_flight.is_settled());
-        assert!(matches!(client.aim(), Aim::Nothing), "what has ended cannot be cancelled");
+        let (client, in_flight) = linked();
+        client.begins();
+        let (ticket, _) = client.aim_at_statement().await.unwrap();
+        let (_, underway) = client.shoot(ticket).unwrap();
+        assert!(client.shoot(ticket).is_none(), "one is enough");
+        client.pauses();
+        assert!(client.shoot(ticket).is_none(), "what has ended cannot be cancelled");
+        assert_eq!(client.begins(), Begun::Held);
         drop(underway);
         in_flight.settled().await;
+        assert_eq!(client.begins(), Begun::Yes);
+        assert!(client.shoot(ticket).is_none(), "it was for another statement");
+        assert!(in_flight.is_over());
+    }
+
+    #[test]
+    fn a_request_whose_fate_is_unknown_is_never_over() {
+        let in_flight = Arc::<InFlight>::default();
+        let mut underway = in_flight.begin();
+        underway.arrival = Arrival::Unknown;
+        drop(underway);
+        assert!(in_flight.is_settled() && !in_flight.is_over());
     }
 }

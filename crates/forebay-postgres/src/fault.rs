@@ -8,6 +8,8 @@ use bytes::BytesMut;
 use forebay_pool::policy::Policy;
 use forebay_pool::{CheckoutError, Refusal};
 
+use crate::held::Full;
+use crate::listener::ListenError;
 use crate::own::Nonsense;
 use crate::server::ServerFailure;
 use crate::wire::Malformed;
@@ -42,6 +44,8 @@ pub(crate) enum Fault {
     Refused(ServerError),
     #[error("message of {length} bytes is longer than the limit of {limit}")]
     TooLong { length: usize, limit: usize },
+    #[error("out of memory for messages that are not whole yet")]
+    TooMuchHeld(Full),
     #[error("{0}")]
     Checkout(#[from] CheckoutError),
     #[error("canceling statement due to user request")]
@@ -56,6 +60,8 @@ pub(crate) enum Fault {
     Replay(String),
     #[error("{0}")]
     Nonsense(#[from] Nonsense),
+    #[error("{0}")]
+    Listen(#[from] ListenError),
 }
 
 /// Whether a retry is safe after a lost connection.
@@ -76,6 +82,7 @@ impl Fault {
             Self::UnknownDatabase(_) => "3D000",
             Self::TooManyClients => "53300",
             Self::TooLong { .. } | Self::TooManyStatements { .. } => "54000",
+            Self::TooMuchHeld(_) => "53200",
             Self::Cancelled => "57014",
             Self::InFailedTransaction => "25P02",
             Self::ServerLost { .. } => "08006",
@@ -83,6 +90,7 @@ impl Fault {
             Self::Replay(_) => "08006",
             Self::Refused(said) => return said.code.clone(),
             Self::Checkout(error) => return checkout_code(error),
+            Self::Listen(error) => return listen_code(error),
         };
         code.to_owned()
     }
@@ -97,6 +105,11 @@ impl Fault {
         }
         if let Self::TooLong { .. } = self {
             return Some("The limit is `postgres.max_message`.".into());
+        }
+        if let Self::TooMuchHeld(Full { limit }) = self {
+            return Some(format!(
+                "All clients together may hold {limit} bytes (`postgres.max_message_memory`)."
+            ));
         }
         if let Self::Checkout(CheckoutError::Refused { why, .. }) = self {
             return Some(match policy(*why) {
@@ -130,6 +143,11 @@ impl Fault {
         if let Self::Nonsense(nonsense) = self {
             return Some(nonsense.hint.into());
         }
+        if let Self::Listen(error) = self
+            && let Some(hint) = listen_hint(error)
+        {
+            return Some(hint.into());
+        }
         self.server_said()?.hint.clone()
     }
 
@@ -140,6 +158,9 @@ impl Fault {
     /// The server's own words, where it refused the login.
     fn server_said(&self) -> Option<&ServerError> {
         if let Self::Refused(said) = self {
+            return Some(said);
+        }
+        if let Self::Listen(ListenError::Refused(said)) = self {
             return Some(said);
         }
         let Self::Checkout(CheckoutError::Denied { failure, .. }) = self else { return None };
@@ -191,6 +212,43 @@ fn checkout_code(error: &CheckoutError) -> String {
         // Whatever else there will be means "not now", too.
         CheckoutError::QueueFull { .. } | CheckoutError::TimedOut { .. } | _ => "53300".into(),
     }
+}
+
+fn listen_code(error: &ListenError) -> String {
+    let code = match error {
+        ListenError::ChannelsOfClient { .. } | ListenError::ChannelsOfDatabase { .. } => "54000",
+        ListenError::Connections { .. } => "53300",
+        ListenError::Refused(said) => return said.code.clone(),
+        ListenError::Unreachable { .. } => "57P03",
+        ListenError::Lost { .. } => "08006",
+        ListenError::Overflow { .. } => "53400",
+        ListenError::Encoding => "0A000",
+        ListenError::Stopping => "57P01",
+    };
+    code.to_owned()
+}
+
+fn listen_hint(error: &ListenError) -> Option<&'static str> {
+    Some(match error {
+        ListenError::ChannelsOfClient { .. } => {
+            "The limit is `postgres.notifications.channels_per_client`."
+        }
+        ListenError::ChannelsOfDatabase { .. } => {
+            "The limit is `postgres.notifications.channels_per_database`."
+        }
+        ListenError::Connections { .. } => "The limit is `postgres.notifications.connections`.",
+        ListenError::Lost { .. } => {
+            "Notifications may be missing: connect again, LISTEN, and look at what they told of."
+        }
+        ListenError::Overflow { .. } => {
+            "Notifications are missing: read them sooner and keep transactions short, or raise \
+             `postgres.notifications.queue`."
+        }
+        ListenError::Encoding => "Set client_encoding before LISTEN, and leave it.",
+        ListenError::Refused(_) | ListenError::Unreachable { .. } | ListenError::Stopping => {
+            return None;
+        }
+    })
 }
 
 /// What the server itself answered to a login, if it did.

@@ -26,6 +26,8 @@ use tokio_rustls::TlsAcceptor;
 use crate::cancel::Registry;
 use crate::fault::Fault;
 use crate::greeting::{self, Greeted};
+use crate::held;
+use crate::listener::{Listeners, NotificationCounts};
 use crate::operations::Operations;
 use crate::prepared::Statements;
 use crate::route::Backend;
@@ -81,6 +83,8 @@ pub struct PostgresSnapshot {
     pub pins: BTreeMap<&'static str, u64>,
     /// Tags of statements (`forebay_cost`, …) that could not be read, since start.
     pub hints_ignored: u64,
+    /// What became of notifications, for each server.
+    pub notifications: Vec<NotificationCounts>,
     /// Pools, one for each server.
     pub pools: Vec<Snapshot>,
 }
@@ -111,6 +115,8 @@ pub(crate) struct Inner {
     /// The requests under way in this process.
     pub(crate) roster: Arc<Roster>,
     pub(crate) operations: Operations,
+    /// Memory of messages that are not whole yet.
+    pub(crate) held: Arc<held::Account>,
     /// Makes the salt of users who do not exist.
     pub(crate) nobody: [u8; 32],
     backends: BTreeMap<String, Arc<Backend>>,
@@ -277,6 +283,7 @@ impl Gateway {
             overlaps,
             roster,
             operations: Operations::default(),
+            held: held::Account::new(settings.max_message_memory),
             nobody: random::bytes(),
             backends,
             routes,
@@ -332,6 +339,7 @@ impl Gateway {
             }
         }
         for backend in self.inner.backends.values() {
+            backend.listeners.close();
             backend.pool.drain(deadline).await;
         }
     }
@@ -364,13 +372,15 @@ impl Gateway {
 
     /// One picture.
     pub fn snapshot(&self) -> PostgresSnapshot {
+        let backends = &self.inner.backends;
         PostgresSnapshot {
             clients: self.inner.clients.load(Ordering::Relaxed),
             refused: self.inner.refused.load(Ordering::Relaxed),
             cancels: self.inner.cancels.load(Ordering::Relaxed),
             pins: self.inner.pins.lock().iter().map(|(reason, n)| (reason.name(), *n)).collect(),
             hints_ignored: self.inner.hints_ignored.load(Ordering::Relaxed),
-            pools: self.inner.backends.values().map(|backend| backend.pool.snapshot()).collect(),
+            notifications: backends.iter().map(|(name, b)| b.listeners.counts(name)).collect(),
+            pools: backends.values().map(|backend| backend.pool.snapshot()).collect(),
         }
     }
 }
@@ -394,8 +404,13 @@ async fn serve_one(inner: Arc<Inner>, client: TcpStream, from: SocketAddr, stop:
         }
         Ok(Greeted::Cancel { client, pid, secret }) => {
             inner.cancels.fetch_add(1, Ordering::Relaxed);
-            inner.registry.cancel(pid, secret).await;
-            Session::send_away(client, bytes::BytesMut::new()).await;
+            let early = inner.registry.cancel(pid, secret).await;
+            let repeat = async {
+                if let Some(early) = early {
+                    inner.registry.repeat(early).await;
+                }
+            };
+            tokio::join!(Session::send_away(client, bytes::BytesMut::new()), repeat);
         }
         Ok(Greeted::Refused { client, outbox, fault }) => {
             inner.refused.fetch_add(1, Ordering::Relaxed);
@@ -561,7 +576,8 @@ fn backend(
     }));
     let answers = Arc::new(AtomicBool::new(false));
     drop(tokio::spawn(await_answer(address_of_target, Arc::clone(&answers))));
-    Ok(Backend { pool, classes: ids, default_class, answers })
+    let listeners = Listeners::new(pool.clone(), server, settings.notifications.clone());
+    Ok(Backend { pool, listeners, classes: ids, default_class, answers })
 }
 
 /// A budget that others leave no room for cannot be reached, and its owner should know.

@@ -12,6 +12,8 @@ use bytes::Bytes;
 use forebay_seam::sync::Mutex;
 
 use crate::sql::effect::{self, Effect};
+use crate::sql::token::{Token, Tokens};
+use crate::wire::Fields;
 use crate::wire::frontend::Parse;
 
 /// Names on servers begin so. A client's own name may not.
@@ -48,6 +50,22 @@ impl Statement {
     pub(crate) fn deallocates(&self, id: &[u8]) -> Option<Bytes> {
         let Effect::Deallocate { name: Some(name) } = &self.effect else { return None };
         self.text.ends_with(id).then(|| Bytes::copy_from_slice(name.as_bytes()))
+    }
+
+    /// How many values a Bind must have: as many as Parse has types for, or as the text has
+    /// places for.
+    pub(crate) fn parameters(&self) -> usize {
+        let typed = Fields::new(&self.types).u16().map_or(0, usize::from);
+        let place = |token| {
+            let Token::Parameter(place) = token else { return None };
+            std::str::from_utf8(place.get(1..)?).ok()?.parse().ok()
+        };
+        let mut tokens = Tokens::new(&self.text).peekable();
+        if tokens.peek().is_some_and(|first| first.is("prepare")) {
+            // They are the other statement's.
+            return typed;
+        }
+        tokens.filter_map(place).max().unwrap_or(0).max(typed)
     }
 
     /// The Parse that prepares it on a server under `name`.

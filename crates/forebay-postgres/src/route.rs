@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use forebay_pool::{ClassId, ClassName, Kind, Pool};
 
+use crate::listener::Listeners;
 use crate::own::Own;
 use crate::params::Settings;
 use crate::server::connector::{Identity, Postgres};
@@ -14,6 +15,7 @@ use crate::settings::{PoolMode, Rule};
 /// One server's pool and its classes by name.
 pub(crate) struct Backend {
     pub(crate) pool: Pool<Postgres>,
+    pub(crate) listeners: Listeners,
     pub(crate) classes: HashMap<String, (ClassId, Kind)>,
     /// The class of work that nobody names.
     pub(crate) default_class: ClassId,

@@ -98,6 +98,8 @@ pub(crate) enum Gate {
     /// What was sent decides what may follow, or what follows has to be: not before all
     /// answers are here.
     UntilAnswered,
+    /// As `UntilAnswered`, and the connection was taken for the statement that waits.
+    BeforeStatement,
 }
 
 /// A logged-in server connection.
@@ -156,7 +158,7 @@ impl Server {
             unnamed: None,
             residue: Residue::None,
             key,
-            in_flight: InFlight::new(),
+            in_flight: Arc::default(),
             ours: None,
         }
     }
@@ -183,7 +185,7 @@ impl Server {
         self.is_quiet()
             && self.status == TxStatus::Idle
             && self.residue == Residue::None
-            && self.in_flight.is_settled()
+            && self.in_flight.is_over()
     }
 
     /// A look at a connection at rest: open, unless the end or an error has come.

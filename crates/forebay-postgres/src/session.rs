@@ -12,6 +12,7 @@ mod extended;
 mod greet;
 mod inward;
 mod link;
+mod notify;
 mod outward;
 mod work;
 
@@ -30,9 +31,11 @@ use forebay_seam::task::Stop;
 use forebay_seam::time;
 use tokio::io::AsyncWrite;
 
-use crate::cancel::Registration;
+use crate::cancel::{Begun, Registration};
 use crate::fault::{Fault, Outcome};
 use crate::gateway::Inner;
+use crate::held::Holding;
+use crate::listener::mailbox::Attention;
 use crate::params::{Reported, Settings};
 use crate::prepared::Statement;
 use crate::route::Who;
@@ -97,6 +100,8 @@ enum Change {
     Savepoint {
         name: String,
     },
+    /// Of the channels that are listened to.
+    Listen(notify::ListenChange),
 }
 
 pub(crate) struct Session {
@@ -105,6 +110,8 @@ pub(crate) struct Session {
     client: Stream,
     /// From the client.
     inbox: BytesMut,
+    /// What of it counts among all clients'.
+    held: Holding,
     /// Bytes of `inbox` that belong to a batch that is complete.
     batch: usize,
     /// The inbox must be able to hold so much, or a long message would never be whole.
@@ -114,6 +121,8 @@ pub(crate) struct Session {
     /// To the client; what the server's inbox passes on comes behind it.
     outbox: BytesMut,
     registration: Registration,
+    /// Whether something waits until no cancel request is on its way.
+    cancels_due: Begun,
     /// What the client was told of its session.
     reported: Reported,
     /// What the client wants its session to be.
@@ -134,9 +143,13 @@ pub(crate) struct Session {
     begin: Option<Bytes>,
     intake: Intake,
     link: Option<Lease<Postgres>>,
+    /// The message that the connection was linked for has still to be sent.
+    unsent: bool,
     pin: Option<PinReason>,
     /// The pin that was counted and logged.
     pin_told: Option<PinReason>,
+    /// What the client listens to, where connections are shared.
+    listening: Option<Box<notify::Listening>>,
     /// The server has said why it ends the connection.
     server_said_goodbye: bool,
     work: work::Work,
@@ -159,6 +172,10 @@ enum Moved {
     Server,
     ClientGone,
     ServerGone,
+    /// No cancel request is on its way any more.
+    Settled,
+    /// Notifications, or word of a channel that is waited for.
+    Mail,
     /// The program stops, and the client runs nothing.
     Stop,
 }
@@ -173,6 +190,7 @@ impl Session {
     ) -> Self {
         let wanted = who.settings.clone();
         Self {
+            held: Holding::nothing(&gateway.held),
             gateway,
             who,
             client,
@@ -182,6 +200,7 @@ impl Session {
             dropping: 0,
             outbox: BytesMut::new(),
             registration,
+            cancels_due: Begun::Yes,
             reported: Reported::default(),
             wanted_at_start: wanted.clone(),
             wanted,
@@ -194,8 +213,10 @@ impl Session {
             begin: None,
             intake: Intake::Normal,
             link: None,
+            unsent: false,
             pin: None,
             pin_told: None,
+            listening: None,
             server_said_goodbye: false,
             work: work::Work::default(),
             idling: None,
@@ -258,11 +279,24 @@ impl Session {
                 }
                 Next::Exchange => {}
             }
+            if let Err(full) = self.held.set(self.inbox.len()) {
+                return Fault::TooMuchHeld(full).into();
+            }
             match self.exchange(told.as_mut()).await {
                 Ok(Moved::Client) => {}
-                Ok(Moved::Server) => {
+                Ok(moved @ (Moved::Server | Moved::Settled)) => {
+                    if let Moved::Settled = moved {
+                        self.cancels_due = Begun::Yes;
+                    }
                     if let Err(end) = self.inward() {
                         return end;
+                    }
+                }
+                Ok(Moved::Mail) => {
+                    if self.attention() != Attention::Channels
+                        && let Err(why) = self.tell_notifications()
+                    {
+                        return Fault::Listen(why).into();
                     }
                 }
                 Ok(Moved::ClientGone) => return End::Left,
@@ -293,14 +327,41 @@ impl Session {
         mut told: Pin<&mut impl Future<Output = ()>>,
     ) -> io::Result<Moved> {
         let may_stop = self.is_at_rest();
+        let mut settling = self.settling();
+        let attention = match self.listening {
+            Some(_) => self.attention(),
+            None => Attention::Channels,
+        };
         poll_fn(|cx| {
             let moved = self.poll_exchange(cx);
+            if moved.is_pending()
+                && settling.as_mut().is_some_and(|settled| settled.as_mut().poll(cx).is_ready())
+            {
+                return Poll::Ready(Ok(Moved::Settled));
+            }
+            if moved.is_pending()
+                && let Some(listening) = &self.listening
+                && listening.poll_news(cx, &self.outbox, attention).is_ready()
+            {
+                return Poll::Ready(Ok(Moved::Mail));
+            }
             if moved.is_pending() && may_stop && told.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Ok(Moved::Stop));
             }
             moved
         })
         .await
+    }
+
+    /// Until the cancel requests that are on their way have arrived, if something waits for
+    /// that.
+    fn settling(&mut self) -> Option<Pin<Box<dyn Future<Output = ()> + Send>>> {
+        if self.cancels_due == Begun::Yes {
+            return None;
+        }
+        let in_flight = &self.link.as_mut()?.connection().in_flight;
+        let in_flight = Arc::clone(in_flight);
+        Some(Box::pin(async move { in_flight.settled().await }))
     }
 
     /// The client runs nothing: no transaction is open, and nothing is owed.

@@ -34,6 +34,12 @@ pub struct PostgresSettings {
     /// The longest message that is held in memory whole, bytes. Longer rows, COPY data and
     /// simple queries stream through; a longer Parse is refused. Default 16777216 (16 MiB).
     pub max_message: usize,
+    /// Memory for messages that are not whole yet, over all clients together, bytes; who
+    /// would need more is sent away with 53200. A client's first 64 KiB are not counted.
+    /// Default 268435456 (256 MiB).
+    pub max_message_memory: usize,
+    /// What clients in transaction pooling may listen to.
+    pub notifications: NotificationSettings,
     /// The PostgreSQL servers, by a name of your choice.
     pub servers: BTreeMap<String, ServerSettings>,
     /// Database names that applications may ask for. Empty: every name, on the only server.
@@ -56,10 +62,40 @@ impl Default for PostgresSettings {
             login_timeout: Duration::from_secs(15),
             max_prepared_statements: 500,
             max_message: 16 << 20,
+            max_message_memory: 256 << 20,
+            notifications: NotificationSettings::default(),
             servers: BTreeMap::new(),
             databases: BTreeMap::new(),
             users: BTreeMap::new(),
             rules: Vec::new(),
+        }
+    }
+}
+
+/// `[postgres.notifications]`: bounds of LISTEN in transaction pooling.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct NotificationSettings {
+    /// Notifications that may wait for one client, because it is in a transaction or does not
+    /// read, bytes. Beyond that its session ends (SQLSTATE 53400): none is dropped silently.
+    /// Default 1048576 (1 MiB).
+    pub queue: usize,
+    /// Channels that one client may listen to. Default 1000.
+    pub channels_per_client: usize,
+    /// Channels of one database that clients may listen to together. Default 10000.
+    pub channels_per_database: usize,
+    /// Connections to one server that listen, at the most: one for each database that is
+    /// listened to. They are not part of `budget`. Default 10.
+    pub connections: usize,
+}
+
+impl Default for NotificationSettings {
+    fn default() -> Self {
+        Self {
+            queue: 1 << 20,
+            channels_per_client: 1_000,
+            channels_per_database: 10_000,
+            connections: 10,
         }
     }
 }

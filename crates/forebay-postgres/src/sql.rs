@@ -2,6 +2,7 @@
 //! literals, and whether it provably leaves no trace in the session. Text alone proves only
 //! cleanliness, never dirt, so everything unknown counts as dirt.
 
+mod channel;
 pub(crate) mod effect;
 pub(crate) mod shape;
 pub(crate) mod tags;

@@ -16,4 +16,5 @@ mod overlap_log;
 pub mod pressure;
 pub mod run;
 pub mod size;
+mod system;
 pub mod view;

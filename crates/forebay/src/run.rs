@@ -24,6 +24,7 @@ use crate::config::{Config, ConfigError};
 use crate::events::Events;
 use crate::log_limit;
 use crate::logging;
+use crate::system;
 use crate::view::{VERSION, Viewer};
 
 /// The exit code of wrong usage or a wrong configuration.
@@ -108,6 +109,7 @@ impl From<forebay_http::SettingsError> for RunError {
 pub fn run(file: &Path) -> Result<(), RunError> {
     let config = Config::load(file)?;
     logging::start(&config.log)?;
+    system::prepare(&config);
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if let Some(threads) = config.worker_threads {
         builder.worker_threads(threads);

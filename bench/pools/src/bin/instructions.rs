@@ -2,7 +2,7 @@
 //! instructions: `valgrind --tool=callgrind target/release/instructions full 1 20000`. Twice
 //! the operations and half the difference leave out what starting costs.
 
-use beside_pools::candidates::{Candidate, Deadpool, Full, Plain, User};
+use beside_pools::candidates::{Candidate, Deadpool, Full, Gateway, Plain, User};
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
@@ -12,6 +12,7 @@ fn main() {
     let (Some(tasks), Some(operations)) = (tasks, operations) else { return usage() };
     match pool.as_str() {
         "full" => run::<Full>(tasks, operations),
+        "gateway" => run::<Gateway>(tasks, operations),
         "plain" => run::<Plain>(tasks, operations),
         "deadpool" => run::<Deadpool>(tasks, operations),
         _ => usage(),
@@ -19,7 +20,7 @@ fn main() {
 }
 
 fn usage() {
-    eprintln!("instructions full|plain|deadpool TASKS OPERATIONS");
+    eprintln!("instructions full|gateway|plain|deadpool TASKS OPERATIONS");
 }
 
 fn run<C: Candidate>(tasks: u64, operations: u64) {

@@ -6,7 +6,7 @@ use crate::class::ClassId;
 use crate::deadlock::Activity;
 use crate::fair::{Charge, Turn};
 use crate::freshness::Order;
-use crate::queue::{Fate, Lanes, Level, Work};
+use crate::queue::{Fate, Lanes, Level, Waiter, Work};
 use crate::slot::{ConnId, IdentityId, Lent, Slot, Told, WaiterId, Watch};
 
 use super::{Action, Actions, Ledger};
@@ -83,16 +83,24 @@ impl Ledger {
     /// one that is there.
     pub(super) fn dispatch(&mut self, now: Instant, actions: &mut Actions) {
         while !self.queued.is_empty() && self.idle > 0 {
-            let best = self
-                .queued
-                .iter()
-                .filter(|identity| !self.identities[**identity].idle.is_empty())
-                .filter_map(|identity| self.first_in_line(*identity, now))
-                .min();
-            let Some((claim, waiter)) = best else { return };
-            if self.give_way(claim, self.waiters[waiter].identity, now, actions) {
-                continue;
-            }
+            let next = match self.queued[..] {
+                // Nobody else has a claim.
+                [only] => self.first_of(only, now),
+                _ => {
+                    let best = self
+                        .queued
+                        .iter()
+                        .filter(|identity| !self.identities[**identity].idle.is_empty())
+                        .filter_map(|identity| self.first_in_line(*identity, now))
+                        .min();
+                    let Some((claim, waiter)) = best else { return };
+                    if self.give_way(claim, self.waiters[waiter].identity, now, actions) {
+                        continue;
+                    }
+                    Some(waiter)
+                }
+            };
+            let Some(waiter) = next else { return };
             let Some(conn) = self.identities[self.waiters[waiter].identity].idle.pop() else {
                 return;
             };
@@ -114,6 +122,7 @@ impl Ledger {
     }
 
     /// The first of `class` in `lanes` that nothing holds back.
+    #[inline]
     fn next_of(&self, lanes: &Lanes, class: ClassId, now: Instant) -> Option<(Level, WaiterId)> {
         if self.is_open(class) {
             return lanes.first(class);
@@ -130,7 +139,36 @@ impl Ledger {
         })
     }
 
-    /// The first waiter of `identity` that its class allows a connection.
+    fn claim(&self, class: ClassId, level: Level, age: Instant) -> Claim {
+        let (standing, turn) = match level {
+            _ if self.seats.is_below_guarantee(class) => (Standing::BelowGuarantee, Turn::FIRST),
+            Level::Holder => (Standing::Holder, Turn::FIRST),
+            Level::Continuation | Level::New => (Standing::Borrowing, self.fair.turn(class)),
+        };
+        Claim { standing, turn, level, age }
+    }
+
+    /// The claim of one who waits and whom its class allows a connection.
+    pub(super) fn claim_of(&self, id: WaiterId) -> Claim {
+        let Waiter { class, level, age, .. } = self.waiters[id];
+        self.claim(class, level, age)
+    }
+
+    /// The first waiter of `identity` that its class allows a connection, where claims of other
+    /// identities do not count.
+    #[inline]
+    pub(super) fn first_of(&self, identity: IdentityId, now: Instant) -> Option<WaiterId> {
+        let lanes = &self.identities[identity].lanes;
+        let Some(class) = lanes.crowd().only() else {
+            return self.first_in_line(identity, now).map(|(_, waiter)| waiter);
+        };
+        if !self.seats.may_take(class) {
+            return None;
+        }
+        self.next_of(lanes, class, now).map(|(_, waiter)| waiter)
+    }
+
+    /// The first waiter of `identity` that its class allows a connection, with its claim.
     pub(super) fn first_in_line(
         &self,
         identity: IdentityId,
@@ -138,19 +176,12 @@ impl Ledger {
     ) -> Option<(Claim, WaiterId)> {
         let lanes = &self.identities[identity].lanes;
         let mut first: Option<(Claim, WaiterId)> = None;
-        for class in self.class_ids() {
-            if !lanes.has_waiters(class) || !self.seats.may_take(class) {
+        for class in lanes.crowd().classes() {
+            if !self.seats.may_take(class) {
                 continue;
             }
             let Some((level, waiter)) = self.next_of(lanes, class, now) else { continue };
-            let (standing, turn) = match level {
-                _ if self.seats.is_below_guarantee(class) => {
-                    (Standing::BelowGuarantee, Turn::FIRST)
-                }
-                Level::Holder => (Standing::Holder, Turn::FIRST),
-                Level::Continuation | Level::New => (Standing::Borrowing, self.fair.turn(class)),
-            };
-            let claim = Claim { standing, turn, level, age: self.waiters[waiter].age };
+            let claim = self.claim(class, level, self.waiters[waiter].age);
             if first.is_none_or(|first| (claim, waiter) < first) {
                 first = Some((claim, waiter));
             }

@@ -52,7 +52,7 @@ impl Ledger {
         self.leave_idle(now);
         let refusal = self
             .is_retried_too_often(waiter, wanted, expected, now)
-            .or_else(|| self.is_shed(waiter, now))
+            .or_else(|| self.is_shed(waiter, expected, now))
             .or_else(|| self.is_broken(waiter, now));
         if let Some((why, retry_after)) = refusal {
             return Some(Rejection::Refused { why, retry_after });
@@ -104,13 +104,17 @@ impl Ledger {
     }
 
     /// New work that is expensive is shed while the class is busy.
-    fn is_shed(&mut self, waiter: &Waiter, now: Instant) -> Option<(Refusal, Option<Duration>)> {
+    fn is_shed(
+        &mut self,
+        waiter: &Waiter,
+        expected: Option<Duration>,
+        now: Instant,
+    ) -> Option<(Refusal, Option<Duration>)> {
         let k = waiter.class.index();
         if waiter.level != Level::New || !self.policies[k].is_on(Policy::Shedding) {
             return None;
         }
-        let cost = self.costs.estimate(waiter.cost, waiter.declared);
-        let verdict = self.shedding[k].verdict(cost, waiter.cost, now, &mut self.dice);
+        let verdict = self.shedding[k].verdict(expected, waiter.cost, now, &mut self.dice);
         let shed::Verdict::Shed { utilisation } = verdict else { return None };
         match self.policies[k].decide(Policy::Shedding) {
             Consequence::Nothing => None,
@@ -248,7 +252,7 @@ impl Ledger {
     /// that the class can get. `None` before anything is known.
     pub(crate) fn expected_wait(&self, class: ClassId) -> Option<Duration> {
         let hold = self.costs.mean(CostId::unnamed(class), None)?;
-        let ahead: u32 = self.queued.iter().map(|i| self.identities[*i].lanes.waiting(class)).sum();
+        let ahead = self.crowd.of(class);
         let reach = self.seats.reach(class);
         // Until all those seats are taken nobody waits for work ahead.
         if ahead == 0 && self.seats.may_take(class) {

@@ -193,6 +193,7 @@ impl Ledger {
             self.queued.push(identity);
         }
         lanes.insert(&mut self.waiters, id);
+        self.crowd.enters(class);
         if level == Level::New && !self.new_waits_already(request, class, Some(id)) {
             self.new_waiting[class.index()] += 1;
             self.freshness[class.index()].queue(self.new_waiting[class.index()], now);
@@ -207,6 +208,7 @@ impl Ledger {
         let Waiter { identity, class, level, request, .. } = self.waiters[id];
         let lanes = &mut self.identities[identity].lanes;
         lanes.remove(&mut self.waiters, id);
+        self.crowd.leaves(class);
         if lanes.is_empty() {
             self.queued.retain(|other| *other != identity);
         }

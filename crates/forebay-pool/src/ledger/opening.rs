@@ -4,11 +4,12 @@
 
 use std::time::{Duration, Instant};
 
+use crate::queue::Waiter;
 use crate::slot::{Conn, ConnId, IdentityId, Slot, WaiterId};
 use crate::target::Pace;
 
 use super::dispatch::Claim;
-use super::{Action, Actions, Ledger};
+use super::{Action, Actions, Identity, Ledger};
 
 /// An idle connection younger than this is not closed to make room for another identity,
 /// unless that one has waited for as long.
@@ -23,8 +24,8 @@ enum Eviction {
 /// An identity that lacks a connection which could be lent if it were there.
 struct Needy {
     identity: IdentityId,
-    claim: Claim,
-    /// Since when its first waiter waits.
+    /// Its first waiter, and since when that one waits.
+    first: WaiterId,
     since: Instant,
 }
 
@@ -32,7 +33,11 @@ impl Ledger {
     /// Opens what the queue needs, as the pace allows.
     pub(super) fn open_more(&mut self, now: Instant, actions: &mut Actions) {
         while !self.closing && !self.queued.is_empty() && self.seats.are_left() {
-            let Some(needy) = self.neediest(now, actions) else { return };
+            let neediest = match self.queued[..] {
+                [only] => self.need_of(only, now, actions),
+                _ => self.neediest(now, actions),
+            };
+            let Some(needy) = neediest else { return };
             if self.total() < self.seats.budget {
                 if !self.open_if_paced(needy.identity, now, actions) {
                     return;
@@ -65,7 +70,10 @@ impl Ledger {
             return false;
         }
         let Some(needy) = self.neediest(now, actions) else { return false };
-        if needy.identity == holder || needy.claim > claim || needy.since + EVICTABLE > now {
+        if needy.identity == holder
+            || self.claim_of(needy.first) > claim
+            || needy.since + EVICTABLE > now
+        {
             return false;
         }
         match self.identities[holder].idle.first() {
@@ -96,40 +104,51 @@ impl Ledger {
     /// The identity whose first waiter has the best claim to a connection that is not there
     /// and not on its way.
     fn neediest(&self, now: Instant, actions: &mut Actions) -> Option<Needy> {
-        let lendable = self.seats.lendable(|class| {
-            self.queued.iter().map(|id| self.identities[*id].lanes.waiting(class)).sum()
-        });
+        let lendable = self.seats.lendable(&self.crowd);
         if lendable == 0 {
             return None;
         }
         let mut on_the_way = 0;
-        let mut best: Option<Needy> = None;
+        let mut best: Option<(Claim, Needy)> = None;
         for id in &self.queued {
             let identity = &self.identities[*id];
-            let wanted = self.seats.lendable(|class| identity.lanes.waiting(class));
-            on_the_way += wanted.min(identity.opening);
-            if wanted <= identity.opening {
-                continue;
-            }
-            if let Some((_, until)) = identity.denied(now) {
-                actions.push(Action::Alarm(until));
-                continue;
-            }
-            let Some((claim, waiter)) = self.first_in_line(*id, now) else { continue };
-            if identity.live > 0 && !self.is_worth_opening(waiter, now, actions) {
-                continue;
-            }
-            if best.as_ref().is_none_or(|other| claim < other.claim) {
-                best = Some(Needy { identity: *id, claim, since: self.waiters[waiter].since });
+            on_the_way += self.seats.lendable(identity.lanes.crowd()).min(identity.opening);
+            let Some(needy) = self.need_of(*id, now, actions) else { continue };
+            let claim = self.claim_of(needy.first);
+            if best.as_ref().is_none_or(|(other, _)| claim < *other) {
+                best = Some((claim, needy));
             }
         }
-        best.filter(|_| on_the_way < lendable)
+        best.filter(|_| on_the_way < lendable).map(|(_, needy)| needy)
+    }
+
+    /// Whether `identity` lacks a connection that is worth opening.
+    fn need_of(&self, id: IdentityId, now: Instant, actions: &mut Actions) -> Option<Needy> {
+        let identity = &self.identities[id];
+        if self.seats.lendable(identity.lanes.crowd()) <= identity.opening {
+            return None;
+        }
+        if let Some((_, until)) = identity.denied(now) {
+            actions.push(Action::Alarm(until));
+            return None;
+        }
+        let first = self.first_of(id, now)?;
+        let waiter = &self.waiters[first];
+        if identity.live > 0 && !self.is_worth_opening(waiter, identity, now, actions) {
+            return None;
+        }
+        Some(Needy { identity: id, first, since: waiter.since })
     }
 
     /// A burst that the connections at hand absorb sooner than a new one could be opened
     /// opens nothing (HikariCP, "Welcome to the jungle").
-    fn is_worth_opening(&self, waiter: WaiterId, now: Instant, actions: &mut Actions) -> bool {
-        let waiter = &self.waiters[waiter];
+    fn is_worth_opening(
+        &self,
+        waiter: &Waiter,
+        identity: &Identity,
+        now: Instant,
+        actions: &mut Actions,
+    ) -> bool {
         let taken = self.seats.classes[waiter.class.index()].taken;
         let known = (self.opener.connect_time(), self.mean_hold(waiter.class));
         let (Some(connect), Some(hold)) = known else {
@@ -138,11 +157,11 @@ impl Ledger {
         if taken == 0 {
             return true;
         }
-        let waiting = self.identities[waiter.identity].lanes.waiting(waiter.class);
+        let waiting = identity.lanes.crowd().of(waiter.class);
         if f64::from(waiting) * hold / f64::from(taken) > connect {
             return true;
         }
-        let patience = waiter.since + Duration::from_secs_f64(connect.min(1.0));
+        let patience = waiter.since + self.opener.patience();
         if patience > now {
             actions.push(Action::Alarm(patience));
         }

@@ -35,11 +35,7 @@ impl Ledger {
                     guarantee: seats.limits.guarantee,
                     ceiling: seats.limits.ceiling,
                     leased: seats.taken,
-                    waiting: self
-                        .queued
-                        .iter()
-                        .map(|i| self.identities[*i].lanes.waiting(id))
-                        .sum(),
+                    waiting: self.crowd.of(id),
                     checkouts: stats.checkouts,
                     waited: stats.waited,
                     timed_out: stats.timed_out,

@@ -102,6 +102,12 @@ impl Known {
         self.held == 0 && self.waiting.is_empty()
     }
 
+    /// It needs one connection and rests on none: neither suspect nor nesting.
+    #[inline]
+    fn is_plain(&self) -> bool {
+        self.at_rest == 0 && self.needs < 2
+    }
+
     fn is_nesting(&self) -> bool {
         self.needs >= 2 && self.held > 0
     }
@@ -130,24 +136,34 @@ pub(super) struct Requests {
 }
 
 impl Requests {
+    #[inline]
     fn change(&mut self, id: RequestId, change: impl FnOnce(&mut Known)) -> &Known {
         let Self { known, suspects, nesting, .. } = self;
         let known = &mut known[id];
+        // Almost always it is neither of both, and stays so.
+        if known.is_plain() {
+            change(known);
+            if known.is_plain() {
+                return known;
+            }
+            *suspects += u32::from(known.is_suspect());
+            if known.is_nesting() {
+                nesting.push(id);
+            }
+            return known;
+        }
         let was = (known.is_suspect(), known.is_nesting());
         change(known);
         let is = (known.is_suspect(), known.is_nesting());
-        // Almost always it was neither and is neither.
-        if was != is {
-            match (was.0, is.0) {
-                (false, true) => *suspects += 1,
-                (true, false) => *suspects -= 1,
-                (false, false) | (true, true) => {}
-            }
-            match (was.1, is.1) {
-                (false, true) => nesting.push(id),
-                (true, false) => nesting.retain(|other| *other != id),
-                (false, false) | (true, true) => {}
-            }
+        match (was.0, is.0) {
+            (false, true) => *suspects += 1,
+            (true, false) => *suspects -= 1,
+            (false, false) | (true, true) => {}
+        }
+        match (was.1, is.1) {
+            (false, true) => nesting.push(id),
+            (true, false) => nesting.retain(|other| *other != id),
+            (false, false) | (true, true) => {}
         }
         known
     }

@@ -62,11 +62,6 @@ impl Ledger {
 
     /// Connections that are lent and callers who wait for one: what could be used now.
     pub(crate) fn demand(&self) -> u32 {
-        let waiting: u32 = self
-            .queued
-            .iter()
-            .flat_map(|id| self.class_ids().map(|class| self.identities[*id].lanes.waiting(class)))
-            .sum();
-        self.seats.taken.saturating_add(waiting)
+        self.seats.taken.saturating_add(self.crowd.all())
     }
 }

@@ -92,7 +92,7 @@ impl<K: Connector> Errand<K> {
             state.last_failure = said;
             match outcome {
                 Ok(connection) => {
-                    state.connections.insert(self.conn, connection);
+                    state.shelf.put(self.conn, connection);
                     state.ledger.opened(self.conn, now, actions);
                 }
                 Err(failure) => {

@@ -35,7 +35,7 @@ enum Verdict<C> {
     Granted(ConnId, Instant, Option<C>),
     /// Not yet.
     Waiting(WaiterId),
-    Rejected(CheckoutError),
+    Rejected(Box<CheckoutError>),
 }
 
 impl<'p, K: Connector> Ticket<'p, K> {
@@ -67,7 +67,7 @@ impl<'p, K: Connector> Ticket<'p, K> {
                 }
                 // Ask again, in the same place.
                 Verdict::Granted(_, _, None) => {}
-                Verdict::Rejected(error) => return Poll::Ready(Err(error)),
+                Verdict::Rejected(error) => return Poll::Ready(Err(*error)),
                 Verdict::Waiting(waiter) => {
                     let Some(deadline) = self.ask.deadline else { return Poll::Pending };
                     if timer.is_none() {
@@ -99,7 +99,7 @@ impl<'p, K: Connector> Ticket<'p, K> {
                     Verdict::Waiting(id)
                 }
                 Asked::Rejected(why) => {
-                    Verdict::Rejected(state.explain(pool, ask.class, why, since, now))
+                    Verdict::Rejected(Box::new(state.explain(pool, ask.class, why, since, now)))
                 }
             }
         })
@@ -123,7 +123,8 @@ impl<'p, K: Connector> Ticket<'p, K> {
                 let why = why.clone();
                 state.ledger.heard(waiter);
                 let now = time::now();
-                (Verdict::Rejected(state.explain(pool, class, why, self.since(now), now)), None)
+                let error = state.explain(pool, class, why, self.since(now), now);
+                (Verdict::Rejected(Box::new(error)), None)
             }
         });
         verdict

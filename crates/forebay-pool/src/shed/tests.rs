@@ -44,7 +44,7 @@ impl World {
     }
 
     fn ask(&mut self, kind: CostId, millis: u64) -> Verdict {
-        let cost = Some(Estimate::declared(Duration::from_millis(millis)));
+        let cost = Some(Duration::from_millis(millis));
         self.shedding.verdict(cost, kind, self.now, &mut self.dice)
     }
 

@@ -36,15 +36,23 @@ pub(crate) enum NameChange {
     },
 }
 
+/// A statement that the server has by a name of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Known {
+    pub(crate) id: StatementId,
+    /// The client's name of it.
+    pub(crate) name: Bytes,
+}
+
 /// An answer that is due.
 #[derive(Debug)]
 pub(crate) enum Awaited {
     /// ParseComplete. `prepared`: what the server has by name once it came.
     Parse { origin: Origin, prepared: Option<StatementId>, change: Option<NameChange> },
-    /// BindComplete. `statement`: what is bound, by a name of ours.
-    Bind { statement: Option<StatementId> },
+    /// BindComplete.
+    Bind { of: Option<Known> },
     /// RowDescription or NoData, after ParameterDescription for a statement.
-    Describe { statement: Option<StatementId> },
+    Describe { of: Option<Known> },
     /// CommandComplete, EmptyQueryResponse or PortalSuspended, after rows.
     Execute { effect: Option<Effect>, change: Option<Box<NameChange>> },
     /// CloseComplete. `evicted`: what the server has no longer once it came.

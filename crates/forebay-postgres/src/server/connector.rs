@@ -38,7 +38,8 @@ pub(crate) struct Postgres {
 }
 
 impl Postgres {
-    async fn open(&self, identity: &Identity) -> Result<Server, ServerFailure> {
+    /// A connection as a user of ours, counted among our connections.
+    pub(crate) async fn open(&self, identity: &Identity) -> Result<Server, ServerFailure> {
         let credentials = self.credentials.get(&identity.user);
         let login = Login {
             user: credentials.map_or(&*identity.user, |c| c.user.as_str()),

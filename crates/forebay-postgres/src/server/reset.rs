@@ -113,6 +113,9 @@ impl Server {
         self.passed = 0;
         self.finish_what_runs().await?;
         self.in_flight.settled().await;
+        if !self.in_flight.is_over() {
+            return Err(io::Error::from(io::ErrorKind::TimedOut).into());
+        }
         if self.status != TxStatus::Idle {
             self.run("ROLLBACK").await?;
         } else if self.residue == Residue::None {
@@ -246,7 +249,7 @@ impl Server {
     }
 
     /// Reads more, and writes what is due as the socket takes it.
-    async fn read_and_write(&mut self) -> io::Result<()> {
+    pub(crate) async fn read_and_write(&mut self) -> io::Result<()> {
         poll_fn(|cx| {
             // Pending or not: reading may be what the server waits for.
             let _written = self.stream.poll_drain(cx, &mut self.outbox)?;

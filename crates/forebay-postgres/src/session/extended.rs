@@ -9,17 +9,21 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
+use super::notify::May;
 use super::outward::MOST_STATEMENTS;
 use super::{End, Session};
 use crate::fault::Fault;
 use crate::own;
-use crate::prepared::{self, PREFIX, Statement};
-use crate::server::answers::{Awaited, NameChange, Origin};
+use crate::prepared::{self, PREFIX, Statement, Statements};
+use crate::server::answers::{Awaited, Known, NameChange, Origin};
 use crate::server::{Gate, Residue, Server};
 use crate::sql::effect::{Effect, PinReason};
 use crate::sql::tags;
 use crate::wire::frontend::{self, Bind, Named, Parse};
 use crate::wire::{HEADER, Header};
+
+/// The OID of `text`.
+const TEXT_TYPE: u32 = 25;
 
 impl Session {
     /// Parse: a name that the server knows already is answered by us, in turn.
@@ -58,11 +62,16 @@ impl Session {
         }
         let name = Bytes::copy_from_slice(parse.name);
         if let Some(existing) = self.statements.get(&name) {
-            // The server shall say what is wrong with the text, or that the name is taken: it
-            // is, under the name of ours.
-            let existing = Arc::clone(existing);
-            prepare(server, &existing);
-            Parse { name: &existing.name, text: &text, types: parse.types }
+            // The server shall say what is wrong with the text, or that the name is taken: under
+            // a name of ours it is. In a failed transaction it would not take the statement
+            // that exists, so where that is missing, the text itself takes a name first.
+            let stand_in = if server.prepared.contains(&existing.id) {
+                Arc::clone(existing)
+            } else {
+                self.gateway.statements.own(&text, parse.types)
+            };
+            prepare(server, &stand_in);
+            Parse { name: &stand_in.name, text: &text, types: parse.types }
                 .write(&mut server.outbox);
             let change = Some(NameChange::Taken(name));
             let awaited = Awaited::Parse { origin: Origin::Client, prepared: None, change };
@@ -127,18 +136,23 @@ impl Session {
         }
     }
 
-    pub(super) fn bind(&mut self, header: Header, taken: &[u8]) -> Result<(), End> {
+    pub(super) fn bind(&mut self, header: Header, taken: &[u8]) -> Result<May, End> {
         let body = taken.get(HEADER..).unwrap_or_default();
         let bind = Bind::read(body)?;
-        let Some(lease) = &mut self.link else { return Ok(()) };
-        let server = &mut **lease.connection();
-        server.unsynced = true;
         let statement = if bind.statement.is_empty() {
             self.unnamed.clone()
         } else {
             self.statements.get(bind.statement).cloned()
         };
         let effect = statement.as_ref().map_or(Effect::Clean, |s| s.effect.clone());
+        if matches!(effect, Effect::Listen { .. })
+            && self.may_listen(std::slice::from_ref(&effect)).map_err(Fault::Listen)? == May::Later
+        {
+            return Ok(May::Later);
+        }
+        let Some(lease) = &mut self.link else { return Ok(May::Now) };
+        let server = &mut **lease.connection();
+        server.unsynced = true;
         foresee(server, &mut self.pin, &effect);
         if let Effect::Deallocate { name: Some(name) } = &effect
             && let Some(goes) = self.statements.get(name.as_bytes())
@@ -151,14 +165,17 @@ impl Session {
         }
         self.portals.insert(Bytes::copy_from_slice(bind.portal), effect);
         let missing = header.whole() - taken.len();
-        let bound = statement.as_ref().map(|statement| statement.id);
+        let mut of = None;
         let name = match &statement {
             Some(statement) if bind.statement.is_empty() => {
                 prepare_unnamed(server, statement);
                 Bytes::new()
             }
             Some(statement) => {
+                let misfit = misfit(&self.gateway.statements, server, statement, &bind, body);
+                let statement = misfit.as_ref().unwrap_or(statement);
                 prepare(server, statement);
+                of = Some(Known { id: statement.id, name: Bytes::copy_from_slice(bind.statement) });
                 statement.name.clone()
             }
             None => {
@@ -166,7 +183,7 @@ impl Session {
                 unknown(bind.statement)
             }
         };
-        server.awaited.push_back(Awaited::Bind { statement: bound });
+        server.awaited.push_back(Awaited::Bind { of });
         if name == bind.statement {
             server.outbox.extend_from_slice(taken);
         } else {
@@ -175,7 +192,7 @@ impl Session {
         }
         server.streaming = missing;
         self.note_bind(bind.statement, statement);
-        Ok(())
+        Ok(May::Now)
     }
 
     pub(super) fn describe(&mut self, body: &[u8]) -> Result<(), End> {
@@ -183,7 +200,7 @@ impl Session {
         let Some(lease) = &mut self.link else { return Ok(()) };
         let server = &mut **lease.connection();
         server.unsynced = true;
-        let mut described = None;
+        let mut of = None;
         match named {
             Named::Portal(_) => {
                 frontend::message(&mut server.outbox, b'D', |out| out.extend_from_slice(body))
@@ -197,14 +214,14 @@ impl Session {
             }
             Named::Statement(name) => match self.statements.get(name) {
                 Some(statement) => {
-                    described = Some(statement.id);
+                    of = Some(Known { id: statement.id, name: Bytes::copy_from_slice(name) });
                     prepare(server, statement);
                     frontend::write_named_statement(&mut server.outbox, b'D', &statement.name);
                 }
                 None => frontend::write_named_statement(&mut server.outbox, b'D', &unknown(name)),
             },
         }
-        server.awaited.push_back(Awaited::Describe { statement: described });
+        server.awaited.push_back(Awaited::Describe { of });
         Ok(())
     }
 
@@ -252,7 +269,8 @@ pub(super) fn foresee(server: &mut Server, pin: &mut Option<PinReason>, effect: 
         | Effect::Savepoint { .. }
         | Effect::Release { .. }
         | Effect::RollbackTo { .. } => {}
-        Effect::Dirty => server.residue.at_least(Residue::Possible),
+        Effect::Unlisten { .. } => {}
+        Effect::Dirty | Effect::Listen { .. } => server.residue.at_least(Residue::Possible),
         Effect::Pin(reason) => {
             pin.get_or_insert(*reason);
             server.residue.at_least(if *reason == PinReason::SqlPrepare {
@@ -277,6 +295,28 @@ pub(super) fn prepare(server: &mut Server, statement: &Statement) {
     statement.parse(&statement.name).write(&mut server.outbox);
     let prepared = Some(statement.id);
     server.awaited.push_back(Awaited::Parse { origin: Origin::Own, prepared, change: None });
+}
+
+/// A failed transaction takes no statement that the server has not got yet, and refuses its
+/// Bind; but first a server counts the values. Where they do not fit, a statement that a failed
+/// transaction does take stands in, with as many places.
+fn misfit(
+    statements: &Statements,
+    server: &Server,
+    statement: &Statement,
+    bind: &Bind<'_>,
+    body: &[u8],
+) -> Option<Arc<Statement>> {
+    if server.prepared.contains(&statement.id) || server.transaction_is_known_to_work() {
+        return None;
+    }
+    let places = statement.parameters();
+    if bind.values(body).ok()? == places {
+        return None;
+    }
+    let count = u16::try_from(places).ok()?.to_be_bytes();
+    let types = [&count[..], &TEXT_TYPE.to_be_bytes().repeat(places)].concat();
+    Some(statements.own(b"ROLLBACK", &types))
 }
 
 /// Notes `statement` as prepared; the one that was used least makes room.

@@ -11,8 +11,9 @@ use forebay_pool::Condition;
 use forebay_pool::overlap::HoldKind;
 use smallvec::SmallVec;
 
+use super::notify::ListenChange;
 use super::{Change, End, Session};
-use crate::cancel::Cancelable;
+use crate::cancel::{Begun, Cancelable};
 use crate::fault::Fault;
 use crate::own;
 use crate::params::is_fact;
@@ -21,7 +22,7 @@ use crate::server::answers::{Awaited, NameChange, Origin, Purpose};
 use crate::server::{CopyIn, Gate, Residue, Server, Skips};
 use crate::settings::PoolMode;
 use crate::sql::effect::Effect;
-use crate::wire::backend::{self, ServerError, Severity};
+use crate::wire::backend::{self, Notification, ServerError, Severity};
 use crate::wire::frontend;
 use crate::wire::{Fields, HEADER, Header, Malformed, TxStatus};
 
@@ -55,7 +56,7 @@ impl Session {
             let streams = match header.tag {
                 // Read whole where that is possible: it may name a statement by our name.
                 b'E' => header.body > LONGEST_READ,
-                tag => matches!(tag, b'D' | b'd' | b'T' | b'N' | b'A' | b'V' | b't'),
+                tag => matches!(tag, b'D' | b'd' | b'T' | b'N' | b'V' | b't'),
             };
             if !streams && header.body > LONGEST_READ {
                 return Err(Malformed::Length(i32::MAX).into());
@@ -93,6 +94,12 @@ impl Session {
     fn understand(&mut self, header: Header, body: &[u8]) -> Result<Show, End> {
         let Some(lease) = &mut self.link else { return Ok(Show::Hide) };
         let server = &mut **lease.connection();
+        if header.tag == b'A' {
+            // What the shared connection listens to for the client comes from there.
+            let channel = Notification::read(body)?.channel;
+            let shared = self.listening.as_ref().is_some_and(|l| l.carries(channel));
+            return Ok(if shared { Show::Hide } else { Show::Pass });
+        }
         if let Some(Awaited::OwnQuery(purpose)) = server.awaited.front() {
             let purpose = *purpose;
             return self.understand_own(purpose, header, body);
@@ -165,7 +172,7 @@ impl Session {
                 }
                 Ok(Show::Pass)
             }
-            b'D' | b'd' | b'c' | b'H' | b'W' | b'N' | b'A' | b't' | b'V' => Ok(Show::Pass),
+            b'D' | b'd' | b'c' | b'H' | b'W' | b'N' | b't' | b'V' => Ok(Show::Pass),
             tag => Err(out_of_turn(tag)),
         }
     }
@@ -183,7 +190,7 @@ impl Session {
             Change::Set { name, .. } => (*name == lower).then_some(false),
             Change::Reset { name } => (*name == lower).then_some(true),
             Change::ResetAll => Some(true),
-            Change::Savepoint { .. } => None,
+            Change::Savepoint { .. } | Change::Listen(_) => None,
         });
         if !is_base || last != Some(true) {
             return false;
@@ -208,8 +215,6 @@ impl Session {
         let server = &mut **lease.connection();
         match header.tag {
             b'E' if purpose == Purpose::FailedBegin => Ok(Show::Hide),
-            // It is the client's, whatever it comes with.
-            b'A' => Ok(Show::Pass),
             b'E' => {
                 let unread = server.inbox.get(server.passed..).unwrap_or_default();
                 let body = unread.get(HEADER..header.whole().min(unread.len())).unwrap_or_default();
@@ -226,8 +231,12 @@ impl Session {
                     TxStatus::from_byte(Fields::new(body).u8()?).ok_or(Malformed::Value)?;
                 server.awaited.pop_front();
                 server.pipeline.is_answered();
-                if !matches!(server.awaited.front(), Some(Awaited::OwnQuery(_))) {
-                    self.registration.client.runs(&server.key, &server.in_flight);
+                match server.awaited.front() {
+                    Some(Awaited::OwnQuery(_)) => {}
+                    Some(_) => self.registration.client.goes_on(),
+                    // What waits in the inbox is what a cancel is for.
+                    None if !self.inbox.is_empty() => {}
+                    None => self.registration.client.pauses(),
                 }
                 if purpose == Purpose::Settings {
                     self.settings_replayed();
@@ -281,6 +290,8 @@ impl Session {
             Some(Effect::Reset { name }) if own::is_ours(&name) => {
                 self.who.own.reset(&name, &self.who.own_at_start);
             }
+            Some(Effect::Listen { channel }) => self.listened(ListenChange::To(channel)),
+            Some(Effect::Unlisten { channel }) => self.listened(ListenChange::NoLonger(channel)),
             Some(Effect::Set { name, value }) => self.uncommitted.push(Change::Set { name, value }),
             Some(Effect::Reset { name }) => self.uncommitted.push(Change::Reset { name }),
             Some(Effect::ResetAll) => {
@@ -335,6 +346,9 @@ impl Session {
     /// reports of it comes later, so start settings are put back once more at the end.
     fn discarded(&mut self) {
         self.commit_settings();
+        if let Some(listening) = &mut self.listening {
+            listening.commit(ListenChange::NoLonger(None));
+        }
         self.uncommitted.push(Change::ResetAll);
         self.pin = None;
     }
@@ -370,6 +384,11 @@ impl Session {
                     settings.reset_all();
                     self.wanted.clone_from(&self.wanted_at_start);
                 }
+                Change::Listen(change) => {
+                    if let Some(listening) = &mut self.listening {
+                        listening.commit(change);
+                    }
+                }
                 Change::Savepoint { .. } => {}
             }
         }
@@ -397,19 +416,24 @@ impl Session {
         }
         let Some(lease) = &mut self.link else { return Ok(Show::Hide) };
         let server = &mut **lease.connection();
-        let (mut lost_unnamed, mut taken) = (false, None);
+        let (mut lost_unnamed, mut meant) = (false, None);
         // A simple query, or the commit at a Sync, ends with its own ReadyForQuery; after
         // everything else all up to Sync is skipped, simple queries too.
         if !server.awaited.front().is_none_or(Awaited::ends_with_ready) {
             let end = server.awaited.iter().position(|awaited| matches!(awaited, Awaited::Sync));
             let end = end.unwrap_or(server.awaited.len());
-            if let Some(Awaited::Parse { change: Some(change), .. }) = server.awaited.front() {
-                match change {
-                    // It is gone before its successor is looked at.
-                    NameChange::Unnamed(..) => lost_unnamed = true,
-                    NameChange::Taken(name) => taken = Some(name.clone()),
-                    NameChange::Added(_) | NameChange::Removed(..) | NameChange::Forgot { .. } => {}
+            match server.awaited.front() {
+                // It is gone before its successor is looked at.
+                Some(Awaited::Parse { change: Some(NameChange::Unnamed(..)), .. }) => {
+                    lost_unnamed = true;
                 }
+                Some(Awaited::Parse { change: Some(NameChange::Taken(name)), .. }) => {
+                    meant = Some(name.clone());
+                }
+                Some(Awaited::Bind { of: Some(of) } | Awaited::Describe { of: Some(of) }) => {
+                    meant = Some(of.name.clone());
+                }
+                _ => {}
             }
             let skipped: Vec<_> = server.awaited.drain(..end).collect();
             for skipped in skipped.into_iter().rev() {
@@ -425,10 +449,10 @@ impl Session {
         }
         let awaited = &server.awaited;
         let renamed = backend::rename(&body, PREFIX, |ours| {
-            let id: StatementId = std::str::from_utf8(ours).ok()?.parse().ok()?;
-            if taken.is_some() {
-                return taken.clone();
+            if meant.is_some() {
+                return meant.clone();
             }
+            let id: StatementId = std::str::from_utf8(ours).ok()?.parse().ok()?;
             let forgotten = awaited.iter().filter_map(Awaited::forgets);
             let names = std::iter::once(&self.statements).chain(forgotten);
             let known = names.flatten().find(|(_, s)| s.id == id).map(|(name, _)| name.clone());
@@ -447,12 +471,12 @@ impl Session {
     fn forget_stale_plan(&mut self) {
         let Some(lease) = &mut self.link else { return };
         let stale = match lease.connection().awaited.front() {
-            Some(Awaited::Bind { statement } | Awaited::Describe { statement }) => *statement,
-            _ => None,
+            Some(Awaited::Bind { of: Some(of) } | Awaited::Describe { of: Some(of) }) => of.id,
+            _ => return,
         };
         let known = &self.gateway.statements;
         let path = self.wanted.get("search_path").map(String::as_str);
-        for statement in self.statements.values_mut().filter(|s| Some(s.id) == stale) {
+        for statement in self.statements.values_mut().filter(|s| s.id == stale) {
             *statement = known.renewed(statement, path);
         }
     }
@@ -490,6 +514,11 @@ impl Session {
         server.pipeline.is_answered();
         server.copy = CopyIn::None;
         self.status = status;
+        match server.awaited.front() {
+            None => self.registration.client.pauses(),
+            Some(Awaited::OwnQuery(_)) => self.registration.client.prepares(),
+            Some(_) => self.registration.client.goes_on(),
+        }
         let failed = std::mem::take(&mut self.failed);
         if status == TxStatus::Idle {
             // Later batches may have bound theirs already.
@@ -501,25 +530,35 @@ impl Session {
                 self.uncommitted.clear();
             }
             self.commit_settings();
+            // Should they be the end of the session, it comes behind this ReadyForQuery.
+            drop(self.tell_notifications());
         }
         Ok(Show::Pass)
     }
 
     /// All that has come is digested: is the transaction over, or does it idle?
     fn after_answers(&mut self) {
+        // Answers to what went ahead of it are not the end of the client's statement.
+        if self.unsent {
+            return;
+        }
         let Some(lease) = &mut self.link else { return };
         let server = &mut **lease.connection();
-        if !server.awaited.is_empty() || !server.is_quiet() {
+        let is_for_statement = server.gate == Gate::BeforeStatement;
+        if !server.awaited.is_empty() || !server.is_quiet() || is_for_statement {
             return;
         }
-        // What has waited for these answers is next. Given back now, the connection might serve
-        // a client with other settings, and come back as it was.
-        if server.gate == Gate::UntilAnswered && self.batch > 0 {
+        if !server.in_flight.is_settled() && self.keeps_server() {
+            // Nothing of ours may be hit by a request that comes late.
+            self.cancels_due = Begun::Held;
             return;
         }
+        let Some(lease) = &mut self.link else { return };
+        let server = &mut **lease.connection();
         if server.status == TxStatus::Idle {
             self.work_is_over();
-            if self.who.mode == PoolMode::Transaction && self.pin.is_none() {
+            self.settle_listening();
+            if !self.keeps_server() {
                 self.part_with_server();
             } else {
                 // RESET goes back to the client's start values, which the server does not know.
@@ -538,6 +577,11 @@ impl Session {
         } else {
             self.rests(HoldKind::Held);
         }
+    }
+
+    /// Does the client keep its connection beyond its transaction?
+    fn keeps_server(&self) -> bool {
+        self.who.mode == PoolMode::Session || self.pin.is_some()
     }
 
     /// Gives the server connection back, in the condition it is in.

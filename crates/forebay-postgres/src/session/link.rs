@@ -30,10 +30,12 @@ impl Session {
                     self.status = TxStatus::Failed;
                 }
                 self.refuse_batch(&fault);
+                self.settle_listening();
                 return Ok(());
             }
         };
         self.link = Some(checkout);
+        self.unsent = true;
         self.prepare_link();
         Ok(())
     }
@@ -43,11 +45,15 @@ impl Session {
         let Some(lease) = &mut self.link else { return };
         let server = &mut **lease.connection();
         server.gate = Gate::Open;
+        self.registration.client.links(&server.key, &server.in_flight);
         if !self.replay_settings() {
             self.tell_reported();
         }
         let Some(lease) = &mut self.link else { return };
         let server = &mut **lease.connection();
+        if server.gate == Gate::UntilAnswered {
+            server.gate = Gate::BeforeStatement;
+        }
         if let Some(begin) = self.begin.take() {
             frontend::message(&mut server.outbox, b'Q', |out| frontend::cstr(out, &begin));
             server.unnamed = None;
@@ -55,11 +61,6 @@ impl Session {
             let purpose = if failed { Purpose::FailedBegin } else { Purpose::Begin };
             server.awaited.push_back(Awaited::OwnQuery(purpose));
             server.pipeline.ends_batch();
-        }
-        if server.awaited.is_empty() {
-            self.registration.client.runs(&server.key, &server.in_flight);
-        } else {
-            self.registration.client.prepares();
         }
     }
 
@@ -75,6 +76,9 @@ impl Session {
             server.gate = Gate::UntilAnswered;
         }
         server.unnamed = None;
+        if server.awaited.is_empty() {
+            self.registration.client.prepares();
+        }
         server.awaited.push_back(Awaited::OwnQuery(Purpose::Settings));
         server.pipeline.ends_batch();
         true
@@ -104,7 +108,7 @@ impl Session {
             if let Poll::Ready(Err(error)) = client.poll_drain(cx, outbox) {
                 return Poll::Ready(Waited::Lost(error));
             }
-            while inbox.len() < HIGH_WATER * 4 {
+            while inbox.len() < HIGH_WATER {
                 match client.poll_fill(cx, inbox) {
                     Poll::Ready(Ok(0)) => return Poll::Ready(Waited::Left),
                     Poll::Ready(Ok(_)) => {}

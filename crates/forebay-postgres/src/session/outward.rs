@@ -8,7 +8,9 @@ use bytes::{Buf, Bytes, BytesMut};
 use forebay_pool::overlap::HoldKind;
 
 use super::extended::{close_gate, foresee, forget, prepare};
+use super::notify::May;
 use super::{End, Intake, Next, Session};
+use crate::cancel::Begun;
 use crate::fault::Fault;
 use crate::own::{self, Nonsense};
 use crate::prepared;
@@ -56,6 +58,7 @@ impl Session {
             match next {
                 Step::Taken => {}
                 Step::Link => return Ok(Next::Link),
+                Step::Wait => return Ok(Next::Exchange),
                 Step::Leave => return Ok(Next::Leave),
             }
         }
@@ -65,10 +68,12 @@ impl Session {
     fn is_gated(&mut self) -> bool {
         let Some(lease) = &mut self.link else { return false };
         let server = lease.connection();
-        if server.gate == Gate::UntilAnswered && server.awaited.is_empty() {
+        let waits = matches!(server.gate, Gate::UntilAnswered | Gate::BeforeStatement);
+        if waits && server.awaited.is_empty() {
             server.gate = Gate::Open;
+            return false;
         }
-        server.gate == Gate::UntilAnswered && server.copy == CopyIn::None
+        waits && server.copy == CopyIn::None
     }
 
     /// Does the message at hand build on an earlier batch whose answers may take it back?
@@ -78,7 +83,8 @@ impl Session {
         if server.awaited.is_empty() {
             server.pipeline.is_empty();
             server.flush = Flush::MayWait;
-            return false;
+            self.cancels_due = self.registration.client.begins();
+            return self.cancels_due == Begun::Held;
         }
         if matches!(header.tag, b'd' | b'c' | b'f') && server.skips == Skips::Nothing {
             // Sent ahead of the server's word that it takes data: it may turn out not to. The
@@ -216,7 +222,7 @@ impl Session {
                         backend::ready_for_query(&mut self.outbox, self.status);
                         Ok(Step::Taken)
                     }
-                    Local::NeedsServer => Ok(Step::Link),
+                    Local::NeedsServer => Ok(self.link_for(header)),
                 }
             }
             b'C' => {
@@ -243,7 +249,8 @@ impl Session {
                 self.refuse_batch(&Fault::InFailedTransaction);
                 Ok(Step::Taken)
             }
-            b'P' | b'B' | b'D' | b'E' | b'F' => Ok(Step::Link),
+            b'P' | b'B' => Ok(self.link_for(header)),
+            b'D' | b'E' | b'F' => Ok(Step::Link),
             b'S' => {
                 self.take(header);
                 backend::ready_for_query(&mut self.outbox, self.status);
@@ -369,7 +376,12 @@ impl Session {
         let whole = header.whole().min(inbox.len());
         self.batch = self.batch.saturating_sub(header.whole());
         let step = self.pass_on(header, inbox.get(..whole).unwrap_or_default());
-        inbox.advance(whole);
+        if matches!(step, Ok(Step::Wait)) {
+            self.batch += header.whole();
+        } else {
+            self.unsent = false;
+            inbox.advance(whole);
+        }
         self.inbox = inbox;
         step
     }
@@ -403,6 +415,13 @@ impl Session {
                     server.residue.at_least(Residue::WithStatements);
                     Effects::new()
                 };
+                if effects.iter().any(|effect| matches!(effect, Effect::Listen { .. }))
+                    && self.may_listen(&effects).map_err(Fault::Listen)? == May::Later
+                {
+                    return Ok(Step::Wait);
+                }
+                let Some(lease) = &mut self.link else { return Ok(Step::Link) };
+                let server = &mut **lease.connection();
                 effects.iter().for_each(|effect| foresee(server, &mut self.pin, effect));
                 let ours = match effects.as_slice() {
                     [Effect::Deallocate { name: Some(name) }] => {
@@ -439,7 +458,11 @@ impl Session {
                 self.note_query(text);
             }
             b'P' => self.parse(body)?,
-            b'B' => self.bind(header, taken)?,
+            b'B' => {
+                if self.bind(header, taken)? == May::Later {
+                    return Ok(Step::Wait);
+                }
+            }
             b'D' => self.describe(body)?,
             b'E' => {
                 let portal = frontend::execute(body)?;
@@ -501,9 +524,11 @@ impl Session {
 }
 
 /// What became of one message.
-enum Step {
+pub(super) enum Step {
     Taken,
     Link,
+    /// Nothing was taken: the session's mailbox will be stirred.
+    Wait,
     Leave,
 }
 

@@ -6,9 +6,11 @@
 //! resets the connection before anyone else gets it.
 
 use std::cmp::Ordering;
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::channel;
 use super::token::{Token, Tokens};
 
 /// One statement's effect on the session.
@@ -28,6 +30,10 @@ pub(crate) enum Effect {
     DiscardAll,
     /// `DEALLOCATE ALL`, or `DEALLOCATE name`.
     Deallocate { name: Option<String> },
+    /// `LISTEN channel`.
+    Listen { channel: Arc<str> },
+    /// `UNLISTEN channel`, or `UNLISTEN *`.
+    Unlisten { channel: Option<Arc<str>> },
     /// Something that lives in the session and cannot be replayed: the client keeps this
     /// connection until it leaves.
     Pin(PinReason),
@@ -128,6 +134,11 @@ pub(crate) fn may_need_no_server(text: &[u8]) -> bool {
     LOCAL.iter().any(|word| first.eq_ignore_ascii_case(word))
 }
 
+/// Does `text` begin like a LISTEN? A look at the first word, for all those that do not.
+pub(crate) fn begins_with_listen(text: &[u8]) -> bool {
+    Tokens::new(text).next().is_some_and(|first| first.is("listen"))
+}
+
 /// Exactly `COMMIT`, `END` or `ROLLBACK`: what ends a transaction that never began.
 pub(crate) fn plain_end(text: &[u8]) -> Option<&'static str> {
     let mut tokens = Tokens::new(text).filter(|token| *token != Token::Mark(b';'));
@@ -168,7 +179,8 @@ fn of_one(statement: &[Token<'_>]) -> Effect {
             [prepare, name] if prepare.is("prepare") => Effect::Deallocate { name: name_of(name) },
             _ => Effect::Dirty,
         },
-        b"listen" => Effect::Pin(PinReason::Listen),
+        b"listen" => channel::listen(rest),
+        b"unlisten" => channel::unlisten(rest),
         b"prepare" if !rest.first().is_some_and(|t| t.is("transaction")) => {
             Effect::Pin(PinReason::SqlPrepare)
         }
@@ -178,10 +190,8 @@ fn of_one(statement: &[Token<'_>]) -> Effect {
         b"declare" if hold_cursor(rest) => Effect::Pin(PinReason::HoldCursor),
         b"rollback" | b"savepoint" | b"release" => savepoint(&first, rest),
         b"begin" | b"start" | b"commit" | b"end" | b"abort" | b"fetch" | b"move" | b"close"
-        | b"unlisten" | b"show" | b"truncate" | b"analyze" | b"vacuum" | b"reindex"
-        | b"checkpoint" | b"lock" | b"comment" | b"grant" | b"revoke" | b"notify" | b"cluster" => {
-            Effect::Clean
-        }
+        | b"show" | b"truncate" | b"analyze" | b"vacuum" | b"reindex" | b"checkpoint" | b"lock"
+        | b"comment" | b"grant" | b"revoke" | b"notify" | b"cluster" => Effect::Clean,
         b"select" | b"insert" | b"update" | b"delete" | b"with" | b"values" | b"table"
         | b"merge" | b"copy" | b"explain" | b"declare" | b"create" | b"alter" | b"drop"
         | b"execute" => calls(statement),

@@ -170,6 +170,21 @@ pub(crate) fn rename(
     (out != body).then_some(out)
 }
 
+/// NotificationResponse, without its payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Notification<'a> {
+    pub(crate) channel: &'a [u8],
+}
+
+impl<'a> Notification<'a> {
+    pub(crate) fn read(body: &'a [u8]) -> Result<Self, Malformed> {
+        let mut fields = Fields::new(body);
+        // The process that notified.
+        fields.i32()?;
+        Ok(Self { channel: fields.cstr()? })
+    }
+}
+
 /// ParameterStatus: name and value.
 pub(crate) fn read_parameter_status(body: &[u8]) -> Result<(&str, &str), Malformed> {
     let mut fields = Fields::new(body);

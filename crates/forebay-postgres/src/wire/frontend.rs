@@ -50,6 +50,15 @@ impl<'a> Bind<'a> {
         let (portal, statement) = (fields.cstr()?, fields.cstr()?);
         Ok(Self { portal, statement, names: portal.len() + statement.len() + 2 })
     }
+
+    /// How many values follow in `body`, which it was read from.
+    pub(crate) fn values(&self, body: &[u8]) -> Result<usize, Malformed> {
+        let mut fields = Fields::new(body);
+        fields.bytes(self.names)?;
+        let formats = usize::from(fields.u16()?);
+        fields.bytes(formats * 2)?;
+        Ok(usize::from(fields.u16()?))
+    }
 }
 
 /// Describe and Close: of a statement or of a portal.

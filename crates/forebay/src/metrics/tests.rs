@@ -16,7 +16,7 @@ use forebay_pool::stats::{
     WantedSnapshot,
 };
 use forebay_pool::{ClassName, Kind, Mode, Snapshot};
-use forebay_postgres::PostgresSnapshot;
+use forebay_postgres::{NotificationCounts, PostgresSnapshot};
 
 use super::*;
 use crate::view::{Phase, VERSION};
@@ -168,6 +168,15 @@ fn program() -> ProgramSnapshot {
             cancels: 5,
             hints_ignored: 8,
             pins: [("listen", 6)].into(),
+            notifications: vec![NotificationCounts {
+                server: "main".into(),
+                connections: 1,
+                channels: 3,
+                clients: 2,
+                delivered: 40,
+                overflowed: 1,
+                lost: 2,
+            }],
             pools: vec![pool("main")],
         }),
         http: Some(HttpSnapshot {

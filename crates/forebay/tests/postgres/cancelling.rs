@@ -88,3 +88,96 @@ async fn trap_24_a_cancel_at_the_end_of_a_query_never_hits_the_next_clients() {
     }
     bench.all_home().await;
 }
+
+/// What `pid` runs, if it is one of ours that sleeps for `n`.
+fn sleeper(n: usize) -> String {
+    format!("SELECT pg_sleep(20) /* sleeper {n} */")
+}
+
+#[tokio::test]
+async fn a_cancel_at_any_moment_hits_its_clients_statement_and_no_other() {
+    const CLIENTS: usize = 12;
+    const ROUNDS: usize = 16;
+    let bench = std::sync::Arc::new(Bench::start(3).await);
+    let mut clients = Vec::new();
+    for n in 0..CLIENTS {
+        // Settings that differ, so that most statements have one of ours ahead of them.
+        let path = format!("a{n}");
+        let start = [("search_path", &*path), ("work_mem", "9MB")];
+        clients.push(Client::connect(bench.address, &bench.database, &start).await.unwrap());
+    }
+    let tasks = clients.into_iter().enumerate().map(|(n, mut client)| {
+        let bench = std::sync::Arc::clone(&bench);
+        tokio::spawn(async move {
+            let key = client.key.clone();
+            for round in 0..ROUNDS {
+                let moment =
+                    Duration::from_micros(u64::try_from(n * 331 + round * 197).unwrap() % 4000);
+                match (n + round) % 4 {
+                    // Nobody cancels it.
+                    0 | 1 => {
+                        let answer = client.query("BEGIN; SELECT pg_sleep(0.001); COMMIT").await;
+                        assert!(answer.ends_with("C[COMMIT] Z[I]"), "{n} {round}: {answer}");
+                        assert_eq!(client.value("SHOW search_path").await, format!("a{n}"));
+                    }
+                    // At any moment of its life, and it must end. Before that moment, it is
+                    // the request that comes first, and is for nothing.
+                    2 => {
+                        client.send(&query(&sleeper(n))).await;
+                        time::sleep(moment).await;
+                        cancel(&bench, &key).await;
+                        let pause = Duration::from_millis(700);
+                        while time::timeout(pause, client.stream.readable()).await.is_err() {
+                            cancel(&bench, &key).await;
+                        }
+                        let answer = show(&client.until_ready(1).await);
+                        assert!(answer.ends_with(CANCELLED), "{n} {round}: {answer}");
+                    }
+                    // When it has perhaps ended: the one behind it was not meant.
+                    _ => {
+                        client.query("BEGIN").await;
+                        client.send(&query("SELECT pg_sleep(0.002)")).await;
+                        let cancelling = async {
+                            time::sleep(moment).await;
+                            cancel(&bench, &key).await;
+                        };
+                        let (first, ()) = tokio::join!(client.until_ready(1), cancelling);
+                        let ready = first.last().unwrap().clone();
+                        let next = client.query("SELECT 2").await;
+                        if ready.body == b"T" {
+                            assert_eq!(next, "T D[2] C[SELECT 1] Z[T]", "{n} {round}");
+                        }
+                        client.query("ROLLBACK").await;
+                    }
+                }
+            }
+        })
+    });
+    for task in tasks.collect::<Vec<_>>() {
+        task.await.unwrap();
+    }
+    bench.all_home().await;
+}
+
+#[tokio::test]
+async fn trap_25_a_cancel_that_comes_while_start_settings_are_put_back_does_no_harm() {
+    let bench = Bench::with(1, |settings| {
+        settings.pool_mode = forebay_postgres::settings::PoolMode::Session;
+    })
+    .await;
+    let start = [("search_path", "elsewhere"), ("work_mem", "9MB")];
+    let mut a = Client::connect(bench.address, &bench.database, &start).await.unwrap();
+    let key = a.key.clone();
+    for round in 0..100_u64 {
+        // Behind it we put the start value back.
+        a.send(&query("RESET work_mem; SELECT pg_sleep(0.001)")).await;
+        let cancelling = async {
+            time::sleep(Duration::from_micros(round % 25 * 100)).await;
+            cancel(&bench, &key).await;
+        };
+        let (answer, ()) = tokio::join!(a.until_ready(1), cancelling);
+        let answer = show(&answer);
+        assert!(answer.ends_with("Z[I]"), "{answer}");
+        assert_eq!(a.value("SHOW work_mem").await, "9MB", "round {round} {answer}");
+    }
+}

@@ -6,9 +6,10 @@ use forebay_pool::stats::Health;
 use forebay_postgres::settings::ClientTls;
 use forebay_seam::net;
 use std::net::SocketAddr;
+use tokio::io::AsyncWriteExt as _;
 
 use crate::bench::{Bench, connect, start, until};
-use crate::client::{Client, packet, query, show, startup, sync};
+use crate::client::{Client, packet, parse, query, show, startup, sync};
 
 /// How many connections the gateway has.
 pub(crate) const OURS: &str = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'forebay'";
@@ -291,4 +292,24 @@ async fn drivers_live_through_it_all() {
     let driver = connect(bench.address, &bench.database).await;
     let row = driver.query_one("SELECT $1::text || 'b'", &[&"a"]).await.unwrap();
     assert_eq!(row.get::<_, &str>(0), "ab");
+}
+
+/// Each is allowed by itself; together they would hold more than there is for all.
+#[tokio::test]
+async fn messages_that_are_not_whole_share_a_bounded_memory() {
+    let bench = Bench::with(1, |settings| {
+        (settings.max_message, settings.max_message_memory) = (900_000, 1_000_000);
+    })
+    .await;
+    let long = [parse("", &format!("SELECT '{}'", "x".repeat(600_000))), sync()].concat();
+    let (mut first, mut second) = (bench.client().await, bench.client().await);
+    first.send(&long[..590_000]).await;
+    assert!(first.is_silent().await);
+    // It may be sent away before it has sent everything.
+    drop(second.stream.write_all(&long[..590_000]).await);
+    let said = show(&second.until_ready(1).await);
+    assert!(said.starts_with("E[53200 "), "{said}");
+    first.send(&long[590_000..]).await;
+    assert_eq!(show(&first.until_ready(1).await), "1 Z[I]");
+    assert_eq!(bench.client().await.query("SELECT 1").await, "T D[1] C[SELECT 1] Z[I]");
 }

@@ -356,3 +356,23 @@ async fn a_transaction_that_gets_no_server_fails_and_can_be_ended() {
     }
     until("all is home", async || bench.leased() == 0).await;
 }
+
+#[tokio::test]
+async fn a_connection_whose_settings_are_restored_is_lent_once_for_each_statement() {
+    let bench = Bench::start(1).await;
+    let mut clients = Vec::new();
+    for zone in ["Asia/Tokyo", "America/Lima"] {
+        let start = [("TimeZone", zone)];
+        clients.push(Client::connect(bench.address, &bench.database, &start).await.unwrap());
+    }
+    let lent = || -> u64 {
+        let pools = bench.gateway.snapshot().pools;
+        pools.iter().flat_map(|pool| &pool.classes).map(|class| class.checkouts).sum()
+    };
+    let before = lent();
+    for _ in 0..5 {
+        assert_eq!(clients[0].value("SHOW TimeZone").await, "Asia/Tokyo");
+        assert_eq!(clients[1].value("SHOW TimeZone").await, "America/Lima");
+    }
+    assert_eq!(lent() - before, 10);
+}

@@ -112,6 +112,8 @@ impl World {
 
     fn assert_queues(&self) {
         let ledger = &self.ledger;
+        let waiting = ledger.waiters.values().filter(|w| matches!(w.fate, Fate::Waiting { .. }));
+        assert_eq!(usize::try_from(ledger.crowd.all()).unwrap(), waiting.count());
         for (id, identity) in &ledger.identities {
             let here: Vec<_> = ledger
                 .waiters
@@ -126,7 +128,7 @@ impl World {
             for k in 0..self.classes {
                 let class = ClassId(k);
                 let waiting = here.iter().filter(|(_, w)| w.class == class).count();
-                assert_eq!(usize::try_from(identity.lanes.waiting(class)).unwrap(), waiting);
+                assert_eq!(usize::try_from(identity.lanes.crowd().of(class)).unwrap(), waiting);
                 let first = here
                     .iter()
                     .filter(|(_, w)| w.class == class)

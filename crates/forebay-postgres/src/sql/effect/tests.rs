@@ -54,7 +54,7 @@ fn what_may_hide_a_setting_is_dirt() {
 #[test]
 fn what_lives_in_the_session_pins() {
     for (text, reason) in [
-        ("LISTEN a", PinReason::Listen),
+        ("LISTEN U&\"\\0061\"", PinReason::Listen),
         ("CREATE TEMP TABLE t (a int)", PinReason::TemporaryTable),
         ("CREATE LOCAL TEMPORARY TABLE t AS SELECT 1", PinReason::TemporaryTable),
         ("SELECT 1 INTO TEMP t", PinReason::TemporaryTable),

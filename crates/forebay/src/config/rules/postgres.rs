@@ -38,6 +38,12 @@ pub(super) fn check(
     if settings.max_message < 1024 {
         found.add("postgres.max_message", "expected at least 1024 bytes");
     }
+    if settings.max_message_memory < settings.max_message {
+        found.add(
+            "postgres.max_message_memory",
+            "expected at least `postgres.max_message`: one client may hold that much",
+        );
+    }
     if let Some(tls) = &settings.tls {
         found.file("postgres.tls.cert".to_owned(), &tls.cert);
         found.file("postgres.tls.key".to_owned(), &tls.key);

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use forebay_pool::Snapshot;
-use forebay_postgres::PostgresSnapshot;
+use forebay_postgres::{NotificationCounts, PostgresSnapshot};
 
 use super::{Labels, Sheet};
 use crate::metrics::sheet::Spread;
@@ -68,9 +68,45 @@ pub(super) fn sessions(postgres: &PostgresSnapshot, sheet: &mut Sheet<'_>) -> fm
         "Tags of statements, and settings of ours, that cannot be read",
         postgres.hints_ignored,
     )?;
+    notifications(&postgres.notifications, sheet)?;
     sheet.counter(
         "forebay_pins",
         "Applications that kept a server connection beyond a transaction, by reason",
         postgres.pins.iter().map(|(reason, count)| (vec![("reason", *reason)], *count)),
+    )
+}
+
+/// LISTEN in transaction pooling.
+fn notifications(counts: &[NotificationCounts], sheet: &mut Sheet<'_>) -> fmt::Result {
+    fn of(counts: &NotificationCounts) -> Labels<'_> {
+        vec![("gateway", "postgres"), ("destination", &*counts.server)]
+    }
+    let ends = |counts, reason| [of(counts), vec![("reason", reason)]].concat();
+    sheet.gauge(
+        "forebay_notification_connections",
+        "Connections that listen for clients, one for each database; not part of the budget",
+        counts.iter().map(|c| (of(c), c.connections)),
+    )?;
+    sheet.gauge(
+        "forebay_notification_channels",
+        "Channels that clients listen to",
+        counts.iter().map(|c| (of(c), c.channels)),
+    )?;
+    sheet.gauge(
+        "forebay_notification_clients",
+        "Clients that listen",
+        counts.iter().map(|c| (of(c), c.clients)),
+    )?;
+    sheet.counter(
+        "forebay_notifications",
+        "Notifications told to clients",
+        counts.iter().map(|c| (of(c), c.delivered)),
+    )?;
+    sheet.counter(
+        "forebay_notification_ends",
+        "Clients sent away because notifications were or may have been missed",
+        counts
+            .iter()
+            .flat_map(|c| [(ends(c, "overflow"), c.overflowed), (ends(c, "lost"), c.lost)]),
     )
 }

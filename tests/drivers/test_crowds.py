@@ -1,0 +1,164 @@
+"""Crowds and slow clients: they cost bounded memory and hinder nobody."""
+
+import contextlib
+import os
+import resource
+import selectors
+import socket
+import struct
+import time
+
+import psycopg
+import pytest
+
+from gateway import BUDGET
+from processes import eventually
+from wire import message, startup
+
+MEBIBYTE = 1 << 20
+CROWD = int(os.environ.get("FOREBAY_TEST_CROWD", "20000"))
+# The client at the other end of what is slow.
+SLOW_BYTES_PER_SECOND = 10_000
+
+
+@pytest.fixture
+def crowded(own_forebay):
+    """A gateway that lets a crowd in without passwords."""
+    return own_forebay(postgres=f'auth = "trust"\nmax_clients = {CROWD + 100}')
+
+
+@contextlib.contextmanager
+def many_files(count):
+    """This process may have so many sockets, as far as the system lets it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (count, max(count, hard)))
+    except (ValueError, PermissionError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        yield min(count, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, max(soft, hard)))
+
+
+def log_in_together(port, count, parameters):
+    """Logs `count` clients in, as many at once as the system takes; returns their sockets."""
+    selector = selectors.DefaultSelector()
+    hello, ready, started = startup(parameters), b"Z\0\0\0\x05I", 0
+    inside, deadline = [], time.monotonic() + 80
+    while len(inside) < count:
+        assert time.monotonic() < deadline, f"{len(inside)} of {count} were let in"
+        while started < count and started - len(inside) < 2_000:
+            client = socket.socket()
+            client.bind((f"127.0.0.{2 + started % 4}", 0))
+            client.setblocking(False)
+            client.connect_ex(("127.0.0.1", port))
+            selector.register(client, selectors.EVENT_WRITE, bytearray())
+            started += 1
+        for key, events in selector.select(timeout=1):
+            if events & selectors.EVENT_WRITE:
+                key.fileobj.sendall(hello)
+                selector.modify(key.fileobj, selectors.EVENT_READ, key.data)
+                continue
+            data = key.fileobj.recv(4096)
+            assert data, f"sent away: {bytes(key.data)}"
+            key.data.extend(data)
+            if key.data.endswith(ready):
+                selector.unregister(key.fileobj)
+                inside.append(key.fileobj)
+    return inside
+
+
+def ask(client, sql):
+    """The answer of a client that speaks for itself."""
+    client.setblocking(True)
+    client.settimeout(30)
+    client.sendall(message(b"Q", sql.encode() + b"\0"))
+    data = b""
+    while not data.endswith(b"Z\0\0\0\x05I"):
+        more = client.recv(4096)
+        assert more, "sent away"
+        data += more
+    return data
+
+
+def bystander(forebay):
+    return psycopg.connect(**forebay.dsn(), autocommit=True)
+
+
+def test_a_crowd_that_arrives_at_once_is_let_in_and_served(crowded, postgres):
+    with many_files(CROWD + 500) as files, bystander(crowded) as other:
+        count = min(CROWD, files - 400)
+        before = crowded.resident_bytes()
+        clients = log_in_together(crowded.port, count, {"user": "app", "database": "app"})
+        try:
+            each = (crowded.resident_bytes() - before) / count
+            assert crowded.snapshot()["postgres"]["clients"] == count + 1
+            assert each < 12 * 1024, f"{each:.0f} bytes a client"
+            for client in clients[:: max(1, count // 50)]:
+                assert b"SELECT 1" in ask(client, "select 1")
+            assert other.execute("select 1").fetchone() == (1,)
+            assert postgres.server_connections() <= BUDGET
+        finally:
+            for client in clients:
+                client.close()
+        eventually(
+            lambda: crowded.snapshot()["postgres"]["clients"] == 1, within=30, what="all have left"
+        )
+        assert other.execute("select 1").fetchone() == (1,)
+
+
+@pytest.mark.parametrize(
+    "result",
+    ["select repeat('x', 1000000) from generate_series(1, 1000)", "select repeat('x', 100000000)"],
+    ids=["a thousand rows", "one row"],
+)
+def test_a_client_that_reads_slowly_costs_little_and_hinders_nobody(crowded, postgres, result):
+    """A gigabyte in rows, or a value of 100 MB, at ten kilobytes a second."""
+    most = 0
+    with bystander(crowded) as other, socket.socket() as slow:
+        other.execute("select repeat('x', 1000000)")
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32 * 1024)
+        slow.settimeout(30)
+        slow.connect(("127.0.0.1", crowded.port))
+        slow.sendall(startup({"user": "app", "database": "app"}))
+        while not slow.recv(4096).endswith(b"Z\0\0\0\x05I"):
+            pass
+        before = crowded.resident_bytes()
+        slow.sendall(message(b"Q", result.encode() + b"\0"))
+        read = 0
+        while read < 3 * SLOW_BYTES_PER_SECOND:
+            read += len(slow.recv(SLOW_BYTES_PER_SECOND // 10))
+            most = max(most, crowded.resident_bytes())
+            assert other.execute("select 1").fetchone() == (1,)
+            time.sleep(0.1)
+        assert most - before < 2 * MEBIBYTE
+    busy = "state = 'active' and query like '%repeat(%'"
+    eventually(lambda: postgres.server_connections(where=busy) == 0, what="stopped")
+
+
+def test_half_a_message_costs_what_has_come_of_it(crowded, postgres):
+    """Each says that much more follows, and stays."""
+    halves = [
+        message(b"Q", b"select 1")[:9],
+        b"Q" + struct.pack("!i", 1 << 30) + b"select '" + b"x" * 100,
+        b"P" + struct.pack("!i", 15 << 20) + b"\0select '" + b"x" * 100,
+        message(b"P", b"\0select 1\0\0\0") + b"B" + struct.pack("!i", 1 << 30) + b"\0\0",
+        message(b"P", b"\0select 1\0\0\0"),
+    ]
+    count = 200
+    with bystander(crowded) as other, contextlib.ExitStack() as stack:
+        clients = log_in_together(
+            crowded.port, count * len(halves), {"user": "app", "database": "app"}
+        )
+        for client in clients:
+            stack.callback(client.close)
+        before = crowded.resident_bytes()
+        for place, client in enumerate(clients):
+            client.setblocking(True)
+            client.sendall(halves[place % len(halves)])
+        for _ in range(20):
+            assert other.execute("select 1").fetchone() == (1,)
+        leased = sum(pool["leased"] for pool in crowded.snapshot()["postgres"]["pools"])
+        assert leased <= BUDGET and postgres.server_connections() <= BUDGET
+        assert crowded.resident_bytes() - before < 16 * MEBIBYTE
