@@ -2,12 +2,15 @@
 //! made by chance, go both ways, and the answers must be the same, byte for byte.
 //!
 //! `FOREBAY_SCRIPTS` says how many scripts are played, `FOREBAY_SCRIPTS_FROM` the first one's
-//! seed: the report of a failure says how to repeat it, with a script as short as it can be.
+//! seed, `FOREBAY_SCRIPTS_FAILING` after how many failures it ends, `FOREBAY_SCRIPTS_TRIES` how
+//! often a failing script is played to make it shorter. A report says how to repeat it. That the
+//! test bites, `tests/mutants` shows.
 
 mod answers;
-mod chance;
+pub(crate) mod chance;
 mod generate;
 mod message;
+mod pieces;
 mod play;
 mod script;
 mod shrink;
@@ -18,14 +21,32 @@ use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use message::{Message, Names};
+
 use crate::bench::Bench;
 
 /// Scripts in one run of the test command.
 const SCRIPTS: u64 = 200;
+/// Times that a script is played to make it shorter.
+const TRIES: u64 = 250;
 /// Longer than any answer takes.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Scripts that are played at once.
 const AT_ONCE: u64 = 4;
+
+/// The messages of a script, each by itself, as bytes; without those that sleep.
+pub(crate) fn messages(seed: u64) -> Vec<Vec<u8>> {
+    let names = Names {
+        schema: "public".into(),
+        table: "hostile".into(),
+        client: 0,
+        mark: "nobody's".into(),
+    };
+    let turns = generate::script(seed).rounds.into_iter().flat_map(|round| round.turns);
+    let messages = turns.flat_map(|turn| turn.messages);
+    let sleeps = |message: &Message| message.text().is_some_and(|text| text.contains("sleep"));
+    messages.filter(|message| !sleeps(message)).map(|message| message.bytes(&names)).collect()
+}
 
 fn asked(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|n| n.parse().unwrap())
@@ -37,7 +58,8 @@ async fn same(bench: &Bench, seed: u64) -> Result<(), String> {
     let name = format!("{seed:08}");
     let Some(difference) = play::play(bench, &script, &name, PATIENCE).await else { return Ok(()) };
     let shown = difference.shown();
-    let (script, difference) = shrink::shrink(bench, &script, difference, &name).await;
+    let tries = asked("FOREBAY_SCRIPTS_TRIES").unwrap_or(TRIES);
+    let (script, difference) = shrink::shrink(bench, &script, difference, &name, tries).await;
     let mut report = format!("script {seed} is answered otherwise than by PostgreSQL.\n");
     writeln!(report, "{script}").unwrap();
     writeln!(report, "{}", difference.shown()).unwrap();

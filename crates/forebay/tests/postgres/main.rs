@@ -8,6 +8,7 @@ mod client;
 mod departures;
 mod differential;
 mod failures;
+mod hostile;
 mod notifications;
 mod overlap;
 mod policies;

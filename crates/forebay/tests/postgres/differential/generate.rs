@@ -2,7 +2,7 @@
 
 use super::chance::Chance;
 use super::message::{Kind, Message};
-use super::script::{Round, Script, Turn, Until};
+use super::script::{Arrival, Round, Script, Turn, Until};
 use super::texts::{
     CALLS, COPIES, COPIES_OUT, FORGETTING, LEAVING, LONG, LOOKING, PINNING, SETTINGS, SEVERAL,
     SLEEPING, STATEMENTS, TRANSACTIONS, WITH_VALUES,
@@ -44,7 +44,8 @@ pub(super) fn script(seed: u64) -> Script {
         }
         rounds.push(Round { turns, weave: chance.next() });
     }
-    Script { clients, most_statements, rounds }
+    let arrival = chance.one_of(&[Arrival::AsSent, Arrival::AsSent, Arrival::InPieces]);
+    Script { clients, most_statements, arrival, rounds }
 }
 
 fn turn(chance: &mut Chance, client: usize, habit: Habit) -> Turn {
@@ -142,7 +143,10 @@ fn extended(chance: &mut Chance, habit: Habit, out: &mut Vec<Message>) {
         }
         9 => out.push(parse(chance.one_of(STATEMENTS))),
         10 => out.push(parse(chance.one_of(WITH_VALUES).0)),
-        11 => out.push(Message::Describe(Kind::Statement, statement)),
+        11 => {
+            out.push(parse(chance.one_of(STATEMENTS)));
+            out.push(Message::Describe(Kind::Statement, statement));
+        }
         12 => out.extend([bind(&[]), Message::Describe(Kind::Portal, portal), execute(2)]),
         13 => out.push(Message::Close(Kind::Statement, statement)),
         14 => out.push(Message::Close(Kind::Portal, portal)),
@@ -221,8 +225,10 @@ fn cancelled(chance: &mut Chance, out: &mut Vec<Message>) {
         0 => out.push(Message::Query(sleeps.to_owned())),
         1 => out.push(Message::Query(format!("SET app.note = 'never'; {sleeps}; SELECT 1"))),
         _ => {
-            let name = chance.one_of(NAMES);
+            // A name of its own: nothing else may run it, for who would cancel that?
+            let name = "sleeps";
             out.extend([
+                Message::Close(Kind::Statement, name),
                 Message::Parse { name, text: sleeps.to_owned() },
                 Message::Bind { portal: "", statement: name, values: Vec::new() },
                 Message::Execute { portal: "", rows: 0 },

@@ -14,7 +14,8 @@ use tokio::io::AsyncReadExt;
 use super::answers::{Answer, Ending};
 use super::chance::Chance;
 use super::message::{Kind, Message, Names};
-use super::script::{Round, Script, Turn, Until};
+use super::pieces::Pieces;
+use super::script::{Arrival, Round, Script, Turn, Until};
 use super::talk::{CLOSES, Ear, End, Mouth, split};
 use crate::bench::Bench;
 use crate::client::{Client, cancel_request};
@@ -109,7 +110,12 @@ pub(super) async fn play(
     name: &str,
     patience: Duration,
 ) -> Option<Difference> {
-    let gateway = Bench::before(bench.server, &bench.database, 2, |settings| {
+    let pieces = match script.arrival {
+        Arrival::AsSent => None,
+        Arrival::InPieces => Some(Pieces::before(bench.server)),
+    };
+    let server = pieces.as_ref().map_or(bench.server, |pieces| pieces.address);
+    let gateway = Bench::before(server, &bench.database, 2, |settings| {
         settings.max_prepared_statements = script.most_statements;
     });
     let mut watch = bench.direct().await;
@@ -123,7 +129,7 @@ pub(super) async fn play(
         };
         pairs.push(Pair {
             through: Player::new(gateway.address, &bench.database, names(SIDES[0])).await,
-            direct: Player::new(gateway.server, &bench.database, names(SIDES[1])).await,
+            direct: Player::new(bench.server, &bench.database, names(SIDES[1])).await,
             status: b'I',
             standing: Standing::Idle,
             is_pinned: false,

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use super::message::Message;
+use super::message::{Kind, Message};
 
 /// When a client reads what its messages brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,12 +34,21 @@ pub(super) struct Round {
     pub(super) weave: u64,
 }
 
+/// How a server's bytes reach the gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Arrival {
+    AsSent,
+    /// In pieces that end anywhere.
+    InPieces,
+}
+
 /// All that a few clients do.
 #[derive(Debug, Clone)]
 pub(super) struct Script {
     pub(super) clients: usize,
     /// Prepared statements that a server connection keeps.
     pub(super) most_statements: usize,
+    pub(super) arrival: Arrival,
     pub(super) rounds: Vec<Round>,
 }
 
@@ -101,11 +110,12 @@ impl Turn {
         (!in_batch && !copying).then_some(readies)
     }
 
-    /// May PostgreSQL itself be asked this? PostgreSQL 15 dies of an Execute in a failed
-    /// transaction whose portal was bound in an earlier batch; and what is sent behind a COPY
-    /// that takes data, before its end, is for tests of their own.
+    /// May PostgreSQL itself be asked this, and a pooler? PostgreSQL 15 dies of an Execute in a
+    /// failed transaction whose portal was bound in an earlier batch. In a failed transaction a
+    /// server that has not got a statement yet cannot be made to describe it. What is sent behind
+    /// a COPY that takes data, before its end, is for tests of their own.
     pub(super) fn is_fair(&self, known_to_work: bool) -> bool {
-        let mut bound: Vec<&str> = Vec::new();
+        let (mut bound, mut parsed): (Vec<&str>, Vec<&str>) = (Vec::new(), Vec::new());
         let (mut first_batch, mut copying) = (true, false);
         let fails = self.has(|text| text.contains("missing"))
             || self.messages.iter().any(|m| matches!(m, Message::CopyData("oops\n")));
@@ -114,7 +124,7 @@ impl Turn {
                 Message::Sync if copying && fails => return false,
                 Message::Bind { portal, .. } => bound.push(portal),
                 Message::Execute { portal, .. } => {
-                    if !bound.contains(portal) && !(first_batch && known_to_work) {
+                    if !(bound.contains(portal) || first_batch && known_to_work) {
                         return false;
                     }
                 }
@@ -123,11 +133,17 @@ impl Turn {
                     first_batch = false;
                     copying = text.contains("FROM STDIN");
                     bound.clear();
+                    parsed.clear();
                 }
-                Message::Parse { text, .. } => copying |= text.contains("FROM STDIN"),
+                Message::Parse { name, text } => {
+                    copying |= text.contains("FROM STDIN");
+                    parsed.push(name);
+                }
+                Message::Describe(Kind::Statement, name) if !parsed.contains(name) => return false,
                 Message::Call { .. } | Message::Sync => {
                     first_batch = false;
                     bound.clear();
+                    parsed.clear();
                 }
                 Message::CopyDone | Message::CopyFail => copying = false,
                 Message::Describe(..)
@@ -205,7 +221,7 @@ impl fmt::Display for Turn {
 
 impl fmt::Display for Script {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "max_prepared_statements = {}", self.most_statements)?;
+        writeln!(f, "max_prepared_statements = {}, {:?}", self.most_statements, self.arrival)?;
         for (number, round) in self.rounds.iter().enumerate() {
             for turn in &round.turns {
                 writeln!(f, "{number:>3}. {turn}")?;

@@ -7,17 +7,16 @@ use super::play::{Difference, play};
 use super::script::Script;
 use crate::bench::Bench;
 
-/// Times that a script is played to make it shorter.
-const MOST_TRIES: usize = 250;
 /// Answers that are missing are waited for again and again.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The shortest script found that still makes a difference, and the difference.
+/// The shortest script found in `most_tries` that still makes a difference, and the difference.
 pub(super) async fn shrink(
     bench: &Bench,
     script: &Script,
     difference: Difference,
     name: &str,
+    most_tries: u64,
 ) -> (Script, Difference) {
     let mut best = (script.clone(), difference);
     best.0.rounds.truncate(best.1.round + 1);
@@ -25,7 +24,7 @@ pub(super) async fn shrink(
     loop {
         let before = best.0.len();
         for place in best.0.places() {
-            if tries == MOST_TRIES {
+            if tries == most_tries {
                 return best;
             }
             let Some(shorter) = best.0.without(place) else { continue };
