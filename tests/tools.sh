@@ -48,7 +48,7 @@ postgres_bindir() {
   done | tail -n 1
 }
 
-# A compiler, PostgreSQL, Python, and the drivers in target/venv.
+# A compiler, PostgreSQL and Python.
 need_tools() {
   has cargo || missing "Not there: cargo." \
     "Install Rust 1.90 or later from https://rustup.rs, then run $0 again."
@@ -61,19 +61,77 @@ need_tools() {
   [ ${#packages[@]} -eq 0 ] || install "${packages[@]}"
   FOREBAY_TEST_PG_BINDIR=$(postgres_bindir)
   export FOREBAY_TEST_PG_BINDIR
-
-  # The drivers' versions are pinned; the environment is made anew when they change.
   venv="$target/venv"
+  node="$target/node"
+  export FOREBAY_TEST_NODE="$node"
+}
+
+# The drivers, in target/venv and target/node. Versions and hashes are pinned; what is there
+# stays until they change.
+need_drivers() {
   local wanted
   wanted=$(cat tests/drivers/requirements.txt; python3 --version)
   if [ "$wanted" != "$(cat "$venv/made-for" 2>/dev/null)" ]; then
-    say "Fetching the drivers into $venv"
+    say "Fetching the drivers for Python into $venv"
     rm -rf "$venv"
     python3 -m venv "$venv"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check -r tests/drivers/requirements.txt
+    "$venv/bin/pip" install --quiet --disable-pip-version-check --require-hashes \
+      -r tests/drivers/requirements.txt
     printf '%s\n' "$wanted" >"$venv/made-for"
   fi
+  need_node
+  wanted=$(cat tests/drivers/tours/node/package-lock.json; "$node/bin/node" --version)
+  if [ "$wanted" != "$(cat "$node/made-for" 2>/dev/null)" ]; then
+    say "Fetching the drivers for Node.js into $node"
+    cp tests/drivers/tours/node/package*.json "$node/"
+    (cd "$node" && PATH="$node/bin:$PATH" npm ci --silent --ignore-scripts --no-audit --no-fund)
+    printf '%s\n' "$wanted" >"$node/made-for"
+  fi
 }
+
+# Node.js with npm: the machine's own, else from PyPI, where no other rights are needed.
+need_node() {
+  mkdir -p "$node/bin"
+  local from
+  if has node && has npm; then
+    from=$(command -v node)
+  else
+    from="$venv/bin/node"
+    if [ ! -x "$from" ]; then
+      say "Fetching Node.js into $venv"
+      "$venv/bin/pip" install --quiet --disable-pip-version-check --require-hashes \
+        -r tests/drivers/requirements-node.txt
+    fi
+    ln -sf "$venv/bin/npm" "$node/bin/npm"
+  fi
+  ln -sf "$from" "$node/bin/node"
+}
+
+# The drivers of other languages, from Debian; what is built of their tours stays in target/.
+need_other_drivers() {
+  local packages=()
+  has javac || packages+=(default-jdk-headless)
+  [ -f /usr/share/java/postgresql.jar ] || packages+=(libpostgresql-jdbc-java)
+  [ -f /usr/share/java/HikariCP.jar ] || packages+=(libhikaricp-java)
+  has go || packages+=(golang-go)
+  [ -d "$gocode/src/github.com/jackc/pgx/v4" ] || packages+=(golang-github-jackc-pgx-v4-dev)
+  [ -d "$gocode/src/github.com/lib/pq" ] || packages+=(golang-github-lib-pq-dev)
+  ruby -e 'require "active_record"; require "pg"' 2>/dev/null ||
+    packages+=(ruby-activerecord ruby-pg)
+  perl -e 'use DBD::Pg' 2>/dev/null || packages+=(libdbd-pg-perl)
+  [ ${#packages[@]} -eq 0 ] || install "${packages[@]}"
+
+  say "Building the tours in Java and Go"
+  FOREBAY_TEST_TOURS="$target/tours"
+  FOREBAY_TEST_JARS=/usr/share/java/postgresql.jar:/usr/share/java/HikariCP.jar
+  FOREBAY_TEST_JARS+=:/usr/share/java/slf4j-api.jar
+  export FOREBAY_TEST_TOURS FOREBAY_TEST_JARS
+  mkdir -p "$FOREBAY_TEST_TOURS"
+  javac -cp "$FOREBAY_TEST_JARS" -d "$FOREBAY_TEST_TOURS" tests/drivers/tours/java/Tour.java
+  GO111MODULE=off GOPATH="$gocode" GOCACHE="$FOREBAY_TEST_TOURS/go-cache" \
+    go build -o "$FOREBAY_TEST_TOURS/go" tests/drivers/tours/go/tour.go
+}
+gocode=/usr/share/gocode
 
 # promtool reads /metrics as Prometheus would. Only the program is taken from its package:
 # nothing is installed or started.

@@ -37,6 +37,11 @@ def parse(arguments):
     parser.add_argument("--quick", action="store_true", help="one short round, about 2 minutes")
     parser.add_argument("--json", type=pathlib.Path, help="where the figures go, besides")
     parser.add_argument("--pgbouncer", help="another PgBouncer than the one in PATH")
+    parser.add_argument(
+        "--control",
+        action="store_true",
+        help="PgBouncer beside itself, in Forebay's place: what the spread is on this machine",
+    )
     parser.add_argument("--no-calls", action="store_true", help="count no system calls")
     options = parser.parse_args(arguments)
     options.rows = [name for name in options.rows.split(",") if name]

@@ -12,7 +12,7 @@ import syscalls
 from accounting import open_files_limit
 from idle import FIRST, measure_idle
 from loads import LoadFailed, measure_pgbench, pgbench
-from outcome import Outcome
+from outcome import OURS, Outcome
 from poolers import DATABASE, PASSWORD, USER, Database, DoesNotStart, Forebay, PgBouncer
 from rows import Copy, Idle, Pgbench
 
@@ -28,7 +28,8 @@ class Bench:
 
     def __init__(self, options, folder, server):
         self.options, self.folder, self.server = options, folder, server
-        self.programs = [Forebay(), PgBouncer(options.pgbouncer)]
+        ours = PgBouncer(options.pgbouncer, OURS) if options.control else Forebay()
+        self.programs = [ours, PgBouncer(options.pgbouncer)]
         self.files = open_files_limit()
         self.megabytes = QUICK_COPY if options.quick else copying.MEGABYTES
         self.copied_in = None

@@ -64,9 +64,8 @@ class Pooler:
 class PgBouncer:
     """PgBouncer, from Debian's package or from `binary`."""
 
-    name = "pgbouncer"
-
-    def __init__(self, binary=None):
+    def __init__(self, binary=None, name="pgbouncer"):
+        self.name = name
         self.binary = binary or shutil.which("pgbouncer") or "/usr/sbin/pgbouncer"
         said = subprocess.run([self.binary, "--version"], capture_output=True, text=True)
         self.version = said.stdout.splitlines()[0]
@@ -123,9 +122,7 @@ class Forebay:
 
     def start(self, folder, database, setup):
         port, admin = free_port(), free_port()
-        core = 'kind = "core", guarantee = "100%"'
-        if setup.naming:
-            core += ", " + NAMING
+        naming = 'name_unnamed = ["core"]\n' if setup.naming else ""
         configuration = f"""[admin]
 listen = "127.0.0.1:{admin}"
 [postgres]
@@ -136,8 +133,8 @@ max_clients = {MAX_CLIENTS}
 address = "127.0.0.1:{database.port}"
 sslmode = "disable"
 budget = {POOL}
-classes = {{ core = {{ {core} }} }}
-[postgres.users.{USER}]
+classes = {{ core = {{ kind = "core", guarantee = "100%" }} }}
+{naming}[postgres.users.{USER}]
 password = "{database.verifier}"
 server_password = "{PASSWORD}"
 """
@@ -146,10 +143,6 @@ server_password = "{PASSWORD}"
         command = [self.binary, "run", str(path)]
         process = _serving(command, port, folder / f"forebay-{port}.log")
         return Pooler(self.name, port, process, configuration)
-
-
-# The setting of a class that names repeated unnamed statements.
-NAMING = 'naming = "on"'
 
 
 def _serving(command, port, log, **how):

@@ -140,7 +140,7 @@ ROWS = [
     *(_select(mode, n) for mode in ("simple", "extended", "prepared") for n in (1, 32, 256)),
     Row(
         "naming-32",
-        "pgbench -S -M extended, 32 clients; Forebay names repeated statements",
+        "pgbench -S -M extended, 32 clients; with `name_unnamed`",
         Pgbench(32, ("-S", "-M", "extended")),
         Setup(naming=True),
         {"both_cpu": Goal(0.8)},

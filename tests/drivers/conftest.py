@@ -7,6 +7,7 @@ import tempfile
 import pytest
 import trustme
 
+import tour
 from gateway import BUDGET, Forebay
 from llm_standin import KEY, Standin
 from private_postgres import PrivatePostgres
@@ -69,6 +70,16 @@ def shared_forebay(folder, authority, postgres):
         yield gateway.start()
     finally:
         assert gateway.stop() == 0, gateway.log()
+
+
+@pytest.fixture(scope="session")
+def narrow(folder, postgres):
+    """Default settings on three server connections: the drivers take their tours here."""
+    forebay = Forebay(folder / "tours", address=f"localhost:{postgres.port}", budget=tour.BUDGET)
+    try:
+        yield forebay.start()
+    finally:
+        assert forebay.stop() == 0, forebay.log()
 
 
 @pytest.fixture(scope="session")

@@ -78,7 +78,7 @@ def assert_unnoticed(tour, forebay, postgres):
     assert_nothing_is_left(forebay, postgres)
     after = forebay.snapshot()["postgres"]["pins"]
     pinned = {reason for reason, count in after.items() if count > before.get(reason, 0)}
-    assert pinned == tour.pins
+    assert pinned <= tour.pins, f"clients kept their connections: {pinned - tour.pins}"
 
 
 def assert_nothing_is_left(forebay, postgres):

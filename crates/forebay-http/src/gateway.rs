@@ -15,7 +15,7 @@ use std::time::Duration;
 use forebay_pool::Roster;
 use forebay_pool::event::Told;
 use forebay_pool::overlap::Overlaps;
-use forebay_seam::net::{self, TcpListener, TcpStream};
+use forebay_seam::net::{TcpListener, TcpStream};
 use forebay_seam::sync::Mutex;
 use forebay_seam::task::{Spawner, Stop, Stopper};
 use forebay_seam::time::{self, Instant};
@@ -238,7 +238,7 @@ impl House {
         seat: OwnedSemaphorePermit,
     ) {
         let (mut cut, mut leave) = (self.cut_heard.clone(), self.leave_heard.clone());
-        let (Ok(local), Ok(())) = (stream.local_addr(), net::tune(&stream)) else { return };
+        let Ok(local) = stream.local_addr() else { return };
         let understood = Understood::default();
         let io = TokioIo::new(Doorstep::new(stream, peer, understood.clone()));
         let desk = Arc::clone(&self.desk);

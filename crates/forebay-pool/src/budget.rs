@@ -130,7 +130,12 @@ impl Seats {
 
     /// Is any seat free, for whomever?
     pub(crate) fn are_left(&self) -> bool {
-        self.free_now() > 0
+        self.are_left_beside(0)
+    }
+
+    /// Is any seat free once `some` more are taken?
+    pub(crate) fn are_left_beside(&self, some: u32) -> bool {
+        self.free_now() > some
     }
 
     pub(crate) fn may_take(&self, class: ClassId) -> bool {
@@ -169,6 +174,11 @@ impl Seats {
     /// When a waiter of `class` that came at `since` is to be told to give up.
     pub(crate) fn deadline(&self, class: ClassId, since: Instant) -> Instant {
         since + self.settings[class.index()].checkout_timeout
+    }
+
+    /// How long a waiter of `class` may wait, seconds.
+    pub(crate) fn patience(&self, class: ClassId) -> f64 {
+        self.settings[class.index()].checkout_timeout.as_secs_f64()
     }
 
     pub(crate) fn kind(&self, class: ClassId) -> Kind {

@@ -115,7 +115,7 @@ impl Costs {
     ) -> CostId {
         let place = operation.place();
         let last = self.entries.get(usize::from(place));
-        if last.is_some_and(|last| last.class == class && last.operation.is_clone_of(operation)) {
+        if last.is_some_and(|last| last.class == class && last.operation == *operation) {
             return self.is_asked_for(place);
         }
         match self.slots[class.index()].get(operation) {

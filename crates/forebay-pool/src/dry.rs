@@ -284,14 +284,14 @@ impl DryPool {
     }
 
     fn carry_out(&mut self, actions: &Actions) {
-        for action in actions {
+        self.due = actions.alarm().map_or(self.due, |at| self.due.min(at));
+        for action in actions.list() {
             match *action {
                 Action::Wake(waiter) => self.tell(waiter),
                 Action::Open(conn, _) => self.news.push_back(News::Open(Connection(conn))),
                 Action::Close(conn) => self.news.push_back(News::Closed(Connection(conn))),
                 Action::Reset(conn) => self.news.push_back(News::Reset(Connection(conn))),
                 Action::Probe(conn) => self.news.push_back(News::Probe(Connection(conn))),
-                Action::Alarm(at) => self.due = self.due.min(at),
                 Action::Forget(id) => {
                     if let Some(number) = self.numbers.remove(id) {
                         self.identities.remove(&number);

@@ -17,6 +17,7 @@
 //! - nobody who may have a connection waits while one of its identity is idle;
 //! - a waiter is granted once or rejected once, and a granted one is never rejected.
 
+mod actions;
 mod circle;
 mod dispatch;
 mod gate;
@@ -61,30 +62,10 @@ use crate::slot::{Conn, ConnId, IdentityId, Slot, WaiterId};
 use crate::stats::{Closed, Spread};
 use crate::target::Opener;
 
+pub(crate) use actions::{Action, Actions};
 pub use home::Fitness;
 pub(crate) use line::{Asked, Came, Wanted};
 use requests::Requests;
-
-/// What the shell has to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Action {
-    /// The waiter's fate is decided.
-    Wake(WaiterId),
-    /// Open a connection and report [`Ledger::opened`] or [`Ledger::open_failed`].
-    Open(ConnId, IdentityId),
-    /// The connection left the ledger: close it.
-    Close(ConnId),
-    /// Bring it to a known state and report [`Ledger::cleaned`].
-    Reset(ConnId),
-    /// Ask whether it answers and report [`Ledger::probed`].
-    Probe(ConnId),
-    /// Nobody uses the identity any more: forget its name.
-    Forget(IdentityId),
-    /// Call [`Ledger::tick`] at this moment at the latest.
-    Alarm(Instant),
-}
-
-pub(crate) type Actions = smallvec::SmallVec<[Action; 4]>;
 
 /// Connections, waiters and warmth of one identity.
 #[derive(Debug, Clone)]

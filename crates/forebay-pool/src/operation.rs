@@ -51,11 +51,6 @@ impl Operation {
     pub(crate) fn is_at(&self, place: u16) {
         self.0.place.store(place, Ordering::Relaxed);
     }
-
-    /// Is the other a clone of this one? Those that are none may be equal, too.
-    pub(crate) fn is_clone_of(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
 }
 
 impl PartialEq for Operation {

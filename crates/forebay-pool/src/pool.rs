@@ -328,7 +328,7 @@ impl<K: Connector> Shared<K> {
     }
 
     #[inline(never)]
-    fn carry_out_all(self: &Arc<Self>, mut state: MutexGuard<'_, State<K>>, actions: &[Action]) {
+    fn carry_out_all(self: &Arc<Self>, mut state: MutexGuard<'_, State<K>>, actions: &Actions) {
         let mut chores = Chores::new();
         state.prepare(actions, &mut chores);
         let events = state.ledger.take_events();
@@ -394,14 +394,9 @@ impl<K: Connector> State<K> {
                 actions.push(Action::Wake(waiter));
             }
         }
-        actions.retain(|action| match action {
-            Action::Alarm(earlier) => {
-                at = at.min(*earlier);
-                false
-            }
-            Action::Wake(_) | Action::Open(..) | Action::Close(_) => true,
-            Action::Reset(_) | Action::Probe(_) | Action::Forget(_) => true,
-        });
+        if let Some(earlier) = actions.take_alarm() {
+            at = at.min(earlier);
+        }
         self.next_alarm = Some(at);
         at
     }
@@ -449,10 +444,7 @@ impl<K: Connector> State<K> {
         actions: &mut Actions,
     ) {
         self.waiting.enter(waiter, class, since, waker);
-        let deadline = self.ledger.deadline(class, since);
-        if self.next_alarm.is_none_or(|next| deadline < next) {
-            actions.push(Action::Alarm(deadline));
-        }
+        actions.ring(self.ledger.deadline(class, since));
     }
 
     /// Takes a lent connection out of the pool's hands; `None` if it had died at rest.
@@ -486,23 +478,28 @@ impl<K: Connector> State<K> {
 
     /// The one caller to wake, if `actions` and what is to be told ask for no more than that.
     #[inline]
-    fn only_wakes(&self, actions: &[Action]) -> Option<Option<WaiterId>> {
+    fn only_wakes(&self, actions: &Actions) -> Option<Option<WaiterId>> {
         if self.ledger.is_closing() || self.ledger.has_events() {
             return None;
         }
-        let mut woken = None;
-        let are_few = actions.iter().all(|action| match *action {
-            Action::Wake(waiter) => woken.replace(waiter).is_none(),
-            Action::Alarm(at) => self.next_alarm.is_some_and(|next| next <= at),
-            Action::Open(..) | Action::Close(_) | Action::Reset(_) => false,
-            Action::Probe(_) | Action::Forget(_) => false,
-        });
-        are_few.then_some(woken)
+        if actions.alarm().is_some_and(|at| self.is_news(at)) {
+            return None;
+        }
+        match *actions.list() {
+            [] => Some(None),
+            [Action::Wake(waiter)] => Some(Some(waiter)),
+            _ => None,
+        }
+    }
+
+    /// Is nobody going to look around by then?
+    fn is_news(&self, alarm: Instant) -> bool {
+        self.next_alarm.is_none_or(|next| alarm < next)
     }
 
     /// Turns actions into chores that need no lock.
-    fn prepare(&mut self, actions: &[Action], chores: &mut Chores<K>) {
-        for action in actions {
+    fn prepare(&mut self, actions: &Actions, chores: &mut Chores<K>) {
+        for action in actions.list() {
             let chore = match *action {
                 Action::Wake(waiter) => self.waiting.leave(waiter).map(Chore::Wake),
                 Action::Open(id, identity) => {
@@ -511,17 +508,16 @@ impl<K: Connector> State<K> {
                 Action::Close(id) => self.shelf.take(id).map(Chore::Close),
                 Action::Reset(id) => self.shelf.take(id).map(|c| Chore::Reset(id, c)),
                 Action::Probe(id) => self.shelf.take(id).map(|c| Chore::Probe(id, c)),
-                Action::Alarm(at) if self.next_alarm.is_none_or(|next| at < next) => {
-                    self.next_alarm = Some(at);
-                    Some(Chore::Alarm)
-                }
-                Action::Alarm(_) => None,
                 Action::Forget(id) => {
                     self.names.remove(id);
                     None
                 }
             };
             chores.extend(chore);
+        }
+        if let Some(at) = actions.alarm().filter(|at| self.is_news(*at)) {
+            self.next_alarm = Some(at);
+            chores.push(Chore::Alarm);
         }
         if self.ledger.is_empty() && self.ledger.is_closing() {
             chores.push(Chore::Emptied);

@@ -84,6 +84,11 @@ impl Utilisation {
         self.present + (self.average - self.present) * faded(passed, UTILISATION_OVER)
     }
 
+    /// What it cannot be above until the next change.
+    fn most(&self) -> f64 {
+        self.average.max(self.present)
+    }
+
     /// Changes that follow each other within [`GRAIN`] count as the last of them: which one
     /// that is, is as likely as it lasted long.
     fn change(&mut self, present: f64, now: Instant) {
@@ -157,8 +162,9 @@ pub(crate) struct Shedding {
     ranks: Ranks,
     /// Connection-seconds asked for, faded.
     asked: f64,
-    /// Up to when ranks and what was asked for are faded.
+    /// Up to when ranks and what was asked for are faded, and when they are faded again.
     faded: Instant,
+    fades: Instant,
     /// When one of each kind passed last while it was being shed, by its place; empty before
     /// anything was.
     passed: Vec<Option<(u32, Instant)>>,
@@ -175,6 +181,7 @@ impl Shedding {
             ranks: Ranks::new(),
             asked: 0.0,
             faded: now,
+            fades: now + FADED_EVERY,
             passed: Vec::new(),
         }
     }
@@ -222,6 +229,10 @@ impl Shedding {
         self.ranks.add(bucket, seconds);
         self.asked += seconds;
 
+        // Below that it sheds nothing, whatever the average is by now.
+        if self.felt <= self.from && self.utilisation.most() <= self.from {
+            return Verdict::Admit;
+        }
         let utilisation = self.utilisation.at(now);
         self.felt = self.felt_by(utilisation);
         if self.felt <= self.from {
@@ -241,11 +252,12 @@ impl Shedding {
     /// Fades ranks and what was asked for, in steps that are long against a verdict and short
     /// against both.
     fn fade(&mut self, now: Instant) {
-        let passed = now.saturating_duration_since(self.faded);
-        if passed >= FADED_EVERY {
+        if self.fades <= now {
+            let passed = now.saturating_duration_since(self.faded);
             self.ranks.fade(passed);
             self.asked *= faded(passed, ASKED_OVER);
             self.faded = now;
+            self.fades = now + FADED_EVERY;
         }
     }
 

@@ -32,8 +32,14 @@ pub(crate) enum Fault {
     WrongPassword(String),
     #[error("this server accepts encrypted connections only")]
     TlsRequired,
-    #[error("replication connections are not forwarded")]
-    Replication,
+    #[error("invalid value for parameter \"replication\": \"{0}\"")]
+    ReplicationValue(String),
+    #[error("replication needs a connection of its own, and `{database}` is pooled by transaction")]
+    ReplicationMode { database: String },
+    #[error("sorry, too many replication connections already: {limit}")]
+    TooManyReplications { limit: u32 },
+    #[error("cannot connect to the server for replication: {0}")]
+    NoReplication(String),
     #[error("database \"{0}\" does not exist")]
     UnknownDatabase(String),
     #[error("sorry, too many clients already")]
@@ -52,6 +58,12 @@ pub(crate) enum Fault {
     Cancelled,
     #[error("current transaction is aborted, commands ignored until end of transaction block")]
     InFailedTransaction,
+    #[error("prepared statement \"{0}\" does not exist")]
+    NoStatement(String),
+    #[error("unnamed prepared statement does not exist")]
+    NoUnnamedStatement,
+    #[error("portal \"{0}\" does not exist")]
+    NoPortal(String),
     #[error("the server closed the connection unexpectedly")]
     ServerLost { outcome: Outcome },
     #[error("terminating connection because the server is shutting down")]
@@ -75,16 +87,19 @@ impl Fault {
     pub(crate) fn code(&self) -> String {
         let code = match self {
             Self::Protocol(_) | Self::Unexpected { .. } => "08P01",
-            Self::UnsupportedProtocol { .. } | Self::Replication => "0A000",
+            Self::UnsupportedProtocol { .. } | Self::ReplicationMode { .. } => "0A000",
             Self::NoUser | Self::TlsRequired => "28000",
-            Self::StartupOption(_) | Self::Nonsense(_) => "22023",
+            Self::StartupOption(_) | Self::Nonsense(_) | Self::ReplicationValue(_) => "22023",
             Self::WrongPassword(_) => "28P01",
             Self::UnknownDatabase(_) => "3D000",
-            Self::TooManyClients => "53300",
+            Self::TooManyClients | Self::TooManyReplications { .. } => "53300",
+            Self::NoReplication(_) => "08001",
             Self::TooLong { .. } | Self::TooManyStatements { .. } => "54000",
             Self::TooMuchHeld(_) => "53200",
             Self::Cancelled => "57014",
             Self::InFailedTransaction => "25P02",
+            Self::NoStatement(_) | Self::NoUnnamedStatement => "26000",
+            Self::NoPortal(_) => "34000",
             Self::ServerLost { .. } => "08006",
             Self::Stopping => "57P01",
             Self::Replay(_) => "08006",
@@ -142,6 +157,14 @@ impl Fault {
         }
         if let Self::Nonsense(nonsense) = self {
             return Some(nonsense.hint.into());
+        }
+        if let Self::ReplicationMode { database } = self {
+            return Some(format!(
+                "Set `pool_mode = \"session\"` for it: [postgres.databases.{database}]."
+            ));
+        }
+        if let Self::TooManyReplications { .. } = self {
+            return Some("The limit is `replication_connections` of the server.".into());
         }
         if let Self::Listen(error) = self
             && let Some(hint) = listen_hint(error)

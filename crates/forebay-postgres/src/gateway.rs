@@ -15,7 +15,6 @@ use forebay_pool::{
 };
 use forebay_seam::net::{self, TcpListener, TcpStream};
 use forebay_seam::secret::{ExposeSecret, SecretString};
-use forebay_seam::sync::Mutex;
 use forebay_seam::task::Stop;
 use forebay_seam::time::Instant;
 use forebay_seam::{random, time};
@@ -29,15 +28,17 @@ use crate::greeting::{self, Greeted};
 use crate::held;
 use crate::listener::{Listeners, NotificationCounts};
 use crate::operations::Operations;
+use crate::pins::{Board, Pinned};
 use crate::prepared::Statements;
+use crate::replication::{self, Replications};
 use crate::route::Backend;
 use crate::scram::Verifier;
 use crate::server::capacity::{Capacity, Surveyor};
+use crate::server::catalogue::Catalogues;
 use crate::server::connector::{Credentials, Identity, Postgres};
 use crate::server::login::Target;
 use crate::session::Session;
 use crate::settings::{ClientAuth, PoolMode, PostgresSettings, Rule, ServerSettings, UserSettings};
-use crate::sql::effect::PinReason;
 use crate::stream::Stream;
 use crate::tls;
 use crate::welcome::Welcomes;
@@ -81,10 +82,14 @@ pub struct PostgresSnapshot {
     pub cancels: u64,
     /// Clients that kept a server connection beyond a transaction, since start, by reason.
     pub pins: BTreeMap<&'static str, u64>,
+    /// Clients that keep a server connection now, the longest first.
+    pub pinned: Vec<Pinned>,
     /// Tags of statements (`forebay_cost`, …) that could not be read, since start.
     pub hints_ignored: u64,
     /// What became of notifications, for each server.
     pub notifications: Vec<NotificationCounts>,
+    /// Replication connections, by server.
+    pub replications: BTreeMap<String, u32>,
     /// Pools, one for each server.
     pub pools: Vec<Snapshot>,
 }
@@ -127,17 +132,12 @@ pub(crate) struct Inner {
     clients: AtomicU32,
     refused: AtomicU64,
     cancels: AtomicU64,
-    pins: Mutex<BTreeMap<PinReason, u64>>,
+    pub(crate) pins: Arc<Board>,
     hints_ignored: AtomicU64,
     left: Notify,
 }
 
 impl Inner {
-    /// A client keeps its connection from now on.
-    pub(crate) fn count_pin(&self, reason: PinReason) {
-        *self.pins.lock().entry(reason).or_default() += 1;
-    }
-
     /// A statement's tag could not be read.
     pub(crate) fn count_ignored_hint(&self) {
         self.hints_ignored.fetch_add(1, Ordering::Relaxed);
@@ -218,6 +218,12 @@ impl Gateway {
                 forebay_pool::class::check(&classes, budget, server.ai_share)
                     .map_err(|reason| error(at("classes"), reason.to_string()))?;
             }
+            let known = classes(server);
+            let unknown = |name: &&ClassName| !known.iter().any(|(class, _)| class == *name);
+            if let Some(name) = server.name_unnamed.iter().find(unknown) {
+                let reason = format!("there is no class `{name}` in `classes`");
+                return Err(error(at("name_unnamed"), reason));
+            }
             timetable::check(&server.timetable, &classes(server), server.ai_share)
                 .map_err(|wrong| error(at(&wrong.place()), wrong.reason))?;
         }
@@ -293,7 +299,7 @@ impl Gateway {
             clients: AtomicU32::new(0),
             refused: AtomicU64::new(0),
             cancels: AtomicU64::new(0),
-            pins: Mutex::default(),
+            pins: Arc::default(),
             hints_ignored: AtomicU64::new(0),
             left: Notify::new(),
             settings,
@@ -377,9 +383,14 @@ impl Gateway {
             clients: self.inner.clients.load(Ordering::Relaxed),
             refused: self.inner.refused.load(Ordering::Relaxed),
             cancels: self.inner.cancels.load(Ordering::Relaxed),
-            pins: self.inner.pins.lock().iter().map(|(reason, n)| (reason.name(), *n)).collect(),
+            pins: self.inner.pins.counts(),
+            pinned: self.inner.pins.pinned(),
             hints_ignored: self.inner.hints_ignored.load(Ordering::Relaxed),
             notifications: backends.iter().map(|(name, b)| b.listeners.counts(name)).collect(),
+            replications: backends
+                .iter()
+                .map(|(name, backend)| (name.clone(), backend.replications.count()))
+                .collect(),
             pools: backends.values().map(|backend| backend.pool.snapshot()).collect(),
         }
     }
@@ -399,7 +410,11 @@ async fn serve_one(inner: Arc<Inner>, client: TcpStream, from: SocketAddr, stop:
     match greeted {
         Ok(Greeted::In(arrival)) => {
             let registration = inner.registry.register();
-            let greeting::Arrival { client, inbox, who } = *arrival;
+            let mut arrival = *arrival;
+            if let Some(parameters) = arrival.replicates.take() {
+                return replication::serve(arrival, &parameters, registration, stop).await;
+            }
+            let greeting::Arrival { client, inbox, who, .. } = arrival;
             Session::new(Arc::clone(&inner), who, client, inbox, registration).run(stop).await;
         }
         Ok(Greeted::Cancel { client, pid, secret }) => {
@@ -553,7 +568,12 @@ fn backend(
     pool_settings.classes = classes(server);
     let class_settings = pool_settings.classes.clone();
     let (capacity, mut told) = watch::channel(None);
-    let connector = Postgres { target, credentials, surveyor: Surveyor::new(capacity) };
+    let connector = Postgres {
+        target,
+        credentials,
+        surveyor: Surveyor::new(capacity),
+        catalogues: Catalogues::default(),
+    };
     let pool = Pool::new(connector, pool_settings);
     let ids: HashMap<_, _> = class_settings
         .iter()
@@ -564,6 +584,8 @@ fn backend(
     let default_class = ids.get(ClassName::CORE).map(|(id, _)| *id).ok_or_else(|| {
         at("classes", "there must be a class `core`: work that nobody names belongs to it".into())
     })?;
+    let named = server.name_unnamed.iter().filter_map(|class| pool.class(class.as_str()));
+    let named = named.collect();
     let resized = pool.clone();
     drop(tokio::spawn(async move {
         while told.changed().await.is_ok() {
@@ -577,7 +599,8 @@ fn backend(
     let answers = Arc::new(AtomicBool::new(false));
     drop(tokio::spawn(await_answer(address_of_target, Arc::clone(&answers))));
     let listeners = Listeners::new(pool.clone(), server, settings.notifications.clone());
-    Ok(Backend { pool, listeners, classes: ids, default_class, answers })
+    let replications = Replications::new(server.replication_connections, server.connect_timeout);
+    Ok(Backend { pool, listeners, replications, classes: ids, default_class, named, answers })
 }
 
 /// A budget that others leave no room for cannot be reached, and its owner should know.

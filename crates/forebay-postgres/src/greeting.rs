@@ -14,10 +14,11 @@ use crate::fault::Fault;
 use crate::gateway::Inner;
 use crate::own::Own;
 use crate::params::{Settings, is_fact};
+use crate::replication::Parameters;
 use crate::route::Who;
 use crate::scram::{self, Challenge, ScramError, Verifier};
 use crate::server::connector::Identity;
-use crate::settings::ClientAuth;
+use crate::settings::{ClientAuth, PoolMode};
 use crate::stream::Stream;
 use crate::wire::startup::{self, First, Startup};
 use crate::wire::{Fields, HEADER, Header, Malformed, backend};
@@ -50,6 +51,8 @@ pub(crate) struct Arrival {
     pub(crate) client: Stream,
     pub(crate) inbox: BytesMut,
     pub(crate) who: Who,
+    /// Set for one that wants to replicate.
+    pub(crate) replicates: Option<Parameters>,
 }
 
 enum Failure {
@@ -77,7 +80,9 @@ pub(crate) async fn greet(gateway: &Inner, tcp: TcpStream) -> Greeted {
     match greeting.identify(&mut client, &startup).await {
         Ok(who) => {
             let Greeting { inbox, .. } = greeting;
-            Greeted::In(Box::new(Arrival { client, inbox, who }))
+            let wants = startup.wants_replication() == Ok(true);
+            let replicates = wants.then(|| startup.into_parameters());
+            Greeted::In(Box::new(Arrival { client, inbox, who, replicates }))
         }
         Err(Failure::Fault(fault)) => greeting.refuse(client, fault),
         Err(Failure::Io) => Greeted::Gone,
@@ -262,8 +267,10 @@ impl Greeting<'_> {
         let name = startup.get("database").filter(|name| !name.is_empty()).unwrap_or(user);
         let route =
             self.gateway.route(name).ok_or_else(|| Fault::UnknownDatabase(name.to_owned()))?;
-        if !matches!(startup.get("replication"), None | Some("false" | "off" | "no" | "0")) {
-            return Err(Fault::Replication);
+        if startup.wants_replication().map_err(Fault::ReplicationValue)?
+            && route.mode == PoolMode::Transaction
+        {
+            return Err(Fault::ReplicationMode { database: name.to_owned() });
         }
         let mut settings: BTreeMap<_, _> = Settings::new();
         let options = startup.get("options").unwrap_or_default();

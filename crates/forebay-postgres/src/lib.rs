@@ -16,7 +16,9 @@ mod listener;
 mod operations;
 mod own;
 mod params;
+mod pins;
 mod prepared;
+mod replication;
 mod route;
 mod scram;
 mod server;
@@ -30,4 +32,5 @@ mod wire;
 
 pub use gateway::{Gateway, PostgresSnapshot, SettingsError};
 pub use listener::NotificationCounts;
+pub use pins::Pinned;
 pub use settings::PostgresSettings;

@@ -104,6 +104,16 @@ impl Applied {
         }
     }
 
+    /// A setting that is not reported has perhaps been set, to what is not known.
+    pub(crate) fn suspect(&mut self, name: &str) {
+        self.set(name, UNKNOWN);
+    }
+
+    /// Is `name`, which the server reports, as it was at login?
+    pub(crate) fn is_as_at_login(&self, name: &str) -> bool {
+        self.base.get(name) == self.now.get(name)
+    }
+
     /// A setting that is not reported is back at its state after login.
     pub(crate) fn reset(&mut self, name: &str) {
         if self.base.get(name).is_none() {
@@ -177,6 +187,8 @@ impl Applied {
 }
 
 const ROLE: &str = "role";
+/// What no setting can be: it differs from whatever is wanted.
+const UNKNOWN: &str = "\0";
 
 /// What brings a connection to a client's settings.
 #[derive(Debug, PartialEq, Eq)]
@@ -215,7 +227,7 @@ fn quote_name(out: &mut String, name: &str) {
 }
 
 /// A string that means the same whatever `standard_conforming_strings` says.
-fn quote_text(out: &mut String, text: &str) {
+pub(crate) fn quote_text(out: &mut String, text: &str) {
     let text = text.replace('\'', "''");
     if text.contains('\\') {
         let escaped = text.replace('\\', "\\\\");

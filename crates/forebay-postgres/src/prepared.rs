@@ -5,12 +5,17 @@
 //! types are the same; a text is forgotten when no client has it any more.
 
 use std::collections::HashMap;
+use std::hash::BuildHasher;
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::Bytes;
+use foldhash::quality::RandomState;
 use forebay_seam::sync::Mutex;
+use lru::LruCache;
 
+use crate::server::connector::Identity;
 use crate::sql::effect::{self, Effect};
 use crate::sql::token::{Token, Tokens};
 use crate::wire::Fields;
@@ -22,6 +27,15 @@ pub(crate) const PREFIX: &[u8] = b"__forebay_";
 /// Tells statements apart, for the life of the process.
 pub(crate) type StatementId = u64;
 
+/// How many clients have a statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// One.
+    Own,
+    /// All that prepare this text.
+    Shared,
+}
+
 /// A statement as servers get it: without comments that differ from call to call.
 #[derive(Debug)]
 pub(crate) struct Statement {
@@ -32,10 +46,13 @@ pub(crate) struct Statement {
     /// Count and OIDs of the parameter types, as Parse has them.
     pub(crate) types: Bytes,
     pub(crate) effect: Effect,
+    pub(crate) kind: Kind,
+    /// Where a server has taken it first: whoever comes there needs none to know that.
+    pub(crate) proven: OnceLock<Identity>,
 }
 
 impl Statement {
-    fn new(id: StatementId, text: &[u8], types: &[u8], effect: Effect) -> Self {
+    fn new(id: StatementId, text: &[u8], types: &[u8], effect: Effect, kind: Kind) -> Self {
         let name = [PREFIX, id.to_string().as_bytes()].concat();
         Self {
             id,
@@ -43,6 +60,8 @@ impl Statement {
             text: Bytes::copy_from_slice(text),
             types: Bytes::copy_from_slice(types),
             effect,
+            kind,
+            proven: OnceLock::new(),
         }
     }
 
@@ -104,6 +123,7 @@ fn key_of(text: &[u8], types: &[u8], path: Option<&str>) -> Vec<u8> {
 #[derive(Default)]
 pub(crate) struct Statements {
     next: AtomicU64,
+    seed: RandomState,
     known: Mutex<Known>,
 }
 
@@ -112,7 +132,22 @@ struct Known {
     by_text: HashMap<Box<[u8]>, Weak<Statement>>,
     /// Swept when it has doubled since the last time.
     sweep_at: usize,
+    /// Unnamed texts that came lately, by a hash of what makes two statements one.
+    lately: Option<LruCache<u64, Lately>>,
 }
+
+/// How often an unnamed text came.
+enum Lately {
+    Seen(u8),
+    Named { statement: Arc<Statement>, path: Option<Box<str>> },
+}
+
+/// An unnamed text is named when it comes so often.
+const REPEATED: u8 = 3;
+/// A longer text is not named.
+const LONGEST_NAMED: usize = 4 * 1024;
+/// Unnamed texts that are remembered.
+const REMEMBERED: NonZeroUsize = NonZeroUsize::new(2_048).expect("more than none");
 
 impl Statements {
     fn next_id(&self) -> StatementId {
@@ -127,13 +162,61 @@ impl Statements {
         if let Some(statement) = known.by_text.get(&*key).and_then(Weak::upgrade) {
             return statement;
         }
-        let statement = Arc::new(Statement::new(self.next_id(), text, types, effect_of(text)));
+        let statement =
+            Arc::new(Statement::new(self.next_id(), text, types, effect_of(text), Kind::Shared));
         if known.by_text.len() >= known.sweep_at {
             known.by_text.retain(|_, statement| statement.strong_count() > 0);
             known.sweep_at = (known.by_text.len() * 2).max(1024);
         }
         known.by_text.insert(key.into(), Arc::downgrade(&statement));
         statement
+    }
+
+    /// The statement that all clients with this text share, if one of them has it.
+    pub(crate) fn existing(
+        &self,
+        text: &[u8],
+        types: &[u8],
+        path: Option<&str>,
+    ) -> Option<Arc<Statement>> {
+        self.known.lock().by_text.get(&*key_of(text, types, path)).and_then(Weak::upgrade)
+    }
+
+    /// The named statement for an unnamed text that comes again and again; `None` as long as
+    /// it did not.
+    pub(crate) fn repeated(
+        &self,
+        text: &[u8],
+        types: &[u8],
+        path: Option<&str>,
+    ) -> Option<Arc<Statement>> {
+        if text.len() > LONGEST_NAMED {
+            return None;
+        }
+        let hash = self.seed.hash_one((text, types, path));
+        {
+            let mut known = self.known.lock();
+            let lately = known.lately.get_or_insert_with(|| LruCache::new(REMEMBERED));
+            match lately.get_or_insert_mut(hash, || Lately::Seen(0)) {
+                Lately::Named { statement, path: its_path } => {
+                    let is_it = statement.text == *text
+                        && statement.types == *types
+                        && its_path.as_deref() == path;
+                    return is_it.then(|| Arc::clone(statement));
+                }
+                Lately::Seen(times) if *times + 1 < REPEATED => {
+                    *times += 1;
+                    return None;
+                }
+                Lately::Seen(_) => {}
+            }
+        }
+        let statement = self.shared(text, types, path);
+        let named = Lately::Named { statement: Arc::clone(&statement), path: path.map(Box::from) };
+        if let Some(lately) = &mut self.known.lock().lately {
+            lately.push(hash, named);
+        }
+        Some(statement)
     }
 
     /// The same text under another name, since the plans that servers keep under this one are
@@ -146,6 +229,13 @@ impl Statements {
             if current.is_some_and(|current| current.id == stale.id) {
                 known.by_text.remove(&*key);
             }
+            let hash = self.seed.hash_one((&*stale.text, &*stale.types, path));
+            if let Some(lately) = &mut known.lately
+                && let Some(Lately::Named { statement, .. }) = lately.peek(&hash)
+                && statement.id == stale.id
+            {
+                lately.push(hash, Lately::Seen(REPEATED - 1));
+            }
         }
         self.shared(&stale.text, &stale.types, path)
     }
@@ -157,13 +247,19 @@ impl Statements {
 
     /// A statement of one client only whose effect its text does not tell.
     pub(crate) fn with_effect(&self, text: &[u8], types: &[u8], effect: Effect) -> Arc<Statement> {
-        Arc::new(Statement::new(self.next_id(), text, types, effect))
+        Arc::new(Statement::new(self.next_id(), text, types, effect, Kind::Own))
     }
 
     /// What the texts mean may have changed: whoever prepares one from now on gets it anew.
     /// Those who have one keep it, as they would without us.
     pub(crate) fn outdate(&self) {
-        self.known.lock().by_text.clear();
+        let mut known = self.known.lock();
+        known.by_text.clear();
+        for (_, lately) in known.lately.iter_mut().flatten() {
+            if let Lately::Named { .. } = lately {
+                *lately = Lately::Seen(REPEATED - 1);
+            }
+        }
     }
 }
 

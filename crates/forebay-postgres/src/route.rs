@@ -9,6 +9,7 @@ use forebay_pool::{ClassId, ClassName, Kind, Pool};
 use crate::listener::Listeners;
 use crate::own::Own;
 use crate::params::Settings;
+use crate::replication::Replications;
 use crate::server::connector::{Identity, Postgres};
 use crate::settings::{PoolMode, Rule};
 
@@ -16,11 +17,21 @@ use crate::settings::{PoolMode, Rule};
 pub(crate) struct Backend {
     pub(crate) pool: Pool<Postgres>,
     pub(crate) listeners: Listeners,
+    pub(crate) replications: Replications,
     pub(crate) classes: HashMap<String, (ClassId, Kind)>,
     /// The class of work that nobody names.
     pub(crate) default_class: ClassId,
+    /// Classes whose unnamed statements get names.
+    pub(crate) named: Vec<ClassId>,
     /// Whether the server has accepted a connection since start.
     pub(crate) answers: Arc<AtomicBool>,
+}
+
+impl Backend {
+    /// Do unnamed statements of `class` get names?
+    pub(crate) fn names(&self, class: ClassId) -> bool {
+        self.named.contains(&class)
+    }
 }
 
 /// A client that is logged in.

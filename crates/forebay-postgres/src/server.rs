@@ -6,7 +6,9 @@
 
 pub(crate) mod answers;
 pub(crate) mod capacity;
+pub(crate) mod catalogue;
 pub(crate) mod connector;
+mod kept;
 pub(crate) mod login;
 mod pipeline;
 mod reset;
@@ -21,6 +23,8 @@ use lru::LruCache;
 
 pub(crate) use answers::Awaited;
 use capacity::Ours;
+use catalogue::{Catalogue, Defining, Seen};
+use kept::Kept;
 use pipeline::Pipeline;
 
 use crate::cancel::{InFlight, ServerKey};
@@ -98,8 +102,6 @@ pub(crate) enum Gate {
     /// What was sent decides what may follow, or what follows has to be: not before all
     /// answers are here.
     UntilAnswered,
-    /// As `UntilAnswered`, and the connection was taken for the statement that waits.
-    BeforeStatement,
 }
 
 /// A logged-in server connection.
@@ -125,11 +127,18 @@ pub(crate) struct Server {
     pub(crate) flush: Flush,
     pub(crate) gate: Gate,
     pub(crate) pipeline: Pipeline,
+    pub(crate) kept: Kept,
     pub(crate) settings: Applied,
     pub(crate) prepared: LruCache<StatementId, ()>,
     /// Whose unnamed statement it has.
     pub(crate) unnamed: Option<StatementId>,
     pub(crate) residue: Residue,
+    /// Of its database.
+    pub(crate) catalogue: Arc<Catalogue>,
+    /// What the work at hand goes by.
+    pub(crate) seen: Seen,
+    /// The work at hand defines something.
+    pub(crate) defining: Option<Defining>,
     pub(crate) key: ServerKey,
     pub(crate) in_flight: Arc<InFlight>,
     /// Counts it among our connections, once it has logged in.
@@ -153,10 +162,14 @@ impl Server {
             flush: Flush::MayWait,
             gate: Gate::Open,
             pipeline: Pipeline::default(),
+            kept: Kept::default(),
             settings: Applied::default(),
             prepared: LruCache::new(max_prepared),
             unnamed: None,
             residue: Residue::None,
+            catalogue: Arc::default(),
+            seen: Seen::default(),
+            defining: None,
             key,
             in_flight: Arc::default(),
             ours: None,

@@ -10,10 +10,14 @@
 
 mod extended;
 mod greet;
+mod heal;
 mod inward;
 mod link;
+mod local;
 mod notify;
 mod outward;
+mod rest;
+mod unnamed;
 mod work;
 
 use std::collections::HashMap;
@@ -37,10 +41,11 @@ use crate::gateway::Inner;
 use crate::held::Holding;
 use crate::listener::mailbox::Attention;
 use crate::params::{Reported, Settings};
+use crate::pins::Pins;
 use crate::prepared::Statement;
 use crate::route::Who;
 use crate::server::connector::Postgres;
-use crate::sql::effect::{Effect, PinReason};
+use crate::sql::effect::Effect;
 use crate::stream::Stream;
 use crate::wire::TxStatus;
 use crate::wire::backend::Severity;
@@ -96,6 +101,9 @@ enum Change {
         name: String,
     },
     ResetAll,
+    Learn {
+        names: Box<[String]>,
+    },
     /// Changes behind this one may be taken back.
     Savepoint {
         name: String,
@@ -135,6 +143,8 @@ pub(crate) struct Session {
     failed: bool,
     statements: HashMap<Bytes, Arc<Statement>>,
     unnamed: Option<Arc<Statement>>,
+    told: heal::Told,
+    path: unnamed::Path,
     /// What executing a portal does.
     portals: HashMap<Bytes, Effect>,
     /// As the client was told last.
@@ -143,11 +153,11 @@ pub(crate) struct Session {
     begin: Option<Bytes>,
     intake: Intake,
     link: Option<Lease<Postgres>>,
+    pins: Pins,
+    /// Settings that the client has set to values that only the server knows.
+    learns: Vec<String>,
     /// The message that the connection was linked for has still to be sent.
     unsent: bool,
-    pin: Option<PinReason>,
-    /// The pin that was counted and logged.
-    pin_told: Option<PinReason>,
     /// What the client listens to, where connections are shared.
     listening: Option<Box<notify::Listening>>,
     /// The server has said why it ends the connection.
@@ -208,14 +218,16 @@ impl Session {
             failed: false,
             statements: HashMap::new(),
             unnamed: None,
+            told: heal::Told::Nothing,
+            path: unnamed::Path::Settled,
             portals: HashMap::new(),
             status: TxStatus::Idle,
             begin: None,
             intake: Intake::Normal,
             link: None,
+            pins: Pins::default(),
+            learns: Vec::new(),
             unsent: false,
-            pin: None,
-            pin_told: None,
             listening: None,
             server_said_goodbye: false,
             work: work::Work::default(),

@@ -152,6 +152,10 @@ pub struct ServerSettings {
     /// after the reserved ones; 10 until that could be read.
     #[serde(default)]
     pub budget: Option<u32>,
+    /// Replication connections that clients may have, where they are pooled by session. They
+    /// are not part of `budget`: the server counts them by `max_wal_senders`. Default 4.
+    #[serde(default = "replication_connections")]
+    pub replication_connections: u32,
     /// Windows of time with a budget of their own. Default: none.
     #[serde(default)]
     pub timetable: Vec<WindowSettings>,
@@ -203,6 +207,11 @@ pub struct ServerSettings {
     #[serde(default = "lend_max_hold", with = "humantime_serde")]
     #[schemars(with = "String", extend("format" = "humantime"))]
     pub lend_max_hold: Duration,
+    /// Classes whose unnamed statements are prepared under names of ours once their text has
+    /// come a few times, which costs the server less; like all prepared statements they may get
+    /// generic plans, see `plan_cache_mode` in PostgreSQL's manual. Default: none.
+    #[serde(default)]
+    pub name_unnamed: Vec<ClassName>,
     /// Workload classes; `core`, with `kind = "core"`, must be among them. Default: `core`
     /// (guarantee 50 %, waits 5s), `ai-read` (10 %, 500ms) and `ai-write` (10 %, ceiling half
     /// the AI share, 2s).
@@ -210,6 +219,9 @@ pub struct ServerSettings {
     pub classes: BTreeMap<ClassName, ClassSettings>,
 }
 
+fn replication_connections() -> u32 {
+    4
+}
 fn off() -> Mode {
     Mode::Off
 }

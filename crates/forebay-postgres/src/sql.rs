@@ -5,5 +5,7 @@
 mod channel;
 pub(crate) mod effect;
 pub(crate) mod shape;
+pub(crate) mod suspects;
 pub(crate) mod tags;
 pub(crate) mod token;
+pub(crate) mod transaction;

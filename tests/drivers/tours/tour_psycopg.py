@@ -401,7 +401,7 @@ def pipelines(seen, c):
         except psycopg.Error as error:
             # Told by the first call that finds it in the socket.
             seen.say("good", good.fetchone(), t.raised_as(error))
-        seen.say("after", c.execute("select 3").fetchone())
+    seen.say("after", c.execute("select 3").fetchone())
     with c.pipeline() as pipeline:
         with c.transaction():
             c.execute("insert into item(id) values (2000)")
@@ -498,7 +498,7 @@ def pools(seen, c):
     }
     settings = [
         {"check": ConnectionPool.check_connection},
-        {"kwargs": {**keywords, "autocommit": True}, "reset": lambda one: one.execute("discard all")},
+        {"kwargs": {**keywords, "autocommit": True}, "reset": lambda one: one.execute("reset all")},
     ]
     for setting in settings:
         with ConnectionPool(kwargs=keywords | setting.pop("kwargs", {}), min_size=1, max_size=3, **setting) as pool:

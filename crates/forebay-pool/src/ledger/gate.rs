@@ -233,6 +233,9 @@ impl Ledger {
         if !self.policies[class.index()].is_on(Policy::Deadline) {
             return None;
         }
+        if wanted.deadline.is_none() && self.is_early(class) {
+            return None;
+        }
         let wait = self.expected_wait(class)?;
         let latest = self.seats.deadline(class, waiter.since);
         let latest = wanted.deadline.map_or(latest, |own| own.min(latest));
@@ -246,6 +249,14 @@ impl Ledger {
                 retry_after: Some(self.retry_after(class)),
             }),
         }
+    }
+
+    /// Would a newcomer of `class` certainly wait for less than it may? Nearly all do, and it
+    /// is said by two multiplications.
+    fn is_early(&self, class: ClassId) -> bool {
+        let Some(hold) = self.mean_hold(class) else { return true };
+        let ahead = f64::from(self.crowd.of(class) + 1);
+        hold * ahead <= 0.9 * self.seats.patience(class) * f64::from(self.seats.reach(class))
     }
 
     /// How long a newcomer of `class` would wait: the work ahead of it, by the connections
@@ -394,7 +405,7 @@ impl Ledger {
             while let Some((since, oldest)) = self.oldest_new(class) {
                 let fresh = &mut self.freshness[class.index()];
                 if !fresh.is_due(since, now) {
-                    actions.push(Action::Alarm(fresh.look_at(since).max(now + MOMENT)));
+                    actions.ring(fresh.look_at(since).max(now + MOMENT));
                     break;
                 }
                 if self.policies[class.index()].decide(Policy::Freshness) == Consequence::Act {
@@ -409,12 +420,12 @@ impl Ledger {
         let Waiter { class, level, .. } = self.waiters[id];
         let begins = level == Level::New && self.new_waiting[class.index()] == 1;
         if begins && self.policies[class.index()].is_on(Policy::Freshness) {
-            actions.push(Action::Alarm(self.freshness[class.index()].look_at(now)));
+            actions.ring(self.freshness[class.index()].look_at(now));
         }
         if self.policies[class.index()].acts(Policy::Admission)
             && let Some(at) = self.next_leave()
         {
-            actions.push(Action::Alarm(at.max(now + MOMENT)));
+            actions.ring(at.max(now + MOMENT));
         }
     }
 

@@ -10,7 +10,7 @@ use crate::connect::{ConnectFailure, FailureKind};
 use crate::lease::Condition;
 use crate::operation::Operation;
 use crate::queue::Rejection;
-use crate::slot::{Conn, ConnId, Lent, Slot, Told};
+use crate::slot::{Conn, ConnId, IdentityId, Lent, Slot, Told};
 
 use super::{Action, Actions, Ledger};
 
@@ -28,6 +28,23 @@ pub enum Fitness {
     Unclean,
 }
 
+/// How long a lease was, beside what those of its class take on average.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Length {
+    /// No longer than that.
+    Usual,
+    /// Longer, or nobody knows.
+    Unusual,
+}
+
+/// Those who wait, all of one identity and class: how many, and since when the first.
+struct Line {
+    identity: IdentityId,
+    class: ClassId,
+    since: Instant,
+    waiting: u32,
+}
+
 impl Ledger {
     /// A connection is given back by its owner.
     pub(crate) fn give_back(
@@ -38,6 +55,7 @@ impl Ledger {
         actions: &mut Actions,
     ) {
         let (lent, held) = self.end_lease(id, now);
+        let length = self.length(lent.class, held);
         self.fair.settle(lent.class, lent.charge, held);
         self.counters.classes[lent.class.index()].hold.record(held);
         self.costs.learn(lent.cost, held, now);
@@ -47,7 +65,7 @@ impl Ledger {
         self.features.returned(lent.cost.feature(), held);
         self.watch_return(&lent, held);
         self.note_outcome(&lent, condition, now);
-        self.come_home(id, lent.class, condition, now, actions);
+        self.come_home(id, lent.class, (condition, length), now, actions);
         self.conclude(now, actions);
     }
 
@@ -123,7 +141,7 @@ impl Ledger {
         &mut self,
         id: ConnId,
         class: ClassId,
-        condition: Condition,
+        (condition, length): (Condition, Length),
         now: Instant,
         actions: &mut Actions,
     ) {
@@ -146,10 +164,54 @@ impl Ledger {
                 self.found_dead(generation, now, actions);
             }
         }
-        if !self.queued.is_empty() {
-            self.dispatch(now, actions);
+        if self.queued.is_empty() {
+            return;
+        }
+        let line = match (condition, length) {
+            (Condition::Clean, Length::Usual) => self.plain_line(class),
+            (Condition::Clean, Length::Unusual) => None,
+            (Condition::Unknown | Condition::Broken, _) => None,
+        };
+        self.dispatch(now, actions);
+        if line.is_none_or(|before| !self.has_moved_up(&before)) {
             self.open_more(now, actions);
         }
+    }
+
+    /// To be asked before anything is learnt of it. Nobody wants to know where nobody waits.
+    #[inline]
+    fn length(&self, class: ClassId, held: Duration) -> Length {
+        if self.queued.is_empty() {
+            return Length::Unusual;
+        }
+        match self.mean_hold(class) {
+            Some(usual) if held.as_secs_f64() <= usual => Length::Usual,
+            Some(_) | None => Length::Unusual,
+        }
+    }
+
+    /// The line as it is, where all who wait are of one identity and of `class`, and nothing
+    /// holds them back.
+    fn plain_line(&self, class: ClassId) -> Option<Line> {
+        let [identity] = self.queued[..] else { return None };
+        if !self.seats.are_left_beside(1) {
+            return None;
+        }
+        let lanes = &self.identities[identity].lanes;
+        let is_plain = lanes.crowd().only() == Some(class) && self.is_open(class);
+        let (_, first) = lanes.first(class).filter(|_| is_plain)?;
+        let since = self.waiters[first].since;
+        Some(Line { identity, class, since, waiting: lanes.crowd().of(class) })
+    }
+
+    /// Was the first of the line served with what came home, and nothing else changed? Then
+    /// there is no more reason to open one more connection than before: as many are lent,
+    /// fewer wait, and the alarm is set for the one who waited longest.
+    fn has_moved_up(&self, before: &Line) -> bool {
+        let lanes = &self.identities[before.identity].lanes;
+        let Some((_, first)) = lanes.first(before.class) else { return true };
+        lanes.crowd().of(before.class) + 1 == before.waiting
+            && self.waiters[first].since >= before.since
     }
 
     /// A connection that was just lent turned out to be dead before its owner used it.
@@ -222,7 +284,7 @@ impl Ledger {
             FailureKind::Unreachable | FailureKind::Busy => {}
         }
         if let Some(at) = self.opener.not_before() {
-            actions.push(Action::Alarm(at));
+            actions.ring(at);
         }
         self.open_more(now, actions);
         self.conclude(now, actions);

@@ -15,6 +15,7 @@ use crate::queue::{Fate, Level, Rejection, Waiter, Work};
 use crate::request::Request;
 use crate::slot::{ConnId, IdentityId, RequestId, WaiterId};
 
+use super::home::Length;
 use super::{Action, Actions, Ledger};
 
 /// What a caller is told at once.
@@ -344,6 +345,6 @@ impl Ledger {
     fn return_untouched(&mut self, conn: ConnId, now: Instant, actions: &mut Actions) {
         let class = self.undo_lease(conn, now);
         self.counters.classes[class.index()].waited -= 1;
-        self.come_home(conn, class, Condition::Clean, now, actions);
+        self.come_home(conn, class, (Condition::Clean, Length::Unusual), now, actions);
     }
 }

@@ -50,7 +50,7 @@ impl Ledger {
                         return;
                     }
                 }
-                Eviction::At(at) => return actions.push(Action::Alarm(at)),
+                Eviction::At(at) => return actions.ring(at),
                 Eviction::Never => return,
             }
         }
@@ -129,7 +129,7 @@ impl Ledger {
             return None;
         }
         if let Some((_, until)) = identity.denied(now) {
-            actions.push(Action::Alarm(until));
+            actions.ring(until);
             return None;
         }
         let first = self.first_of(id, now)?;
@@ -163,7 +163,7 @@ impl Ledger {
         }
         let patience = waiter.since + self.opener.patience();
         if patience > now {
-            actions.push(Action::Alarm(patience));
+            actions.ring(patience);
         }
         patience <= now
     }
@@ -173,7 +173,7 @@ impl Ledger {
         match self.opener.pace(now) {
             Pace::Now => true,
             Pace::At(at) => {
-                actions.push(Action::Alarm(at));
+                actions.ring(at);
                 false
             }
             Pace::WhenOneEnds => false,

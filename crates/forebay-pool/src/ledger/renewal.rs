@@ -76,7 +76,7 @@ impl Ledger {
     pub(super) fn recover(&mut self, now: Instant, actions: &mut Actions) {
         self.seats.lendable_now = self.opener.ramp(self.seats.budget, now);
         if let Some(at) = self.opener.next_ramp(now) {
-            actions.push(Action::Alarm(at));
+            actions.ring(at);
         }
     }
 }

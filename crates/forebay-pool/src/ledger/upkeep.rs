@@ -22,7 +22,7 @@ impl Ledger {
     }
 
     /// Looks around; to be called again at the moment that is returned, or at an
-    /// [`Action::Alarm`] before.
+    /// alarm before.
     pub(crate) fn tick(&mut self, now: Instant, actions: &mut Actions) -> Instant {
         self.leave_idle(now);
         self.recover(now, actions);
@@ -45,7 +45,7 @@ impl Ledger {
         if !self.queued.is_empty()
             && let Some(at) = self.next_leave()
         {
-            actions.push(Action::Alarm(at.max(now + MOMENT)));
+            actions.ring(at.max(now + MOMENT));
         }
         self.next_round
     }

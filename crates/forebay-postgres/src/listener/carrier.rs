@@ -70,7 +70,12 @@ async fn carry(mut carrying: Carrying, identity: Identity) {
             tracing::warn!(%database, error = %failure, "cannot listen");
             carrying.ending = match failure {
                 ServerFailure::Refused(said) => ListenError::Refused(said),
-                failure => ListenError::Unreachable { reason: failure.to_string() },
+                ServerFailure::Io(_)
+                | ServerFailure::Protocol(_)
+                | ServerFailure::Tls(_)
+                | ServerFailure::Auth(_) => {
+                    ListenError::Unreachable { reason: failure.to_string() }
+                }
             };
             return;
         }

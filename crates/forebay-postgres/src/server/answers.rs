@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::prepared::{Statement, StatementId};
+use crate::prepared::{Kind, Statement, StatementId};
 use crate::sql::effect::{Effect, Effects};
 
 /// Whether the client asked for it.
@@ -36,19 +36,26 @@ pub(crate) enum NameChange {
     },
 }
 
-/// A statement that the server has by a name of ours.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A statement that the client has.
+#[derive(Debug, Clone)]
 pub(crate) struct Known {
-    pub(crate) id: StatementId,
+    pub(crate) statement: Arc<Statement>,
     /// The client's name of it.
     pub(crate) name: Bytes,
+}
+
+impl Known {
+    /// Is it what the server knows as the unnamed statement?
+    pub(crate) fn is_unnamed(&self) -> bool {
+        self.name.is_empty() && self.statement.kind == Kind::Own
+    }
 }
 
 /// An answer that is due.
 #[derive(Debug)]
 pub(crate) enum Awaited {
     /// ParseComplete. `prepared`: what the server has by name once it came.
-    Parse { origin: Origin, prepared: Option<StatementId>, change: Option<NameChange> },
+    Parse { origin: Origin, prepared: Option<Arc<Statement>>, change: Option<NameChange> },
     /// BindComplete.
     Bind { of: Option<Known> },
     /// RowDescription or NoData, after ParameterDescription for a statement.
@@ -81,8 +88,12 @@ pub(crate) enum Purpose {
     Settings,
     /// The client's BEGIN, which was answered before.
     Begin,
+    /// What the session holds at the end of a transaction.
+    Rest,
     /// A transaction that has failed, as the client was told of its own.
     FailedBegin,
+    /// The Sync of a batch that will be sent again.
+    Heal,
 }
 
 impl Awaited {
@@ -96,6 +107,19 @@ impl Awaited {
             | NameChange::Unnamed(..)
             | NameChange::Taken(_) => None,
         }
+    }
+
+    /// Is it an answer that does not come from the server?
+    pub(crate) fn is_ours_to_give(&self) -> bool {
+        matches!(self, Self::OwnParseComplete { .. } | Self::OwnCloseComplete { .. })
+    }
+
+    /// Is it an answer that the client does not see?
+    pub(crate) fn is_hidden(&self) -> bool {
+        matches!(
+            self,
+            Self::Parse { origin: Origin::Own, .. } | Self::Close { origin: Origin::Own, .. }
+        )
     }
 
     pub(crate) fn ends_with_ready(&self) -> bool {

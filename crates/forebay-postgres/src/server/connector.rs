@@ -8,6 +8,7 @@ use forebay_pool::{ConnectFailure, Connector, FailureKind};
 use forebay_seam::secret::SecretString;
 
 use super::capacity::Surveyor;
+use super::catalogue::Catalogues;
 use super::login::{Login, Target};
 use super::{Server, ServerFailure};
 
@@ -35,20 +36,42 @@ pub(crate) struct Postgres {
     pub(crate) target: Target,
     pub(crate) credentials: HashMap<Arc<str>, Credentials>,
     pub(crate) surveyor: Surveyor,
+    pub(crate) catalogues: Catalogues,
 }
 
 impl Postgres {
     /// A connection as a user of ours, counted among our connections.
     pub(crate) async fn open(&self, identity: &Identity) -> Result<Server, ServerFailure> {
+        let parameters = [("application_name".to_owned(), "forebay".to_owned())];
+        let mut server = self.login(identity, &parameters).await?;
+        server.catalogue = self.catalogues.of(&identity.database);
+        self.surveyor.survey(&mut server).await?;
+        Ok(server)
+    }
+
+    /// A connection for one client that replicates: with its own startup parameters, and not
+    /// counted, since the server does not count it among ordinary ones.
+    pub(crate) async fn replicate(
+        &self,
+        identity: &Identity,
+        parameters: &[(String, String)],
+    ) -> Result<Server, ServerFailure> {
+        self.login(identity, parameters).await
+    }
+
+    async fn login(
+        &self,
+        identity: &Identity,
+        parameters: &[(String, String)],
+    ) -> Result<Server, ServerFailure> {
         let credentials = self.credentials.get(&identity.user);
         let login = Login {
             user: credentials.map_or(&*identity.user, |c| c.user.as_str()),
             database: &identity.database,
             password: credentials.and_then(|c| c.password.as_ref()),
+            parameters,
         };
-        let mut server = self.target.connect(&login).await?;
-        self.surveyor.survey(&mut server).await?;
-        Ok(server)
+        self.target.connect(&login).await
     }
 }
 

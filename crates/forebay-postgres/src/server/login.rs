@@ -34,6 +34,8 @@ pub(crate) struct Login<'a> {
     pub(crate) user: &'a str,
     pub(crate) database: &'a str,
     pub(crate) password: Option<&'a SecretString>,
+    /// Further startup parameters.
+    pub(crate) parameters: &'a [(String, String)],
 }
 
 /// A wrong server may ask for hashing without end (CVE-2026-6665's neighbour).
@@ -61,9 +63,9 @@ impl Target {
         let stream = self.open(&addresses, encrypt).await?;
         let key = ServerKey { addresses, pid: 0, secret: 0 };
         let mut server = Server::new(stream, key, self.max_prepared);
-        let parameters =
-            [("user", login.user), ("database", login.database), ("application_name", "forebay")];
-        frontend::startup_message(parameters, &mut server.outbox)?;
+        let who = [("user", login.user), ("database", login.database)];
+        let parameters = login.parameters.iter().map(|(name, value)| (&**name, &**value));
+        frontend::startup_message(who.into_iter().chain(parameters), &mut server.outbox)?;
         server.send().await?;
         server.authenticate(login).await?;
         server.greeted().await?;

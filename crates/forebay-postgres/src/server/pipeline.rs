@@ -39,6 +39,16 @@ impl Pipeline {
         self.sent += 1;
     }
 
+    /// The number of the batch at hand.
+    pub(crate) fn at_hand(&self) -> u64 {
+        self.sent
+    }
+
+    /// The number of the batch whose answers come now.
+    pub(crate) fn answering(&self) -> u64 {
+        self.answered
+    }
+
     /// A ReadyForQuery came.
     pub(crate) fn is_answered(&mut self) {
         self.answered += 1;

@@ -9,15 +9,17 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
+use super::heal::Told;
 use super::notify::May;
 use super::outward::MOST_STATEMENTS;
+use super::rest::foresee;
 use super::{End, Session};
 use crate::fault::Fault;
 use crate::own;
 use crate::prepared::{self, PREFIX, Statement, Statements};
 use crate::server::answers::{Awaited, Known, NameChange, Origin};
-use crate::server::{Gate, Residue, Server};
-use crate::sql::effect::{Effect, PinReason};
+use crate::server::{Gate, Server};
+use crate::sql::effect::Effect;
 use crate::sql::tags;
 use crate::wire::frontend::{self, Bind, Named, Parse};
 use crate::wire::{HEADER, Header};
@@ -38,26 +40,7 @@ impl Session {
         let server = &mut **lease.connection();
         server.unsynced = true;
         if parse.name.is_empty() {
-            // Drivers parse the same text again and again: what it does is known then.
-            let again = |s: &Arc<Statement>| s.text == *text && s.types == parse.types;
-            let statement = self
-                .deallocate(&text, parse.types)
-                .or_else(|| self.unnamed.clone().filter(again))
-                .unwrap_or_else(|| {
-                    self.sensible(self.gateway.statements.own(&text, parse.types), parse.types)
-                });
-            let Some(lease) = &mut self.link else { return Ok(()) };
-            let server = &mut **lease.connection();
-            statement.parse(b"").write(&mut server.outbox);
-            server.unnamed = Some(statement.id);
-            server.pipeline.changes_unnamed();
-            let change = Some(NameChange::Unnamed(self.unnamed.replace(statement)));
-            server.awaited.push_back(Awaited::Parse {
-                origin: Origin::Client,
-                prepared: None,
-                change,
-            });
-            self.keep_tags(&Bytes::new(), said);
+            self.parse_unnamed(&text, parse.types, said);
             return Ok(());
         }
         let name = Bytes::copy_from_slice(parse.name);
@@ -107,14 +90,14 @@ impl Session {
             }
             evict_for(server, &statement);
             statement.parse(&statement.name).write(&mut server.outbox);
-            let prepared = Some(statement.id);
+            let prepared = Some(statement);
             server.awaited.push_back(Awaited::Parse { origin: Origin::Client, prepared, change });
         }
         Ok(())
     }
 
     /// `DEALLOCATE name` of a name that is the client's becomes one of our name.
-    fn deallocate(&self, text: &[u8], types: &[u8]) -> Option<Arc<Statement>> {
+    pub(super) fn deallocate(&self, text: &[u8], types: &[u8]) -> Option<Arc<Statement>> {
         if !prepared::is_deallocate(text) {
             return None;
         }
@@ -126,7 +109,7 @@ impl Session {
     }
 
     /// A SET of ours with a value that cannot be read becomes one that fails.
-    fn sensible(&self, statement: Arc<Statement>, types: &[u8]) -> Arc<Statement> {
+    pub(super) fn sensible(&self, statement: Arc<Statement>, types: &[u8]) -> Arc<Statement> {
         match own::nonsense(std::slice::from_ref(&statement.effect)) {
             Some(nonsense) => {
                 let fails = nonsense.statement();
@@ -136,14 +119,21 @@ impl Session {
         }
     }
 
+    /// What the client calls `name`.
+    fn known(&self, name: &[u8]) -> Option<Known> {
+        if name.is_empty() {
+            let statement = Arc::clone(self.unnamed.as_ref()?);
+            return Some(Known { statement, name: Bytes::new() });
+        }
+        let (name, statement) = self.statements.get_key_value(name)?;
+        Some(Known { statement: Arc::clone(statement), name: name.clone() })
+    }
+
     pub(super) fn bind(&mut self, header: Header, taken: &[u8]) -> Result<May, End> {
         let body = taken.get(HEADER..).unwrap_or_default();
         let bind = Bind::read(body)?;
-        let statement = if bind.statement.is_empty() {
-            self.unnamed.clone()
-        } else {
-            self.statements.get(bind.statement).cloned()
-        };
+        let mut of = self.known(bind.statement);
+        let statement = of.as_ref().map(|of| Arc::clone(&of.statement));
         let effect = statement.as_ref().map_or(Effect::Clean, |s| s.effect.clone());
         if matches!(effect, Effect::Listen { .. })
             && self.may_listen(std::slice::from_ref(&effect)).map_err(Fault::Listen)? == May::Later
@@ -153,7 +143,8 @@ impl Session {
         let Some(lease) = &mut self.link else { return Ok(May::Now) };
         let server = &mut **lease.connection();
         server.unsynced = true;
-        foresee(server, &mut self.pin, &effect);
+        let text = statement.as_ref().map_or(&b""[..], |s| &s.text);
+        foresee(server, &mut self.pins, text, std::slice::from_ref(&effect));
         if let Effect::Deallocate { name: Some(name) } = &effect
             && let Some(goes) = self.statements.get(name.as_bytes())
         {
@@ -165,18 +156,19 @@ impl Session {
         }
         self.portals.insert(Bytes::copy_from_slice(bind.portal), effect);
         let missing = header.whole() - taken.len();
-        let mut of = None;
-        let name = match &statement {
-            Some(statement) if bind.statement.is_empty() => {
-                prepare_unnamed(server, statement);
+        let name = match &mut of {
+            Some(of) if of.is_unnamed() => {
+                prepare_unnamed(server, &of.statement);
                 Bytes::new()
             }
-            Some(statement) => {
-                let misfit = misfit(&self.gateway.statements, server, statement, &bind, body);
-                let statement = misfit.as_ref().unwrap_or(statement);
-                prepare(server, statement);
-                of = Some(Known { id: statement.id, name: Bytes::copy_from_slice(bind.statement) });
-                statement.name.clone()
+            Some(of) => {
+                if let Some(other) =
+                    misfit(&self.gateway.statements, server, &of.statement, &bind, body)
+                {
+                    of.statement = other;
+                }
+                prepare(server, &of.statement);
+                of.statement.name.clone()
             }
             None => {
                 close_unnamed(server, bind.statement);
@@ -200,27 +192,31 @@ impl Session {
         let Some(lease) = &mut self.link else { return Ok(()) };
         let server = &mut **lease.connection();
         server.unsynced = true;
-        let mut of = None;
-        match named {
-            Named::Portal(_) => {
-                frontend::message(&mut server.outbox, b'D', |out| out.extend_from_slice(body))
+        let Named::Statement(name) = named else {
+            self.told = self.told.max(Told::Rows);
+            frontend::message(&mut server.outbox, b'D', |out| out.extend_from_slice(body));
+            server.awaited.push_back(Awaited::Describe { of: None });
+            return Ok(());
+        };
+        self.told = Told::Parameters;
+        let of = self.known(name);
+        let Some(lease) = &mut self.link else { return Ok(()) };
+        let server = &mut **lease.connection();
+        let name = match &of {
+            Some(of) if of.is_unnamed() => {
+                prepare_unnamed(server, &of.statement);
+                Bytes::new()
             }
-            Named::Statement(b"") => {
-                match &self.unnamed {
-                    Some(statement) => prepare_unnamed(server, statement),
-                    None => close_unnamed(server, b""),
-                }
-                frontend::write_named_statement(&mut server.outbox, b'D', b"");
+            Some(of) => {
+                prepare(server, &of.statement);
+                of.statement.name.clone()
             }
-            Named::Statement(name) => match self.statements.get(name) {
-                Some(statement) => {
-                    of = Some(Known { id: statement.id, name: Bytes::copy_from_slice(name) });
-                    prepare(server, statement);
-                    frontend::write_named_statement(&mut server.outbox, b'D', &statement.name);
-                }
-                None => frontend::write_named_statement(&mut server.outbox, b'D', &unknown(name)),
-            },
-        }
+            None => {
+                close_unnamed(server, name);
+                unknown(name)
+            }
+        };
+        frontend::write_named_statement(&mut server.outbox, b'D', &name);
         server.awaited.push_back(Awaited::Describe { of });
         Ok(())
     }
@@ -255,45 +251,15 @@ impl Session {
     }
 }
 
-/// What a statement may do is noted before it is sent: it may do it and fail later.
-pub(super) fn foresee(server: &mut Server, pin: &mut Option<PinReason>, effect: &Effect) {
-    match effect {
-        // What is not followed may stay behind.
-        Effect::Set { name, .. } if own::is_ours(name) => {
-            server.residue.at_least(Residue::Possible);
-        }
-        Effect::Clean
-        | Effect::Set { .. }
-        | Effect::Reset { .. }
-        | Effect::ResetAll
-        | Effect::Savepoint { .. }
-        | Effect::Release { .. }
-        | Effect::RollbackTo { .. } => {}
-        Effect::Unlisten { .. } => {}
-        Effect::Dirty | Effect::Listen { .. } => server.residue.at_least(Residue::Possible),
-        Effect::Pin(reason) => {
-            pin.get_or_insert(*reason);
-            server.residue.at_least(if *reason == PinReason::SqlPrepare {
-                Residue::WithStatements
-            } else {
-                Residue::Possible
-            });
-        }
-        Effect::DiscardAll | Effect::Deallocate { .. } => {
-            server.residue.at_least(Residue::WithStatements);
-        }
-    }
-}
-
 /// Makes sure that the server knows `statement` by its name of ours.
-pub(super) fn prepare(server: &mut Server, statement: &Statement) {
+pub(super) fn prepare(server: &mut Server, statement: &Arc<Statement>) {
     if server.prepared.get(&statement.id).is_some() {
         return;
     }
     evict_for(server, statement);
     server.pipeline.changes_names();
     statement.parse(&statement.name).write(&mut server.outbox);
-    let prepared = Some(statement.id);
+    let prepared = Some(Arc::clone(statement));
     server.awaited.push_back(Awaited::Parse { origin: Origin::Own, prepared, change: None });
 }
 
@@ -320,7 +286,7 @@ fn misfit(
 }
 
 /// Notes `statement` as prepared; the one that was used least makes room.
-fn evict_for(server: &mut Server, statement: &Statement) {
+pub(super) fn evict_for(server: &mut Server, statement: &Statement) {
     if let Some((evicted, ())) = server.prepared.push(statement.id, ())
         && evicted != statement.id
     {

@@ -7,33 +7,35 @@
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
-use forebay_pool::Condition;
-use forebay_pool::overlap::HoldKind;
 use smallvec::SmallVec;
 
+use super::heal::{self, First};
 use super::notify::ListenChange;
-use super::{Change, End, Session};
-use crate::cancel::{Begun, Cancelable};
+use super::unnamed::Path;
+use super::{COPIED, Change, End, Session};
+use crate::cancel::Cancelable;
 use crate::fault::Fault;
 use crate::own;
 use crate::params::is_fact;
+use crate::pins::PinReason;
 use crate::prepared::{PREFIX, StatementId};
 use crate::server::answers::{Awaited, NameChange, Origin, Purpose};
-use crate::server::{CopyIn, Gate, Residue, Server, Skips};
-use crate::settings::PoolMode;
+use crate::server::{CopyIn, Server, Skips};
 use crate::sql::effect::Effect;
 use crate::wire::backend::{self, Notification, ServerError, Severity};
 use crate::wire::frontend;
 use crate::wire::{Fields, HEADER, Header, Malformed, TxStatus};
 
 /// Messages whose body we read are never longer than this.
-const LONGEST_READ: usize = 1 << 20;
+pub(super) const LONGEST_READ: usize = 1 << 20;
 
 /// Whether a message goes on to the client.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Show {
     Pass,
     Hide,
+    /// It does not, and the batch that is kept goes to the server once more.
+    HideAndSendAgain,
 }
 
 impl Session {
@@ -58,15 +60,30 @@ impl Session {
                 b'E' => header.body > LONGEST_READ,
                 tag => matches!(tag, b'D' | b'd' | b'T' | b'N' | b'V' | b't'),
             };
-            if !streams && header.body > LONGEST_READ {
+            if (!streams || is_own) && header.body > LONGEST_READ {
                 return Err(Malformed::Length(i32::MAX).into());
+            }
+            if server.is_kept_back() {
+                match heal::look_at_first(server, self.told, header) {
+                    First::Wait => break,
+                    First::Heal { stale, said } => {
+                        self.heal(&stale, said);
+                        continue;
+                    }
+                    First::Hide => {}
+                    First::Pass => {
+                        server.kept.forget();
+                        continue;
+                    }
+                }
             }
             let is_whole = unread.len() >= header.whole();
             if !is_whole && (is_own || !streams) {
                 break;
             }
             let body = unread.get(HEADER..header.whole().min(unread.len())).unwrap_or_default();
-            let body: SmallVec<[u8; 64]> = if streams { SmallVec::new() } else { body.into() };
+            let body: SmallVec<[u8; 64]> =
+                if streams && !is_own { SmallVec::new() } else { body.into() };
             match self.understand(header, &body)? {
                 Show::Pass => {
                     if let Some(lease) = &mut self.link {
@@ -75,15 +92,28 @@ impl Session {
                     }
                 }
                 Show::Hide => self.take_out(header.whole()),
+                Show::HideAndSendAgain => {
+                    self.take_out(header.whole());
+                    self.send_again()?;
+                }
             }
         }
         self.answer_in_turn();
+        self.gather();
         self.after_answers();
         Ok(())
     }
 
+    /// What is passed on behind an answer of ours goes out in the same write, where it is short.
+    fn gather(&mut self) {
+        let Some(lease) = &mut self.link else { return };
+        if !self.outbox.is_empty() && (1..=COPIED).contains(&lease.connection().passed) {
+            self.keep_passed();
+        }
+    }
+
     /// Removes a message from the server's inbox; what was passed before it keeps its order.
-    fn take_out(&mut self, whole: usize) {
+    pub(super) fn take_out(&mut self, whole: usize) {
         self.keep_passed();
         if let Some(lease) = &mut self.link {
             lease.connection().inbox.advance(whole);
@@ -106,8 +136,12 @@ impl Session {
         }
         match header.tag {
             b'1' => match server.awaited.pop_front() {
-                Some(Awaited::Parse { origin: Origin::Own, .. }) => Ok(Show::Hide),
-                Some(Awaited::Parse { origin: Origin::Client, .. }) => Ok(Show::Pass),
+                Some(Awaited::Parse { origin, prepared, .. }) => {
+                    if let Some(statement) = prepared {
+                        statement.proven.get_or_init(|| self.who.identity.clone());
+                    }
+                    Ok(if origin == Origin::Own { Show::Hide } else { Show::Pass })
+                }
                 _ => Err(out_of_turn(header.tag)),
             },
             b'2' => expect(server.awaited.pop_front(), header.tag, |a| {
@@ -190,7 +224,7 @@ impl Session {
             Change::Set { name, .. } => (*name == lower).then_some(false),
             Change::Reset { name } => (*name == lower).then_some(true),
             Change::ResetAll => Some(true),
-            Change::Savepoint { .. } | Change::Listen(_) => None,
+            Change::Savepoint { .. } | Change::Listen(_) | Change::Learn { .. } => None,
         });
         if !is_base || last != Some(true) {
             return false;
@@ -215,6 +249,14 @@ impl Session {
         let server = &mut **lease.connection();
         match header.tag {
             b'E' if purpose == Purpose::FailedBegin => Ok(Show::Hide),
+            b'E' if purpose == Purpose::Rest => {
+                self.server_is_silent(&ServerError::read(body).text);
+                Ok(Show::Hide)
+            }
+            b'D' if purpose == Purpose::Rest => {
+                self.hear_server(body)?;
+                Ok(Show::Hide)
+            }
             b'E' => {
                 let unread = server.inbox.get(server.passed..).unwrap_or_default();
                 let body = unread.get(HEADER..header.whole().min(unread.len())).unwrap_or_default();
@@ -231,6 +273,9 @@ impl Session {
                     TxStatus::from_byte(Fields::new(body).u8()?).ok_or(Malformed::Value)?;
                 server.awaited.pop_front();
                 server.pipeline.is_answered();
+                if purpose == Purpose::Heal {
+                    return Ok(Show::HideAndSendAgain);
+                }
                 match server.awaited.front() {
                     Some(Awaited::OwnQuery(_)) => {}
                     Some(_) => self.registration.client.goes_on(),
@@ -294,6 +339,7 @@ impl Session {
             Some(Effect::Unlisten { channel }) => self.listened(ListenChange::NoLonger(channel)),
             Some(Effect::Set { name, value }) => self.uncommitted.push(Change::Set { name, value }),
             Some(Effect::Reset { name }) => self.uncommitted.push(Change::Reset { name }),
+            Some(Effect::Learn { names }) => self.uncommitted.push(Change::Learn { names }),
             Some(Effect::ResetAll) => {
                 self.who.own.clone_from(&self.who.own_at_start);
                 self.uncommitted.push(Change::ResetAll);
@@ -330,7 +376,15 @@ impl Session {
                 self.uncommitted.truncate(at.map_or(0, |at| at + 1));
             }
             None
-            | Some(Effect::Clean | Effect::Dirty | Effect::Pin(_) | Effect::Savepoint { .. }) => {
+            | Some(
+                Effect::Clean
+                | Effect::MayEnd
+                | Effect::Defines(_)
+                | Effect::Local
+                | Effect::Dirty
+                | Effect::Pin(_)
+                | Effect::Savepoint { .. },
+            ) => {
                 if tag.starts_with(b"COMMIT") || tag.starts_with(b"PREPARE TRANSACTION") {
                     self.commit_settings();
                     self.failed = false;
@@ -350,7 +404,7 @@ impl Session {
             listening.commit(ListenChange::NoLonger(None));
         }
         self.uncommitted.push(Change::ResetAll);
-        self.pin = None;
+        self.pins.may_end();
     }
 
     fn forget_statements(&mut self) {
@@ -383,6 +437,12 @@ impl Session {
                 Change::ResetAll => {
                     settings.reset_all();
                     self.wanted.clone_from(&self.wanted_at_start);
+                    self.learns.clear();
+                    self.pins.held.remove(PinReason::Setting);
+                }
+                Change::Learn { names } => {
+                    let news = names.into_iter().filter(|name| settings.now.get(name).is_none());
+                    self.learns.extend(news);
                 }
                 Change::Listen(change) => {
                     if let Some(listening) = &mut self.listening {
@@ -411,17 +471,13 @@ impl Session {
         if said.is_of_load_or_time() && !is_wished(&said, &self.registration.client) {
             lease.failed();
         }
-        if said.stale_plan {
-            self.forget_stale_plan();
-        }
         let Some(lease) = &mut self.link else { return Ok(Show::Hide) };
         let server = &mut **lease.connection();
+        let mut stale = None;
         let (mut lost_unnamed, mut meant) = (false, None);
         // A simple query, or the commit at a Sync, ends with its own ReadyForQuery; after
         // everything else all up to Sync is skipped, simple queries too.
         if !server.awaited.front().is_none_or(Awaited::ends_with_ready) {
-            let end = server.awaited.iter().position(|awaited| matches!(awaited, Awaited::Sync));
-            let end = end.unwrap_or(server.awaited.len());
             match server.awaited.front() {
                 // It is gone before its successor is looked at.
                 Some(Awaited::Parse { change: Some(NameChange::Unnamed(..)), .. }) => {
@@ -430,23 +486,31 @@ impl Session {
                 Some(Awaited::Parse { change: Some(NameChange::Taken(name)), .. }) => {
                     meant = Some(name.clone());
                 }
-                Some(Awaited::Bind { of: Some(of) } | Awaited::Describe { of: Some(of) }) => {
+                Some(Awaited::Bind { of: Some(of) } | Awaited::Describe { of: Some(of) })
+                    if !of.is_unnamed() =>
+                {
                     meant = Some(of.name.clone());
+                    stale = said.stale_plan.then(|| Arc::clone(&of.statement));
                 }
                 _ => {}
             }
-            let skipped: Vec<_> = server.awaited.drain(..end).collect();
-            for skipped in skipped.into_iter().rev() {
-                take_back(server, &mut self.statements, &mut self.unnamed, skipped);
-            }
+            self.skip_to_sync();
             if lost_unnamed {
-                put_back_unnamed(server, &mut self.unnamed, None);
+                self.lose_unnamed();
             }
+            // The client is told, so from now on its plans may be new ones.
+            if let Some(stale) = stale {
+                self.renew(&stale);
+            }
+            let Some(lease) = &mut self.link else { return Ok(Show::Hide) };
+            let server = &mut **lease.connection();
             if server.awaited.is_empty() {
                 server.skips = Skips::ToSync;
                 server.unsynced = true;
             }
         }
+        let Some(lease) = &mut self.link else { return Ok(Show::Hide) };
+        let server = &mut **lease.connection();
         let awaited = &server.awaited;
         let renamed = backend::rename(&body, PREFIX, |ours| {
             if meant.is_some() {
@@ -465,20 +529,22 @@ impl Session {
         Ok(Show::Hide)
     }
 
-    /// A table has changed under a prepared statement. Every connection has its own plan, so
-    /// each would fail once more: from now on the text is prepared under a new name, for this
-    /// client at once, for others when they prepare it again (as drivers do after this error).
-    fn forget_stale_plan(&mut self) {
+    /// The server failed what is at the front of the line, and drops what follows up to Sync.
+    pub(super) fn skip_to_sync(&mut self) {
         let Some(lease) = &mut self.link else { return };
-        let stale = match lease.connection().awaited.front() {
-            Some(Awaited::Bind { of: Some(of) } | Awaited::Describe { of: Some(of) }) => of.id,
-            _ => return,
-        };
-        let known = &self.gateway.statements;
-        let path = self.wanted.get("search_path").map(String::as_str);
-        for statement in self.statements.values_mut().filter(|s| s.id == stale) {
-            *statement = known.renewed(statement, path);
+        let server = &mut **lease.connection();
+        let end = server.awaited.iter().position(|awaited| matches!(awaited, Awaited::Sync));
+        let end = end.unwrap_or(server.awaited.len());
+        let skipped: Vec<_> = server.awaited.drain(..end).collect();
+        for skipped in skipped.into_iter().rev() {
+            take_back(server, &mut self.statements, &mut self.unnamed, skipped);
         }
+    }
+
+    /// A Parse of the unnamed statement has failed: it is gone before its successor is looked at.
+    fn lose_unnamed(&mut self) {
+        let Some(lease) = &mut self.link else { return };
+        put_back_unnamed(lease.connection(), &mut self.unnamed, None);
     }
 
     /// Answers that are ours and whose turn has come.
@@ -487,6 +553,15 @@ impl Session {
             let Some(lease) = &mut self.link else { return };
             let server = &mut **lease.connection();
             let tag = match server.awaited.front() {
+                // It is not certain yet whether the client sees these answers.
+                Some(own) if own.is_ours_to_give() && server.is_kept_back() => {
+                    let more = server.awaited.iter().any(|awaited| !awaited.is_ours_to_give());
+                    if more || self.batch > 0 {
+                        return;
+                    }
+                    server.kept.forget();
+                    continue;
+                }
                 Some(Awaited::OwnParseComplete { .. }) => b'1',
                 Some(Awaited::OwnCloseComplete { .. }) => b'3',
                 _ => return,
@@ -521,6 +596,9 @@ impl Session {
         }
         let failed = std::mem::take(&mut self.failed);
         if status == TxStatus::Idle {
+            if server.awaited.is_empty() {
+                self.path = Path::Settled;
+            }
             // Later batches may have bound theirs already.
             if server.awaited.is_empty() && !server.unsynced {
                 self.portals.clear();
@@ -534,75 +612,6 @@ impl Session {
             drop(self.tell_notifications());
         }
         Ok(Show::Pass)
-    }
-
-    /// All that has come is digested: is the transaction over, or does it idle?
-    fn after_answers(&mut self) {
-        // Answers to what went ahead of it are not the end of the client's statement.
-        if self.unsent {
-            return;
-        }
-        let Some(lease) = &mut self.link else { return };
-        let server = &mut **lease.connection();
-        let is_for_statement = server.gate == Gate::BeforeStatement;
-        if !server.awaited.is_empty() || !server.is_quiet() || is_for_statement {
-            return;
-        }
-        if !server.in_flight.is_settled() && self.keeps_server() {
-            // Nothing of ours may be hit by a request that comes late.
-            self.cancels_due = Begun::Held;
-            return;
-        }
-        let Some(lease) = &mut self.link else { return };
-        let server = &mut **lease.connection();
-        if server.status == TxStatus::Idle {
-            self.work_is_over();
-            self.settle_listening();
-            if !self.keeps_server() {
-                self.part_with_server();
-            } else {
-                // RESET goes back to the client's start values, which the server does not know.
-                self.replay_settings();
-            }
-            if let Some(reason) = self.pin
-                && self.pin_told != self.pin
-            {
-                tracing::info!(
-                    user = %self.who.user, database = %self.who.database, reason = reason.name(),
-                    "the client keeps its server connection"
-                );
-                self.gateway.count_pin(reason);
-                self.pin_told = self.pin;
-            }
-        } else {
-            self.rests(HoldKind::Held);
-        }
-    }
-
-    /// Does the client keep its connection beyond its transaction?
-    fn keeps_server(&self) -> bool {
-        self.who.mode == PoolMode::Session || self.pin.is_some()
-    }
-
-    /// Gives the server connection back, in the condition it is in.
-    pub(super) fn part_with_server(&mut self) {
-        self.keep_passed();
-        let Some(mut lease) = self.link.take() else { return };
-        self.registration.client.rests();
-        let server = &mut **lease.connection();
-        if self.who.mode == PoolMode::Session || self.pin.is_some() {
-            server.residue.at_least(Residue::Possible);
-        }
-        self.pin = None;
-        let condition = if server.is_clean() {
-            Condition::Clean
-        } else {
-            if server.is_quiet() && server.status == TxStatus::Idle {
-                lease.succeeded();
-            }
-            Condition::Unknown
-        };
-        lease.give_back(condition);
     }
 }
 
@@ -634,7 +643,7 @@ fn take_back(
     let change = match skipped {
         Awaited::Parse { prepared, change, .. } => {
             match prepared {
-                Some(id) => drop(server.prepared.pop(&id)),
+                Some(statement) => drop(server.prepared.pop(&statement.id)),
                 None => server.unnamed = None,
             }
             change
@@ -680,7 +689,8 @@ fn put_back_unnamed(
     let later = server.awaited.iter_mut().find_map(|awaited| {
         if let Awaited::Query { before, .. }
         | Awaited::CloseUnnamed { before }
-        | Awaited::Parse { change: Some(NameChange::Unnamed(before)), .. } = awaited
+        | Awaited::Parse { change: Some(NameChange::Unnamed(before)), .. }
+        | Awaited::OwnParseComplete { change: Some(NameChange::Unnamed(before)) } = awaited
         {
             Some(before)
         } else {

@@ -45,15 +45,13 @@ impl Session {
         let Some(lease) = &mut self.link else { return };
         let server = &mut **lease.connection();
         server.gate = Gate::Open;
+        server.catalogue.look_up(&mut server.seen);
         self.registration.client.links(&server.key, &server.in_flight);
         if !self.replay_settings() {
             self.tell_reported();
         }
         let Some(lease) = &mut self.link else { return };
         let server = &mut **lease.connection();
-        if server.gate == Gate::UntilAnswered {
-            server.gate = Gate::BeforeStatement;
-        }
         if let Some(begin) = self.begin.take() {
             frontend::message(&mut server.outbox, b'Q', |out| frontend::cstr(out, &begin));
             server.unnamed = None;

@@ -18,8 +18,9 @@ use crate::fault::Fault;
 use crate::listener::hub::{Hub, Standing};
 use crate::listener::mailbox::{Attention, Mailbox, Verdict};
 use crate::listener::{Key, ListenError, Listeners};
+use crate::pins::PinReason;
 use crate::settings::PoolMode;
-use crate::sql::effect::{self, Effect, Effects, PinReason};
+use crate::sql::effect::{self, Effect, Effects};
 use crate::wire::backend::Notification;
 use crate::wire::frontend::{Bind, Parse};
 use crate::wire::{HEADER, Header, TxStatus};
@@ -79,7 +80,7 @@ impl Listening {
     ) -> Poll<()> {
         let attention = match attention {
             Attention::Mail if outbox.len() >= HIGH_WATER => Attention::End,
-            attention => attention,
+            Attention::Mail | Attention::End | Attention::Channels => attention,
         };
         self.mailbox.poll_news(cx, attention)
     }
@@ -130,7 +131,7 @@ impl Session {
         if !encoding_of_now || (!in_utf8 && !channel.is_ascii()) {
             // Which channel it is, or how its notifications read, the server has to say.
             if self.link.is_some() {
-                self.pin.get_or_insert(PinReason::Listen);
+                self.pins.foresee(PinReason::Listen);
             }
             return Ok(Standing::Heard);
         }

@@ -5,18 +5,20 @@
 //! names of ours; everything else goes on as it came.
 
 use bytes::{Buf, Bytes, BytesMut};
-use forebay_pool::overlap::HoldKind;
 
-use super::extended::{close_gate, foresee, forget, prepare};
+use super::extended::{close_gate, forget, prepare};
+use super::local::Local;
 use super::notify::May;
+use super::rest::foresee;
 use super::{End, Intake, Next, Session};
 use crate::cancel::Begun;
 use crate::fault::Fault;
-use crate::own::{self, Nonsense};
+use crate::own;
 use crate::prepared;
 use crate::server::answers::Awaited;
 use crate::server::{CopyIn, Flush, Gate, Residue, Skips};
 use crate::sql::effect::{self, Effect, Effects};
+use crate::sql::transaction;
 use crate::wire::backend::{self, Severity};
 use crate::wire::frontend::{self, Bind, Named, Parse};
 use crate::wire::{HEADER, Header, TxStatus};
@@ -68,7 +70,7 @@ impl Session {
     fn is_gated(&mut self) -> bool {
         let Some(lease) = &mut self.link else { return false };
         let server = lease.connection();
-        let waits = matches!(server.gate, Gate::UntilAnswered | Gate::BeforeStatement);
+        let waits = server.gate == Gate::UntilAnswered;
         if waits && server.awaited.is_empty() {
             server.gate = Gate::Open;
             return false;
@@ -95,6 +97,10 @@ impl Session {
                 server.flush = Flush::Asked;
             }
             return waits;
+        }
+        if header.tag == b'X' {
+            // A goodbye comes behind what was asked before.
+            return server.copy == CopyIn::None;
         }
         let body = self.inbox.get(HEADER..header.whole().min(self.inbox.len())).unwrap_or_default();
         let forgets = match header.tag {
@@ -239,6 +245,7 @@ impl Session {
                 frontend::write_bare(&mut self.outbox, b'3');
                 Ok(Step::Taken)
             }
+            b'P' | b'B' if self.answer_batch() == Local::Answered => Ok(Step::Taken),
             b'P' | b'B' if self.status == TxStatus::Failed && self.ends_transaction(header) => {
                 // Only a server can carry out what ends the transaction: one is brought to
                 // where the client believes to be.
@@ -246,7 +253,8 @@ impl Session {
                 Ok(Step::Link)
             }
             b'P' | b'B' | b'D' | b'E' | b'F' if self.status == TxStatus::Failed => {
-                self.refuse_batch(&Fault::InFailedTransaction);
+                let refusal = self.refusal(header);
+                self.refuse_batch(&refusal);
                 Ok(Step::Taken)
             }
             b'P' | b'B' => Ok(self.link_for(header)),
@@ -271,12 +279,12 @@ impl Session {
     fn ends_transaction(&self, header: Header) -> bool {
         let body = self.inbox.get(HEADER..header.whole().min(self.inbox.len())).unwrap_or_default();
         match header.tag {
-            b'P' => Parse::read(body).is_ok_and(|parse| effect::plain_end(parse.text).is_some()),
+            b'P' => Parse::read(body).is_ok_and(|parse| transaction::end(parse.text).is_some()),
             _ => Bind::read(body).is_ok_and(|bind| {
                 let named = self.statements.get(bind.statement);
                 let statement =
                     if bind.statement.is_empty() { self.unnamed.as_ref() } else { named };
-                statement.is_some_and(|statement| effect::plain_end(&statement.text).is_some())
+                statement.is_some_and(|statement| transaction::end(&statement.text).is_some())
             }),
         }
     }
@@ -294,81 +302,6 @@ impl Session {
         }
     }
 
-    /// Statements that need no server: a BEGIN that can wait, the end of one that waited,
-    /// settings of ours, names that are the client's only.
-    fn answer_locally(&mut self, text: &Bytes) -> Local {
-        let tag = match (self.status, &self.begin) {
-            (TxStatus::Open, Some(_)) => match effect::plain_end(text) {
-                Some(tag) => {
-                    self.begin = None;
-                    self.status = TxStatus::Idle;
-                    Ok(Some(tag))
-                }
-                None => self.answer_about_us(&effect::of(text)),
-            },
-            (TxStatus::Failed, _) => Ok(effect::plain_end(text).map(|_| {
-                self.status = TxStatus::Idle;
-                "ROLLBACK"
-            })),
-            (TxStatus::Idle, None) => match effect::plain_begin(text) {
-                Some(tag) => {
-                    self.begin = Some(text.clone());
-                    self.status = TxStatus::Open;
-                    Ok(Some(tag))
-                }
-                None => self.answer_about_session(text),
-            },
-            (TxStatus::Idle, Some(_)) | (TxStatus::Open, None) => Ok(None),
-        };
-        match tag {
-            Ok(Some(tag)) => backend::command_complete(&mut self.outbox, tag),
-            Ok(None) => return Local::NeedsServer,
-            Err(nonsense) => {
-                if self.begin.take().is_some() {
-                    self.status = TxStatus::Failed;
-                }
-                Fault::from(nonsense).write(&mut self.outbox, Severity::Error);
-            }
-        }
-        self.unnamed = None;
-        backend::ready_for_query(&mut self.outbox, self.status);
-        // It may wait for a model before it needs a server.
-        if self.begin.is_some() {
-            self.rests(HoldKind::Deferred);
-        }
-        Local::Answered
-    }
-
-    fn answer_about_session(&mut self, text: &[u8]) -> Result<Option<&'static str>, Nonsense> {
-        let effects = effect::of(text);
-        Ok(match effects.as_slice() {
-            [Effect::Deallocate { name: Some(name) }] => {
-                let name = Bytes::copy_from_slice(name.as_bytes());
-                self.statements.remove(&name).map(|_| "DEALLOCATE")
-            }
-            [Effect::Deallocate { name: None }] => {
-                self.statements.clear();
-                Some("DEALLOCATE ALL")
-            }
-            effects => self.answer_about_us(effects)?,
-        })
-    }
-
-    /// `SET forebay.class` and its kin are for us.
-    fn answer_about_us(&mut self, effects: &[Effect]) -> Result<Option<&'static str>, Nonsense> {
-        match effects {
-            [Effect::Set { name, value }] if own::is_ours(name) => {
-                self.who.own.set(name, value)?;
-                Ok(Some("SET"))
-            }
-            [Effect::Reset { name }] if own::is_ours(name) => {
-                self.who.own.reset(name, &self.who.own_at_start);
-                Ok(Some("RESET"))
-            }
-            _ => Ok(None),
-        }
-    }
-
     /// A message while a server is linked.
     fn linked(&mut self, header: Header) -> Result<Step, End> {
         // Lent, not split off: a buffer that is shared has memory besides.
@@ -378,6 +311,10 @@ impl Session {
         let step = self.pass_on(header, inbox.get(..whole).unwrap_or_default());
         if matches!(step, Ok(Step::Wait)) {
             self.batch += header.whole();
+            if let Some(lease) = &mut self.link {
+                // It comes once more.
+                lease.connection().kept.forget();
+            }
         } else {
             self.unsent = false;
             inbox.advance(whole);
@@ -387,7 +324,7 @@ impl Session {
     }
 
     /// A message for the linked server: `taken` is its header and what is there of its body.
-    fn pass_on(&mut self, header: Header, taken: &[u8]) -> Result<Step, End> {
+    pub(super) fn pass_on(&mut self, header: Header, taken: &[u8]) -> Result<Step, End> {
         let body = taken.get(HEADER..).unwrap_or_default();
         let missing = header.whole() - taken.len();
         let Some(lease) = &mut self.link else { return Ok(Step::Link) };
@@ -402,6 +339,17 @@ impl Session {
                 }
             }
         }
+        if missing == 0 {
+            match header.tag {
+                // What is parsed at once is never out of date.
+                b'P' if body.starts_with(&[0]) && self.who.backend.named.is_empty() => {}
+                b'P' | b'B' | b'D' | b'C' => server.keep_from_here(),
+                _ => {}
+            }
+            server.keep(header.tag, taken);
+        } else {
+            server.kept.forget();
+        }
         match header.tag {
             b'Q' => {
                 let text = body.strip_suffix(&[0]).unwrap_or(body);
@@ -413,6 +361,7 @@ impl Session {
                 } else {
                     // Its end may do anything.
                     server.residue.at_least(Residue::WithStatements);
+                    self.pins.suspect();
                     Effects::new()
                 };
                 if effects.iter().any(|effect| matches!(effect, Effect::Listen { .. }))
@@ -422,7 +371,7 @@ impl Session {
                 }
                 let Some(lease) = &mut self.link else { return Ok(Step::Link) };
                 let server = &mut **lease.connection();
-                effects.iter().for_each(|effect| foresee(server, &mut self.pin, effect));
+                foresee(server, &mut self.pins, text, &effects);
                 let ours = match effects.as_slice() {
                     [Effect::Deallocate { name: Some(name) }] => {
                         self.statements.get(name.as_bytes())
@@ -447,6 +396,9 @@ impl Session {
                 }
                 server.unnamed = None;
                 let before = self.unnamed.take();
+                if !self.who.backend.named.is_empty() {
+                    self.path = self.path.after(text);
+                }
                 self.portals.remove(&b""[..]);
                 close_gate(server, &effects);
                 let effects = effects.into_iter();
@@ -470,6 +422,7 @@ impl Session {
                 if effect.is_none() {
                     // Bound too long ago to be known.
                     server.residue.at_least(Residue::Possible);
+                    self.pins.suspect();
                 }
                 let (effect, change) = match effect {
                     Some(effect @ (Effect::DiscardAll | Effect::Deallocate { .. })) => {
@@ -499,7 +452,8 @@ impl Session {
                 server.pipeline.ends_batch();
                 server.outbox.extend_from_slice(taken);
                 server.streaming = missing;
-                server.residue = Residue::Possible;
+                server.residue.at_least(Residue::Possible);
+                self.pins.suspect();
             }
             b'd' => {
                 server.outbox.extend_from_slice(taken);
@@ -530,9 +484,4 @@ pub(super) enum Step {
     /// Nothing was taken: the session's mailbox will be stirred.
     Wait,
     Leave,
-}
-
-enum Local {
-    Answered,
-    NeedsServer,
 }

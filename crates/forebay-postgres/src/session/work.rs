@@ -214,7 +214,7 @@ impl Session {
         }
     }
 
-    fn class(&self) -> ClassId {
+    pub(super) fn class(&self) -> ClassId {
         self.work.said.class.unwrap_or_else(|| self.who.class(None))
     }
 

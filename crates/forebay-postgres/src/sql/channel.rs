@@ -5,8 +5,9 @@
 
 use std::sync::Arc;
 
-use super::effect::{Effect, PinReason};
+use super::effect::Effect;
 use super::token::Token;
+use crate::pins::PinReason;
 
 /// Bytes of a name (NAMEDATALEN without its zero byte).
 const LONGEST: usize = 63;

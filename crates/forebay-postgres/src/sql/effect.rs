@@ -12,16 +12,25 @@ use smallvec::SmallVec;
 
 use super::channel;
 use super::token::{Token, Tokens};
+use crate::pins::PinReason;
 
 /// One statement's effect on the session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Effect {
     /// Provably none beyond its transaction.
     Clean,
+    /// None but that something may end that lives in the session: a lock, a cursor, a table.
+    MayEnd,
+    /// None in the session; in the database something is defined from now on.
+    Defines(Definition),
+    /// A setting until the end of its transaction.
+    Local,
     /// Perhaps some: the connection is reset before its next owner.
     Dirty,
     /// `SET name …` for the session: it follows the client from now on.
     Set { name: String, value: String },
+    /// Settings whose names the text tells, and whose values the server has to be asked for.
+    Learn { names: Box<[String]> },
     /// `RESET name`: back to the client's own start value.
     Reset { name: String },
     /// `RESET ALL`.
@@ -35,7 +44,7 @@ pub(crate) enum Effect {
     /// `UNLISTEN channel`, or `UNLISTEN *`.
     Unlisten { channel: Option<Arc<str>> },
     /// Something that lives in the session and cannot be replayed: the client keeps this
-    /// connection until it leaves.
+    /// connection until it ends.
     Pin(PinReason),
     /// `SAVEPOINT name`: settings of the transaction can go back to here.
     Savepoint { name: String },
@@ -45,31 +54,15 @@ pub(crate) enum Effect {
     RollbackTo { name: String },
 }
 
-/// Why a client keeps its server connection beyond its transaction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum PinReason {
-    Listen,
-    TemporaryTable,
-    AdvisoryLock,
-    HoldCursor,
-    SqlPrepare,
-    /// A setting whose value the text does not tell.
-    Setting,
-    SessionAuthorization,
-}
-
-impl PinReason {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Listen => "listen",
-            Self::TemporaryTable => "temporary_table",
-            Self::AdvisoryLock => "advisory_lock",
-            Self::HoldCursor => "hold_cursor",
-            Self::SqlPrepare => "sql_prepare",
-            Self::Setting => "setting",
-            Self::SessionAuthorization => "session_authorization",
-        }
-    }
+/// What a definition may mean for other sessions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Definition {
+    /// A table or the like: something only where it names what is suspected.
+    Data,
+    /// A routine, view, trigger or the like: perhaps something new that changes sessions.
+    Code,
+    /// As `Code`, and it runs something at once.
+    Script,
 }
 
 /// The effects of one text: mostly it is one statement.
@@ -77,6 +70,11 @@ pub(crate) type Effects = SmallVec<[Effect; 1]>;
 
 /// The effects of the statements in `text`, in order. Empty statements have none.
 pub(crate) fn of(text: &[u8]) -> Effects {
+    of_known(text, &|_| false)
+}
+
+/// As [`of`], where routines besides PostgreSQL's own are known to leave nothing.
+pub(crate) fn of_known(text: &[u8], known: &Known<'_>) -> Effects {
     let mut tokens = Tokens::new(text);
     let mut effects = Effects::new();
     let mut statement: SmallVec<[Token<'_>; 32]> = SmallVec::new();
@@ -85,7 +83,7 @@ pub(crate) fn of(text: &[u8]) -> Effects {
         match token {
             Some(Token::Mark(b';')) | None => {
                 if !statement.is_empty() {
-                    effects.push(of_one(&statement));
+                    effects.push(of_one(&statement, known));
                     statement.clear();
                 }
                 if token.is_none() {
@@ -94,25 +92,6 @@ pub(crate) fn of(text: &[u8]) -> Effects {
             }
             Some(token) => statement.push(token),
         }
-    }
-}
-
-/// Exactly `BEGIN` or `START TRANSACTION` with nothing behind: a statement that can wait
-/// for the first one that needs a server. The answer is its command tag.
-pub(crate) fn plain_begin(text: &[u8]) -> Option<&'static str> {
-    let mut tokens = Tokens::new(text).filter(|token| *token != Token::Mark(b';'));
-    let mut next = || tokens.next();
-    match (next(), next(), next()) {
-        (Some(begin), None, None) if begin.is("begin") => Some("BEGIN"),
-        (Some(begin), Some(word), None)
-            if begin.is("begin") && (word.is("work") || word.is("transaction")) =>
-        {
-            Some("BEGIN")
-        }
-        (Some(start), Some(word), None) if start.is("start") && word.is("transaction") => {
-            Some("START TRANSACTION")
-        }
-        _ => None,
     }
 }
 
@@ -139,23 +118,12 @@ pub(crate) fn begins_with_listen(text: &[u8]) -> bool {
     Tokens::new(text).next().is_some_and(|first| first.is("listen"))
 }
 
-/// Exactly `COMMIT`, `END` or `ROLLBACK`: what ends a transaction that never began.
-pub(crate) fn plain_end(text: &[u8]) -> Option<&'static str> {
-    let mut tokens = Tokens::new(text).filter(|token| *token != Token::Mark(b';'));
-    let first = tokens.next()?;
-    if tokens.next().is_some() {
-        return None;
-    }
-    match first {
-        t if t.is("commit") || t.is("end") => Some("COMMIT"),
-        t if t.is("rollback") || t.is("abort") => Some("ROLLBACK"),
-        _ => None,
-    }
-}
+/// Whether a routine, as its name stands in a text, is known to leave nothing.
+type Known<'k> = dyn Fn(&[u8]) -> bool + 'k;
 
-fn of_one(statement: &[Token<'_>]) -> Effect {
+fn of_one(statement: &[Token<'_>], known: &Known<'_>) -> Effect {
     let Some(Token::Word(first)) = statement.first() else {
-        return if calls_only_harmless(statement) { Effect::Clean } else { Effect::Dirty };
+        return if calls_only_harmless(statement, known) { Effect::Clean } else { Effect::Dirty };
     };
     let rest = statement.get(1..).unwrap_or_default();
     let first = lowered(first);
@@ -163,11 +131,13 @@ fn of_one(statement: &[Token<'_>]) -> Effect {
         b"set" => set(rest),
         b"reset" => match rest {
             [all] if all.is("all") => Effect::ResetAll,
-            [name] => name_of(name).map_or(Effect::Dirty, |name| Effect::Reset { name }),
-            [Token::Word(a), Token::Mark(b'.'), Token::Word(b)] => {
-                Effect::Reset { name: lower(&[*a, b".", *b].concat()) }
+            [time, zone] if time.is("time") && zone.is("zone") => {
+                Effect::Reset { name: "timezone".to_owned() }
             }
-            _ => Effect::Dirty,
+            rest => match setting_name(rest) {
+                Some((name, [])) => change_of(name, |name| Effect::Reset { name }),
+                _ => Effect::Dirty,
+            },
         },
         b"discard" => match rest {
             [all] if all.is("all") => Effect::DiscardAll,
@@ -185,16 +155,28 @@ fn of_one(statement: &[Token<'_>]) -> Effect {
             Effect::Pin(PinReason::SqlPrepare)
         }
         b"create" if rest.iter().take(4).any(|t| t.is("temp") || t.is("temporary")) => {
-            Effect::Pin(PinReason::TemporaryTable)
+            let goes = |w: &[Token<'_>]| w[0].is("on") && w[1].is("commit") && w[2].is("drop");
+            if statement.windows(3).any(goes) {
+                calls(statement, known)
+            } else {
+                Effect::Pin(PinReason::TemporaryTable)
+            }
         }
         b"declare" if hold_cursor(rest) => Effect::Pin(PinReason::HoldCursor),
         b"rollback" | b"savepoint" | b"release" => savepoint(&first, rest),
-        b"begin" | b"start" | b"commit" | b"end" | b"abort" | b"fetch" | b"move" | b"close"
-        | b"show" | b"truncate" | b"analyze" | b"vacuum" | b"reindex" | b"checkpoint" | b"lock"
+        b"begin" | b"start" | b"commit" | b"end" | b"abort" | b"fetch" | b"move" | b"show"
+        | b"truncate" | b"analyze" | b"vacuum" | b"reindex" | b"checkpoint" | b"lock"
         | b"comment" | b"grant" | b"revoke" | b"notify" | b"cluster" => Effect::Clean,
+        b"close" => Effect::MayEnd,
+        b"create" | b"alter" | b"import" => defines(statement, known),
+        b"drop" => {
+            let effect = calls(statement, known);
+            if effect == Effect::Clean { Effect::MayEnd } else { effect }
+        }
         b"select" | b"insert" | b"update" | b"delete" | b"with" | b"values" | b"table"
-        | b"merge" | b"copy" | b"explain" | b"declare" | b"create" | b"alter" | b"drop"
-        | b"execute" => calls(statement),
+        | b"merge" | b"copy" | b"explain" | b"declare" | b"execute" | b"call" => {
+            calls(statement, known)
+        }
         _ => Effect::Dirty,
     }
 }
@@ -211,7 +193,46 @@ fn savepoint(first: &[u8], rest: &[Token<'_>]) -> Effect {
     }
 }
 
-/// `SELECT set_config(name, value, is_local)` and nothing else.
+/// What CREATE, ALTER or IMPORT is for other sessions.
+fn defines(statement: &[Token<'_>], known: &Known<'_>) -> Effect {
+    const DATA: [&str; 10] = [
+        "table",
+        "index",
+        "sequence",
+        "role",
+        "user",
+        "database",
+        "group",
+        "tablespace",
+        "statistics",
+        "publication",
+    ];
+    const SCRIPTS: [&str; 3] = ["extension", "schema", "import"];
+    let kind = statement.iter().take(4).find_map(|token| {
+        let is_in = |words: &[&str]| words.iter().any(|word| token.is(word));
+        if is_in(&SCRIPTS) {
+            Some(Definition::Script)
+        } else if is_in(&["view", "function", "procedure", "trigger", "rule", "policy"]) {
+            Some(Definition::Code)
+        } else if is_in(&DATA) {
+            Some(Definition::Data)
+        } else {
+            None
+        }
+    });
+    let is_alter = statement.first().is_some_and(|t| t.is("alter"));
+    match (kind.unwrap_or(Definition::Code), calls(statement, known)) {
+        (Definition::Script, _) => Effect::Defines(Definition::Script),
+        (_, Effect::Pin(reason)) => Effect::Pin(reason),
+        (Definition::Data, Effect::Clean | Effect::MayEnd) => Effect::Defines(Definition::Data),
+        (Definition::Data, _) => Effect::Defines(Definition::Script),
+        // To alter what is there names it.
+        (Definition::Code, _) if is_alter => Effect::Defines(Definition::Data),
+        (Definition::Code, _) => Effect::Defines(Definition::Code),
+    }
+}
+
+/// `SELECT set_config(name, value, false)` and nothing else.
 fn set_config(statement: &[Token<'_>]) -> Option<Effect> {
     let call = match statement {
         [select, schema, Token::Mark(b'.'), call @ ..]
@@ -222,26 +243,90 @@ fn set_config(statement: &[Token<'_>]) -> Option<Effect> {
         [select, call @ ..] if select.is("select") => call,
         _ => return None,
     };
-    let [function, Token::Mark(b'('), Token::Text(name), Token::Mark(b','), value, rest @ ..] =
-        call
+    let [
+        function,
+        Token::Mark(b'('),
+        Token::Text(name),
+        Token::Mark(b','),
+        Token::Text(value),
+        Token::Mark(b','),
+        is_local,
+        Token::Mark(b')'),
+    ] = call
     else {
         return None;
     };
-    let rest = match rest {
-        // A parameter may say its type.
-        [Token::Mark(b':'), Token::Mark(b':'), Token::Word(_), rest @ ..] => rest,
-        rest => rest,
-    };
-    let [Token::Mark(b','), is_local, Token::Mark(b')')] = rest else { return None };
-    if !function.is("set_config") {
+    if !function.is("set_config") || !is_local.is("false") {
         return None;
     }
-    if is_local.is("true") && matches!(value, Token::Text(_) | Token::Parameter(_)) {
-        return Some(Effect::Clean);
-    }
-    let Token::Text(value) = value else { return None };
+    let value = unquote(value)?;
     let name = lower(unquote(name)?.as_bytes());
-    is_local.is("false").then_some(Effect::Set { name, value: unquote(value)? })
+    Some(change_of(name, |name| Effect::Set { name, value }))
+}
+
+/// A statement that calls `set_config` somehow: what it may change.
+fn set_configs(statement: &[Token<'_>], known: &Known<'_>) -> Effect {
+    let harmless =
+        |name: &[u8]| is_harmless(name) || known(name) || name.eq_ignore_ascii_case(b"set_config");
+    let mut names = Vec::new();
+    for (at, _) in statement.iter().enumerate().filter(|(_, token)| token.is("set_config")) {
+        let call = statement.get(at + 1..).unwrap_or_default();
+        let [Token::Mark(b'('), Token::Text(name), Token::Mark(b','), ..] = call else {
+            return Effect::Pin(PinReason::Setting);
+        };
+        if is_local(call) {
+            continue;
+        }
+        let Some(name) = unquote(name) else { return Effect::Pin(PinReason::Setting) };
+        let mut own = None;
+        let special = change_of(lower(name.as_bytes()), |name| {
+            own = Some(name);
+            Effect::Local
+        });
+        if special != Effect::Local {
+            return special;
+        }
+        names.extend(own);
+    }
+    if !calls_only(statement, harmless) {
+        return Effect::Pin(PinReason::Setting);
+    }
+    if names.is_empty() { Effect::Local } else { Effect::Learn { names: names.into() } }
+}
+
+/// Is `true` the last argument of the call that `tokens` begin with?
+fn is_local(tokens: &[Token<'_>]) -> bool {
+    let mut depth = 0_u32;
+    for (at, token) in tokens.iter().enumerate() {
+        match token {
+            Token::Mark(b'(') => depth += 1,
+            Token::Mark(b')') if depth <= 1 => {
+                let end = tokens.get(at.saturating_sub(2)..at);
+                return matches!(end, Some([Token::Mark(b','), last]) if last.is("true"));
+            }
+            Token::Mark(b')') => depth -= 1,
+            Token::Mark(_)
+            | Token::Word(_)
+            | Token::QuotedName(_)
+            | Token::Text(_)
+            | Token::Number(_)
+            | Token::Parameter(_) => {}
+        }
+    }
+    false
+}
+
+/// What a change of the setting `name` is; `other`, unless it is a special one.
+fn change_of(name: String, other: impl FnOnce(String) -> Effect) -> Effect {
+    match &*name {
+        "session_authorization" => Effect::Pin(PinReason::SessionAuthorization),
+        // It has no value to come back to.
+        "seed" => Effect::Dirty,
+        "transaction_isolation" | "transaction_read_only" | "transaction_deferrable" => {
+            Effect::Local
+        }
+        _ => other(name),
+    }
 }
 
 /// `DECLARE … WITH HOLD`.
@@ -250,7 +335,7 @@ fn hold_cursor(rest: &[Token<'_>]) -> bool {
 }
 
 /// The effect of what a statement calls, and of tables that live with the session.
-fn calls(statement: &[Token<'_>]) -> Effect {
+fn calls(statement: &[Token<'_>], known: &Known<'_>) -> Effect {
     let into_temporary = statement.windows(2).any(
         |pair| matches!(pair, [into, t] if into.is("into") && (t.is("temp") || t.is("temporary"))),
     );
@@ -267,19 +352,27 @@ fn calls(statement: &[Token<'_>]) -> Effect {
     if takes_session_lock {
         return Effect::Pin(PinReason::AdvisoryLock);
     }
-    if let Some(effect) = set_config(statement) {
-        return effect;
-    }
     let word = |what: fn(&[u8]) -> bool| {
         statement.iter().any(|t| matches!(t, Token::Word(name) if what(name)))
     };
+    if word(|name| name.eq_ignore_ascii_case(b"pg_settings"))
+        && word(|name| name.eq_ignore_ascii_case(b"update"))
+    {
+        return Effect::Dirty;
+    }
     if word(|name| begins(name, b"pg_temp")) {
         return Effect::Pin(PinReason::TemporaryTable);
     }
     if word(|name| name.eq_ignore_ascii_case(b"set_config")) {
-        return Effect::Pin(PinReason::Setting);
+        return set_config(statement).unwrap_or_else(|| set_configs(statement, known));
     }
-    if calls_only_harmless(statement) { Effect::Clean } else { Effect::Dirty }
+    if !calls_only_harmless(statement, known) {
+        Effect::Dirty
+    } else if word(|name| begins(name, b"pg_advisory_unlock")) {
+        Effect::MayEnd
+    } else {
+        Effect::Clean
+    }
 }
 
 /// Names that may stand before a parenthesis: keywords, types, and functions whose effect
@@ -406,11 +499,16 @@ fn has_line(sorted: &str, line: &[u8]) -> bool {
     false
 }
 
-fn calls_only_harmless(statement: &[Token<'_>]) -> bool {
+fn calls_only_harmless(statement: &[Token<'_>], known: &Known<'_>) -> bool {
+    calls_only(statement, |name| is_harmless(name) || known(name))
+}
+
+/// Does `statement` call only what is `harmless`?
+fn calls_only(statement: &[Token<'_>], harmless: impl Fn(&[u8]) -> bool) -> bool {
     let mut previous: [Option<Token<'_>>; 3] = [None; 3];
     for token in statement {
         if *token == Token::Mark(b'(') {
-            let harmless = match previous {
+            let is_fine = match previous {
                 // INSERT INTO schema.table (…), COPY table (…): a list of columns.
                 [Some(into), Some(Token::Mark(b'.')), Some(_)] if names_a_relation(&into) => true,
                 [_, Some(before), Some(Token::Word(_) | Token::QuotedName(_))]
@@ -424,10 +522,11 @@ fn calls_only_harmless(statement: &[Token<'_>]) -> bool {
                 [_, Some(Token::Mark(b'.')), Some(Token::Word(name))] => {
                     let schema = previous.first().copied().flatten();
                     let of_catalog = matches!(schema, Some(Token::Word(s)) if s.eq_ignore_ascii_case(b"pg_catalog"));
-                    of_catalog && is_harmless(name) || schema_of_insert(statement, name)
+                    (of_catalog || !is_harmless(name)) && harmless(name)
+                        || schema_of_insert(statement, name)
                 }
                 [_, before, Some(Token::Word(name))] => {
-                    is_harmless(name)
+                    harmless(name)
                         || is_syntax(before.as_ref(), name)
                         || is_cte_or_alias(statement, name)
                 }
@@ -435,7 +534,7 @@ fn calls_only_harmless(statement: &[Token<'_>]) -> bool {
                 [.., Some(Token::QuotedName(_))] => false,
                 _ => true,
             };
-            if !harmless {
+            if !is_fine {
                 return false;
             }
         }
@@ -495,7 +594,7 @@ fn is_cte_or_alias(statement: &[Token<'_>], name: &[u8]) -> bool {
 
 fn set(rest: &[Token<'_>]) -> Effect {
     let rest = match rest {
-        [local, ..] if local.is("local") => return Effect::Clean,
+        [local, ..] if local.is("local") => return Effect::Local,
         [scope, next, ..]
             if scope.is("transaction") || (scope.is("constraints") && !is_assignment(next)) =>
         {
@@ -506,36 +605,51 @@ fn set(rest: &[Token<'_>]) -> Effect {
         }
         _ => rest,
     };
-    let assignment = match rest {
+    let (name, value) = match rest {
         [session, auth, _] if session.is("session") && auth.is("authorization") => {
             return Effect::Pin(PinReason::SessionAuthorization);
         }
-        [schema, value] if schema.is("schema") => {
-            Some(("search_path".to_owned(), std::slice::from_ref(value)))
+        [characteristics, ..] if characteristics.is("characteristics") => {
+            let of = |what: &str| format!("default_transaction_{what}");
+            let names = ["isolation", "read_only", "deferrable"].map(of);
+            return Effect::Learn { names: names.into() };
         }
-        [role, value] if role.is("role") => Some(("role".to_owned(), std::slice::from_ref(value))),
-        [time, zone, value] if time.is("time") && zone.is("zone") => {
-            Some(("timezone".to_owned(), std::slice::from_ref(value)))
+        [schema, value] if schema.is("schema") => {
+            ("search_path".to_owned(), std::slice::from_ref(value))
+        }
+        [role, value] if role.is("role") => ("role".to_owned(), std::slice::from_ref(value)),
+        [time, zone, local] if time.is("time") && zone.is("zone") && local.is("local") => {
+            return Effect::Reset { name: "timezone".to_owned() };
+        }
+        [time, zone, value @ ..] if time.is("time") && zone.is("zone") => {
+            ("timezone".to_owned(), value)
         }
         [names, value] if names.is("names") => {
-            Some(("client_encoding".to_owned(), std::slice::from_ref(value)))
+            ("client_encoding".to_owned(), std::slice::from_ref(value))
         }
-        [name, eq, value @ ..] if is_assignment(eq) => name_of(name).map(|name| (name, value)),
-        [Token::Word(a), Token::Mark(b'.'), Token::Word(b), eq, value @ ..]
-            if is_assignment(eq) =>
-        {
-            Some((lower(&[*a, b".", *b].concat()), value))
-        }
-        _ => None,
+        rest => match setting_name(rest) {
+            Some((name, [eq, value @ ..])) if is_assignment(eq) => (name, value),
+            _ => return Effect::Pin(PinReason::Setting),
+        },
     };
-    let Some((name, value)) = assignment else { return Effect::Pin(PinReason::Setting) };
-    match value {
+    change_of(name, |name| match value {
         [default] if default.is("default") => Effect::Reset { name },
         value => match value_text(&name, value) {
             Some(value) => Effect::Set { name, value },
-            None => Effect::Pin(PinReason::Setting),
+            None => Effect::Learn { names: Box::new([name]) },
         },
+    })
+}
+
+/// The setting that `tokens` begin with (`a`, `a.b`), and what follows it.
+fn setting_name<'t, 'a>(tokens: &'t [Token<'a>]) -> Option<(String, &'t [Token<'a>])> {
+    let (first, mut rest) = tokens.split_first()?;
+    let mut name = name_of(first)?;
+    while let [Token::Mark(b'.'), next, behind @ ..] = rest {
+        name = format!("{name}.{}", name_of(next)?);
+        rest = behind;
     }
+    Some((name.to_ascii_lowercase(), rest))
 }
 
 fn is_assignment(token: &Token<'_>) -> bool {
@@ -548,6 +662,11 @@ fn value_text(setting: &str, tokens: &[Token<'_>]) -> Option<String> {
     const LISTS_OF_NAMES: [&str; 4] =
         ["search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries"];
     let is_list = tokens.len() > 1 || LISTS_OF_NAMES.contains(&setting);
+    let is_word = |t: &Token<'_>| !matches!(t, Token::Mark(_));
+    if tokens.windows(2).any(|pair| pair.iter().all(is_word)) {
+        // INTERVAL '2' HOUR: more than a list of values.
+        return None;
+    }
     let mut out = String::new();
     for token in tokens {
         match token {

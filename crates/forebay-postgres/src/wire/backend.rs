@@ -14,6 +14,11 @@ pub(crate) fn command_complete(out: &mut BytesMut, tag: &str) {
     message(out, b'C', |out| cstr(out, tag.as_bytes()));
 }
 
+/// ParameterDescription of a statement that takes none.
+pub(crate) fn no_parameters(out: &mut BytesMut) {
+    message(out, b't', |out| out.put_u16(0));
+}
+
 pub(crate) fn parameter_status(out: &mut BytesMut, name: &str, value: &str) {
     message(out, b'S', |out| {
         cstr(out, name.as_bytes());

@@ -42,6 +42,33 @@ impl Startup {
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.parameters.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
     }
+
+    /// Does the client want to replicate, the whole server (`replication=true`) or what a
+    /// database decodes (`replication=database`)? Read as PostgreSQL reads a boolean.
+    ///
+    /// # Errors
+    /// A value that says neither.
+    pub(crate) fn wants_replication(&self) -> Result<bool, String> {
+        let Some(value) = self.get("replication") else { return Ok(false) };
+        let lower = value.to_ascii_lowercase();
+        let begins = |words: &[&str], least| {
+            lower.len() >= least && words.iter().any(|word| word.starts_with(&lower))
+        };
+        match &*lower {
+            "database" | "1" => Ok(true),
+            "0" => Ok(false),
+            _ if begins(&["true", "yes"], 1) || begins(&["on"], 2) => Ok(true),
+            _ if begins(&["false", "no"], 1) || begins(&["off"], 2) => Ok(false),
+            _ => Err(value.to_owned()),
+        }
+    }
+
+    /// What a server has to be told besides user and database.
+    pub(crate) fn into_parameters(self) -> Vec<(String, String)> {
+        let mut parameters = self.parameters;
+        parameters.retain(|(name, _)| !matches!(name.as_str(), "user" | "database"));
+        parameters
+    }
 }
 
 /// The length of the first packet with its length field, once four bytes are there.
@@ -163,6 +190,23 @@ mod tests {
         assert!(read(&packet(196_608, b"user\0app\0\0x")).is_err());
         let http = read(b"GET / HTTP/1.1\r\n").unwrap();
         assert!(matches!(http, First::Unsupported { .. }));
+    }
+
+    #[test]
+    fn replication_is_a_boolean_or_a_database() {
+        let wants = |value: &str| {
+            let parameters = vec![("replication".to_owned(), value.to_owned())];
+            Startup { parameters, ..Startup::default() }.wants_replication()
+        };
+        for value in ["true", "T", "on", "yes", "1", "database", "tru"] {
+            assert_eq!(wants(value), Ok(true), "{value}");
+        }
+        for value in ["false", "off", "of", "n", "0", "F"] {
+            assert_eq!(wants(value), Ok(false), "{value}");
+        }
+        for value in ["", "o", "2", "physical", "truee"] {
+            assert!(wants(value).is_err(), "{value}");
+        }
     }
 
     #[test]

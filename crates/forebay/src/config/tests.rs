@@ -235,6 +235,15 @@ fn a_rate_limit_that_cannot_be_meant_is_named() {
 }
 
 #[test]
+fn a_class_whose_unnamed_statements_get_names_must_exist() {
+    let text = |class| format!("{SERVER}name_unnamed = [\"{class}\"]\n{USERS}");
+    assert!(parse(&text("ai-read")).is_ok());
+    let said = said(&text("batch"));
+    assert!(said.contains("postgres.servers.main.name_unnamed"), "{said}");
+    assert!(said.contains("there is no class `batch`"), "{said}");
+}
+
+#[test]
 fn every_setting_of_pools_and_classes_can_be_set() {
     let pool = "shed_from = 70\nhold_limit = \"20s\"\nlend_max_hold = \"500ms\"\n\
                 probe_interval = \"5s\"\nqueue_factor = 3\nbudget = 40\n";

@@ -173,9 +173,6 @@ async fn serve<A: Answer>(
     tally: Arc<Tally>,
     answer: Arc<A>,
 ) {
-    if net::tune(&stream).is_err() {
-        return;
-    }
     time::sleep(DISTANCE).await;
     let Ok(stream) = tls.accept(stream).await else { return };
     tally.handshakes.fetch_add(1, Ordering::Relaxed);

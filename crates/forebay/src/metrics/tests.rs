@@ -168,6 +168,8 @@ fn program() -> ProgramSnapshot {
             cancels: 5,
             hints_ignored: 8,
             pins: [("listen", 6)].into(),
+            pinned: Vec::new(),
+            replications: [("main".to_owned(), 2)].into(),
             notifications: vec![NotificationCounts {
                 server: "main".into(),
                 connections: 1,

@@ -30,7 +30,7 @@ pub(crate) fn start(settings: Vec<(String, String)>) -> Cluster {
     let settings = ClusterSettings {
         max_connections: 300,
         settings,
-        hba: vec!["host all all 127.0.0.1/32 trust".into()],
+        hba: ["all", "replication"].map(|of| format!("host {of} all 127.0.0.1/32 trust")).into(),
         ..ClusterSettings::default()
     };
     Cluster::start(&postgres_binaries::find().unwrap(), settings).unwrap()

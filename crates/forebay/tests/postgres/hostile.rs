@@ -13,7 +13,7 @@ use crate::differential::chance::Chance;
 use crate::differential::messages;
 
 /// Clients in one run of the test command; `FOREBAY_HOSTILE` says otherwise.
-const CLIENTS: u64 = 240;
+const CLIENTS: u64 = 160;
 /// Clients at once.
 const AT_ONCE: u64 = 8;
 /// What memory may grow by, over all that was held at a time before.

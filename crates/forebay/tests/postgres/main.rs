@@ -1,6 +1,7 @@
 //! The PostgreSQL gateway beside a real PostgreSQL.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
+mod begins;
 mod bench;
 mod by_chance;
 mod cancelling;
@@ -9,10 +10,16 @@ mod departures;
 mod differential;
 mod failures;
 mod hostile;
+mod leftovers;
+mod naming;
 mod notifications;
 mod overlap;
+mod pins;
+mod pipelines;
 mod policies;
+mod replication;
 mod sessions;
+mod stale_plans;
 mod statements;
 mod statuses;
 mod traps_cancel_and_copy;

@@ -55,19 +55,20 @@ fn probes() -> Vec<(String, Vec<u8>)> {
     probes
 }
 
-async fn answers(client: &mut Client, batch: &[Vec<u8>]) -> Vec<Message> {
+pub(crate) async fn answers(client: &mut Client, batch: &[Vec<u8>]) -> Vec<Message> {
     client.send(&batch.concat()).await;
     client.until_ready(batch.iter().filter(|m| matches!(m[0], b'S' | b'Q' | b'F')).count()).await
 }
 
 /// Whether the batches that lead to a status are answered before the probe is sent.
 #[derive(Debug, Clone, Copy)]
-enum Pace {
+pub(crate) enum Pace {
     Stepwise,
     AtOnce,
 }
 
-async fn probe_all(bench: &Bench, pace: Pace) {
+/// Sends every probe in every status through the gateway and to PostgreSQL itself.
+pub(crate) async fn probe_all(bench: &Bench, pace: Pace) {
     let prepared = [
         parse("known", "SELECT 1"),
         parse("writes", "INSERT INTO t VALUES (1)"),

@@ -135,13 +135,13 @@ impl World {
             Action::Wake(_) => true,
             Action::Open(_, identity) => waits(identity),
             Action::Close(_) | Action::Reset(_) | Action::Probe(_) => false,
-            Action::Forget(_) | Action::Alarm(_) => false,
+            Action::Forget(_) => false,
         };
         let parted = |action: &Action| matches!(action, Action::Close(_) | Action::Probe(_));
-        let idle_round = !self.rung && !self.last.iter().any(parted);
+        let idle_round = !self.rung && !self.last.list().iter().any(parted);
         // What a policy holds back may be free to go by the passing of time alone.
         let gated = self.ledger.gated.iter().any(|gated| *gated);
-        let late = idle_round && !gated && self.last.iter().any(is_for_waiters);
+        let late = idle_round && !gated && self.last.list().iter().any(is_for_waiters);
         assert!(!late, "nobody rang for {:?}", self.last);
     }
 

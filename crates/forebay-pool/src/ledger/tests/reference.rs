@@ -221,7 +221,12 @@ impl Model {
         let Use { class, request, charge, .. } = *used;
         if let Some(charge) = charge {
             let class = &mut self.classes[class];
-            let settled = (class.clock + took / class.weight).saturating_sub(charge / class.weight);
+            // What is settled is the difference: its nanoseconds are rounded once.
+            let settled = if took <= charge {
+                class.clock.saturating_sub((charge - took) / class.weight)
+            } else {
+                class.clock + (took - charge) / class.weight
+            };
             class.clock = settled.min((self.present + DEBT).max(class.clock));
         }
         if let Some(admitted) = request.and_then(|name| self.admitted.get_mut(&name)) {
@@ -433,10 +438,10 @@ impl Both {
     /// Whoever was served had the best claim at that moment, and whoever has one was served.
     fn compare(&mut self) {
         let last = std::mem::take(&mut self.world.last);
-        let woken = last.into_iter().filter_map(|action| match action {
+        let woken = last.list().iter().filter_map(|action| match *action {
             Action::Wake(id) => Some(id),
             Action::Open(..) | Action::Close(_) | Action::Reset(_) => None,
-            Action::Probe(_) | Action::Forget(_) | Action::Alarm(_) => None,
+            Action::Probe(_) | Action::Forget(_) => None,
         });
         for id in woken {
             let Told::Granted(conn) = self.world.callers[&id].told else {

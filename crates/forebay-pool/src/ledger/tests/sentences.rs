@@ -608,7 +608,7 @@ fn an_identity_that_nobody_uses_is_forgotten_but_not_its_refusal() {
     assert!(matches!(world.ask(0, 0, None), Asked::Rejected(Rejection::Denied(_))));
     world.advance(2 * SECOND);
     world.tick();
-    assert!(world.last.iter().any(|action| matches!(action, Action::Forget(_))));
+    assert!(world.last.list().iter().any(|action| matches!(action, Action::Forget(_))));
 }
 
 #[test]

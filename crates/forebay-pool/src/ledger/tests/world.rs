@@ -185,9 +185,12 @@ impl World {
     }
 
     fn carry_out(&mut self, actions: &Actions) {
-        let wakes = actions.iter().filter(|action| matches!(action, Action::Wake(_)));
+        let wakes = actions.list().iter().filter(|action| matches!(action, Action::Wake(_)));
         let grants = wakes.count();
-        for action in actions {
+        if let Some(at) = actions.alarm() {
+            self.alarm = Some(self.alarm.map_or(at, |other| other.min(at)));
+        }
+        for action in actions.list() {
             match *action {
                 Action::Wake(id) => self.wake(id, grants == 1),
                 Action::Open(conn, identity) => {
@@ -210,9 +213,6 @@ impl World {
                     self.probes.push(conn);
                 }
                 Action::Forget(id) => assert!(!self.ledger.identities.contains_key(id)),
-                Action::Alarm(at) => {
-                    self.alarm = Some(self.alarm.map_or(at, |other| other.min(at)));
-                }
             }
         }
     }

@@ -16,12 +16,10 @@ fn everyday_statements_are_clean() {
         "WITH x (a) AS (SELECT 1) SELECT pg_catalog.upper(a), coalesce(b, 1) FROM x",
         "BEGIN ISOLATION LEVEL SERIALIZABLE",
         "COPY t (a, b) FROM STDIN",
-        "SELECT pg_advisory_unlock_all()",
-        "SET LOCAL search_path = 'x'",
         "SET TRANSACTION READ ONLY",
         "SELECT pg_advisory_xact_lock(1)",
         "FETCH 10 FROM c",
-        "SELECT set_config('app.tenant', $1::text, true)",
+        "CREATE TEMP TABLE t (a int) ON COMMIT DROP",
         "ROLLBACK",
         "CREATE TABLE t (a int PRIMARY KEY)",
         "CREATE INDEX i ON t (a)",
@@ -63,15 +61,50 @@ fn what_lives_in_the_session_pins() {
         ("DECLARE c CURSOR WITH HOLD FOR SELECT 1", PinReason::HoldCursor),
         ("PREPARE p AS SELECT 1", PinReason::SqlPrepare),
         ("CREATE TABLE pg_temp.t (a int)", PinReason::TemporaryTable),
-        ("SELECT set_config('a.b', $1, false)", PinReason::Setting),
         ("SELECT set_config(name, '1', true) FROM t", PinReason::Setting),
-        ("SET x = 1 + 1", PinReason::Setting),
-        ("SET \"x\".\"y\" = 1", PinReason::Setting),
-        ("SET a.b = E'1'", PinReason::Setting),
-        ("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY", PinReason::Setting),
+        ("SELECT set_config('a.b', my_function(), false)", PinReason::Setting),
+        ("SET session_authorization = bob", PinReason::SessionAuthorization),
         ("SET SESSION AUTHORIZATION bob", PinReason::SessionAuthorization),
     ] {
         assert_eq!(one(text), Effect::Pin(reason), "{text}");
+    }
+}
+
+#[test]
+fn what_ends_by_itself_or_ends_something_is_told_apart() {
+    for (text, effect) in [
+        ("SET LOCAL search_path = 'x'", Effect::Local),
+        ("SET transaction_isolation = serializable", Effect::Local),
+        ("SELECT set_config('app.tenant', $1::text, true)", Effect::Local),
+        ("SELECT set_config('a', $1, true), set_config('b', lower($2), true)", Effect::Local),
+        ("SELECT pg_advisory_unlock_all()", Effect::MayEnd),
+        ("DROP TABLE t", Effect::MayEnd),
+        ("CLOSE c", Effect::MayEnd),
+        ("UNLISTEN *", Effect::MayEnd),
+        ("SET seed = 0.5", Effect::Dirty),
+    ] {
+        assert_eq!(one(text), effect, "{text}");
+    }
+}
+
+#[test]
+fn a_value_that_only_the_server_knows_is_asked_for_by_name() {
+    let characteristics: &[&str] = &[
+        "default_transaction_isolation",
+        "default_transaction_read_only",
+        "default_transaction_deferrable",
+    ];
+    for (text, names) in [
+        ("SELECT set_config('A.b', $1, false)", &["a.b"][..]),
+        ("SELECT set_config('a', 'x', true), set_config('b', $1, false) FROM t", &["b"]),
+        ("SELECT set_config('a', 'x' || 'y', $1), set_config('b', $1, false)", &["a", "b"]),
+        ("SET x = 1 + 1", &["x"]),
+        ("SET \"X\".\"y\" = E'1'", &["x.y"]),
+        ("SET TIME ZONE INTERVAL '+02:00' HOUR TO MINUTE", &["timezone"]),
+        ("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY", characteristics),
+    ] {
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        assert_eq!(one(text), Effect::Learn { names }, "{text}");
     }
 }
 
@@ -94,6 +127,8 @@ fn settings_are_read_as_set_config_takes_them() {
         assert_eq!(one(text), expected, "{text}");
     }
     assert_eq!(one("SET x TO DEFAULT"), Effect::Reset { name: "x".into() });
+    let zone = Effect::Reset { name: "timezone".into() };
+    assert_eq!((one("SET TIME ZONE LOCAL"), one("RESET TIME ZONE")), (zone.clone(), zone));
     assert_eq!(one("RESET a.b"), Effect::Reset { name: "a.b".into() });
     assert_eq!(one("RESET ALL"), Effect::ResetAll);
     assert_eq!(one("SAVEPOINT A"), Effect::Savepoint { name: "a".into() });
@@ -108,28 +143,6 @@ fn each_statement_of_a_string_has_its_effect() {
     assert_eq!(effects.len(), 4);
     assert_eq!(effects.last(), Some(&Effect::ResetAll));
     assert!(of(b" ;; /* ; */ ").is_empty());
-}
-
-#[test]
-fn only_a_bare_begin_can_wait() {
-    for text in ["BEGIN", "begin;", " BEGIN WORK ; ", "START TRANSACTION", "BEGIN TRANSACTION;"] {
-        assert!(plain_begin(text.as_bytes()).is_some(), "{text}");
-    }
-    for text in [
-        "BEGIN READ ONLY",
-        "BEGIN; SELECT 1",
-        "START",
-        "BEGINS",
-        "",
-        "BEGIN WORK WORK",
-        "START TRANSACTION WORK",
-    ] {
-        assert!(plain_begin(text.as_bytes()).is_none(), "{text}");
-    }
-    assert_eq!(plain_end(b"END;"), Some("COMMIT"));
-    assert_eq!(plain_end(b"rollback"), Some("ROLLBACK"));
-    assert_eq!(plain_end(b"ROLLBACK TO a"), None);
-    assert_eq!(plain_end(b"COMMIT AND CHAIN"), None);
 }
 
 #[test]

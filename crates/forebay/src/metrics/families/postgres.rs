@@ -69,6 +69,13 @@ pub(super) fn sessions(postgres: &PostgresSnapshot, sheet: &mut Sheet<'_>) -> fm
         postgres.hints_ignored,
     )?;
     notifications(&postgres.notifications, sheet)?;
+    sheet.gauge(
+        "forebay_replication_connections",
+        "Replication connections of clients; not part of the budget",
+        postgres.replications.iter().map(|(server, count)| {
+            (vec![("gateway", "postgres"), ("destination", &**server)], *count)
+        }),
+    )?;
     sheet.counter(
         "forebay_pins",
         "Applications that kept a server connection beyond a transaction, by reason",

@@ -2,7 +2,7 @@
 
 use super::chance::Chance;
 use super::message::{Kind, Message};
-use super::script::{Arrival, Round, Script, Turn, Until};
+use super::script::{Arrival, Round, Script, Turn, Unnamed, Until};
 use super::texts::{
     CALLS, COPIES, COPIES_OUT, FORGETTING, LEAVING, LONG, LOOKING, PINNING, SETTINGS, SEVERAL,
     SLEEPING, STATEMENTS, TRANSACTIONS, WITH_VALUES,
@@ -45,7 +45,8 @@ pub(super) fn script(seed: u64) -> Script {
         rounds.push(Round { turns, weave: chance.next() });
     }
     let arrival = chance.one_of(&[Arrival::AsSent, Arrival::AsSent, Arrival::InPieces]);
-    Script { clients, most_statements, arrival, rounds }
+    let unnamed = chance.one_of(&[Unnamed::AsSent, Unnamed::AsSent, Unnamed::Named]);
+    Script { clients, most_statements, arrival, unnamed, rounds }
 }
 
 fn turn(chance: &mut Chance, client: usize, habit: Habit) -> Turn {

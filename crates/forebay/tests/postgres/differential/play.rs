@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use forebay_pool::ClassName;
 use forebay_seam::time;
 use futures_util::future::{self, Either};
 use tokio::io::AsyncReadExt;
@@ -15,7 +16,7 @@ use super::answers::{Answer, Ending};
 use super::chance::Chance;
 use super::message::{Kind, Message, Names};
 use super::pieces::Pieces;
-use super::script::{Arrival, Round, Script, Turn, Until};
+use super::script::{Arrival, Round, Script, Turn, Unnamed, Until};
 use super::talk::{CLOSES, Ear, End, Mouth, split};
 use crate::bench::Bench;
 use crate::client::{Client, cancel_request};
@@ -117,6 +118,10 @@ pub(super) async fn play(
     let server = pieces.as_ref().map_or(bench.server, |pieces| pieces.address);
     let gateway = Bench::before(server, &bench.database, 2, |settings| {
         settings.max_prepared_statements = script.most_statements;
+        if script.unnamed == Unnamed::Named {
+            let server = settings.servers.get_mut("main").unwrap();
+            server.name_unnamed = vec![ClassName::new("core")];
+        }
     });
     let mut watch = bench.direct().await;
     let mut pairs = Vec::new();

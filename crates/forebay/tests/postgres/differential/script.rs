@@ -42,6 +42,14 @@ pub(super) enum Arrival {
     InPieces,
 }
 
+/// What the gateway makes of unnamed statements that come again and again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unnamed {
+    AsSent,
+    /// They get names of its own (`name_unnamed`).
+    Named,
+}
+
 /// All that a few clients do.
 #[derive(Debug, Clone)]
 pub(super) struct Script {
@@ -49,6 +57,7 @@ pub(super) struct Script {
     /// Prepared statements that a server connection keeps.
     pub(super) most_statements: usize,
     pub(super) arrival: Arrival,
+    pub(super) unnamed: Unnamed,
     pub(super) rounds: Vec<Round>,
 }
 
@@ -221,7 +230,9 @@ impl fmt::Display for Turn {
 
 impl fmt::Display for Script {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "max_prepared_statements = {}, {:?}", self.most_statements, self.arrival)?;
+        let Self { most_statements, arrival, unnamed, .. } = self;
+        writeln!(f, "{most_statements} statements kept, from the server {arrival:?}")?;
+        writeln!(f, "unnamed statements {unnamed:?}")?;
         for (number, round) in self.rounds.iter().enumerate() {
             for turn in &round.turns {
                 writeln!(f, "{number:>3}. {turn}")?;

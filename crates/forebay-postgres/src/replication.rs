@@ -1,0 +1,271 @@
+//! Replication connections, where the pool mode is `session`.
+//!
+//! A walsender speaks a protocol of its own (streaming replication, COPY both ways), of which
+//! nothing can be shared: each client gets a connection that was opened for it, with the
+//! startup parameters it sent, and that ends with it. Bytes go through as they come. These
+//! connections are part of no budget, since the server counts them by `max_wal_senders` and
+//! not by `max_connections` (PostgreSQL 12 and later); they have a limit of their own.
+//!
+//! Always true: what is held for either side is bounded, and whoever reads slowly slows down
+//! nobody but the other end of its own stream.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use forebay_seam::task::Stop;
+use forebay_seam::time;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::cancel::Registration;
+use crate::fault::Fault;
+use crate::greeting::Arrival;
+use crate::route::Who;
+use crate::server::{Server, ServerFailure};
+use crate::session::Session;
+use crate::stream::Stream;
+use crate::wire::backend::{self, Severity};
+use crate::wire::{HEADER, TxStatus};
+
+/// Bytes held for one direction before the other side is no longer read.
+const HIGH_WATER: usize = 64 * 1024;
+
+/// Startup parameters of a client that replicates, as it sent them.
+pub(crate) type Parameters = Vec<(String, String)>;
+
+/// Replication connections to one server.
+pub(crate) struct Replications {
+    free: Arc<Semaphore>,
+    limit: u32,
+    connect_timeout: Duration,
+}
+
+impl Replications {
+    pub(crate) fn new(limit: u32, connect_timeout: Duration) -> Self {
+        let permits = usize::try_from(limit).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+        Self { free: Arc::new(Semaphore::new(permits)), limit, connect_timeout }
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> u32 {
+        let free = u32::try_from(self.free.available_permits()).unwrap_or(u32::MAX);
+        self.limit.saturating_sub(free)
+    }
+
+    async fn open(
+        &self,
+        who: &Who,
+        parameters: &Parameters,
+    ) -> Result<(Server, OwnedSemaphorePermit), Fault> {
+        let Ok(permit) = Arc::clone(&self.free).try_acquire_owned() else {
+            return Err(Fault::TooManyReplications { limit: self.limit });
+        };
+        let opening = who.backend.pool.connector().replicate(&who.identity, parameters);
+        match time::timeout(self.connect_timeout, opening).await {
+            Ok(Ok(server)) => Ok((server, permit)),
+            Ok(Err(ServerFailure::Refused(said))) => Err(Fault::Refused(said)),
+            Ok(Err(
+                failure @ (ServerFailure::Io(_)
+                | ServerFailure::Protocol(_)
+                | ServerFailure::Tls(_)
+                | ServerFailure::Auth(_)),
+            )) => Err(Fault::NoReplication(failure.to_string())),
+            Err(_) => Err(Fault::NoReplication("it did not answer in time".into())),
+        }
+    }
+}
+
+/// Serves a client that replicates to its end.
+pub(crate) async fn serve(
+    arrival: Arrival,
+    parameters: &Parameters,
+    registration: Registration,
+    mut stop: Stop,
+) {
+    let Arrival { client, inbox, who, .. } = arrival;
+    let (user, database) = (Arc::clone(&who.user), Arc::clone(&who.database));
+    let mut outbox = BytesMut::new();
+    let (server, _permit) = match who.backend.replications.open(&who, parameters).await {
+        Ok(opened) => opened,
+        Err(fault) => {
+            tracing::info!(%user, %database, error = %fault, "replication refused");
+            fault.write_at_login(&mut outbox);
+            return Session::send_away(client, outbox).await;
+        }
+    };
+    tracing::info!(%user, %database, "a replication connection begins");
+    welcome(&server, &registration, &mut outbox);
+    // The connection is this client's alone: a cancel can hit nothing else.
+    registration.client.links(&server.key, &server.in_flight);
+    registration.client.goes_on();
+    let mut relay =
+        Relay { client, server, to_client: outbox, to_server: inbox, frames: Frames::default() };
+    let ended = relay.run(&mut stop).await;
+    registration.client.rests();
+    let reason = match &ended {
+        Ok(Ended::Client) => "its client left",
+        Ok(Ended::Server) => "the server ended it",
+        Ok(Ended::Stopped) => "Forebay stops",
+        Err(_) => "it was lost",
+    };
+    tracing::info!(%user, %database, reason, "a replication connection ends");
+    let Relay { client, server, mut to_client, frames, .. } = relay;
+    drop(server);
+    if matches!(ended, Ok(Ended::Stopped)) && frames.is_between() {
+        Fault::Stopping.write(&mut to_client, Severity::Fatal);
+    }
+    Session::send_away(client, to_client).await;
+}
+
+/// As a login ends: what the server reported, the client's own key, ReadyForQuery.
+fn welcome(server: &Server, registration: &Registration, out: &mut BytesMut) {
+    backend::authentication(out, 0, &[]);
+    for (name, value) in server.settings.now.iter() {
+        backend::parameter_status(out, name, value);
+    }
+    backend::backend_key_data(out, registration.pid, registration.secret);
+    backend::ready_for_query(out, TxStatus::Idle);
+}
+
+/// Why a relay ended.
+enum Ended {
+    Client,
+    Server,
+    Stopped,
+}
+
+/// Two streams and what is on its way between them.
+struct Relay {
+    client: Stream,
+    server: Server,
+    to_client: BytesMut,
+    to_server: BytesMut,
+    /// Of what came from the server.
+    frames: Frames,
+}
+
+impl Relay {
+    async fn run(&mut self, stop: &mut Stop) -> io::Result<Ended> {
+        let mut told = std::pin::pin!(stop.told());
+        let ended = poll_fn(|cx| {
+            let moved = self.poll_move(cx);
+            if moved.is_pending() && told.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ok(Ended::Stopped));
+            }
+            moved
+        })
+        .await?;
+        if let Ended::Server = ended {
+            // All that it said is the client's, however slowly that reads.
+            poll_fn(|cx| {
+                let drained = self.client.poll_drain(cx, &mut self.to_client);
+                match told.as_mut().poll(cx) {
+                    Poll::Ready(()) => Poll::Ready(Ok(())),
+                    Poll::Pending => drained,
+                }
+            })
+            .await?;
+        }
+        Ok(ended)
+    }
+
+    /// Moves bytes both ways until one side ends.
+    fn poll_move(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Ended>> {
+        loop {
+            let mut moved = false;
+            let to_client = self.client.poll_drain(cx, &mut self.to_client)?;
+            // What the server said last may still be in its socket: reading tells.
+            if let Poll::Ready(Err(_)) = self.server.stream.poll_drain(cx, &mut self.to_server) {
+                self.to_server.clear();
+            }
+            if self.to_client.len() < HIGH_WATER {
+                let before = self.to_client.len();
+                match self.server.stream.poll_fill(cx, &mut self.to_client) {
+                    Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Ok(Ended::Server)),
+                    Poll::Ready(Ok(_)) => {
+                        self.frames.pass(self.to_client.get(before..).unwrap_or_default());
+                        moved = true;
+                    }
+                    Poll::Pending => {}
+                }
+            }
+            if self.to_server.len() < HIGH_WATER {
+                match self.client.poll_fill(cx, &mut self.to_server)? {
+                    Poll::Ready(0) => return Poll::Ready(Ok(Ended::Client)),
+                    Poll::Ready(_) => moved = true,
+                    Poll::Pending => {}
+                }
+            }
+            if !moved {
+                if to_client.is_ready() && self.to_client.is_empty() {
+                    // An idle stream keeps no memory.
+                    self.to_client = BytesMut::new();
+                }
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+/// Where messages begin and end, so that nothing of ours is put into the middle of one.
+#[derive(Debug, Default)]
+struct Frames {
+    /// The header that is being read.
+    header: [u8; HEADER],
+    /// Bytes of it that have come.
+    have: usize,
+    /// Bytes of the message that have not come.
+    left: usize,
+}
+
+impl Frames {
+    fn pass(&mut self, mut bytes: &[u8]) {
+        while let Some((first, rest)) = bytes.split_first() {
+            if self.left > 0 {
+                let n = self.left.min(bytes.len());
+                self.left -= n;
+                bytes = bytes.get(n..).unwrap_or_default();
+                continue;
+            }
+            if let Some(place) = self.header.get_mut(self.have) {
+                *place = *first;
+            }
+            self.have += 1;
+            bytes = rest;
+            if self.have == HEADER {
+                let [_, a, b, c, d] = self.header;
+                let length = u32::from_be_bytes([a, b, c, d]).saturating_sub(4);
+                self.left = usize::try_from(length).unwrap_or(usize::MAX);
+                self.have = 0;
+            }
+        }
+    }
+
+    fn is_between(&self) -> bool {
+        self.have == 0 && self.left == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_end_where_their_length_says_however_they_come() {
+        let mut bytes = BytesMut::new();
+        backend::command_complete(&mut bytes, "SELECT 1");
+        backend::ready_for_query(&mut bytes, TxStatus::Idle);
+        let between = |at: usize| at == 0 || at == 14 || at == bytes.len();
+        for step in [1, 2, 3, 7, bytes.len()] {
+            let (mut frames, mut at) = (Frames::default(), 0);
+            for part in bytes.chunks(step) {
+                frames.pass(part);
+                at += part.len();
+                assert_eq!(frames.is_between(), between(at), "{step} {at}");
+            }
+        }
+    }
+}

@@ -1,0 +1,13 @@
+SELECT pg_catalog.concat_ws(',',
+  (SELECT pg_catalog.sum(pg_catalog.hashtext(xmin::text || ' ' || oid)) FROM pg_catalog.pg_proc WHERE oid >= 16384),
+  (SELECT pg_catalog.sum(pg_catalog.hashtext(xmin::text || ' ' || oid)) FROM pg_catalog.pg_rewrite WHERE oid >= 16384),
+  (SELECT pg_catalog.sum(pg_catalog.hashtext(xmin::text || ' ' || oid)) FROM pg_catalog.pg_trigger),
+  (SELECT pg_catalog.sum(pg_catalog.hashtext(xmin::text || ' ' || oid)) FROM pg_catalog.pg_attrdef),
+  (SELECT pg_catalog.sum(pg_catalog.hashtext(xmin::text || ' ' || oid)) FROM pg_catalog.pg_policy),
+  (SELECT pg_catalog.sum(pg_catalog.hashtext(xmin::text || ' ' || oid)) FROM pg_catalog.pg_constraint WHERE oid >= 16384),
+  (SELECT pg_catalog.sum(pg_catalog.hashtext(xmin::text || ' ' || oid)) FROM pg_catalog.pg_operator WHERE oid >= 16384),
+  (SELECT pg_catalog.sum(pg_catalog.hashtext(xmin::text || ' ' || oid)) FROM pg_catalog.pg_cast WHERE oid >= 16384),
+  (SELECT pg_catalog.sum(pg_catalog.hashtext(xmin::text || ' ' || oid)) FROM pg_catalog.pg_event_trigger),
+  (SELECT pg_catalog.sum(pg_catalog.hashtext(xmin::text || ' ' || oid)) FROM pg_catalog.pg_extension),
+  (SELECT pg_catalog.sum(pg_catalog.hashtext(xmin::text || ' ' || inhrelid || ' ' || inhparent)) FROM pg_catalog.pg_inherits),
+  (SELECT pg_catalog.sum(pg_catalog.hashtext(relname || ' ' || oid)) FROM pg_catalog.pg_class WHERE oid >= 16384 AND relkind IN ('r', 'p', 'v', 'm', 'i', 'I', 'f')))
