@@ -138,6 +138,13 @@ impl Turn {
                     }
                 }
                 Message::Query(_) | Message::Call { .. } if copying => return false,
+                // Whose name it is to be depends on whether the batch before it has failed.
+                Message::Query(text)
+                    if text.starts_with("DEALLOCATE")
+                        && !(parsed.is_empty() && bound.is_empty()) =>
+                {
+                    return false;
+                }
                 Message::Query(text) => {
                     first_batch = false;
                     copying = text.contains("FROM STDIN");
