@@ -75,7 +75,7 @@ need_drivers() {
     say "Fetching the drivers for Python into $venv"
     rm -rf "$venv"
     python3 -m venv "$venv"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check --require-hashes \
+    "$venv/bin/pip" install --quiet --no-compile --disable-pip-version-check --require-hashes \
       -r tests/drivers/requirements.txt
     printf '%s\n' "$wanted" >"$venv/made-for"
   fi
@@ -99,7 +99,7 @@ need_node() {
     from="$venv/bin/node"
     if [ ! -x "$from" ]; then
       say "Fetching Node.js into $venv"
-      "$venv/bin/pip" install --quiet --disable-pip-version-check --require-hashes \
+      "$venv/bin/pip" install --quiet --no-compile --disable-pip-version-check --require-hashes \
         -r tests/drivers/requirements-node.txt
     fi
     ln -sf "$venv/bin/npm" "$node/bin/npm"

@@ -11,7 +11,7 @@ import machine
 import syscalls
 from accounting import open_files_limit
 from idle import FIRST, measure_idle
-from loads import LoadFailed, measure_pgbench, pgbench
+from loads import LoadFailed, TooShort, measure_pgbench, pgbench
 from outcome import OURS, Outcome
 from poolers import DATABASE, PASSWORD, USER, Database, DoesNotStart, Forebay, PgBouncer
 from rows import Copy, Idle, Pgbench
@@ -20,6 +20,7 @@ SCALE = 10
 IDLE_ROUNDS = 2  # at the most: bytes hardly differ from round to round
 QUICK_IDLE = 25  # so many times fewer idle clients in a quick run
 QUICK_COPY = 5  # MB
+LONGER = 3  # seconds more for a turn that was too short to be measured
 FAILURES = (DoesNotStart, LoadFailed, OSError, AssertionError, subprocess.TimeoutExpired)
 
 
@@ -126,7 +127,11 @@ class Bench:
             owner.execute("truncate copy_in")
 
     def pgbench_turn(self, load, pooler, seconds):
-        figures = measure_pgbench(load.command(), pooler, self.database, self.folder, seconds)
+        try:
+            figures = measure_pgbench(load.command(), pooler, self.database, self.folder, seconds)
+        except TooShort:
+            longer = seconds + LONGER
+            figures = measure_pgbench(load.command(), pooler, self.database, self.folder, longer)
         if load.login:
             return {"cpu_per_login": figures["cpu"], "logins": figures["rate"]}
         if load.megabytes:

@@ -33,6 +33,10 @@ class LoadFailed(Exception):
     """The load did not run as it should; the text says what was seen."""
 
 
+class TooShort(LoadFailed):
+    """There was no time in which all clients were at work: the machine is busy."""
+
+
 def pgbench_command(arguments):
     return [str(pathlib.Path(os.environ["FOREBAY_TEST_PG_BINDIR"]) / "pgbench"), "-n", *arguments]
 
@@ -117,7 +121,7 @@ def figures_of_window(readings, transactions):
     last = max(ended for ended, _ in transactions)
     inside = [r for r in readings if first + SETTLE <= r.at <= last]
     if len(inside) < 2:
-        raise LoadFailed("the run was too short to be measured: give it more --seconds")
+        raise TooShort("the run was too short to be measured: give it more --seconds")
     begin, finish = inside[0], inside[-1]
     latencies = sorted(us for ended, us in transactions if begin.at < ended <= finish.at)
     if not latencies:

@@ -75,6 +75,9 @@ def shared_forebay(folder, authority, postgres):
 @pytest.fixture(scope="session")
 def narrow(folder, postgres):
     """Default settings on three server connections: the drivers take their tours here."""
+    with postgres.connect(dbname="postgres") as admin:
+        admin.autocommit = True
+        admin.execute(f"create database {tour.DATABASE} owner app")
     forebay = Forebay(folder / "tours", address=f"localhost:{postgres.port}", budget=tour.BUDGET)
     try:
         yield forebay.start()

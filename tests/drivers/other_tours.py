@@ -11,6 +11,9 @@ TOURS = pathlib.Path(__file__).parent / "tours"
 BUILT = pathlib.Path(os.environ["FOREBAY_TEST_TOURS"])
 JARS = os.environ["FOREBAY_TEST_JARS"]
 
+# Two programs with several clients each: a busy machine needs its time.
+pytestmark = pytest.mark.timeout(240)
+
 
 @pytest.mark.parametrize(
     "tour",

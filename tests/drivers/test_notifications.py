@@ -113,7 +113,7 @@ def test_asyncpg_calls_its_listeners(forebay, authority):
 def test_a_restart_of_the_server_is_told_to_those_who_listen(own_forebay, folder, authority):
     from private_postgres import PrivatePostgres
 
-    server = PrivatePostgres(folder / "restarted", authority, max_connections=20)
+    server = PrivatePostgres(folder / "restarted-for-listeners", authority, max_connections=20)
     server.start()
     try:
         forebay = own_forebay(address=f"localhost:{server.port}")

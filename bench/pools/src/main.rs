@@ -92,12 +92,13 @@ fn run_once(contender: &Contender, case: Case, duration: Duration) -> Seen {
 fn print_case(case: Case, contenders: &[Contender], seen: &[Vec<Seen>]) {
     println!("{case}");
     println!(
-        "  {:<16} {:>7} {:>24} {:>8} {:>11} {:>9} {:>8} {:>8}",
+        "  {:<16} {:>7} {:>24} {:>8} {:>11} {:>11} {:>9} {:>8} {:>8}",
         "",
         "CPU ns",
         "of deadpool's (range)",
         "wall ns",
         "p99 wait µs",
+        "p99 of 16",
         "max/min",
         "starved",
         "refused"
@@ -113,11 +114,12 @@ fn print_case(case: Case, contenders: &[Contender], seen: &[Vec<Seen>]) {
             format!("{:.2} ({low:.2}..{high:.2})", median(ratios))
         });
         println!(
-            "  {:<16} {:>7.0} {ratio:>24} {:>8.0} {:>11.1} {:>9.2} {:>8} {:>8}",
+            "  {:<16} {:>7.0} {ratio:>24} {:>8.0} {:>11.1} {:>11.1} {:>9.2} {:>8} {:>8}",
             contender.name,
             middle(|seen| seen.cpu),
             middle(|seen| seen.wall),
             middle(|seen| seen.p99),
+            middle(|seen| seen.request_p99),
             middle(|seen| seen.uneven),
             runs.iter().map(|seen| seen.starved).max().unwrap_or(0),
             runs.iter().map(|seen| seen.refused).sum::<u64>(),

@@ -16,6 +16,8 @@ use crate::candidates::{Candidate, User};
 
 /// One wait in so many is timed: two readings of the clock would cost as much as a checkout.
 const SAMPLED: u64 = 7;
+/// Operations of one request: all of them are timed together, where there is a queue.
+const REQUEST: u64 = 16;
 /// Before this the connections are opened and caches filled.
 const WARM_UP: Duration = Duration::from_millis(40);
 
@@ -59,6 +61,8 @@ pub struct Seen {
     pub wall: f64,
     /// 99th percentile of the waits that ended, microseconds.
     pub p99: f64,
+    /// 99th percentile of what 16 operations in a row took, microseconds.
+    pub request_p99: f64,
     /// Operations of the task that had most over those of the task that had fewest.
     pub uneven: f64,
     /// Tasks that had no operation at all.
@@ -72,6 +76,7 @@ struct Tally {
     done: u64,
     refused: u64,
     waits: Vec<Duration>,
+    requests: Vec<Duration>,
 }
 
 /// Runs `case` on a new pool of kind `C` for `duration`.
@@ -97,7 +102,14 @@ pub async fn measure<C: Candidate>(case: Case, duration: Duration) -> Seen {
 async fn work<U: User>(mut user: U, used: Use, phase: Arc<AtomicU8>) -> Tally {
     let mut tally = Tally { waits: Vec::with_capacity(4096), ..Tally::default() };
     let mut turn = 0_u64;
+    let mut began = None;
     loop {
+        if used == Use::OverOneYield && turn.is_multiple_of(REQUEST) {
+            let now = time::now();
+            if let Some(began) = began.replace(now).filter(|_| tally.done >= REQUEST) {
+                tally.requests.push(now.duration_since(began));
+            }
+        }
         turn += 1;
         let asked = turn.is_multiple_of(SAMPLED).then(time::now);
         let held = user.take().await;
@@ -134,16 +146,22 @@ fn summarise(tallies: &[Tally], cpu: u64, wall: Duration) -> Seen {
     let most = tallies.iter().map(|tally| tally.done).max().unwrap_or(0);
     let fewest = tallies.iter().map(|tally| tally.done).min().unwrap_or(0);
     let mut waits: Vec<_> = tallies.iter().flat_map(|tally| tally.waits.iter().copied()).collect();
-    waits.sort_unstable();
-    let p99 = waits.get(waits.len() * 99 / 100).copied().unwrap_or_default();
+    let mut requests: Vec<_> =
+        tallies.iter().flat_map(|tally| tally.requests.iter().copied()).collect();
     Seen {
         cpu: cpu as f64 / operations,
         wall: wall.as_nanos() as f64 / operations,
-        p99: p99.as_secs_f64() * 1e6,
+        p99: p99_micros(&mut waits),
+        request_p99: p99_micros(&mut requests),
         uneven: most as f64 / fewest as f64,
         starved: tallies.iter().filter(|tally| tally.done == 0).count(),
         refused: tallies.iter().map(|tally| tally.refused).sum(),
     }
+}
+
+fn p99_micros(times: &mut [Duration]) -> f64 {
+    times.sort_unstable();
+    times.get(times.len() * 99 / 100).copied().unwrap_or_default().as_secs_f64() * 1e6
 }
 
 /// CPU time of all threads of this process, in nanoseconds.

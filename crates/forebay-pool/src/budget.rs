@@ -75,6 +75,7 @@ impl Seats {
     }
 
     /// How many more connections `class` could be given now, if they were there.
+    #[inline]
     pub(crate) fn headroom(&self, class: ClassId) -> u32 {
         let ClassSeats { limits, taken, .. } = self.classes[class.index()];
         let own = limits.ceiling.saturating_sub(taken);

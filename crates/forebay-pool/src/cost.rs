@@ -162,6 +162,7 @@ impl Costs {
     }
 
     /// What the work of `class` took on average, seconds.
+    #[inline]
     pub(crate) fn class_mean(&self, class: ClassId) -> Option<f64> {
         let class = &self.classes[class.index()];
         (!class.is_empty()).then(|| class.mean() * 1e-6)

@@ -1,7 +1,7 @@
 //! Decides who gets which connection of one destination, and touches none.
 //!
 //! Plain arithmetic: no await, no lock, no clock, no socket. Events come in as method calls
-//! with `now`; what must be done goes out as [`Action`]s. The shell ([`crate::pool`]), the
+//! with `now`; what must be done goes out as [`Actions`]. The shell ([`crate::pool`]), the
 //! property tests and the simulator drive the same lines.
 //!
 //! Its rooms: `line` (asking, waiting, leaving), `dispatch` (who is next), `gate` (what policies
@@ -9,7 +9,7 @@
 //! becomes of a connection that comes home, or never came), `opening` (when one more is
 //! opened, and for whom), `requests` (what is known of each request), `sizing` (another
 //! budget while it is used), `upkeep` (what is done without being asked), `renewal` (connections
-//! that died with their server), `picture` (the snapshot).
+//! that died with their server), `picture` (the snapshot), `actions` (what comes out).
 //!
 //! Always true after each event:
 //! - a connection is in exactly one state, and there are never more than the budget allowed;

@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use aws_lc_rs::constant_time;
@@ -139,8 +140,8 @@ pub(crate) async fn send_counted(key: &ServerKey, in_flight: &Arc<InFlight>) {
 enum Doing {
     #[default]
     Nothing,
-    /// Waiting for a connection: the cancel ends this wait.
-    Waiting(Arc<Notify>),
+    /// Waiting for a connection: the cancel ends this wait, and wakes who waits.
+    Waiting(Waker, Asked),
     Linked {
         key: ServerKey,
         in_flight: Arc<InFlight>,
@@ -214,11 +215,17 @@ enum Aim {
 }
 
 impl Cancelable {
-    /// Waits in line; the answer is told when that is cancelled.
-    pub(crate) fn waits(&self) -> Arc<Notify> {
-        let cancelled = Arc::new(Notify::new());
-        self.state.lock().doing = Doing::Waiting(Arc::clone(&cancelled));
-        cancelled
+    /// Waits in line; ready when that is cancelled.
+    pub(crate) fn poll_wait(&self, cx: &Context<'_>) -> Poll<()> {
+        let doing = &mut self.state.lock().doing;
+        match doing {
+            Doing::Waiting(_, Asked::Yes) => return Poll::Ready(()),
+            Doing::Waiting(waker, Asked::No) if waker.will_wake(cx.waker()) => {}
+            Doing::Waiting(_, Asked::No) | Doing::Nothing | Doing::Linked { .. } => {
+                *doing = Doing::Waiting(cx.waker().clone(), Asked::No);
+            }
+        }
+        Poll::Pending
     }
 
     /// Has a connection, which runs what is ours until the statement [begins](Self::begins).
@@ -240,7 +247,7 @@ impl Cancelable {
         let awaited = match &state.doing {
             Doing::Linked { in_flight, .. } if !in_flight.is_settled() => return Begun::Held,
             Doing::Linked { now: Now::Ours, .. } => true,
-            Doing::Linked { .. } | Doing::Nothing | Doing::Waiting(_) => false,
+            Doing::Linked { .. } | Doing::Nothing | Doing::Waiting(..) => false,
         };
         state.begin();
         drop(state);
@@ -282,16 +289,17 @@ impl Cancelable {
             Doing::Linked { now: Now::Statement { asked, .. }, .. } => {
                 std::mem::replace(asked, Asked::No) == Asked::Yes
             }
-            Doing::Linked { .. } | Doing::Nothing | Doing::Waiting(_) => false,
+            Doing::Linked { .. } | Doing::Nothing | Doing::Waiting(..) => false,
         }
     }
 
     /// What a request of this moment is for. Who waits in line is told.
     fn aim(&self) -> Aim {
-        match &self.state.lock().doing {
+        match &mut self.state.lock().doing {
             Doing::Nothing | Doing::Linked { now: Now::Between, .. } => Aim::Nothing,
-            Doing::Waiting(cancelled) => {
-                cancelled.notify_one();
+            Doing::Waiting(waker, asked) => {
+                *asked = Asked::Yes;
+                waker.wake_by_ref();
                 Aim::Nothing
             }
             Doing::Linked { now: Now::Ours, .. } => Aim::Soon,
@@ -323,7 +331,7 @@ impl Cancelable {
                 *asked = Asked::Yes;
                 Some((key.clone(), in_flight.begin()))
             }
-            Doing::Linked { .. } | Doing::Nothing | Doing::Waiting(_) => None,
+            Doing::Linked { .. } | Doing::Nothing | Doing::Waiting(..) => None,
         }
     }
 }
@@ -416,7 +424,13 @@ fn same(a: i32, b: i32) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
     use super::*;
+
+    async fn wait_is_over(client: &Cancelable) -> bool {
+        poll_fn(|cx| Poll::Ready(client.poll_wait(cx).is_ready())).await
+    }
 
     #[tokio::test]
     async fn a_key_dies_with_its_client() {
@@ -431,22 +445,25 @@ mod tests {
     async fn a_wrong_secret_cancels_nothing() {
         let registry = Arc::new(Registry::default());
         let one = registry.register();
-        let cancelled = one.client.waits();
+        assert!(!wait_is_over(&one.client).await);
         registry.cancel(one.pid, one.secret ^ 1).await;
-        assert!(time::timeout(Duration::from_millis(20), cancelled.notified()).await.is_err());
+        assert!(!wait_is_over(&one.client).await);
+        let client = Arc::clone(&one.client);
+        let wait = tokio::spawn(async move { poll_fn(|cx| client.poll_wait(cx)).await });
+        tokio::task::yield_now().await;
         registry.cancel(one.pid, one.secret).await;
-        cancelled.notified().await;
+        wait.await.unwrap();
     }
 
     #[tokio::test]
     async fn a_cancel_that_came_late_does_not_end_the_next_wait() {
         let registry = Arc::new(Registry::default());
         let one = registry.register();
-        let first = one.client.waits();
+        assert!(!wait_is_over(&one.client).await);
         registry.cancel(one.pid, one.secret).await;
-        let second = one.client.waits();
-        assert!(time::timeout(Duration::from_millis(20), second.notified()).await.is_err());
-        first.notified().await;
+        assert!(wait_is_over(&one.client).await);
+        one.client.rests();
+        assert!(!wait_is_over(&one.client).await);
     }
 
     fn linked() -> (Cancelable, Arc<InFlight>) {

@@ -12,8 +12,8 @@ use crate::held::Full;
 use crate::listener::ListenError;
 use crate::own::Nonsense;
 use crate::server::ServerFailure;
-use crate::wire::Malformed;
 use crate::wire::backend::{self, ServerError, Severity};
+use crate::wire::{self, Malformed};
 
 /// A situation, in the client's terms.
 #[derive(Debug, thiserror::Error)]
@@ -48,8 +48,8 @@ pub(crate) enum Fault {
     TooManyStatements { limit: usize },
     #[error("{}", .0.text)]
     Refused(ServerError),
-    #[error("message of {length} bytes is longer than the limit of {limit}")]
-    TooLong { length: usize, limit: usize },
+    #[error("message of {length} bytes is longer than the limit of {}", .limit.bytes())]
+    TooLong { length: usize, limit: Limit },
     #[error("out of memory for messages that are not whole yet")]
     TooMuchHeld(Full),
     #[error("{0}")]
@@ -74,6 +74,34 @@ pub(crate) enum Fault {
     Nonsense(#[from] Nonsense),
     #[error("{0}")]
     Listen(#[from] ListenError),
+}
+
+/// What limits the length of a message, and to how many bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Limit {
+    /// The setting.
+    MaxMessage(usize),
+    /// What a password or an answer of SASL can be.
+    Login(usize),
+    /// What PostgreSQL takes.
+    Protocol,
+}
+
+impl Limit {
+    fn bytes(self) -> usize {
+        match self {
+            Self::MaxMessage(bytes) | Self::Login(bytes) => bytes,
+            Self::Protocol => wire::LONGEST,
+        }
+    }
+
+    fn origin(self) -> &'static str {
+        match self {
+            Self::MaxMessage(_) => "The limit is `postgres.max_message`.",
+            Self::Login(_) => "No message of a login is longer.",
+            Self::Protocol => "PostgreSQL takes no longer message.",
+        }
+    }
 }
 
 /// Whether a retry is safe after a lost connection.
@@ -118,8 +146,8 @@ impl Fault {
             };
             return Some(detail.into());
         }
-        if let Self::TooLong { .. } = self {
-            return Some("The limit is `postgres.max_message`.".into());
+        if let Self::TooLong { limit, .. } = self {
+            return Some(limit.origin().into());
         }
         if let Self::TooMuchHeld(Full { limit }) = self {
             return Some(format!(
@@ -307,6 +335,20 @@ mod tests {
         assert_eq!(said.code, "53300");
         assert_eq!(said.hint.as_deref(), Some("retry-after-ms=120"));
     }
+
+    #[test]
+    fn a_message_that_is_too_long_names_the_limit_that_it_met() {
+        let said = |limit| said(&Fault::TooLong { length: 2_000_000_000, limit });
+        let of_setting = said(Limit::MaxMessage(16));
+        assert!(of_setting.text.ends_with("the limit of 16"), "{}", of_setting.text);
+        assert!(of_setting.detail.unwrap().contains("postgres.max_message"));
+        for limit in [Limit::Login(1_024), Limit::Protocol] {
+            let said = said(limit);
+            assert_eq!(said.code, "54000");
+            assert!(!said.detail.unwrap().contains("max_message"), "{limit:?}");
+        }
+    }
+
     fn said(fault: &Fault) -> ServerError {
         let mut out = BytesMut::new();
         fault.write(&mut out, Severity::Error);

@@ -4,13 +4,12 @@
 //! The order is fixed by types: bytes → [`First`] → startup → proven → [`Who`]. Nothing that
 //! a client says is applied before it has proved who it is.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
 use forebay_seam::net::TcpStream;
 
-use crate::fault::Fault;
+use crate::fault::{Fault, Limit};
 use crate::gateway::Inner;
 use crate::own::Own;
 use crate::params::{Settings, is_fact};
@@ -51,6 +50,8 @@ pub(crate) struct Arrival {
     pub(crate) client: Stream,
     pub(crate) inbox: BytesMut,
     pub(crate) who: Who,
+    /// What it asked for at its start, without settings of ours.
+    pub(crate) settings: Settings,
     /// Set for one that wants to replicate.
     pub(crate) replicates: Option<Parameters>,
 }
@@ -78,11 +79,11 @@ pub(crate) async fn greet(gateway: &Inner, tcp: TcpStream) -> Greeted {
         Err((client, fault)) => return greeting.refuse(client, fault),
     };
     match greeting.identify(&mut client, &startup).await {
-        Ok(who) => {
+        Ok((who, settings)) => {
             let Greeting { inbox, .. } = greeting;
             let wants = startup.wants_replication() == Ok(true);
             let replicates = wants.then(|| startup.into_parameters());
-            Greeted::In(Box::new(Arrival { client, inbox, who, replicates }))
+            Greeted::In(Box::new(Arrival { client, inbox, who, settings, replicates }))
         }
         Err(Failure::Fault(fault)) => greeting.refuse(client, fault),
         Err(Failure::Io) => Greeted::Gone,
@@ -195,7 +196,11 @@ impl Greeting<'_> {
         }
     }
 
-    async fn identify(&mut self, client: &mut Stream, startup: &Startup) -> Result<Who, Failure> {
+    async fn identify(
+        &mut self,
+        client: &mut Stream,
+        startup: &Startup,
+    ) -> Result<(Who, Settings), Failure> {
         if startup.minor > 0 || !startup.options.is_empty() {
             let unknown: Vec<_> = startup.options.iter().map(String::as_bytes).collect();
             backend::negotiate_protocol_version(&mut self.outbox, &unknown);
@@ -250,7 +255,11 @@ impl Greeting<'_> {
                     return Err(Fault::Unexpected { tag: header.tag, state: "during login" }.into());
                 }
                 if header.body > LONGEST_SASL {
-                    return Err(Fault::TooLong { length: header.body, limit: LONGEST_SASL }.into());
+                    return Err(Fault::TooLong {
+                        length: header.body,
+                        limit: Limit::Login(LONGEST_SASL),
+                    }
+                    .into());
                 }
                 if self.inbox.len() >= header.whole() {
                     let mut message = self.inbox.split_to(header.whole());
@@ -263,7 +272,7 @@ impl Greeting<'_> {
     }
 
     /// What a client that has proved to be `user` wants.
-    fn who(&self, user: &str, startup: &Startup) -> Result<Who, Fault> {
+    fn who(&self, user: &str, startup: &Startup) -> Result<(Who, Settings), Fault> {
         let name = startup.get("database").filter(|name| !name.is_empty()).unwrap_or(user);
         let route =
             self.gateway.route(name).ok_or_else(|| Fault::UnknownDatabase(name.to_owned()))?;
@@ -272,44 +281,39 @@ impl Greeting<'_> {
         {
             return Err(Fault::ReplicationMode { database: name.to_owned() });
         }
-        let mut settings: BTreeMap<_, _> = Settings::new();
+        let mut settings = Settings::default();
         let options = startup.get("options").unwrap_or_default();
         for (name, value) in startup::options(options).map_err(Fault::StartupOption)? {
-            settings.insert(name.to_ascii_lowercase(), value);
+            settings.set(&name.to_ascii_lowercase(), &value);
         }
         for (name, value) in &startup.parameters {
             if !matches!(name.as_str(), "user" | "database" | "options" | "replication") {
-                settings.insert(name.to_ascii_lowercase(), value.clone());
+                settings.set(&name.to_ascii_lowercase(), value);
             }
         }
         let own = Own::take_from(&mut settings)?;
-        settings.retain(|name, _| !is_fact(name));
+        settings.retain(|name| !is_fact(name));
         // As PostgreSQL does: bytes that are no printable ASCII become question marks.
-        if let Some(name) = settings.get_mut("application_name") {
-            *name = name
-                .chars()
-                .map(|c| if (' '..='~').contains(&c) { c } else { '?' })
-                .take(63)
-                .collect();
+        let printable = |c| if (' '..='~').contains(&c) { c } else { '?' };
+        let called = settings.get("application_name").map(|called| called.chars().map(printable));
+        let called: Option<String> = called.map(|called| called.take(63).collect());
+        if let Some(called) = &called {
+            settings.set("application_name", called);
         }
-        let application_name = settings.get("application_name").cloned().unwrap_or_default();
-        let user: Arc<str> = Arc::from(user);
         let mut who = Who {
             database: Arc::from(name),
-            identity: Identity { database: Arc::clone(&route.database), user: Arc::clone(&user) },
+            identity: Identity { database: Arc::clone(&route.database), user: Arc::from(user) },
             backend: Arc::clone(&route.backend),
             mode: route.mode,
-            tenant: self.gateway.tenant(&user),
-            settings,
-            rules: Arc::clone(&self.gateway.rules),
+            tenant: self.gateway.tenant(user),
             ruled: None,
-            own_at_start: own.clone(),
             own,
+            own_at_start: None,
             application: Arc::from(""),
-            user,
         };
-        who.set_application_name(&application_name);
-        Ok(who)
+        who.own_starts();
+        who.set_application_name(&called.unwrap_or_default());
+        Ok((who, settings))
     }
 }
 

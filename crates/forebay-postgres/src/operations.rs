@@ -26,11 +26,6 @@ pub(crate) const HEAD: usize = 2_048;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct OperationKey(u64);
 
-/// The hash of a feature and a text as it stands: the same text again needs no look at its
-/// tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct TextKey(u64);
-
 /// The operations of all sessions.
 pub(crate) struct Operations {
     seed: RandomState,
@@ -49,13 +44,6 @@ impl Operations {
         let mut hasher = self.hasher(feature);
         shape::hash(head(text), &mut hasher);
         OperationKey(hasher.finish())
-    }
-
-    /// What tells `text`, run for `feature`, from what ran before.
-    pub(crate) fn text_key(&self, feature: &str, text: &[u8]) -> TextKey {
-        let mut hasher = self.hasher(feature);
-        hasher.write(head(text));
-        TextKey(hasher.finish())
     }
 
     fn hasher(&self, feature: &str) -> impl Hasher {
@@ -98,7 +86,6 @@ mod tests {
         assert_ne!(one, of("/tell", b"SELECT 1"));
         assert_ne!(operations.key("a", b"b"), operations.key("ab", b""));
         assert_eq!(operations.key("a", b"SELECT 1"), operations.key("a", b"SELECT 2"));
-        assert_ne!(operations.text_key("a", b"SELECT 1"), operations.text_key("a", b"SELECT 2"));
     }
 
     #[test]

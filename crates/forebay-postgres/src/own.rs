@@ -11,6 +11,7 @@ use forebay_pool::{Attempt, TraceId};
 
 use crate::params::Settings;
 use crate::sql::effect::Effect;
+use crate::sql::token::{Token, Tokens};
 
 /// Settings with this prefix are ours.
 const PREFIX: &str = "forebay.";
@@ -32,7 +33,7 @@ pub(crate) fn is_ours(name: &str) -> bool {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Own {
     /// `forebay.class`
-    pub(crate) class: Option<String>,
+    pub(crate) class: Option<Box<str>>,
     /// `forebay.feature`
     pub(crate) feature: Option<Arc<str>>,
     /// `forebay.traceparent`
@@ -77,7 +78,7 @@ impl Own {
         for (name, value) in settings.iter().filter(|(name, _)| is_ours(name)) {
             own.set(name, value)?;
         }
-        settings.retain(|name, _| !is_ours(name));
+        settings.retain(|name| !is_ours(name));
         Ok(own)
     }
 
@@ -85,7 +86,7 @@ impl Own {
     /// settings are in PostgreSQL.
     pub(crate) fn set(&mut self, name: &str, value: &str) -> Result<(), Nonsense> {
         match name {
-            "forebay.class" => self.class = Some(value.to_owned()),
+            "forebay.class" => self.class = Some(value.into()),
             "forebay.feature" => self.feature = Some(feature(value).into()),
             "forebay.traceparent" => self.trace = TraceId::from_traceparent(value),
             "forebay.cost" => self.cost = Some(cost(value)?),
@@ -93,6 +94,21 @@ impl Own {
             _ => {}
         }
         Ok(())
+    }
+
+    /// What `SHOW name` shows; nothing if it was not said.
+    pub(crate) fn value(&self, name: &str) -> String {
+        let value = match name {
+            "forebay.class" => self.class.as_deref().map(str::to_owned),
+            "forebay.feature" => self.feature.as_deref().map(str::to_owned),
+            "forebay.traceparent" => self.trace.map(|trace| trace.to_string()),
+            "forebay.cost" => self
+                .cost
+                .map(|cost| humantime_serde::re::humantime::format_duration(cost).to_string()),
+            "forebay.needs" => (self.needs > 0).then(|| self.needs.to_string()),
+            _ => None,
+        };
+        value.unwrap_or_default()
     }
 
     /// `RESET name`: back to what was said at the start.
@@ -106,6 +122,24 @@ impl Own {
             _ => {}
         }
     }
+}
+
+/// The setting of ours that `text` shows, and nothing else.
+pub(crate) fn shown(text: &[u8]) -> Option<&'static str> {
+    const NAMES: [&str; 5] = ["class", "feature", "traceparent", "cost", "needs"];
+    const WHOLE: [&str; 5] = [
+        "forebay.class",
+        "forebay.feature",
+        "forebay.traceparent",
+        "forebay.cost",
+        "forebay.needs",
+    ];
+    let mut tokens = Tokens::new(text).filter(|token| *token != Token::Mark(b';'));
+    let is_ours = tokens.next()?.is("show")
+        && tokens.next()?.is("forebay")
+        && tokens.next()? == Token::Mark(b'.');
+    let name = tokens.next().filter(|_| is_ours && tokens.next().is_none())?;
+    NAMES.iter().zip(WHOLE).find_map(|(known, whole)| name.is(known).then_some(whole))
 }
 
 /// What is wrong with a SET of ours that is a whole message.
@@ -194,12 +228,9 @@ mod tests {
 
     #[test]
     fn what_was_said_at_the_start_comes_back_by_reset() {
-        let mut settings = Settings::from([
-            ("forebay.cost".to_owned(), "2s".to_owned()),
-            ("timezone".to_owned(), "UTC".to_owned()),
-        ]);
+        let mut settings = Settings::from([("forebay.cost", "2s"), ("timezone", "UTC")]);
         let start = Own::take_from(&mut settings).unwrap();
-        assert_eq!(settings.len(), 1);
+        assert_eq!(settings.iter().count(), 1);
         let mut own = start.clone();
         own.set("forebay.cost", "5").unwrap();
         own.set("forebay.needs", "2").unwrap();

@@ -4,27 +4,72 @@
 //! Names are compared as PostgreSQL does, without case. Values that the server reports are
 //! kept as it writes them, so that `utf-8` and `UTF8` are no difference.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map};
 use std::fmt::Write;
+use std::sync::Arc;
 
 use forebay_seam::random;
 
-/// Settings by lower-case name.
-pub(crate) type Settings = BTreeMap<String, String>;
+/// Settings by lower-case name. Clones share their memory until one of them changes:
+/// thousands of clients want the same.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Settings(Arc<BTreeMap<String, String>>);
+
+impl Settings {
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
+        if self.get(name) != Some(value) {
+            Arc::make_mut(&mut self.0).insert(name.to_owned(), value.to_owned());
+        }
+    }
+
+    pub(crate) fn remove(&mut self, name: &str) {
+        if self.0.contains_key(name) {
+            Arc::make_mut(&mut self.0).remove(name);
+        }
+    }
+
+    pub(crate) fn retain(&mut self, keep: impl Fn(&str) -> bool) {
+        if !self.0.keys().all(|name| keep(name)) {
+            Arc::make_mut(&mut self.0).retain(|name, _| keep(name));
+        }
+    }
+
+    pub(crate) fn iter(&self) -> btree_map::Iter<'_, String, String> {
+        self.0.iter()
+    }
+}
+
+impl<const N: usize> From<[(&str, &str); N]> for Settings {
+    fn from(settings: [(&str, &str); N]) -> Self {
+        settings.into_iter().collect()
+    }
+}
+
+impl<'a> FromIterator<(&'a str, &'a str)> for Settings {
+    fn from_iter<I: IntoIterator<Item = (&'a str, &'a str)>>(settings: I) -> Self {
+        let owned = settings.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+        Self(Arc::new(owned.collect()))
+    }
+}
 
 /// What a server reports of itself, as it writes it.
 ///
 /// Always true: two with the same stamp have the same values. Each change draws a new one, of
-/// 63 random bits; 0 is that of no values.
+/// 63 random bits; 0 is that of no values. Clones share their memory until one changes.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Reported {
-    values: BTreeMap<String, (String, String)>,
+    values: Arc<BTreeMap<String, (String, String)>>,
     stamp: u64,
 }
 
 impl Reported {
     pub(crate) fn set(&mut self, name: &str, value: &str) {
-        self.values.insert(name.to_ascii_lowercase(), (name.to_owned(), value.to_owned()));
+        let values = Arc::make_mut(&mut self.values);
+        values.insert(name.to_ascii_lowercase(), (name.to_owned(), value.to_owned()));
         self.stamp = random::seed() | 1;
     }
 
@@ -45,8 +90,9 @@ impl Reported {
             if self.values != other.values {
                 return false;
             }
-            let smaller = self.stamp.min(other.stamp);
-            (self.stamp, other.stamp) = (smaller, smaller);
+            let (older, newer) =
+                if self.stamp < other.stamp { (&*self, other) } else { (&*other, self) };
+            newer.clone_from(older);
         }
         true
     }
@@ -63,6 +109,14 @@ pub(crate) fn is_fact(name: &str) -> bool {
             | "integer_datetimes"
             | "in_hot_standby"
     )
+}
+
+/// What changed, where nobody asked for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unasked {
+    /// A default.
+    Default,
+    Other,
 }
 
 /// What a server connection has beyond its state after login.
@@ -87,20 +141,38 @@ impl Applied {
         if self.base.get(&name) == Some(value) {
             self.changed.remove(&name);
         } else {
-            self.changed.insert(name, value.to_owned());
+            self.changed.set(&name, value);
         }
+    }
+
+    /// The server reports a value, and nothing that was sent to it can be why: if the session
+    /// had its default, that has changed, by a reload of the server's configuration. Has it?
+    pub(crate) fn report_unasked(&mut self, name: &str, value: &str) -> Unasked {
+        let lower = name.to_ascii_lowercase();
+        if is_fact(&lower) || self.changed.get(&lower).is_some() {
+            self.report(name, value);
+            return Unasked::Other;
+        }
+        self.base.set(name, value);
+        self.now.set(name, value);
+        Unasked::Default
+    }
+
+    /// All settings were reset: what is reported now are their defaults.
+    pub(crate) fn cleared(&mut self) {
+        self.settle();
     }
 
     /// The login is over: what is reported now is the state to come back to.
     pub(crate) fn settle(&mut self) {
         self.base = self.now.clone();
-        self.changed.clear();
+        self.changed = Settings::default();
     }
 
     /// A setting that is not reported was set.
     pub(crate) fn set(&mut self, name: &str, value: &str) {
         if self.base.get(name).is_none() {
-            self.changed.insert(name.to_owned(), value.to_owned());
+            self.changed.set(name, value);
         }
     }
 
@@ -124,11 +196,19 @@ impl Applied {
     /// What [`Applied::replay_of`] asked for has been carried out: `wanted` is what the
     /// connection has, in the spelling of the server where it reports it.
     pub(crate) fn replayed(&mut self, wanted: &mut Settings) {
-        let base = &self.base;
-        self.changed.retain(|name, _| base.get(name).is_some() || wanted.contains_key(name));
-        for (name, value) in wanted {
+        // What was reset has its default now, whatever that was before.
+        for (name, _) in self.changed.iter().filter(|(name, _)| wanted.get(name).is_none()) {
+            if let Some(default) = self.now.get(name).filter(|now| self.base.get(name) != Some(now))
+            {
+                let default = default.to_owned();
+                self.base.set(name, &default);
+            }
+        }
+        self.changed.retain(|name| wanted.get(name).is_some());
+        let asked = wanted.clone();
+        for (name, value) in asked.iter() {
             match self.now.get(name) {
-                Some(reported) => reported.clone_into(value),
+                Some(reported) => wanted.set(name, reported),
                 None => self.set(name, value),
             }
         }
@@ -137,12 +217,14 @@ impl Applied {
     /// Everything that is not reported is back at its state after login.
     pub(crate) fn reset_all(&mut self) {
         let base = &self.base;
-        self.changed.retain(|name, _| base.get(name).is_some());
+        self.changed.retain(|name| base.get(name).is_some());
     }
 
     /// What brings the connection to `wanted`; `None` if it is there.
-    pub(crate) fn replay_of(&self, wanted: &Settings) -> Option<Replay> {
+    pub(crate) fn replay_of(&mut self, wanted: &Settings) -> Option<Replay> {
         if self.changed == *wanted {
+            // From now on they are one, and compared at a glance.
+            self.changed.clone_from(wanted);
             return None;
         }
         let mut sql = String::new();
@@ -150,7 +232,7 @@ impl Applied {
         // What may be set depends on the role, so an old one goes first and a new one last.
         let by_role = |name: &str| name == ROLE;
         let mut gone: Vec<_> =
-            self.changed.keys().filter(|name| !wanted.contains_key(*name)).collect();
+            self.changed.0.keys().filter(|name| wanted.get(name).is_none()).collect();
         gone.sort_by_key(|name| !by_role(name));
         if let (Some(has), Some(wants)) = (self.changed.get(ROLE), wanted.get(ROLE))
             && has != wants
@@ -165,8 +247,8 @@ impl Applied {
         }
         let mut missing: Vec<_> = wanted
             .iter()
-            .filter(|(name, value)| match self.changed.get(*name) {
-                Some(has) => has != *value,
+            .filter(|(name, value)| match self.changed.get(name) {
+                Some(has) => has != value.as_str(),
                 None => self.base.get(name) != Some(value.as_str()),
             })
             .collect();
@@ -251,7 +333,7 @@ mod tests {
     }
 
     fn settings(pairs: &[(&str, &str)]) -> Settings {
-        pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect()
+        pairs.iter().copied().collect()
     }
 
     #[test]
@@ -295,7 +377,22 @@ mod tests {
         server.set("a.b", "1");
         server.report("TimeZone", "UTC");
         server.reset_all();
-        assert_eq!(server.replay_of(&Settings::new()), None);
+        assert_eq!(server.replay_of(&Settings::default()), None);
+    }
+
+    #[test]
+    fn a_default_that_changed_is_what_a_connection_comes_back_to() {
+        let mut server = logged_in();
+        assert_eq!(server.report_unasked("TimeZone", "CET"), Unasked::Default);
+        assert_eq!(server.replay_of(&settings(&[])), None);
+        server.report("TimeZone", "JST");
+        assert_eq!(server.report_unasked("TimeZone", "CET"), Unasked::Other, "a client's value");
+        // It changed while another's value was in force: RESET shows it.
+        server.report("TimeZone", "JST");
+        assert!(server.replay_of(&settings(&[])).is_some());
+        server.report("TimeZone", "EET");
+        server.replayed(&mut settings(&[]));
+        assert_eq!(server.replay_of(&settings(&[])), None);
     }
 
     #[test]
@@ -311,8 +408,8 @@ mod tests {
 
     #[test]
     fn only_a_name_needs_no_answer() {
-        let server = logged_in();
-        let stakes = |pairs| server.replay_of(&settings(pairs)).unwrap().stakes;
+        let mut server = logged_in();
+        let mut stakes = |pairs| server.replay_of(&settings(pairs)).unwrap().stakes;
         assert_eq!(stakes(&[("application_name", "a")]), Stakes::NameOnly);
         assert_eq!(stakes(&[("application_name", "a"), ("role", "b")]), Stakes::Meaning);
     }

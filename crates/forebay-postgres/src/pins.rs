@@ -116,8 +116,8 @@ pub(crate) const QUESTION: &str = "SELECT pg_catalog.concat_ws(',', \
      pg_catalog.pg_backend_pid()) THEN 'advisory_lock' END, \
      CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable) THEN 'hold_cursor' \
      END, \
-     CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql) THEN \
-     'sql_prepare' END)";
+     CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE NOT \
+     pg_catalog.starts_with(name, '__forebay_')) THEN 'sql_prepare' END)";
 
 /// Whether the server has to be asked what holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

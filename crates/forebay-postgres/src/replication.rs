@@ -86,7 +86,7 @@ pub(crate) async fn serve(
     mut stop: Stop,
 ) {
     let Arrival { client, inbox, who, .. } = arrival;
-    let (user, database) = (Arc::clone(&who.user), Arc::clone(&who.database));
+    let (user, database) = (Arc::clone(&who.identity.user), Arc::clone(&who.database));
     let mut outbox = BytesMut::new();
     let (server, _permit) = match who.backend.replications.open(&who, parameters).await {
         Ok(opened) => opened,

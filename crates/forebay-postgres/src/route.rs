@@ -8,7 +8,6 @@ use forebay_pool::{ClassId, ClassName, Kind, Pool};
 
 use crate::listener::Listeners;
 use crate::own::Own;
-use crate::params::Settings;
 use crate::replication::Replications;
 use crate::server::connector::{Identity, Postgres};
 use crate::settings::{PoolMode, Rule};
@@ -21,6 +20,8 @@ pub(crate) struct Backend {
     pub(crate) classes: HashMap<String, (ClassId, Kind)>,
     /// The class of work that nobody names.
     pub(crate) default_class: ClassId,
+    /// Whose work belongs to which class.
+    pub(crate) rules: Arc<[Rule]>,
     /// Classes whose unnamed statements get names.
     pub(crate) named: Vec<ClassId>,
     /// Whether the server has accepted a connection since start.
@@ -36,7 +37,6 @@ impl Backend {
 
 /// A client that is logged in.
 pub(crate) struct Who {
-    pub(crate) user: Arc<str>,
     /// The database as the client calls it.
     pub(crate) database: Arc<str>,
     pub(crate) identity: Identity,
@@ -44,25 +44,44 @@ pub(crate) struct Who {
     pub(crate) mode: PoolMode,
     /// Whose HTTP calls belong to the same requests.
     pub(crate) tenant: Option<Arc<str>>,
-    /// Start settings, without ours.
-    pub(crate) settings: Settings,
-    pub(crate) rules: Arc<[Rule]>,
     /// What the rules say of this client.
     pub(crate) ruled: Option<ClassId>,
     /// What the session says to us of its work, and what it said at its start.
     pub(crate) own: Own,
-    pub(crate) own_at_start: Own,
+    pub(crate) own_at_start: Option<Box<Own>>,
     /// Its application_name: the feature of work that names none.
     pub(crate) application: Arc<str>,
 }
 
 impl Who {
+    /// What a session says of its work goes back to what was said at its start.
+    pub(crate) fn own_resets(&mut self, name: &str) {
+        let start = self.own_at_start();
+        self.own.reset(name, &start);
+    }
+
+    /// As [`Who::own_resets`], all of it.
+    pub(crate) fn own_resets_all(&mut self) {
+        self.own = self.own_at_start();
+    }
+
+    /// What the session says from now on was said at its start.
+    pub(crate) fn own_starts(&mut self) {
+        // Mostly nothing, and then it takes no memory.
+        self.own_at_start = (self.own != Own::default()).then(|| Box::new(self.own.clone()));
+    }
+
+    fn own_at_start(&self) -> Own {
+        self.own_at_start.as_deref().cloned().unwrap_or_default()
+    }
+
     /// The client calls itself `name` now: rules and the feature of untagged work may follow.
     pub(crate) fn set_application_name(&mut self, name: &str) {
         self.ruled = self
+            .backend
             .rules
             .iter()
-            .find(|rule| applies(rule, &self.user, &self.database, name))
+            .find(|rule| applies(rule, &self.identity.user, &self.database, name))
             .and_then(|rule| self.backend.classes.get(rule.class.as_str()))
             .map(|(class, _)| *class);
         self.application = Arc::from(name);

@@ -76,6 +76,21 @@ impl Residue {
     }
 }
 
+/// Whether statements of a transaction may have changed settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sets {
+    Nothing,
+    Perhaps,
+}
+
+/// Whose names its prepared statements have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Names {
+    Ours,
+    /// Some have those that SQL gave them: the client that did keeps the connection.
+    AlsoOfSql,
+}
+
 /// Whether the server drops what it gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Skips {
@@ -130,11 +145,14 @@ pub(crate) struct Server {
     pub(crate) kept: Kept,
     pub(crate) settings: Applied,
     pub(crate) prepared: LruCache<StatementId, ()>,
+    pub(crate) names: Names,
     /// Whose unnamed statement it has.
     pub(crate) unnamed: Option<StatementId>,
     pub(crate) residue: Residue,
     /// Of its database.
     pub(crate) catalogue: Arc<Catalogue>,
+    /// The work at hand may have set something.
+    pub(crate) sets: Sets,
     /// What the work at hand goes by.
     pub(crate) seen: Seen,
     /// The work at hand defines something.
@@ -165,9 +183,11 @@ impl Server {
             kept: Kept::default(),
             settings: Applied::default(),
             prepared: LruCache::new(max_prepared),
+            names: Names::Ours,
             unnamed: None,
             residue: Residue::None,
             catalogue: Arc::default(),
+            sets: Sets::Nothing,
             seen: Seen::default(),
             defining: None,
             key,
@@ -187,6 +207,12 @@ impl Server {
             && self.copy == CopyIn::None
     }
 
+    /// Is the next answer one of ours?
+    pub(crate) fn is_our_turn(&self) -> bool {
+        let next = self.awaited.front();
+        matches!(next, Some(Awaited::OwnParseComplete { .. } | Awaited::OwnCloseComplete { .. }))
+    }
+
     /// Would a statement of now be carried out? Not known while an answer is owed that may
     /// end in another status.
     pub(crate) fn transaction_is_known_to_work(&self) -> bool {
@@ -204,6 +230,9 @@ impl Server {
     /// A look at a connection at rest: open, unless the end or an error has come.
     /// Asynchronous messages are taken in.
     pub(crate) fn is_open(&mut self) -> bool {
+        if self.stream.is_silent() {
+            return self.inbox.is_empty();
+        }
         let mut cx = Context::from_waker(Waker::noop());
         loop {
             match self.stream.poll_fill(&mut cx, &mut self.inbox) {
@@ -227,7 +256,11 @@ impl Server {
             let message = self.inbox.split_to(header.whole());
             match header.tag {
                 b'N' | b'A' => {}
-                b'S' => self.take_parameter(message.get(HEADER..).unwrap_or_default())?,
+                b'S' => {
+                    let body = message.get(HEADER..).unwrap_or_default();
+                    let (name, value) = backend::read_parameter_status(body)?;
+                    self.settings.report_unasked(name, value);
+                }
                 _ => return Err(Malformed::Value),
             }
         }

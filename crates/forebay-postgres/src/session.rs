@@ -2,13 +2,15 @@
 //!
 //! A session is one task. It reads what the client sends ([`outward`]), links a server
 //! connection when a statement needs one ([`link`]), reads what the server answers
-//! ([`inward`]), and gives the connection back when its transaction is over. Bytes move in
-//! both directions at once ([`Session::exchange`]), so neither side can block the other.
+//! ([`inward`]), and gives the connection back when its transaction is over. In between, bytes
+//! move in both directions at once ([`exchange`]).
 //!
 //! Dropped at any await point, it loses the client and nothing else: the lease goes home in
 //! unknown state, and the engine cancels, reads, rolls back and clears it.
 
+mod exchange;
 mod extended;
+mod failed;
 mod greet;
 mod heal;
 mod inward;
@@ -16,28 +18,27 @@ mod link;
 mod local;
 mod notify;
 mod outward;
+mod portals;
+mod recent;
 mod rest;
 mod unnamed;
 mod work;
 
 use std::collections::HashMap;
-use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use forebay_pool::overlap::Idling;
 use forebay_pool::{Condition, Lease};
 use forebay_seam::task::Stop;
 use forebay_seam::time;
-use tokio::io::AsyncWrite;
 
 use crate::cancel::{Begun, Registration};
 use crate::fault::{Fault, Outcome};
 use crate::gateway::Inner;
+use crate::greeting::Arrival;
 use crate::held::Holding;
 use crate::listener::mailbox::Attention;
 use crate::params::{Reported, Settings};
@@ -45,15 +46,14 @@ use crate::pins::Pins;
 use crate::prepared::Statement;
 use crate::route::Who;
 use crate::server::connector::Postgres;
-use crate::sql::effect::Effect;
 use crate::stream::Stream;
 use crate::wire::TxStatus;
 use crate::wire::backend::Severity;
 
+use exchange::{Ear, Moved};
+
 /// Bytes held for one direction before the other side is no longer read.
 const HIGH_WATER: usize = 64 * 1024;
-/// Bytes from a server that are copied for the client rather than taken with their buffer.
-const COPIED: usize = 2 * 1024;
 /// How long the reason of an ending may take to reach the client.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -146,11 +146,11 @@ pub(crate) struct Session {
     told: heal::Told,
     path: unnamed::Path,
     /// What executing a portal does.
-    portals: HashMap<Bytes, Effect>,
+    portals: portals::Portals,
     /// As the client was told last.
     status: TxStatus,
     /// A BEGIN that was answered and not sent.
-    begin: Option<Bytes>,
+    begin: Option<Box<[u8]>>,
     intake: Intake,
     link: Option<Lease<Postgres>>,
     pins: Pins,
@@ -166,6 +166,12 @@ pub(crate) struct Session {
     idling: Option<Idling>,
 }
 
+/// What came of the greeting.
+enum Greeted {
+    Well,
+    AndEnded,
+}
+
 /// What the digestion of input asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
@@ -176,29 +182,9 @@ enum Next {
     Leave,
 }
 
-/// What an exchange of bytes brought.
-enum Moved {
-    Client,
-    Server,
-    ClientGone,
-    ServerGone,
-    /// No cancel request is on its way any more.
-    Settled,
-    /// Notifications, or word of a channel that is waited for.
-    Mail,
-    /// The program stops, and the client runs nothing.
-    Stop,
-}
-
 impl Session {
-    pub(crate) fn new(
-        gateway: Arc<Inner>,
-        who: Who,
-        client: Stream,
-        inbox: BytesMut,
-        registration: Registration,
-    ) -> Self {
-        let wanted = who.settings.clone();
+    pub(crate) fn new(gateway: Arc<Inner>, arrival: Arrival, registration: Registration) -> Self {
+        let Arrival { client, inbox, who, settings, .. } = arrival;
         Self {
             held: Holding::nothing(&gateway.held),
             gateway,
@@ -212,15 +198,15 @@ impl Session {
             registration,
             cancels_due: Begun::Yes,
             reported: Reported::default(),
-            wanted_at_start: wanted.clone(),
-            wanted,
+            wanted_at_start: Settings::default(),
+            wanted: settings,
             uncommitted: Vec::new(),
             failed: false,
             statements: HashMap::new(),
             unnamed: None,
             told: heal::Told::Nothing,
             path: unnamed::Path::Settled,
-            portals: HashMap::new(),
+            portals: portals::Portals::default(),
             status: TxStatus::Idle,
             begin: None,
             intake: Intake::Normal,
@@ -236,17 +222,30 @@ impl Session {
     }
 
     /// Greets the client, serves it to its end, and tells it why.
-    pub(crate) async fn run(mut self, mut stop: Stop) {
-        let end = match self.greet().await {
-            Ok(()) => self.serve(&mut stop).await,
+    pub(crate) async fn run(mut self: Box<Self>, mut stop: Stop) {
+        // Boxed is what takes a small part of a client's time, and none while it asks nothing.
+        if let Greeted::Well = Box::pin(self.begin()).await {
+            let end = self.serve(&mut stop).await;
+            self.ends(end);
+        }
+        Box::pin(self.farewell()).await;
+    }
+
+    async fn begin(&mut self) -> Greeted {
+        match self.greet().await {
+            Ok(()) => return Greeted::Well,
             Err(End::Fault(fault)) => {
-                tracing::info!(user = %self.who.user, database = %self.who.database, error = %fault, "login failed");
+                tracing::info!(user = %self.who.identity.user, database = %self.who.database, error = %fault, "login failed");
                 fault.write_at_login(&mut self.outbox);
-                return self.farewell().await;
             }
-            Err(end) => end,
-        };
-        let (user, database) = (&self.who.user, &self.who.database);
+            Err(end) => self.ends(end),
+        }
+        Greeted::AndEnded
+    }
+
+    /// What the client is told at the end, and what it leaves.
+    fn ends(&mut self, end: End) {
+        let (user, database) = (&self.who.identity.user, &self.who.database);
         match end {
             End::Left => {}
             End::Io(error) => tracing::debug!(%user, %database, %error, "client lost"),
@@ -259,7 +258,6 @@ impl Session {
         }
         self.idling = None;
         self.part_with_server();
-        self.farewell().await;
     }
 
     /// Sends a client away that has no session: `reason` is all it gets.
@@ -274,8 +272,9 @@ impl Session {
     }
 
     async fn serve(&mut self, stop: &mut Stop) -> End {
-        // One for all exchanges: each that is made anew takes the lock of all sessions.
+        let heard = stop.clone();
         let mut told = std::pin::pin!(stop.told());
+        let mut ear = Ear::new(heard, told.as_mut());
         loop {
             let next = match self.outward() {
                 Ok(next) => next,
@@ -284,7 +283,7 @@ impl Session {
             match next {
                 Next::Leave => return End::Left,
                 Next::Link => {
-                    if let Err(end) = self.link().await {
+                    if let Err(end) = Box::pin(self.link()).await {
                         return end;
                     }
                     continue;
@@ -294,7 +293,7 @@ impl Session {
             if let Err(full) = self.held.set(self.inbox.len()) {
                 return Fault::TooMuchHeld(full).into();
             }
-            match self.exchange(told.as_mut()).await {
+            match self.exchange(&mut ear).await {
                 Ok(Moved::Client) => {}
                 Ok(moved @ (Moved::Server | Moved::Settled)) => {
                     if let Moved::Settled = moved {
@@ -330,125 +329,6 @@ impl Session {
             End::ServerSaid
         } else {
             Fault::ServerLost { outcome }.into()
-        }
-    }
-
-    /// Moves bytes in all directions until there are new ones to look at.
-    async fn exchange(
-        &mut self,
-        mut told: Pin<&mut impl Future<Output = ()>>,
-    ) -> io::Result<Moved> {
-        let may_stop = self.is_at_rest();
-        let mut settling = self.settling();
-        let attention = match self.listening {
-            Some(_) => self.attention(),
-            None => Attention::Channels,
-        };
-        poll_fn(|cx| {
-            let moved = self.poll_exchange(cx);
-            if moved.is_pending()
-                && settling.as_mut().is_some_and(|settled| settled.as_mut().poll(cx).is_ready())
-            {
-                return Poll::Ready(Ok(Moved::Settled));
-            }
-            if moved.is_pending()
-                && let Some(listening) = &self.listening
-                && listening.poll_news(cx, &self.outbox, attention).is_ready()
-            {
-                return Poll::Ready(Ok(Moved::Mail));
-            }
-            if moved.is_pending() && may_stop && told.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Ok(Moved::Stop));
-            }
-            moved
-        })
-        .await
-    }
-
-    /// Until the cancel requests that are on their way have arrived, if something waits for
-    /// that.
-    fn settling(&mut self) -> Option<Pin<Box<dyn Future<Output = ()> + Send>>> {
-        if self.cancels_due == Begun::Yes {
-            return None;
-        }
-        let in_flight = &self.link.as_mut()?.connection().in_flight;
-        let in_flight = Arc::clone(in_flight);
-        Some(Box::pin(async move { in_flight.settled().await }))
-    }
-
-    /// The client runs nothing: no transaction is open, and nothing is owed.
-    fn is_at_rest(&mut self) -> bool {
-        let quiet = self.link.as_mut().is_none_or(|lease| lease.connection().is_quiet());
-        quiet && self.status == TxStatus::Idle
-    }
-
-    /// Whether more of the client's bytes may be held.
-    fn has_room(&self) -> bool {
-        self.inbox.len() < outward::LONGEST_BATCH.max(self.needs)
-    }
-
-    fn poll_exchange(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Moved>> {
-        let has_room = self.has_room();
-        let Some(lease) = &mut self.link else {
-            let flushed = self.client.poll_drain(cx, &mut self.outbox)?.is_ready();
-            if flushed {
-                self.outbox = BytesMut::new();
-            }
-            if has_room && let Poll::Ready(n) = self.client.poll_fill_idle(cx, &mut self.inbox)? {
-                return Poll::Ready(Ok(if n == 0 { Moved::ClientGone } else { Moved::Client }));
-            }
-            return Poll::Pending;
-        };
-        let server = lease.connection();
-        if let Poll::Ready(Err(_)) = server.stream.poll_drain(cx, &mut server.outbox) {
-            // What it said last may still be in its socket: reading tells.
-            server.outbox.clear();
-        }
-        let mut to_client = self.client.poll_drain(cx, &mut self.outbox)?;
-        while to_client.is_ready() && server.passed > 0 {
-            let ready = server.inbox.get(..server.passed).unwrap_or_default();
-            match self.client.poll_write_some(cx, ready)? {
-                Poll::Ready(n) => {
-                    server.inbox.advance(n);
-                    server.passed -= n;
-                }
-                Poll::Pending => to_client = Poll::Pending,
-            }
-        }
-        if to_client.is_ready() {
-            // With TLS, records may wait in the session until they are flushed.
-            let _flushed = Pin::new(&mut self.client).poll_flush(cx)?;
-        }
-        if server.passed < HIGH_WATER && self.outbox.len() < HIGH_WATER {
-            match server.stream.poll_fill(cx, &mut server.inbox) {
-                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Ok(Moved::ServerGone)),
-                Poll::Ready(Ok(_)) => return Poll::Ready(Ok(Moved::Server)),
-                Poll::Pending => {}
-            }
-        }
-        if has_room && server.outbox.len() < HIGH_WATER {
-            match self.client.poll_fill(cx, &mut self.inbox)? {
-                Poll::Ready(0) => return Poll::Ready(Ok(Moved::ClientGone)),
-                Poll::Ready(_) => return Poll::Ready(Ok(Moved::Client)),
-                Poll::Pending => {}
-            }
-        }
-        Poll::Pending
-    }
-
-    /// What the server passed on and the client has not got yet is kept for it.
-    fn keep_passed(&mut self) {
-        if let Some(lease) = &mut self.link {
-            let server = lease.connection();
-            let passed = server.inbox.get(..server.passed).unwrap_or_default();
-            if self.outbox.is_empty() && passed.len() > COPIED {
-                self.outbox = server.inbox.split_to(server.passed);
-            } else {
-                // A buffer that two have a part of has memory besides.
-                self.outbox.extend_from_slice(passed);
-                server.inbox.advance(server.passed);
-            }
-            server.passed = 0;
         }
     }
 }

@@ -2,8 +2,11 @@
 //! literals, and whether it provably leaves no trace in the session. Text alone proves only
 //! cleanliness, never dirt, so everything unknown counts as dirt.
 
+pub(crate) mod alike;
 mod channel;
 pub(crate) mod effect;
+pub(crate) mod names;
+mod setting;
 pub(crate) mod shape;
 pub(crate) mod suspects;
 pub(crate) mod tags;

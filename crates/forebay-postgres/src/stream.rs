@@ -13,7 +13,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BytesMut};
 use forebay_seam::net::TcpStream;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
 /// Bytes asked of a socket at once where many come.
@@ -55,7 +55,14 @@ impl Stream {
         cx: &mut Context<'_>,
         buffer: &mut BytesMut,
     ) -> Poll<io::Result<usize>> {
-        if buffer.capacity() - buffer.len() >= FIRST || buffer.try_reclaim(CHUNK) {
+        if buffer.capacity() - buffer.len() >= FIRST {
+            return tokio_util::io::poll_read_buf(Pin::new(self), cx, buffer);
+        }
+        if let Self::Plain(tcp) = self {
+            // Mostly there is nothing yet, and that is known without a place to read to.
+            ready!(tcp.poll_read_ready(cx))?;
+        }
+        if buffer.try_reclaim(CHUNK) {
             return tokio_util::io::poll_read_buf(Pin::new(self), cx, buffer);
         }
         let mut first = [const { MaybeUninit::uninit() }; FIRST];
@@ -75,6 +82,14 @@ impl Stream {
     /// What was read is in `buffer`.
     pub(crate) async fn fill(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
         poll_fn(|cx| self.poll_fill(cx, buffer)).await
+    }
+
+    /// Is it known, without asking the system, that nothing has come?
+    pub(crate) fn is_silent(&self) -> bool {
+        match self {
+            Self::Plain(tcp) => tcp.try_io(Interest::READABLE, || Ok(())).is_err(),
+            Self::Accepted(_) | Self::Connected(_) => false,
+        }
     }
 
     /// Reads until `buffer` is not empty; while it waits, an empty buffer keeps no memory, so

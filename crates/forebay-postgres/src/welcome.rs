@@ -1,8 +1,9 @@
 //! What clients are told at login, remembered for each identity and each set of start
-//! settings, so that a login needs no server connection.
+//! settings, so that a login needs no server connection, and clients who are told the same
+//! share its memory.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::hash::Hash;
 
 use forebay_seam::sync::Mutex;
 
@@ -14,44 +15,109 @@ const MOST: usize = 4_096;
 
 type Key = (Identity, Settings);
 
+/// What the server reported to a client, and the client's settings as the server writes them.
+#[derive(Clone)]
+pub(crate) struct Welcome {
+    pub(crate) reported: Reported,
+    pub(crate) settings: Settings,
+}
+
 #[derive(Default)]
-pub(crate) struct Welcomes(Mutex<HashMap<Key, (Arc<Reported>, Settings)>>);
+pub(crate) struct Welcomes(Mutex<Known>);
+
+#[derive(Default)]
+struct Known {
+    /// As servers told them, without `application_name`.
+    told: HashMap<Key, Welcome>,
+    /// Made of these, with one.
+    named: HashMap<Key, Welcome>,
+}
 
 impl Welcomes {
-    /// What the server reported to a client that asked for `settings`, and these settings as
-    /// the server writes them. Names that differ only in `application_name` are one.
-    pub(crate) fn get(
-        &self,
-        identity: &Identity,
-        settings: &Settings,
-    ) -> Option<(Arc<Reported>, Settings)> {
-        let (key, name) = without_name(identity, settings);
-        let (reported, mut canonical) = self.0.lock().get(&key).cloned()?;
-        let Some(name) = name else { return Some((reported, canonical)) };
-        let mut own = (*reported).clone();
-        own.set("application_name", &name);
-        canonical.insert("application_name".into(), name);
-        Some((Arc::new(own), canonical))
+    /// What the server told a client of `identity` that asked for `settings`. Settings that
+    /// differ only in `application_name` are one.
+    pub(crate) fn get(&self, identity: &Identity, settings: &Settings) -> Option<Welcome> {
+        let key = (identity.clone(), settings.clone());
+        let mut known = self.0.lock();
+        if let Some(named) = known.named.get(&key) {
+            return Some(named.clone());
+        }
+        let mut welcome = known.told.get(&without_name(&key)).cloned()?;
+        if let Some(name) = settings.get(NAME) {
+            welcome.reported.set(NAME, name);
+            welcome.settings.set(NAME, name);
+            insert(&mut known.named, key, welcome.clone());
+        }
+        Some(welcome)
     }
 
+    /// A default has changed on a server: all is learnt anew.
+    pub(crate) fn forget(&self) {
+        *self.0.lock() = Known::default();
+    }
+
+    /// A server has told this to a client that asked for `settings`; one that gives no name
+    /// is called `unnamed` there.
     pub(crate) fn remember(
         &self,
         identity: &Identity,
         settings: &Settings,
-        reported: &Arc<Reported>,
-        canonical: &Settings,
+        welcome: &Welcome,
+        unnamed: &str,
     ) {
-        let (key, _) = without_name(identity, settings);
-        let mut known = self.0.lock();
-        if known.len() >= MOST {
-            known.clear();
-        }
-        known.insert(key, (Arc::clone(reported), canonical.clone()));
+        let key = without_name(&(identity.clone(), settings.clone()));
+        let mut welcome = welcome.clone();
+        welcome.reported.set(NAME, unnamed);
+        welcome.settings.remove(NAME);
+        insert(&mut self.0.lock().told, key, welcome);
     }
 }
 
-fn without_name(identity: &Identity, settings: &Settings) -> (Key, Option<String>) {
+const NAME: &str = "application_name";
+
+fn without_name((identity, settings): &Key) -> Key {
     let mut settings = settings.clone();
-    let name = settings.get_mut("application_name").map(std::mem::take);
-    ((identity.clone(), settings), name)
+    settings.remove(NAME);
+    (identity.clone(), settings)
+}
+
+fn insert<K: Hash + Eq, V>(known: &mut HashMap<K, V>, key: K, value: V) {
+    if known.len() >= MOST {
+        known.clear();
+    }
+    known.insert(key, value);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn a_name_is_its_clients_own() {
+        let identity = Identity { database: Arc::from("d"), user: Arc::from("u") };
+        let welcomes = Welcomes::default();
+        let asked = Settings::from([("application_name", "one"), ("timezone", "utc")]);
+        let mut reported = Reported::default();
+        reported.set("TimeZone", "UTC");
+        reported.set("application_name", "one");
+        let settings = Settings::from([("application_name", "one"), ("timezone", "UTC")]);
+        let told = Welcome { reported, settings };
+        welcomes.remember(&identity, &asked, &told, "pooler");
+        for (asked, name, wants) in [
+            (Settings::from([("timezone", "utc")]), "pooler", None),
+            (
+                Settings::from([("application_name", "two"), ("timezone", "utc")]),
+                "two",
+                Some("two"),
+            ),
+        ] {
+            let Welcome { reported, settings } = welcomes.get(&identity, &asked).unwrap();
+            assert_eq!(reported.get("application_name"), Some(name));
+            assert_eq!(settings.get("application_name"), wants);
+            assert_eq!(settings.get("timezone"), Some("UTC"));
+        }
+        assert!(welcomes.get(&identity, &Settings::default()).is_none());
+    }
 }

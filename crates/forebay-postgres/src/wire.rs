@@ -20,7 +20,7 @@ pub(crate) struct Header {
 
 /// The longest message there can be: what PostgreSQL itself can hold in memory (its
 /// `MaxAllocSize`).
-const LONGEST: i32 = 0x3fff_ffff;
+pub(crate) const LONGEST: usize = 0x3fff_ffff;
 
 /// Bytes of tag and length.
 pub(crate) const HEADER: usize = 5;
@@ -38,10 +38,10 @@ impl Header {
     pub(crate) fn read(bytes: &[u8]) -> Result<Option<Self>, Malformed> {
         let [tag, a, b, c, d, ..] = *bytes else { return Ok(None) };
         let length = i32::from_be_bytes([a, b, c, d]);
-        if length > LONGEST {
+        let body = usize::try_from(i64::from(length) - 4).map_err(|_| Malformed::Length(length))?;
+        if body + 4 > LONGEST {
             return Err(Malformed::Length(length));
         }
-        let body = usize::try_from(i64::from(length) - 4).map_err(|_| Malformed::Length(length))?;
         Ok(Some(Self { tag, body }))
     }
 }

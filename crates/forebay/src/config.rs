@@ -46,7 +46,9 @@ pub struct Config {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String", extend("format" = "humantime"))]
     pub stop_timeout: Duration,
-    /// Threads that move bytes. Default: one for each core.
+    /// Threads that move bytes. Default: one for two cores. The kernel does most of the work
+    /// in the same threads; with more of them, each finds less to do when it wakes, and
+    /// wakes others more often.
     pub worker_threads: Option<usize>,
     /// The PostgreSQL gateway. Default: none.
     pub postgres: Option<PostgresSettings>,

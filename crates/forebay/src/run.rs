@@ -111,9 +111,7 @@ pub fn run(file: &Path) -> Result<(), RunError> {
     logging::start(&config.log)?;
     system::prepare(&config);
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    if let Some(threads) = config.worker_threads {
-        builder.worker_threads(threads);
-    }
+    builder.worker_threads(config.worker_threads.unwrap_or_else(workers));
     let runtime = builder.thread_name("forebay").enable_all().build()?;
     let address = config.admin.listen;
     let admin = admin::Server::bind(&config.admin).map_err(|source| RunError::Listen {
@@ -130,6 +128,11 @@ pub fn run(file: &Path) -> Result<(), RunError> {
     admin.stop();
     runtime.shutdown_timeout(LAST_WORDS);
     Ok(())
+}
+
+/// One for two cores: docs/decisions.md has the figures.
+fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))
 }
 
 /// Everything that listens, and what is behind it.

@@ -15,8 +15,16 @@ end
 
 class CreateAgents < ActiveRecord::Migration[6.1]
   def change
-    create_table(:agents) { |t| t.string :name, null: false, index: { unique: true }; t.jsonb :more, default: {}; t.text :tags, array: true, default: []; t.timestamps }
-    create_table(:steps) { |t| t.references :agent, foreign_key: true; t.decimal :cost, precision: 8, scale: 2 }
+    create_table :agents do |t|
+      t.string :name, null: false, index: { unique: true }
+      t.jsonb :more, default: {}
+      t.text :tags, array: true, default: []
+      t.timestamps
+    end
+    create_table :steps do |t|
+      t.references :agent, foreign_key: true
+      t.decimal :cost, precision: 8, scale: 2
+    end
   end
 end
 
@@ -36,27 +44,47 @@ def tour(number)
   seen = []
   schema = "#{ENV["TOUR_SCHEMA"]}_#{number}"
   ActiveRecord::Base.establish_connection(
-    adapter: "postgresql", host: ENV["PGHOST"], port: ENV["PGPORT"], username: ENV["PGUSER"], password: ENV["PGPASSWORD"],
-    database: ENV["PGDATABASE"], schema_search_path: schema, pool: 4, variables: { statement_timeout: "20s" },
+    adapter: "postgresql",
+    host: ENV["PGHOST"],
+    port: ENV["PGPORT"],
+    username: ENV["PGUSER"],
+    password: ENV["PGPASSWORD"],
+    database: ENV["PGDATABASE"],
+    schema_search_path: schema,
+    pool: 4,
+    variables: { statement_timeout: "20s" },
   )
   c = ActiveRecord::Base.connection
-  c.execute("set client_min_messages = warning; drop schema if exists #{schema} cascade; create schema #{schema}")
-  migrations = [CreateAgents, AddIndex].each_with_index.map { |m, n| ActiveRecord::MigrationProxy.new(m.name, n + 1, "", "").tap { |p| p.instance_variable_set(:@migration, m.new(m.name, n + 1)) } }
+  c.execute("set client_min_messages = warning; drop schema if exists #{schema} cascade")
+  c.execute("create schema #{schema}")
+  migrations = [CreateAgents, AddIndex].each_with_index.map do |migration, n|
+    proxy = ActiveRecord::MigrationProxy.new(migration.name, n + 1, "", "")
+    proxy.instance_variable_set(:@migration, migration.new(migration.name, n + 1))
+    proxy
+  end
   ActiveRecord::Migration.verbose = false
   ActiveRecord::SchemaMigration.create_table
   ActiveRecord::InternalMetadata.create_table
-  # ActiveRecord takes one advisory lock for all migrations of a database; who comes second gives up.
+  # One advisory lock is for all migrations of a database; who comes second gives up.
   begin
     ActiveRecord::Migrator.new(:up, migrations, ActiveRecord::SchemaMigration).migrate
   rescue ActiveRecord::ConcurrentMigrationError
     sleep 0.05
     retry
   end
-  say(seen, "tables", c.tables.sort, c.indexes("agents").map(&:name), c.columns("agents").map { |x| [x.name, x.sql_type] })
-  20.times { |n| Agent.create!(name: "agent #{n}", tags: ["a", n.to_s], more: { n: n }, steps: [Step.new(cost: 1.5)]) }
-  8.times { |n| say(seen, "found", Agent.find_by(name: "agent #{n}").tags, Agent.where("(more->>'n')::int > ?", n).count) }
+  say(seen, "tables", c.tables.sort, c.indexes("agents").map(&:name))
+  say(seen, "columns", c.columns("agents").map { |x| [x.name, x.sql_type] })
+  20.times do |n|
+    steps = [Step.new(cost: 1.5)]
+    Agent.create!(name: "agent #{n}", tags: ["a", n.to_s], more: { n: n }, steps: steps)
+  end
+  8.times do |n|
+    say(seen, "found", Agent.find_by(name: "agent #{n}").tags)
+    say(seen, "counted", Agent.where("(more->>'n')::int > ?", n).count)
+  end
   say(seen, "included", Agent.includes(:steps).order(:id).limit(3).map { |a| a.steps.size })
-  say(seen, "inserted", Agent.insert_all((0..5).map { |n| { name: "bulk #{n}", created_at: Time.at(0), updated_at: Time.at(0) } }).length)
+  rows = (0..5).map { |n| { name: "bulk #{n}", created_at: Time.at(0), updated_at: Time.at(0) } }
+  say(seen, "inserted", Agent.insert_all(rows).length)
   begin
     Agent.create!(name: "agent 1")
   rescue ActiveRecord::RecordNotUnique => error
@@ -65,7 +93,10 @@ def tour(number)
   Agent.transaction do
     Agent.create!(name: "outer")
     begin
-      Agent.transaction(requires_new: true) { Agent.create!(name: "inner"); Agent.create!(name: "outer") }
+      Agent.transaction(requires_new: true) do
+        Agent.create!(name: "inner")
+        Agent.create!(name: "outer")
+      end
     rescue ActiveRecord::RecordNotUnique
       say(seen, "inner", Agent.where(name: %w[inner outer]).count)
     end
@@ -73,13 +104,21 @@ def tour(number)
     raise ActiveRecord::Rollback
   end
   say(seen, "rolled back", Agent.where(name: %w[inner outer]).count)
-  Agent.transaction(isolation: :serializable) { say(seen, "isolation", c.select_value("show transaction_isolation")) }
-  say(seen, "batches", Agent.find_each(batch_size: 7).sum { |a| a.tags.size }, Agent.in_batches(of: 9).update_all(tags: ["x"]))
-  say(seen, "settings", c.select_value("show search_path"), c.select_value("show timezone"), c.select_value("show statement_timeout"), c.select_value("show standard_conforming_strings"))
+  Agent.transaction(isolation: :serializable) do
+    say(seen, "isolation", c.select_value("show transaction_isolation"))
+  end
+  say(seen, "each", Agent.find_each(batch_size: 7).sum { |a| a.tags.size })
+  say(seen, "batches", Agent.in_batches(of: 9).update_all(tags: ["x"]))
+  %w[search_path timezone statement_timeout standard_conforming_strings].each do |name|
+    say(seen, name, c.select_value("show #{name}"))
+  end
   c.add_column(:agents, :late, :integer)
   Agent.reset_column_information
-  say(seen, "altered", Agent.order(:id).first.attributes.key?("late"), Agent.find_by(name: "agent 3").late)
-  threads = 4.times.map { |n| Thread.new { ActiveRecord::Base.connection_pool.with_connection { 5.times.map { |x| Agent.where("id > ?", x * n).count }.sum } } }
+  say(seen, "altered", Agent.order(:id).first.attributes.key?("late"))
+  pool = ActiveRecord::Base.connection_pool
+  threads = 4.times.map do |n|
+    Thread.new { pool.with_connection { 5.times.sum { |x| Agent.where("id > ?", x * n).count } } }
+  end
   say(seen, "threads", threads.map(&:value))
   say(seen, "active", c.active?)
   c.reset!

@@ -41,7 +41,9 @@ def connect(seen, **more):
 
 def tour(seen):
     with connect(seen, autocommit=True) as connection:
-        connection.execute(sql.SQL("drop schema if exists {} cascade").format(sql.Identifier(seen.schema)))
+        connection.execute(
+            sql.SQL("drop schema if exists {} cascade").format(sql.Identifier(seen.schema))
+        )
         connection.execute(sql.SQL("create schema {}").format(sql.Identifier(seen.schema)))
         connection.execute("create table item(id int primary key, words text, made timestamptz)")
     for part in (
@@ -98,7 +100,9 @@ def session(seen, c):
         c.commit()
     c.execute("reset all")
     c.commit()
-    seen.say("reset", c.execute("show timezone").fetchone(), c.execute("show search_path").fetchone())
+    seen.say(
+        "reset", c.execute("show timezone").fetchone(), c.execute("show search_path").fetchone()
+    )
     c.rollback()
     c.autocommit = True
     c.execute("discard all")
@@ -132,13 +136,20 @@ def statements(seen, c):
     seen.say("raw", raw.execute("select $1::int * $1", [12]).fetchone())
     client = psycopg.ClientCursor(c)
     seen.say("client", client.execute("select %s, %s", ["it's", 1]).fetchone())
-    seen.say("several", [r.fetchall() for r in results(c.execute("select 1; select 2 where false; select 3"))])
+    seen.say(
+        "several",
+        [r.fetchall() for r in results(c.execute("select 1; select 2 where false; select 3"))],
+    )
     seen.say("empty", c.execute("").statusmessage, c.execute(";").statusmessage)
     cursor = c.cursor()
-    cursor.executemany("insert into item(id, words) values (%s, %s)", [(n, str(n)) for n in range(50)])
+    cursor.executemany(
+        "insert into item(id, words) values (%s, %s)", [(n, str(n)) for n in range(50)]
+    )
     seen.say("many", cursor.rowcount)
     cursor.executemany(
-        "update item set words = %s where id = %s returning id", [("x", n) for n in range(5)], returning=True
+        "update item set words = %s where id = %s returning id",
+        [("x", n) for n in range(5)],
+        returning=True,
     )
     seen.say("returned", [r.fetchall() for r in results(cursor)], cursor.statusmessage)
     cursor = c.execute("select id as one, words as two, made from item limit 0")
@@ -167,19 +178,42 @@ def types(seen, c):
     c.commit()
     zone = datetime.timezone(datetime.timedelta(hours=2))
     values = [
-        1, 2**40, 2**70, 1.5, decimal.Decimal("1.20"), True, "text é 🐘", b"\x00\xff",
-        datetime.date(2026, 11, 21), datetime.datetime(2026, 11, 21, 1, 2, 3, 4),
-        datetime.datetime(2026, 11, 21, 1, 2, 3, tzinfo=zone), datetime.time(1, 2), datetime.timedelta(3, 4),
-        uuid.UUID(int=7), [1, 2, None], [["a", 'b"'], ["{", "NULL"]], Jsonb({"a": [1, None, "é"]}),
-        Range(1, 5), Multirange([Range(1, 2), Range(4, 9)]), ipaddress.ip_address("::1"),
-        ipaddress.ip_network("10.0.0.0/8"), None, Mood.busy, [Mood.calm], pair.python_type(1, "two"),
+        1,
+        2**40,
+        2**70,
+        1.5,
+        decimal.Decimal("1.20"),
+        True,
+        "text é 🐘",
+        b"\x00\xff",
+        datetime.date(2026, 11, 21),
+        datetime.datetime(2026, 11, 21, 1, 2, 3, 4),
+        datetime.datetime(2026, 11, 21, 1, 2, 3, tzinfo=zone),
+        datetime.time(1, 2),
+        datetime.timedelta(3, 4),
+        uuid.UUID(int=7),
+        [1, 2, None],
+        [["a", 'b"'], ["{", "NULL"]],
+        Jsonb({"a": [1, None, "é"]}),
+        Range(1, 5),
+        Multirange([Range(1, 2), Range(4, 9)]),
+        ipaddress.ip_address("::1"),
+        ipaddress.ip_network("10.0.0.0/8"),
+        None,
+        Mood.busy,
+        [Mood.calm],
+        pair.python_type(1, "two"),
     ]
     for value in values:
         for binary in (False, True):
             sent = c.execute("select %s", [value], binary=binary).fetchone()[0]
             seen.say("value", sent)
         c.commit()
-    seen.say("composite", c.execute("select row(1, 'x')::pair").fetchone(), c.execute("select array[row(1, 'x')::pair]").fetchone())
+    seen.say(
+        "composite",
+        c.execute("select row(1, 'x')::pair").fetchone(),
+        c.execute("select array[row(1, 'x')::pair]").fetchone(),
+    )
 
 
 def transactions(seen, c):
@@ -214,7 +248,9 @@ def transactions(seen, c):
     c.rollback()
     c.autocommit = True
     seen.say("autocommit", c.execute("select now() = statement_timestamp()").fetchone(), status())
-    c.execute("begin; insert into item(id) values (30); savepoint s; insert into item(id) values (31)")
+    c.execute(
+        "begin; insert into item(id) values (30); savepoint s; insert into item(id) values (31)"
+    )
     seen.say("by hand", status())
     c.execute("rollback to s; commit and chain")
     seen.say("chained", status())
@@ -229,32 +265,59 @@ def isolation(seen, c):
         for read_only in (True, False):
             c.read_only = read_only
             c.deferrable = read_only
-            shown = [c.execute(f"show transaction_{k}").fetchone()[0] for k in ("isolation", "read_only", "deferrable")]
+            shown = [
+                c.execute(f"show transaction_{k}").fetchone()[0]
+                for k in ("isolation", "read_only", "deferrable")
+            ]
             seen.say("level", *shown)
             c.commit()
     c.read_only = True
     seen.fails("read only", psycopg.Error, c.execute, "insert into item(id) values (99)")
     c.rollback()
     c.isolation_level = c.read_only = c.deferrable = None
-    c.execute("set session characteristics as transaction isolation level repeatable read, read only")
+    c.execute(
+        "set session characteristics as transaction isolation level repeatable read, read only"
+    )
     c.commit()
     for _ in range(4):
-        seen.say("characteristics", c.execute("show transaction_isolation").fetchone(), c.execute("show transaction_read_only").fetchone())
+        seen.say(
+            "characteristics",
+            c.execute("show transaction_isolation").fetchone(),
+            c.execute("show transaction_read_only").fetchone(),
+        )
         c.commit()
 
 
 def errors(seen, c):
     def diagnosis(error):
         d = error.diag
-        return (d.severity, d.severity_nonlocalized, d.sqlstate, d.message_primary, d.message_detail, d.message_hint,
-                d.statement_position, d.constraint_name, d.column_name, d.table_name, d.source_function)
+        return (
+            d.severity,
+            d.severity_nonlocalized,
+            d.sqlstate,
+            d.message_primary,
+            d.message_detail,
+            d.message_hint,
+            d.statement_position,
+            d.constraint_name,
+            d.column_name,
+            d.table_name,
+            d.source_function,
+        )
 
-    c.execute("create table child(item_id int not null references item, amount int check (amount > 0))")
+    c.execute(
+        "create table child(item_id int not null references item, amount int check (amount > 0))"
+    )
     c.commit()
     for text in (
-        "select * from absent", "selec 1", "select 1/0", "insert into child values (12345, 1)",
-        "insert into child values (null, 1)", "insert into child values (1, -1)", "select 'x'::int",
-        "do $$ begin raise exception 'mine' using hint = 'a hint', detail = 'more', errcode = 'AB123'; end $$",
+        "select * from absent",
+        "selec 1",
+        "select 1/0",
+        "insert into child values (12345, 1)",
+        "insert into child values (null, 1)",
+        "insert into child values (1, -1)",
+        "select 'x'::int",
+        "do $$ begin raise exception 'mine' using hint = 'h', detail = 'd', errcode = 'AB123'; end $$",
     ):
         for arguments in (None, []):
             try:
@@ -271,15 +334,25 @@ def errors(seen, c):
     c.rollback()
     seen.fails("bad parameter", psycopg.Error, c.execute, "select %s::int", ["x"])
     c.rollback()
-    seen.fails("many", psycopg.Error, c.cursor().executemany, "insert into item(id) values (%s)", [(500,), (501,), (500,)])
+    seen.fails(
+        "many",
+        psycopg.Error,
+        c.cursor().executemany,
+        "insert into item(id) values (%s)",
+        [(500,), (501,), (500,)],
+    )
     c.rollback()
     seen.say("none", c.execute("select count(*) from item where id >= 500").fetchone())
 
 
 def notices(seen, c):
     heard = []
-    c.add_notice_handler(lambda d: heard.append((d.severity, d.sqlstate, d.message_primary, d.message_hint)))
-    c.execute("do $$ begin raise notice 'one %', 1; raise warning 'two' using hint = 'h'; raise info 'three'; end $$")
+    c.add_notice_handler(
+        lambda d: heard.append((d.severity, d.sqlstate, d.message_primary, d.message_hint))
+    )
+    c.execute(
+        "do $$ begin raise notice '%', 1; raise warning 'two' using hint = 'h'; raise info 'x'; end $$"
+    )
     c.commit()
     c.execute("drop table if exists absent")
     c.execute("set client_min_messages = error")
@@ -337,7 +410,12 @@ def cursors(seen, c):
             total += row[0]
         seen.say("streamed", total)
     if psycopg.capabilities.has_stream_chunked():
-        seen.say("chunks", sum(r[0] for r in c.cursor().stream("select g from generate_series(1, 500) g", size=64)))
+        seen.say(
+            "chunks",
+            sum(
+                r[0] for r in c.cursor().stream("select g from generate_series(1, 500) g", size=64)
+            ),
+        )
 
 
 def copies(seen, c):
@@ -350,7 +428,9 @@ def copies(seen, c):
             for number in range(2_000):
                 copy.write_row((number, f"row\t{number}\n\\.", day, [number, None]))
         c.commit()
-        with c.cursor().copy(f"copy (select * from bulk order by n limit 5) to stdout{form}") as copy:
+        with c.cursor().copy(
+            f"copy (select * from bulk order by n limit 5) to stdout{form}"
+        ) as copy:
             copy.set_types(["int4", "text", "date", "int4[]"])
             seen.say("rows", list(copy.rows()))
         c.commit()
@@ -390,7 +470,9 @@ def pipelines(seen, c):
     for turn in range(4):
         with c.pipeline():
             made = [c.execute("select %s::int * %s::int", [turn, n]) for n in range(12)]
-            c.cursor().executemany("insert into item(id) values (%s)", [(1000 + turn * 10 + n,) for n in range(5)])
+            c.cursor().executemany(
+                "insert into item(id) values (%s)", [(1000 + turn * 10 + n,) for n in range(5)]
+            )
         seen.say("pipeline", [one.fetchone()[0] for one in made])
     with c.pipeline() as pipeline:
         good = c.execute("select 1")
@@ -482,18 +564,31 @@ def large(seen, c):
     seen.say("back", c.execute("select %s::text", [text]).fetchone()[0] == text)
     block = bytes(range(256)) * 8192
     for binary in (False, True):
-        seen.say("bytes", c.execute("select %s::bytea", [block], binary=binary).fetchone()[0] == block)
+        seen.say(
+            "bytes", c.execute("select %s::bytea", [block], binary=binary).fetchone()[0] == block
+        )
     rows = c.execute("select g, repeat('y', 1000) from generate_series(1, 3000) g").fetchall()
     seen.say("rows", len(rows), sum(len(row[1]) for row in rows))
     wide = c.execute("select " + ", ".join(f"{n} as c{n}" for n in range(1200))).fetchone()
     seen.say("wide", sum(wide))
-    seen.say("parameters", len(c.execute("select array[" + ",".join(["%s"] * 3000) + "]", list(range(3000))).fetchone()[0]))
+    seen.say(
+        "parameters",
+        len(
+            c.execute(
+                "select array[" + ",".join(["%s"] * 3000) + "]", list(range(3000))
+            ).fetchone()[0]
+        ),
+    )
 
 
 def pools(seen, c):
     c.close()
     keywords = {
-        "host": t.HOST, "port": t.PORT, "user": t.USER, "password": t.PASSWORD, "dbname": t.DATABASE,
+        "host": t.HOST,
+        "port": t.PORT,
+        "user": t.USER,
+        "password": t.PASSWORD,
+        "dbname": t.DATABASE,
         "options": f"-c search_path={seen.schema}",
     }
     settings = [
@@ -501,7 +596,10 @@ def pools(seen, c):
         {"kwargs": {**keywords, "autocommit": True}, "reset": lambda one: one.execute("reset all")},
     ]
     for setting in settings:
-        with ConnectionPool(kwargs=keywords | setting.pop("kwargs", {}), min_size=1, max_size=3, **setting) as pool:
+        with ConnectionPool(
+            kwargs=keywords | setting.pop("kwargs", {}), min_size=1, max_size=3, **setting
+        ) as pool:
+
             def work(number):
                 with pool.connection() as one:
                     return one.execute("select %s::int", [number]).fetchone()[0]
@@ -515,7 +613,10 @@ def pools(seen, c):
             except psycopg.Error as error:
                 seen.say("failed in the pool", t.raised_as(error))
             with pool.connection() as one:
-                seen.say("rolled back", one.execute("select count(*) from item where id = 4000").fetchone())
+                seen.say(
+                    "rolled back",
+                    one.execute("select count(*) from item where id = 4000").fetchone(),
+                )
                 one.execute("delete from item where id = 4000")
             time.sleep(0.01)
 

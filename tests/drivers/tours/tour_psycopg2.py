@@ -16,7 +16,11 @@ import transcript as t
 
 def keywords(seen):
     return {
-        "host": t.HOST, "port": t.PORT, "user": t.USER, "password": t.PASSWORD, "dbname": t.DATABASE,
+        "host": t.HOST,
+        "port": t.PORT,
+        "user": t.USER,
+        "password": t.PASSWORD,
+        "dbname": t.DATABASE,
         "options": f"-c search_path={seen.schema} -c statement_timeout=20s",
         "application_name": "tour of psycopg2",
     }
@@ -26,10 +30,24 @@ def tour(seen):
     c = psycopg2.connect(**keywords(seen))
     c.autocommit = True
     cursor = c.cursor()
-    cursor.execute(sql.SQL("drop schema if exists {0} cascade; create schema {0}").format(sql.Identifier(seen.schema)))
+    cursor.execute(
+        sql.SQL("drop schema if exists {0} cascade; create schema {0}").format(
+            sql.Identifier(seen.schema)
+        )
+    )
     cursor.execute("create table item(id int primary key, words text, tags text[], more jsonb)")
     c.close()
-    for part in (session, statements, transactions, errors, cursors, copies, two_phases, cancels, pools):
+    for part in (
+        session,
+        statements,
+        transactions,
+        errors,
+        cursors,
+        copies,
+        two_phases,
+        cancels,
+        pools,
+    ):
         c = psycopg2.connect(**keywords(seen))
         part(seen, c)
         c.close()
@@ -42,16 +60,35 @@ def one(c, text, arguments=None):
 
 
 def session(seen, c):
-    seen.say("version", c.server_version, c.protocol_version, c.encoding, c.get_parameter_status("TimeZone"))
-    for level in (ext.ISOLATION_LEVEL_SERIALIZABLE, ext.ISOLATION_LEVEL_REPEATABLE_READ, ext.ISOLATION_LEVEL_READ_COMMITTED):
+    seen.say(
+        "version",
+        c.server_version,
+        c.protocol_version,
+        c.encoding,
+        c.get_parameter_status("TimeZone"),
+    )
+    for level in (
+        ext.ISOLATION_LEVEL_SERIALIZABLE,
+        ext.ISOLATION_LEVEL_REPEATABLE_READ,
+        ext.ISOLATION_LEVEL_READ_COMMITTED,
+    ):
         c.set_session(isolation_level=level, readonly=True, deferrable=True)
-        seen.say("level", one(c, "show transaction_isolation"), one(c, "show transaction_read_only"), one(c, "show transaction_deferrable"))
+        seen.say(
+            "level",
+            one(c, "show transaction_isolation"),
+            one(c, "show transaction_read_only"),
+            one(c, "show transaction_deferrable"),
+        )
         c.rollback()
     c.reset()
     c.set_session(autocommit=True)
     c.set_session(readonly=True, isolation_level="SERIALIZABLE")
     for _ in range(4):
-        seen.say("by default", one(c, "show default_transaction_isolation"), one(c, "show transaction_read_only"))
+        seen.say(
+            "by default",
+            one(c, "show default_transaction_isolation"),
+            one(c, "show transaction_read_only"),
+        )
     c.set_session(readonly="DEFAULT", isolation_level="DEFAULT")
     c.set_client_encoding("LATIN1")
     for _ in range(3):
@@ -62,17 +99,41 @@ def session(seen, c):
 
 def statements(seen, c):
     with c.cursor() as cursor:
-        psycopg2.extras.execute_values(cursor, "insert into item(id, words) values %s", [(n, "é" * n) for n in range(100)], page_size=30)
-        psycopg2.extras.execute_batch(cursor, "update item set words = %s where id = %s", [("x", n) for n in range(20)])
-        cursor.executemany("insert into item(id, tags) values (%s, %s)", [(200 + n, ["a", None, "b,"]) for n in range(5)])
+        psycopg2.extras.execute_values(
+            cursor,
+            "insert into item(id, words) values %s",
+            [(n, "é" * n) for n in range(100)],
+            page_size=30,
+        )
+        psycopg2.extras.execute_batch(
+            cursor, "update item set words = %s where id = %s", [("x", n) for n in range(20)]
+        )
+        cursor.executemany(
+            "insert into item(id, tags) values (%s, %s)",
+            [(200 + n, ["a", None, "b,"]) for n in range(5)],
+        )
         cursor.execute("select * from item where id in %s order by id", [(1, 2, 201)])
-        seen.say("rows", cursor.fetchall(), [d.name for d in cursor.description], cursor.statusmessage)
+        seen.say(
+            "rows", cursor.fetchall(), [d.name for d in cursor.description], cursor.statusmessage
+        )
         cursor.execute("prepare mine as select $1::int + 1")
         cursor.execute("execute mine(4)")
         seen.say("prepared", cursor.fetchone())
         cursor.execute("deallocate mine")
     c.commit()
-    for value in (1, 1.5, "it's", b"\0\xff", None, True, datetime.date(2026, 11, 21), datetime.timedelta(3), [1, 2], psycopg2.extras.Json({"a": 1}), psycopg2.extras.NumericRange(1, 5)):
+    for value in (
+        1,
+        1.5,
+        "it's",
+        b"\0\xff",
+        None,
+        True,
+        datetime.date(2026, 11, 21),
+        datetime.timedelta(3),
+        [1, 2],
+        psycopg2.extras.Json({"a": 1}),
+        psycopg2.extras.NumericRange(1, 5),
+    ):
         seen.say("value", printable(one(c, "select %s", [value])[0]))
     c.commit()
     with c, c.cursor(cursor_factory=psycopg2.extras.RealDictCursor) as cursor:
@@ -92,7 +153,11 @@ def transactions(seen, c):
             one(c, "insert into item(id) values (301) returning id")
             raise KeyError
     except KeyError:
-        seen.say("rolled back", one(c, "select count(*) from item where id >= 300"), c.get_transaction_status())
+        seen.say(
+            "rolled back",
+            one(c, "select count(*) from item where id >= 300"),
+            c.get_transaction_status(),
+        )
     c.rollback()
     cursor = c.cursor()
     cursor.execute("savepoint one")

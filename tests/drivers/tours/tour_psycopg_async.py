@@ -11,7 +11,11 @@ import transcript as t
 
 def keywords(seen):
     return {
-        "host": t.HOST, "port": t.PORT, "user": t.USER, "password": t.PASSWORD, "dbname": t.DATABASE,
+        "host": t.HOST,
+        "port": t.PORT,
+        "user": t.USER,
+        "password": t.PASSWORD,
+        "dbname": t.DATABASE,
         "options": f"-c search_path={seen.schema} -c statement_timeout=20s",
         "application_name": f"tour {seen.number % 2}",
     }
@@ -61,7 +65,9 @@ async def transactions(seen, c):
     await c.set_read_only(True)
     async with c.transaction():
         seen.say("isolation", await value(c, "show transaction_isolation"))
-        await seen.afails("read only", psycopg.Error, inside(c, "insert into item(id) values (100)"))
+        await seen.afails(
+            "read only", psycopg.Error, inside(c, "insert into item(id) values (100)")
+        )
     await c.set_read_only(None)
     await c.set_isolation_level(None)
     await c.set_autocommit(True)
@@ -93,7 +99,9 @@ async def copies(seen, c):
     async with c.cursor().copy("copy item(id, words) from stdin") as copy:
         for number in range(1000, 2000):
             await copy.write_row((number, f"row {number}"))
-    async with c.cursor().copy("copy (select * from item where id >= 1000 order by id) to stdout") as copy:
+    async with c.cursor().copy(
+        "copy (select * from item where id >= 1000 order by id) to stdout"
+    ) as copy:
         rows = [row async for row in copy.rows()]
     seen.say("copied", len(rows), rows[3])
     await c.rollback()
@@ -140,7 +148,10 @@ async def cancels(seen, c):
 async def pools(seen, c):
     await c.close()
     for made, more in (
-        (AsyncConnectionPool, {"min_size": 2, "max_size": 4, "check": AsyncConnectionPool.check_connection}),
+        (
+            AsyncConnectionPool,
+            {"min_size": 2, "max_size": 4, "check": AsyncConnectionPool.check_connection},
+        ),
         (AsyncNullConnectionPool, {"min_size": 0, "max_size": 2}),
     ):
         async with made(kwargs=keywords(seen), open=False, **more) as pool:
@@ -162,7 +173,9 @@ async def pools(seen, c):
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             async with pool.connection() as one:
-                seen.say("rolled back", await value(one, "select count(*) from item where id = 4000"))
+                seen.say(
+                    "rolled back", await value(one, "select count(*) from item where id = 4000")
+                )
 
 
 asyncio.run(t.arun(tour))

@@ -5,7 +5,14 @@ import enum
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship, selectinload
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    Session,
+    mapped_column,
+    relationship,
+    selectinload,
+)
 
 import transcript as t
 
@@ -45,7 +52,11 @@ def tour(seen):
     for driver in ("psycopg", "psycopg2"):
         options = f"-c search_path={seen.schema} -c statement_timeout=20s"
         engine = sa.create_engine(
-            url(driver), connect_args={"options": options}, pool_size=2, max_overflow=2, pool_pre_ping=True
+            url(driver),
+            connect_args={"options": options},
+            pool_size=2,
+            max_overflow=2,
+            pool_pre_ping=True,
         )
         with engine.begin() as c:
             c.execute(sa.text(f"drop schema if exists {seen.schema} cascade"))
@@ -59,7 +70,9 @@ def tour(seen):
         two_phases(seen, engine)
         many(seen, engine)
         engine.dispose()
-        bare = sa.create_engine(url(driver), connect_args={"options": options}, poolclass=sa.NullPool)
+        bare = sa.create_engine(
+            url(driver), connect_args={"options": options}, poolclass=sa.NullPool
+        )
         for turn in range(4):
             with bare.connect() as c:
                 seen.say("no pool", c.scalar(sa.select(sa.literal(turn))))
@@ -67,10 +80,20 @@ def tour(seen):
 
 def reflection(seen, engine):
     inspector = sa.inspect(engine)
-    seen.say("tables", sorted(inspector.get_table_names()), inspector.has_table("agent"), inspector.default_schema_name)
+    seen.say(
+        "tables",
+        sorted(inspector.get_table_names()),
+        inspector.has_table("agent"),
+        inspector.default_schema_name,
+    )
     for column in inspector.get_columns("agent"):
         seen.say("column", column["name"], str(column["type"]), column["nullable"])
-    seen.say("keys", inspector.get_foreign_keys("step"), inspector.get_unique_constraints("agent"), inspector.get_enums()[0]["labels"])
+    seen.say(
+        "keys",
+        inspector.get_foreign_keys("step"),
+        inspector.get_unique_constraints("agent"),
+        inspector.get_enums()[0]["labels"],
+    )
     found = sa.MetaData()
     found.reflect(engine)
     seen.say("reflected", sorted(found.tables))
@@ -79,19 +102,51 @@ def reflection(seen, engine):
 def core(seen, engine):
     agent = Agent.__table__
     with engine.begin() as c:
-        c.execute(agent.insert(), [{"name": f"bulk {n}", "mood": Mood.busy, "tags": ["a", "b"], "more": {"n": n}, "cost": n} for n in range(60)])
-        rows = c.execute(agent.insert().returning(agent.c.id, agent.c.name, sort_by_parameter_order=True), [{"name": f"got {n}"} for n in range(5)])
+        c.execute(
+            agent.insert(),
+            [
+                {
+                    "name": f"bulk {n}",
+                    "mood": Mood.busy,
+                    "tags": ["a", "b"],
+                    "more": {"n": n},
+                    "cost": n,
+                }
+                for n in range(60)
+            ],
+        )
+        rows = c.execute(
+            agent.insert().returning(agent.c.id, agent.c.name, sort_by_parameter_order=True),
+            [{"name": f"got {n}"} for n in range(5)],
+        )
         seen.say("returned", [r.name for r in rows])
-        upsert = pg.insert(agent).values(name="bulk 1", mood=Mood.calm).on_conflict_do_update(index_elements=["name"], set_={"cost": 99})
+        upsert = (
+            pg.insert(agent)
+            .values(name="bulk 1", mood=Mood.calm)
+            .on_conflict_do_update(index_elements=["name"], set_={"cost": 99})
+        )
         seen.say("upsert", c.execute(upsert).rowcount)
     with engine.connect() as c:
         for turn in range(7):
-            seen.say("select", c.execute(sa.select(agent.c.name, agent.c.more["n"].as_integer(), agent.c.tags[1]).where(agent.c.cost > turn).order_by(agent.c.cost).limit(2)).all())
+            seen.say(
+                "select",
+                c.execute(
+                    sa.select(agent.c.name, agent.c.more["n"].as_integer(), agent.c.tags[1])
+                    .where(agent.c.cost > turn)
+                    .order_by(agent.c.cost)
+                    .limit(2)
+                ).all(),
+            )
             c.commit()
-        result = c.execution_options(stream_results=True, max_row_buffer=20).execute(sa.select(agent.c.name).order_by(agent.c.name))
+        result = c.execution_options(stream_results=True, max_row_buffer=20).execute(
+            sa.select(agent.c.name).order_by(agent.c.name)
+        )
         seen.say("streamed", sum(1 for _ in result.yield_per(10)))
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as c:
-        seen.say("autocommit", c.scalar(sa.text("select count(*) from agent where name = :name"), {"name": "bulk 1"}))
+        seen.say(
+            "autocommit",
+            c.scalar(sa.text("select count(*) from agent where name = :name"), {"name": "bulk 1"}),
+        )
     try:
         with engine.begin() as c:
             c.execute(agent.insert().values(name="bulk 1"))
@@ -109,15 +164,25 @@ def orm(seen, engine):
                 session.flush()
         except sa.exc.IntegrityError as error:
             seen.say("nested", type(error.orig).__name__)
-        found = session.scalars(sa.select(Agent).options(selectinload(Agent.steps)).where(Agent.name.like("agent %")).order_by(Agent.name)).all()
+        found = session.scalars(
+            sa.select(Agent)
+            .options(selectinload(Agent.steps))
+            .where(Agent.name.like("agent %"))
+            .order_by(Agent.name)
+        ).all()
         seen.say("found", [(a.name, a.mood, len(a.steps)) for a in found])
         found[0].mood = Mood.busy
         session.delete(found[1])
         session.commit()
-        locked = session.scalars(sa.select(Agent).where(Agent.name == "agent 0").with_for_update(skip_locked=True)).one()
+        locked = session.scalars(
+            sa.select(Agent).where(Agent.name == "agent 0").with_for_update(skip_locked=True)
+        ).one()
         seen.say("locked", locked.mood)
         session.rollback()
-        seen.say("streamed", sum(1 for _ in session.scalars(sa.select(Step).execution_options(yield_per=3))))
+        seen.say(
+            "streamed",
+            sum(1 for _ in session.scalars(sa.select(Step).execution_options(yield_per=3))),
+        )
 
 
 def isolation(seen, engine):
@@ -126,7 +191,12 @@ def isolation(seen, engine):
         with serial.connect() as c:
             seen.say("serial", c.scalar(sa.text("show transaction_isolation")))
     with engine.connect() as c:
-        seen.say("default", c.scalar(sa.text("show transaction_isolation")), c.get_isolation_level(), c.default_isolation_level)
+        seen.say(
+            "default",
+            c.scalar(sa.text("show transaction_isolation")),
+            c.get_isolation_level(),
+            c.default_isolation_level,
+        )
     options = {"postgresql_readonly": True, "postgresql_deferrable": True}
     with engine.connect().execution_options(**options) as c:
         seen.say("read only", c.scalar(sa.text("show transaction_read_only")))
@@ -138,7 +208,9 @@ def two_phases(seen, engine):
         c.execute(Agent.__table__.insert().values(name="two phases"))
         two.prepare()
         two.commit()
-        seen.say("two phases", c.scalar(sa.text("select count(*) from agent where name = 'two phases'")))
+        seen.say(
+            "two phases", c.scalar(sa.text("select count(*) from agent where name = 'two phases'"))
+        )
 
 
 def many(seen, engine):

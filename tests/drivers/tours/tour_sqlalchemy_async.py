@@ -27,7 +27,10 @@ async def tour(seen):
     ):
         engine = create_async_engine(
             sa.URL.create(f"postgresql+{driver}", t.USER, t.PASSWORD, t.HOST, t.PORT, t.DATABASE),
-            connect_args=arguments, pool_size=3, max_overflow=2, pool_pre_ping=True,
+            connect_args=arguments,
+            pool_size=3,
+            max_overflow=2,
+            pool_pre_ping=True,
         )
         async with engine.begin() as c:
             await c.execute(sa.text(f"drop schema if exists {seen.schema} cascade"))
@@ -54,10 +57,14 @@ async def sessions(seen, engine):
         except sa.exc.IntegrityError as error:
             seen.say("nested", error.orig.sqlstate)
         for turn in range(4):
-            found = await session.scalars(sa.select(Note).where(Note.id > turn).order_by(Note.id).limit(3))
+            found = await session.scalars(
+                sa.select(Note).where(Note.id > turn).order_by(Note.id).limit(3)
+            )
             seen.say("found", [note.words for note in found])
             await session.commit()
-        note = (await session.scalars(sa.select(Note).where(Note.words == "note 2").with_for_update())).one()
+        note = (
+            await session.scalars(sa.select(Note).where(Note.words == "note 2").with_for_update())
+        ).one()
         note.words = "changed"
         await session.commit()
     async with AsyncSession(engine) as session, session.begin():
@@ -100,7 +107,9 @@ async def stopped(seen, engine):
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     async with engine.connect() as c:
-        seen.say("nothing", await c.scalar(sa.text("select count(*) from note where words = 'stopped'")))
+        seen.say(
+            "nothing", await c.scalar(sa.text("select count(*) from note where words = 'stopped'"))
+        )
 
 
 asyncio.run(t.arun(tour))

@@ -123,7 +123,12 @@ impl Ledger {
 
     /// The first of `class` in `lanes` that nothing holds back.
     #[inline]
-    fn next_of(&self, lanes: &Lanes, class: ClassId, now: Instant) -> Option<(Level, WaiterId)> {
+    pub(super) fn next_of(
+        &self,
+        lanes: &Lanes,
+        class: ClassId,
+        now: Instant,
+    ) -> Option<(Level, WaiterId)> {
         if self.is_open(class) {
             return lanes.first(class);
         }
@@ -157,7 +162,7 @@ impl Ledger {
     /// The first waiter of `identity` that its class allows a connection, where claims of other
     /// identities do not count.
     #[inline]
-    pub(super) fn first_of(&self, identity: IdentityId, now: Instant) -> Option<WaiterId> {
+    fn first_of(&self, identity: IdentityId, now: Instant) -> Option<WaiterId> {
         let lanes = &self.identities[identity].lanes;
         let Some(class) = lanes.crowd().only() else {
             return self.first_in_line(identity, now).map(|(_, waiter)| waiter);

@@ -123,16 +123,26 @@ impl Ledger {
     }
 
     /// Whether `identity` lacks a connection that is worth opening.
+    #[inline]
     fn need_of(&self, id: IdentityId, now: Instant, actions: &mut Actions) -> Option<Needy> {
         let identity = &self.identities[id];
-        if self.seats.lendable(identity.lanes.crowd()) <= identity.opening {
+        let crowd = identity.lanes.crowd();
+        let only = crowd.only();
+        let wanted = match only {
+            Some(class) => crowd.of(class).min(self.seats.headroom(class)),
+            None => self.seats.lendable(crowd),
+        };
+        if wanted <= identity.opening {
             return None;
         }
         if let Some((_, until)) = identity.denied(now) {
             actions.ring(until);
             return None;
         }
-        let first = self.first_of(id, now)?;
+        let first = match only {
+            Some(class) => self.next_of(&identity.lanes, class, now).map(|(_, waiter)| waiter),
+            None => self.first_in_line(id, now).map(|(_, waiter)| waiter),
+        }?;
         let waiter = &self.waiters[first];
         if identity.live > 0 && !self.is_worth_opening(waiter, identity, now, actions) {
             return None;

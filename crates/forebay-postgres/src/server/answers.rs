@@ -88,6 +88,8 @@ pub(crate) enum Purpose {
     Settings,
     /// The client's BEGIN, which was answered before.
     Begin,
+    /// A setting of ours, for a SHOW in a transaction.
+    Show,
     /// What the session holds at the end of a transaction.
     Rest,
     /// A transaction that has failed, as the client was told of its own.

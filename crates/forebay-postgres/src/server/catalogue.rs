@@ -176,14 +176,22 @@ impl Server {
         let version = catalogue.version.load(Ordering::Acquire);
         match self.read_catalogue(&catalogue).await {
             Ok((fingerprint, suspects)) => catalogue.learns(version, fingerprint, suspects),
-            // Something that speaks PostgreSQL and is none.
-            Err(ServerFailure::Refused(said)) => {
+            // Something that speaks PostgreSQL and is none: no such table, function or syntax.
+            Err(ServerFailure::Refused(said)) if said.code.starts_with("42") => {
                 tracing::warn!(
                     error = said.text,
                     "the server does not say what is defined in the database: settings that its \
                      functions change may stay behind"
                 );
                 catalogue.learns(version, String::new(), Arc::new(Suspects::none()));
+            }
+            // A timeout, or a lock: until it can be read, nothing is believed.
+            Err(ServerFailure::Refused(said)) => {
+                tracing::warn!(
+                    error = said.text,
+                    "what is defined in the database cannot be read: all its connections are reset"
+                );
+                catalogue.learns(version, String::new(), Arc::new(Suspects::all()));
             }
             Err(failure) => return Err(failure),
         }

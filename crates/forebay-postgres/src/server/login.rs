@@ -11,6 +11,7 @@ use postgres_protocol::authentication::md5_hash;
 use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
 use postgres_protocol::message::frontend;
 use rustls::pki_types::ServerName;
+use tokio::task::spawn_blocking;
 
 use super::{Server, ServerFailure};
 use crate::cancel::ServerKey;
@@ -178,7 +179,9 @@ impl Server {
                 "the server's SCRAM challenge is not acceptable".into(),
             ));
         }
-        scram.update(&challenge).map_err(failed)?;
+        // Thousands of hashes, as many as the server likes: others are served meanwhile.
+        let hashed = spawn_blocking(move || scram.update(&challenge).map(|()| scram));
+        let mut scram = hashed.await.map_err(io::Error::other)?.map_err(failed)?;
         frontend::sasl_response(scram.message(), &mut self.outbox)?;
         self.send().await?;
         let last = self.sasl_data(12).await?;

@@ -11,19 +11,26 @@ use std::time::Duration;
 
 use bytes::Buf;
 use forebay_seam::task::Spawner;
-use forebay_seam::time;
+use forebay_seam::{random, time};
 use tokio::sync::Notify;
 
 use super::answers::Awaited;
-use super::{CopyIn, Residue, Server, ServerFailure, Skips};
+use super::{CopyIn, Names, Residue, Server, ServerFailure, Skips};
 use crate::cancel;
 use crate::wire::backend::ServerError;
 use crate::wire::frontend::{Parse, cstr, message, write_bare, write_query};
 use crate::wire::{Fields, HEADER, Header, Malformed, TxStatus};
 
-/// As `DISCARD ALL`, but prepared statements stay: they are shared, and known.
-const CLEAR: &str = "SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; UNLISTEN *; \
-                     SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD SEQUENCES; DISCARD TEMP";
+/// As `DISCARD ALL`, but prepared statements stay: they are shared, and known. And nobody shall
+/// foretell what `random()` gives the next client.
+fn clear() -> String {
+    let seed = u32::from_be_bytes(random::bytes());
+    format!(
+        "SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; UNLISTEN *; \
+         SELECT pg_catalog.pg_advisory_unlock_all(), pg_catalog.setseed(0.{seed:010}); \
+         DISCARD SEQUENCES; DISCARD TEMP"
+    )
+}
 
 /// How long an answer may take before the cancel is repeated: at first, and at most.
 const CANCEL_FIRST: Duration = Duration::from_millis(10);
@@ -126,10 +133,11 @@ impl Server {
         if self.residue == Residue::WithStatements {
             self.run("DEALLOCATE ALL").await?;
             self.prepared.clear();
+            self.names = Names::Ours;
         }
         if self.residue != Residue::None {
-            self.run(CLEAR).await?;
-            self.settings.reset_all();
+            self.run(&clear()).await?;
+            self.settings.cleared();
             self.residue = Residue::None;
         }
         self.defining = None;

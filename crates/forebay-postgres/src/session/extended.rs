@@ -14,12 +14,14 @@ use super::notify::May;
 use super::outward::MOST_STATEMENTS;
 use super::rest::foresee;
 use super::{End, Session};
-use crate::fault::Fault;
+use crate::fault::{Fault, Limit};
 use crate::own;
+use crate::pins::PinReason;
 use crate::prepared::{self, PREFIX, Statement, Statements};
 use crate::server::answers::{Awaited, Known, NameChange, Origin};
-use crate::server::{Gate, Server};
-use crate::sql::effect::Effect;
+use crate::server::{Gate, Names, Server};
+use crate::sql::effect::{Effect, Effects};
+use crate::sql::names::{self, Use};
 use crate::sql::tags;
 use crate::wire::frontend::{self, Bind, Named, Parse};
 use crate::wire::{HEADER, Header};
@@ -61,10 +63,20 @@ impl Session {
             server.awaited.push_back(awaited);
             return Ok(());
         }
+        if server.names == Names::AlsoOfSql {
+            // Only the server knows whether this one is taken, and the client stays with it.
+            self.pins.foresee(PinReason::SqlPrepare);
+            Parse { name: &unknown(parse.name), text: &text, types: parse.types }
+                .write(&mut server.outbox);
+            let awaited = Awaited::Parse { origin: Origin::Client, prepared: None, change: None };
+            server.awaited.push_back(awaited);
+            self.keep_tags(&name, said);
+            return Ok(());
+        }
         if self.statements.len() >= MOST_STATEMENTS {
             return Err(Fault::TooManyStatements { limit: MOST_STATEMENTS }.into());
         }
-        let path = self.wanted.get("search_path").map(String::as_str);
+        let path = self.wanted.get("search_path");
         let statement = match self.deallocate(&text, parse.types) {
             Some(statement) => statement,
             None => {
@@ -106,6 +118,53 @@ impl Session {
         let ours = self.statements.get(name.as_bytes())?;
         let text = [b"DEALLOCATE ", &*ours.name].concat();
         Some(self.gateway.statements.with_effect(&text, types, effect))
+    }
+
+    /// `text` with the client's names of statements as the server at hand knows them, and
+    /// `effects` with those of what it executes; `None` if it has none of these names.
+    pub(super) fn respelled(&mut self, text: &[u8], effects: &mut Effects) -> Option<Vec<u8>> {
+        if self.statements.is_empty() {
+            return None;
+        }
+        let server = &mut **self.link.as_mut()?.connection();
+        if !server.transaction_is_known_to_work() {
+            return None;
+        }
+        let (mut out, mut done) = (Vec::new(), 0);
+        let mut gone = Vec::new();
+        for mention in names::mentions(text) {
+            if gone.contains(&mention.name) {
+                // Nobody has it any more by then, as the server will say.
+                continue;
+            }
+            let Some(statement) = self.statements.get(mention.name.as_bytes()) else { continue };
+            let mut stand_in = None;
+            match mention.used {
+                Use::Runs => {
+                    if let Some(effect) = effects.get_mut(mention.statement) {
+                        effect.clone_from(&statement.effect);
+                    }
+                }
+                // The name is all that matters, and no table that is gone shall matter.
+                Use::Names if !server.prepared.contains(&statement.id) => {
+                    stand_in = Some(self.gateway.statements.own(b"", &[0, 0]));
+                }
+                Use::Names => {}
+            }
+            let statement = stand_in.as_ref().unwrap_or(statement);
+            prepare(server, statement);
+            if mention.used == Use::Names {
+                gone.push(mention.name);
+            }
+            out.extend_from_slice(text.get(done..mention.place.start).unwrap_or_default());
+            out.extend_from_slice(&statement.name);
+            done = mention.place.end;
+        }
+        if done == 0 {
+            return None;
+        }
+        out.extend_from_slice(text.get(done..).unwrap_or_default());
+        Some(out)
     }
 
     /// A SET of ours with a value that cannot be read becomes one that fails.
@@ -151,10 +210,7 @@ impl Session {
             prepare(server, goes);
         }
         close_gate(server, std::slice::from_ref(&effect));
-        if self.portals.len() >= MOST_STATEMENTS {
-            self.portals.clear();
-        }
-        self.portals.insert(Bytes::copy_from_slice(bind.portal), effect);
+        self.portals.insert(bind.portal, effect);
         let missing = header.whole() - taken.len();
         let name = match &mut of {
             Some(of) if of.is_unnamed() => {
@@ -238,6 +294,13 @@ impl Session {
                 server.pipeline.changes_unnamed();
                 let before = self.unnamed.take();
                 server.awaited.push_back(Awaited::CloseUnnamed { before });
+            }
+            Named::Statement(name)
+                if server.names == Names::AlsoOfSql && !self.statements.contains_key(name) =>
+            {
+                self.pins.may_end();
+                frontend::write_named_statement(&mut server.outbox, b'C', &unknown(name));
+                server.awaited.push_back(Awaited::Close { origin: Origin::Client, evicted: None });
             }
             Named::Statement(name) => {
                 // Others may use the server's statement: only the client's name goes.
@@ -360,7 +423,7 @@ fn write_renamed(
     name: &[u8],
     rest: &[u8],
 ) -> Result<(), End> {
-    let too_long = || Fault::TooLong { length: header.body, limit: 1 << 30 };
+    let too_long = || Fault::TooLong { length: header.body, limit: Limit::Protocol };
     let length = header.body - bind.statement.len() + name.len() + 4;
     let length = i32::try_from(length).map_err(|_| too_long())?;
     out.extend_from_slice(b"B");

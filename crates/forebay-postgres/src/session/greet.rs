@@ -4,34 +4,30 @@
 //! no server. Settings that were not tried before are tried now, so that a wrong one fails
 //! the login and not a later statement.
 
-use std::sync::Arc;
-
 use forebay_pool::{Ask, Condition};
 
 use super::{End, Session};
 use crate::fault::Fault;
-use crate::params::Reported;
 use crate::server::ServerFailure;
+use crate::welcome::Welcome;
 use crate::wire::TxStatus;
 use crate::wire::backend;
 
 impl Session {
     /// ParameterStatus, BackendKeyData, ReadyForQuery.
     pub(super) async fn greet(&mut self) -> Result<(), End> {
-        let known = self.gateway.welcomes.get(&self.who.identity, &self.who.settings);
-        let reported = match known {
-            Some((reported, settings)) => {
-                self.wanted = settings;
-                reported
-            }
+        let known = self.gateway.welcomes.get(&self.who.identity, &self.wanted);
+        let welcome = match known {
+            Some(welcome) => welcome,
             None => self.meet_server().await?,
         };
+        self.wanted = welcome.settings;
         self.wanted_at_start.clone_from(&self.wanted);
         backend::authentication(&mut self.outbox, 0, &[]);
-        for (name, value) in reported.iter() {
+        for (name, value) in welcome.reported.iter() {
             backend::parameter_status(&mut self.outbox, name, value);
         }
-        self.reported = (*reported).clone();
+        self.reported = welcome.reported;
         backend::backend_key_data(
             &mut self.outbox,
             self.registration.pid,
@@ -43,25 +39,26 @@ impl Session {
 
     /// Asks a server what a session with these settings looks like. A client that leaves while
     /// it waits in line gives up its place.
-    async fn meet_server(&mut self) -> Result<Arc<Reported>, End> {
+    async fn meet_server(&mut self) -> Result<Welcome, End> {
         let class = self.who.class(None);
         let ask = Ask::new(self.who.identity.clone(), class);
         let mut lease = self.wait_for(&ask).await??;
         self.registration.client.rests();
         let server = &mut **lease.connection();
-        if let Some(replay) = server.settings.replay_of(&self.wanted) {
+        let mut settings = self.wanted.clone();
+        if let Some(replay) = server.settings.replay_of(&settings) {
             match server.run(&replay.sql).await {
                 Ok(()) => {}
                 Err(ServerFailure::Refused(said)) => return Err(Fault::Refused(said).into()),
                 Err(failure) => return Err(Fault::Replay(failure.to_string()).into()),
             }
-            server.settings.replayed(&mut self.wanted);
+            server.settings.replayed(&mut settings);
         }
-        let reported = Arc::new(server.settings.now.clone());
+        let welcome = Welcome { reported: server.settings.now.clone(), settings };
+        let unnamed = server.settings.base.get("application_name").unwrap_or_default();
+        self.gateway.welcomes.remember(&self.who.identity, &self.wanted, &welcome, unnamed);
         let condition = if server.is_clean() { Condition::Clean } else { Condition::Unknown };
         lease.give_back(condition);
-        let (identity, asked) = (&self.who.identity, &self.who.settings);
-        self.gateway.welcomes.remember(identity, asked, &reported, &self.wanted);
-        Ok(reported)
+        Ok(welcome)
     }
 }

@@ -122,7 +122,7 @@ impl Session {
     /// others when they prepare it again, or have to be told of it themselves.
     pub(super) fn renew(&mut self, stale: &Statement) {
         let known = &self.gateway.statements;
-        let path = self.wanted.get("search_path").map(String::as_str);
+        let path = self.wanted.get("search_path");
         let renewed = known.renewed(stale, path);
         let statements = self.statements.values_mut().chain(&mut self.unnamed);
         for statement in statements.filter(|statement| statement.id == stale.id) {

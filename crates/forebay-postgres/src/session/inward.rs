@@ -4,25 +4,22 @@
 //! came, straight from the receive buffer; what we asked for ourselves is taken out, what we
 //! answer ourselves is put in, in turn.
 
-use std::sync::Arc;
-
-use bytes::{Buf, Bytes};
+use bytes::Buf;
 use smallvec::SmallVec;
 
+use super::exchange::COPIED;
 use super::heal::{self, First};
 use super::notify::ListenChange;
 use super::unnamed::Path;
-use super::{COPIED, Change, End, Session};
-use crate::cancel::Cancelable;
+use super::{Change, End, Session};
 use crate::fault::Fault;
 use crate::own;
-use crate::params::is_fact;
+use crate::params::{Unasked, is_fact};
 use crate::pins::PinReason;
-use crate::prepared::{PREFIX, StatementId};
-use crate::server::answers::{Awaited, NameChange, Origin, Purpose};
-use crate::server::{CopyIn, Server, Skips};
+use crate::server::answers::{Awaited, Origin, Purpose};
+use crate::server::{CopyIn, Sets};
 use crate::sql::effect::Effect;
-use crate::wire::backend::{self, Notification, ServerError, Severity};
+use crate::wire::backend::{self, Notification, ServerError};
 use crate::wire::frontend;
 use crate::wire::{Fields, HEADER, Header, Malformed, TxStatus};
 
@@ -31,7 +28,7 @@ pub(super) const LONGEST_READ: usize = 1 << 20;
 
 /// Whether a message goes on to the client.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Show {
+pub(super) enum Show {
     Pass,
     Hide,
     /// It does not, and the batch that is kept goes to the server once more.
@@ -48,8 +45,10 @@ impl Session {
                 server.passed += n;
                 server.passing -= n;
             }
-            // Now that what came before is whole, an answer of ours may be next.
-            self.answer_in_turn();
+            if server.is_our_turn() {
+                // Now that what came before is whole, an answer of ours may be next.
+                self.answer_in_turn();
+            }
             let Some(lease) = &mut self.link else { break };
             let server = &mut **lease.connection();
             let unread = server.inbox.get(server.passed..).unwrap_or_default();
@@ -83,7 +82,7 @@ impl Session {
             }
             let body = unread.get(HEADER..header.whole().min(unread.len())).unwrap_or_default();
             let body: SmallVec<[u8; 64]> =
-                if streams && !is_own { SmallVec::new() } else { body.into() };
+                if streams && !is_own { SmallVec::new() } else { SmallVec::from_slice(body) };
             match self.understand(header, &body)? {
                 Show::Pass => {
                     if let Some(lease) = &mut self.link {
@@ -180,17 +179,29 @@ impl Session {
             b'E' => self.failed(),
             b'S' => {
                 let (name, value) = backend::read_parameter_status(body)?;
-                server.settings.report(name, value);
                 if self.tell_start_value(name, value) {
                     return Ok(Show::Hide);
                 }
+                let Some(lease) = &mut self.link else { return Ok(Show::Hide) };
+                let server = &mut **lease.connection();
                 self.reported.set(name, value);
+                let unasked = match server.sets {
+                    Sets::Nothing => server.settings.report_unasked(name, value),
+                    Sets::Perhaps => {
+                        server.settings.report(name, value);
+                        Unasked::Other
+                    }
+                };
+                if unasked == Unasked::Default {
+                    self.gateway.welcomes.forget();
+                    return Ok(Show::Pass);
+                }
                 let name = name.to_ascii_lowercase();
                 if name == "application_name" {
                     self.who.set_application_name(value);
                 }
                 if !is_fact(&name) {
-                    self.wanted.insert(name, value.to_owned());
+                    self.wanted.set(&name, value);
                 }
                 Ok(Show::Pass)
             }
@@ -215,7 +226,7 @@ impl Session {
     /// Then it is told its own; the connection gets it when it is linked next.
     fn tell_start_value(&mut self, name: &str, value: &str) -> bool {
         let lower = name.to_ascii_lowercase();
-        let Some(start) = self.wanted_at_start.get(&lower) else { return false };
+        let Some(start) = self.wanted_at_start.get(&lower).map(str::to_owned) else { return false };
         let is_base = self
             .link
             .as_mut()
@@ -229,7 +240,9 @@ impl Session {
         if !is_base || last != Some(true) {
             return false;
         }
-        let start = start.clone();
+        if let Some(lease) = &mut self.link {
+            lease.connection().settings.report(name, value);
+        }
         self.keep_passed();
         if self.reported.get(&lower) != Some(&*start) {
             backend::parameter_status(&mut self.outbox, name, &start);
@@ -333,7 +346,7 @@ impl Session {
                 }
             }
             Some(Effect::Reset { name }) if own::is_ours(&name) => {
-                self.who.own.reset(&name, &self.who.own_at_start);
+                self.who.own_resets(&name);
             }
             Some(Effect::Listen { channel }) => self.listened(ListenChange::To(channel)),
             Some(Effect::Unlisten { channel }) => self.listened(ListenChange::NoLonger(channel)),
@@ -341,14 +354,14 @@ impl Session {
             Some(Effect::Reset { name }) => self.uncommitted.push(Change::Reset { name }),
             Some(Effect::Learn { names }) => self.uncommitted.push(Change::Learn { names }),
             Some(Effect::ResetAll) => {
-                self.who.own.clone_from(&self.who.own_at_start);
+                self.who.own_resets_all();
                 self.uncommitted.push(Change::ResetAll);
                 if tag.starts_with(b"DISCARD") {
                     self.discarded();
                 }
             }
             Some(Effect::DiscardAll) => {
-                self.who.own.clone_from(&self.who.own_at_start);
+                self.who.own_resets_all();
                 self.uncommitted.push(Change::ResetAll);
                 self.discarded();
                 self.forget_statements();
@@ -424,14 +437,14 @@ impl Session {
                     settings.set(&name, &value);
                     let value = settings.now.get(&name).map_or(value, str::to_owned);
                     if !is_fact(&name) {
-                        self.wanted.insert(name, value);
+                        self.wanted.set(&name, &value);
                     }
                 }
                 Change::Reset { name } => {
                     settings.reset(&name);
                     match self.wanted_at_start.get(&name) {
-                        Some(value) => drop(self.wanted.insert(name, value.clone())),
-                        None => drop(self.wanted.remove(&name)),
+                        Some(value) => self.wanted.set(&name, value),
+                        None => self.wanted.remove(&name),
                     }
                 }
                 Change::ResetAll => {
@@ -452,99 +465,6 @@ impl Session {
                 Change::Savepoint { .. } => {}
             }
         }
-    }
-
-    /// The server failed what is at the front: what follows up to Sync is skipped.
-    fn failed(&mut self) -> Result<Show, End> {
-        self.failed = true;
-        let Some(lease) = &mut self.link else { return Ok(Show::Hide) };
-        let server = &mut **lease.connection();
-        server.copy = CopyIn::None;
-        let unread = server.inbox.get(server.passed..).unwrap_or_default();
-        let header = Header::read(unread)?;
-        let whole = header.map_or(0, Header::whole).min(unread.len());
-        let body = Bytes::copy_from_slice(unread.get(HEADER..whole).unwrap_or_default());
-        let said = ServerError::read(&body);
-        if said.severity == Severity::Fatal {
-            self.server_said_goodbye = true;
-        }
-        if said.is_of_load_or_time() && !is_wished(&said, &self.registration.client) {
-            lease.failed();
-        }
-        let Some(lease) = &mut self.link else { return Ok(Show::Hide) };
-        let server = &mut **lease.connection();
-        let mut stale = None;
-        let (mut lost_unnamed, mut meant) = (false, None);
-        // A simple query, or the commit at a Sync, ends with its own ReadyForQuery; after
-        // everything else all up to Sync is skipped, simple queries too.
-        if !server.awaited.front().is_none_or(Awaited::ends_with_ready) {
-            match server.awaited.front() {
-                // It is gone before its successor is looked at.
-                Some(Awaited::Parse { change: Some(NameChange::Unnamed(..)), .. }) => {
-                    lost_unnamed = true;
-                }
-                Some(Awaited::Parse { change: Some(NameChange::Taken(name)), .. }) => {
-                    meant = Some(name.clone());
-                }
-                Some(Awaited::Bind { of: Some(of) } | Awaited::Describe { of: Some(of) })
-                    if !of.is_unnamed() =>
-                {
-                    meant = Some(of.name.clone());
-                    stale = said.stale_plan.then(|| Arc::clone(&of.statement));
-                }
-                _ => {}
-            }
-            self.skip_to_sync();
-            if lost_unnamed {
-                self.lose_unnamed();
-            }
-            // The client is told, so from now on its plans may be new ones.
-            if let Some(stale) = stale {
-                self.renew(&stale);
-            }
-            let Some(lease) = &mut self.link else { return Ok(Show::Hide) };
-            let server = &mut **lease.connection();
-            if server.awaited.is_empty() {
-                server.skips = Skips::ToSync;
-                server.unsynced = true;
-            }
-        }
-        let Some(lease) = &mut self.link else { return Ok(Show::Hide) };
-        let server = &mut **lease.connection();
-        let awaited = &server.awaited;
-        let renamed = backend::rename(&body, PREFIX, |ours| {
-            if meant.is_some() {
-                return meant.clone();
-            }
-            let id: StatementId = std::str::from_utf8(ours).ok()?.parse().ok()?;
-            let forgotten = awaited.iter().filter_map(Awaited::forgets);
-            let names = std::iter::once(&self.statements).chain(forgotten);
-            let known = names.flatten().find(|(_, s)| s.id == id).map(|(name, _)| name.clone());
-            // Perhaps it went before, by the statement that was to make it go again.
-            known.or_else(|| self.unnamed.as_ref()?.deallocates(ours))
-        });
-        let Some(renamed) = renamed else { return Ok(Show::Pass) };
-        self.keep_passed();
-        frontend::message(&mut self.outbox, b'E', |out| out.extend_from_slice(&renamed));
-        Ok(Show::Hide)
-    }
-
-    /// The server failed what is at the front of the line, and drops what follows up to Sync.
-    pub(super) fn skip_to_sync(&mut self) {
-        let Some(lease) = &mut self.link else { return };
-        let server = &mut **lease.connection();
-        let end = server.awaited.iter().position(|awaited| matches!(awaited, Awaited::Sync));
-        let end = end.unwrap_or(server.awaited.len());
-        let skipped: Vec<_> = server.awaited.drain(..end).collect();
-        for skipped in skipped.into_iter().rev() {
-            take_back(server, &mut self.statements, &mut self.unnamed, skipped);
-        }
-    }
-
-    /// A Parse of the unnamed statement has failed: it is gone before its successor is looked at.
-    fn lose_unnamed(&mut self) {
-        let Some(lease) = &mut self.link else { return };
-        put_back_unnamed(lease.connection(), &mut self.unnamed, None);
     }
 
     /// Answers that are ours and whose turn has come.
@@ -620,82 +540,10 @@ fn changes_meanings(tag: &[u8]) -> bool {
     [&b"ALTER "[..], b"DROP ", b"CREATE VIEW"].iter().any(|command| tag.starts_with(command))
 }
 
-/// Was a statement cancelled because its client asked for it?
-fn is_wished(said: &ServerError, client: &Cancelable) -> bool {
-    said.code == "57014" && client.was_cancelled()
-}
-
 fn out_of_turn(tag: u8) -> End {
     Fault::Unexpected { tag, state: "from the server" }.into()
 }
 
 fn expect(front: Option<Awaited>, tag: u8, is: fn(&Awaited) -> bool) -> Result<Show, End> {
     if front.as_ref().is_some_and(is) { Ok(Show::Pass) } else { Err(out_of_turn(tag)) }
-}
-
-/// A message was skipped or failed: what it would have changed did not change.
-fn take_back(
-    server: &mut Server,
-    statements: &mut std::collections::HashMap<Bytes, Arc<crate::prepared::Statement>>,
-    unnamed: &mut Option<Arc<crate::prepared::Statement>>,
-    skipped: Awaited,
-) {
-    let change = match skipped {
-        Awaited::Parse { prepared, change, .. } => {
-            match prepared {
-                Some(statement) => drop(server.prepared.pop(&statement.id)),
-                None => server.unnamed = None,
-            }
-            change
-        }
-        Awaited::Close { evicted: Some(id), .. } => {
-            server.prepared.push(id, ());
-            None
-        }
-        Awaited::Execute { change, .. } => change.map(|change| *change),
-        Awaited::OwnParseComplete { change } | Awaited::OwnCloseComplete { change } => change,
-        Awaited::Query { before, .. } | Awaited::CloseUnnamed { before } => {
-            put_back_unnamed(server, unnamed, before);
-            None
-        }
-        Awaited::Close { evicted: None, .. }
-        | Awaited::Bind { .. }
-        | Awaited::Describe { .. }
-        | Awaited::Sync
-        | Awaited::OwnQuery(_)
-        | Awaited::FunctionCall => None,
-    };
-    match change {
-        None | Some(NameChange::Taken(_)) => {}
-        Some(NameChange::Added(name)) => drop(statements.remove(&name)),
-        Some(NameChange::Removed(name, statement)) => drop(statements.insert(name, statement)),
-        Some(NameChange::Unnamed(before)) => put_back_unnamed(server, unnamed, before),
-        Some(NameChange::Forgot { names, prepared }) => {
-            statements.extend(names);
-            for id in prepared {
-                server.prepared.push(id, ());
-            }
-        }
-    }
-}
-
-/// The client's unnamed statement is what it was, unless a message of a later batch has changed
-/// it since; that one may be skipped, too.
-fn put_back_unnamed(
-    server: &mut Server,
-    unnamed: &mut Option<Arc<crate::prepared::Statement>>,
-    before: Option<Arc<crate::prepared::Statement>>,
-) {
-    let later = server.awaited.iter_mut().find_map(|awaited| {
-        if let Awaited::Query { before, .. }
-        | Awaited::CloseUnnamed { before }
-        | Awaited::Parse { change: Some(NameChange::Unnamed(before)), .. }
-        | Awaited::OwnParseComplete { change: Some(NameChange::Unnamed(before)) } = awaited
-        {
-            Some(before)
-        } else {
-            None
-        }
-    });
-    *later.unwrap_or(unnamed) = before;
 }

@@ -9,9 +9,9 @@ use forebay_pool::{Ask, CheckoutError, Lease};
 use super::{End, HIGH_WATER, Session};
 use crate::fault::Fault;
 use crate::params::Stakes;
-use crate::server::Gate;
 use crate::server::answers::{Awaited, Purpose};
 use crate::server::connector::{Identity, Postgres};
+use crate::server::{Gate, Sets};
 use crate::wire::TxStatus;
 use crate::wire::frontend;
 
@@ -45,6 +45,7 @@ impl Session {
         let Some(lease) = &mut self.link else { return };
         let server = &mut **lease.connection();
         server.gate = Gate::Open;
+        server.sets = Sets::Nothing;
         server.catalogue.look_up(&mut server.seen);
         self.registration.client.links(&server.key, &server.in_flight);
         if !self.replay_settings() {
@@ -88,19 +89,15 @@ impl Session {
         ask: &Ask<Identity>,
     ) -> Result<Result<Lease<Postgres>, Fault>, End> {
         let mut checkout = std::pin::pin!(self.who.backend.pool.checkout(ask));
-        // Who gets a connection at once cannot be cancelled before.
-        let mut cancelled = std::pin::pin!(None);
+        let cancelable = &self.registration.client;
         let (client, inbox, outbox) = (&mut self.client, &mut self.inbox, &mut self.outbox);
         let waited = poll_fn(|cx| {
             use std::future::Future;
             if let Poll::Ready(result) = checkout.as_mut().poll(cx) {
                 return Poll::Ready(Waited::Over(result));
             }
-            if cancelled.is_none() {
-                cancelled.set(Some(self.registration.client.waits().notified_owned()));
-            }
-            let cancelled = cancelled.as_mut().as_pin_mut();
-            if cancelled.is_some_and(|cancelled| cancelled.poll(cx).is_ready()) {
+            // Who gets a connection at once cannot be cancelled before.
+            if cancelable.poll_wait(cx).is_ready() {
                 return Poll::Ready(Waited::Cancelled);
             }
             if let Poll::Ready(Err(error)) = client.poll_drain(cx, outbox) {

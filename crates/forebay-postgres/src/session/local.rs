@@ -32,7 +32,7 @@ pub(super) enum Local {
 struct Script {
     answers: BytesMut,
     status: TxStatus,
-    begin: Option<Bytes>,
+    begin: Option<Box<[u8]>>,
     unnamed: Option<Arc<Statement>>,
     named: Vec<(Bytes, Arc<Statement>)>,
     /// What the unnamed portal will run.
@@ -50,23 +50,31 @@ impl Session {
     /// A simple query: a BEGIN that can wait, the end of one that waited, settings of ours,
     /// names that are the client's only.
     pub(super) fn answer_locally(&mut self, text: &Bytes) -> Local {
+        let shown = own::shown(text).filter(|_| self.status != TxStatus::Failed);
+        if let Some(name) = shown {
+            backend::one_value(&mut self.outbox, name, &self.who.own.value(name));
+        }
         let tag = match (self.status, &self.begin) {
+            _ if shown.is_some() => Ok(Some("SHOW")),
             (TxStatus::Open, Some(_)) => match transaction::end(text) {
                 Some(tag) => {
                     self.begin = None;
                     self.status = TxStatus::Idle;
+                    self.work_is_over();
                     Ok(Some(tag))
                 }
                 None => self.answer_about_us(&effect::of(text)),
             },
             (TxStatus::Failed, _) => Ok(transaction::end(text).map(|_| {
                 self.status = TxStatus::Idle;
+                self.work_is_over();
                 "ROLLBACK"
             })),
             (TxStatus::Idle, None) => match self.may_wait(text) {
                 Some(begin) => {
-                    self.begin = Some(text.clone());
+                    self.begin = Some(text.as_ref().into());
                     self.status = TxStatus::Open;
+                    self.note_query(text);
                     Ok(Some(begin.tag))
                 }
                 None => self.answer_about_session(text),
@@ -119,7 +127,7 @@ impl Session {
                 Ok(Some("SET"))
             }
             [Effect::Reset { name }] if own::is_ours(name) => {
-                self.who.own.reset(name, &self.who.own_at_start);
+                self.who.own_resets(name);
                 Ok(Some("RESET"))
             }
             _ => Ok(None),
@@ -136,6 +144,9 @@ impl Session {
         (self.status, self.begin, self.unnamed) = (script.status, script.begin, script.unnamed);
         drop(self.inbox.split_to(self.batch));
         self.batch = 0;
+        if self.status == TxStatus::Idle {
+            self.work_is_over();
+        }
         self.rests_if_begun();
         Local::Answered
     }
@@ -200,7 +211,7 @@ impl Session {
         if is_taken || self.statements.len() + script.named.len() >= MOST_STATEMENTS {
             return None;
         }
-        let path = self.wanted.get("search_path").map(String::as_str);
+        let path = self.wanted.get("search_path");
         let known = &self.gateway.statements;
         if is_scriptable(parse.text, script.status) {
             if parse.types != NO_TYPES {
@@ -242,7 +253,7 @@ impl Session {
             TxStatus::Idle => {
                 let begin = self.may_wait(&statement.text)?;
                 script.status = TxStatus::Open;
-                script.begin = Some(statement.text.clone());
+                script.begin = Some(statement.text.as_ref().into());
                 begin.tag
             }
             TxStatus::Open => {

@@ -6,19 +6,20 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::extended::{close_gate, forget, prepare};
+use super::extended::{close_gate, forget};
 use super::local::Local;
 use super::notify::May;
 use super::rest::foresee;
 use super::{End, Intake, Next, Session};
 use crate::cancel::Begun;
-use crate::fault::Fault;
+use crate::fault::{Fault, Limit};
 use crate::own;
+use crate::params::quote_text;
 use crate::prepared;
-use crate::server::answers::Awaited;
-use crate::server::{CopyIn, Flush, Gate, Residue, Skips};
+use crate::server::answers::{Awaited, Purpose};
+use crate::server::{CopyIn, Flush, Gate, Residue, Server, Sets, Skips};
 use crate::sql::effect::{self, Effect, Effects};
-use crate::sql::transaction;
+use crate::sql::{names, transaction};
 use crate::wire::backend::{self, Severity};
 use crate::wire::frontend::{self, Bind, Named, Parse};
 use crate::wire::{HEADER, Header, TxStatus};
@@ -104,7 +105,13 @@ impl Session {
         }
         let body = self.inbox.get(HEADER..header.whole().min(self.inbox.len())).unwrap_or_default();
         let forgets = match header.tag {
-            b'Q' => prepared::is_deallocate(body.strip_suffix(&[0]).unwrap_or(body)),
+            b'Q' => {
+                let text = body.strip_suffix(&[0]).unwrap_or(body);
+                let is_ours = |name: &str| self.statements.contains_key(name.as_bytes());
+                prepared::is_deallocate(text)
+                    || !self.statements.is_empty()
+                        && names::mentions(text).iter().any(|mention| is_ours(&mention.name))
+            }
             b'P' => Parse::read(body).is_ok_and(|parse| prepared::is_deallocate(parse.text)),
             _ => false,
         };
@@ -162,7 +169,11 @@ impl Session {
             let limit = self.gateway.settings.max_message;
             let streams = matches!(header.tag, b'Q' | b'B' | b'd' | b'F');
             if !streams && header.body > limit {
-                return Err(Fault::TooLong { length: header.body, limit }.into());
+                return Err(Fault::TooLong {
+                    length: header.body,
+                    limit: Limit::MaxMessage(limit),
+                }
+                .into());
             }
             if rest.len() < header.whole() {
                 // What comes before it can be worked on; a long one can begin.
@@ -249,7 +260,7 @@ impl Session {
             b'P' | b'B' if self.status == TxStatus::Failed && self.ends_transaction(header) => {
                 // Only a server can carry out what ends the transaction: one is brought to
                 // where the client believes to be.
-                self.begin = Some(Bytes::from_static(FAILED_BEGIN));
+                self.begin = Some(FAILED_BEGIN.into());
                 Ok(Step::Link)
             }
             b'P' | b'B' | b'D' | b'E' | b'F' if self.status == TxStatus::Failed => {
@@ -327,6 +338,11 @@ impl Session {
     pub(super) fn pass_on(&mut self, header: Header, taken: &[u8]) -> Result<Step, End> {
         let body = taken.get(HEADER..).unwrap_or_default();
         let missing = header.whole() - taken.len();
+        let text = body.strip_suffix(&[0]).unwrap_or(body);
+        let mut effects = match header.tag {
+            b'Q' if missing == 0 => self.effects(text),
+            _ => Effects::new(),
+        };
         let Some(lease) = &mut self.link else { return Ok(Step::Link) };
         let server = &mut **lease.connection();
         if server.skips == Skips::ToSync {
@@ -352,54 +368,46 @@ impl Session {
         }
         match header.tag {
             b'Q' => {
-                let text = body.strip_suffix(&[0]).unwrap_or(body);
                 if missing == 0 {
                     frontend::query(body)?;
-                }
-                let effects = if missing == 0 {
-                    effect::of(text)
                 } else {
                     // Its end may do anything.
                     server.residue.at_least(Residue::WithStatements);
+                    server.sets = Sets::Perhaps;
                     self.pins.suspect();
-                    Effects::new()
-                };
+                }
                 if effects.iter().any(|effect| matches!(effect, Effect::Listen { .. }))
                     && self.may_listen(&effects).map_err(Fault::Listen)? == May::Later
                 {
                     return Ok(Step::Wait);
                 }
+                let respelled = self.respelled(text, &mut effects);
                 let Some(lease) = &mut self.link else { return Ok(Step::Link) };
                 let server = &mut **lease.connection();
                 foresee(server, &mut self.pins, text, &effects);
-                let ours = match effects.as_slice() {
-                    [Effect::Deallocate { name: Some(name) }] => {
-                        self.statements.get(name.as_bytes())
+                if let Some(name) = own::shown(text)
+                    && server.transaction_is_known_to_work()
+                {
+                    // For the server, which answers in turn.
+                    show_ahead(server, name, &self.who.own.value(name));
+                }
+                match (respelled, own::nonsense(&effects)) {
+                    (_, Some(nonsense)) => {
+                        frontend::write_query(&mut server.outbox, &nonsense.statement());
                     }
-                    _ => None,
-                };
-                let nonsense = own::nonsense(&effects);
-                match ours {
-                    Some(statement) if server.transaction_is_known_to_work() => {
-                        prepare(server, statement);
-                        let text = [b"DEALLOCATE ", &*statement.name].concat();
+                    (Some(text), None) => {
                         frontend::message(&mut server.outbox, b'Q', |out| {
-                            frontend::cstr(out, &text)
+                            frontend::cstr(out, &text);
                         });
                     }
-                    _ => match nonsense {
-                        Some(nonsense) => {
-                            frontend::write_query(&mut server.outbox, &nonsense.statement());
-                        }
-                        None => server.outbox.extend_from_slice(taken),
-                    },
+                    (None, None) => server.outbox.extend_from_slice(taken),
                 }
                 server.unnamed = None;
                 let before = self.unnamed.take();
                 if !self.who.backend.named.is_empty() {
                     self.path = self.path.after(text);
                 }
-                self.portals.remove(&b""[..]);
+                self.portals.remove(b"");
                 close_gate(server, &effects);
                 let effects = effects.into_iter();
                 server.awaited.push_back(Awaited::Query { effects, before });
@@ -453,6 +461,7 @@ impl Session {
                 server.outbox.extend_from_slice(taken);
                 server.streaming = missing;
                 server.residue.at_least(Residue::Possible);
+                server.sets = Sets::Perhaps;
                 self.pins.suspect();
             }
             b'd' => {
@@ -475,6 +484,18 @@ impl Session {
         self.answer_in_turn();
         Ok(Step::Taken)
     }
+}
+
+/// Lets the server know a setting of ours until the end of its transaction.
+fn show_ahead(server: &mut Server, name: &str, value: &str) {
+    let mut sql = String::from("SELECT pg_catalog.set_config(");
+    quote_text(&mut sql, name);
+    sql.push(',');
+    quote_text(&mut sql, value);
+    sql.push_str(",true)");
+    frontend::write_query(&mut server.outbox, &sql);
+    server.awaited.push_back(Awaited::OwnQuery(Purpose::Show));
+    server.pipeline.ends_batch();
 }
 
 /// What became of one message.

@@ -15,7 +15,7 @@ use crate::own;
 use crate::params::quote_text;
 use crate::pins::{self, Keeper, PinReason, Pins};
 use crate::server::answers::{Awaited, Purpose};
-use crate::server::{Residue, Server};
+use crate::server::{Names, Residue, Server, Sets};
 use crate::settings::PoolMode;
 use crate::sql::effect::{self, Definition, Effect};
 use crate::wire::frontend;
@@ -39,6 +39,7 @@ impl Session {
         let is_settled = server.in_flight.is_settled();
         // Committed, or not: others see it now.
         server.defining = None;
+        server.sets = Sets::Nothing;
         self.work_is_over();
         self.settle_listening();
         if !is_settled && (self.keeps_server() || self.has_questions()) {
@@ -88,7 +89,8 @@ impl Session {
     /// The server's answer to [`Session::ask_server`]: a row.
     pub(super) fn hear_server(&mut self, row: &[u8]) -> Result<(), Malformed> {
         let Some(lease) = &mut self.link else { return Ok(()) };
-        let settings = &mut lease.connection().settings;
+        let server = &mut **lease.connection();
+        let settings = &mut server.settings;
         let mut fields = Fields::new(row);
         let _columns = fields.u16()?;
         let mut next = || {
@@ -99,8 +101,11 @@ impl Session {
         for name in std::mem::take(&mut self.learns) {
             if let Some(value) = next()? {
                 settings.set(&name, value);
-                self.wanted.insert(name, value.to_owned());
+                self.wanted.set(&name, value);
             }
+        }
+        if !self.pins.held.contains(PinReason::SqlPrepare) {
+            server.names = Names::Ours;
         }
         if settings.is_as_at_login("session_authorization") {
             self.pins.held.remove(PinReason::SessionAuthorization);
@@ -111,7 +116,7 @@ impl Session {
     /// It could not say: what was foreseen is taken to hold.
     pub(super) fn server_is_silent(&mut self, why: &str) {
         tracing::warn!(
-            user = %self.who.user, database = %self.who.database, error = why,
+            user = %self.who.identity.user, database = %self.who.database, error = why,
             "the server does not say what the session holds"
         );
         self.learns.clear();
@@ -121,13 +126,13 @@ impl Session {
     fn tell_pins(&mut self) {
         let who = &self.who;
         let keeper = || Keeper {
-            user: who.user.clone(),
+            user: who.identity.user.clone(),
             database: who.database.clone(),
             application: who.application.clone(),
         };
         for reason in self.pins.tell(&self.gateway.pins, keeper).iter() {
             tracing::info!(
-                user = %who.user, database = %who.database, reason = reason.name(),
+                user = %who.identity.user, database = %who.database, reason = reason.name(),
                 "the client keeps its server connection"
             );
         }
@@ -164,12 +169,36 @@ impl Session {
 
 /// What a text may do is noted before it is sent: it may do it and fail later.
 pub(super) fn foresee(server: &mut Server, pins: &mut Pins, text: &[u8], effects: &[Effect]) {
-    let Some(suspects) = server.seen.suspects.clone() else {
+    let sets = |effect: &Effect| match effect {
+        Effect::Clean
+        | Effect::MayEnd
+        | Effect::Savepoint { .. }
+        | Effect::Release { .. }
+        | Effect::Listen { .. }
+        | Effect::Unlisten { .. }
+        | Effect::Deallocate { .. } => false,
+        Effect::Defines(_)
+        | Effect::Local
+        | Effect::Dirty
+        | Effect::Set { .. }
+        | Effect::Learn { .. }
+        | Effect::Reset { .. }
+        | Effect::ResetAll
+        | Effect::DiscardAll
+        | Effect::Pin(_)
+        | Effect::RollbackTo { .. } => true,
+    };
+    if effects.iter().any(sets) || server.seen.suspects.is_none() {
+        server.sets = Sets::Perhaps;
+    }
+    // Taken out for a moment, which costs nothing.
+    let Some(suspects) = server.seen.suspects.take() else {
         // Nothing is known of the database: the connection is cleared in any case.
         return effects.iter().for_each(|effect| note(server, pins, effect));
     };
     let is_suspect = suspects.touches(text);
     if is_suspect {
+        server.sets = Sets::Perhaps;
         note(server, pins, &Effect::Dirty);
     }
     let unclear = |effect: &Effect| matches!(effect, Effect::Dirty | Effect::Defines(_));
@@ -185,6 +214,7 @@ pub(super) fn foresee(server: &mut Server, pins: &mut Pins, text: &[u8], effects
     } else {
         effects.iter().for_each(|effect| note(server, pins, effect));
     }
+    server.seen.suspects = Some(suspects);
 }
 
 fn note(server: &mut Server, pins: &mut Pins, effect: &Effect) {
@@ -219,6 +249,9 @@ fn note(server: &mut Server, pins: &mut Pins, effect: &Effect) {
         }
         Effect::Pin(reason) => {
             pins.foresee(*reason);
+            if *reason == PinReason::SqlPrepare {
+                server.names = Names::AlsoOfSql;
+            }
             server.residue.at_least(if *reason == PinReason::SqlPrepare {
                 Residue::WithStatements
             } else {

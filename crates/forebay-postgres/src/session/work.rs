@@ -13,15 +13,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use forebay_pool::overlap::{HoldKind, IdleTransaction};
-use forebay_pool::{Activity, Ask, Attempt, ClassId, Operation, Request, Roster, TraceId};
+use forebay_pool::{Activity, Ask, Attempt, ClassId, Operation, Request, TraceId};
 use forebay_seam::time;
 
 use super::Session;
 use super::outward::MOST_STATEMENTS;
-use crate::operations::{self, OperationKey, TextKey};
+use super::recent::Recent;
+use crate::operations;
 use crate::own::{self, Nonsense};
 use crate::prepared::Statement;
 use crate::server::connector::Identity;
+use crate::sql::effect::Effects;
 use crate::sql::tags::{self, Tags};
 use crate::wire::frontend::{Bind, Named, Parse};
 use crate::wire::{HEADER, Header};
@@ -36,11 +38,9 @@ pub(super) struct Work {
     request: Option<Request>,
     said: Said,
     /// What the tags of prepared statements say of each run, by the client's name.
-    prepared: HashMap<Bytes, Said>,
+    prepared: Option<Box<Prepared>>,
     at_hand: AtHand,
     last: Last,
-    /// The last statement's text; its memory is used again.
-    text: Vec<u8>,
     /// What the lease is known to do.
     told: Option<Operation>,
     /// What was asked last, of the engine.
@@ -73,13 +73,17 @@ impl Said {
     }
 }
 
+/// Most clients have no statements with tags: these take no memory where there are none.
+#[derive(Default)]
+struct Prepared(HashMap<Bytes, Said>);
+
 /// Whether the tags of the first message in the inbox were read.
 #[derive(Default)]
 enum AtHand {
     #[default]
     Unread,
     /// For the checkout that it needed; what they say.
-    Read(Option<Said>),
+    Read(Option<Box<Said>>),
 }
 
 /// The statement that ran last, where a request is known.
@@ -87,43 +91,12 @@ enum AtHand {
 enum Last {
     #[default]
     Unknown,
-    Text,
+    Text(Vec<u8>),
     Prepared(Arc<Statement>),
-}
-
-/// What was found last: mostly the next statement needs the same.
-#[derive(Default)]
-struct Recent {
-    request: Option<Request>,
-    feature: Option<Arc<str>>,
-    operation: Option<Known>,
-}
-
-/// An operation, and what it is found by.
-struct Known {
-    text: TextKey,
-    key: OperationKey,
-    operation: Operation,
 }
 
 /// What the tags of a Parse say, for the statement that comes of it.
 pub(super) struct PreparedTags(Option<Said>);
-
-impl Recent {
-    fn request(&mut self, roster: &Roster, tenant: &Arc<str>, trace: TraceId) -> Request {
-        match &self.request {
-            Some(request) if request.trace() == trace => request.clone(),
-            Some(_) | None => self.request.insert(roster.request(tenant, trace)).clone(),
-        }
-    }
-
-    fn feature(&mut self, name: &str) -> Arc<str> {
-        match &self.feature {
-            Some(feature) if **feature == *name => Arc::clone(feature),
-            Some(_) | None => Arc::clone(self.feature.insert(own::feature(name).into())),
-        }
-    }
-}
 
 impl Session {
     /// What is asked of the engine for the message at hand.
@@ -172,7 +145,7 @@ impl Session {
         if let Some(said) = &said {
             self.hear(said);
         }
-        self.work.at_hand = AtHand::Read(said);
+        self.work.at_hand = AtHand::Read(said.map(Box::new));
         // A transaction that begins by preparing goes on to run it.
         if header.tag == b'P' && self.begin.is_none() && !executes(inbox) {
             return Some(self.operation(PREPARE));
@@ -193,25 +166,12 @@ impl Session {
     /// `text`, run for the feature of now.
     fn operation(&mut self, text: &[u8]) -> Operation {
         let feature = self.work.said.feature.as_ref().unwrap_or_else(|| self.who.feature());
-        let all = &self.gateway.operations;
-        let text_key = all.text_key(feature, text);
-        if let Some(known) = &self.work.recent.operation
-            && known.text == text_key
-        {
-            return known.operation.clone();
-        }
-        let key = all.key(feature, text);
-        match &mut self.work.recent.operation {
-            Some(known) if known.key == key => {
-                known.text = text_key;
-                known.operation.clone()
-            }
-            recent => {
-                let operation = all.get(key, feature, text);
-                *recent = Some(Known { text: text_key, key, operation: operation.clone() });
-                operation
-            }
-        }
+        self.work.recent.operation(&self.gateway.operations, feature, text)
+    }
+
+    /// What `text` may leave behind.
+    pub(super) fn effects(&mut self, text: &[u8]) -> Effects {
+        self.work.recent.effects(text)
     }
 
     pub(super) fn class(&self) -> ClassId {
@@ -240,9 +200,7 @@ impl Session {
             self.hear(&said);
         }
         if self.has_request() {
-            self.work.text.clear();
-            self.work.text.extend_from_slice(operations::head(text));
-            self.work.last = Last::Text;
+            self.work.last = Last::Text(operations::head(text).to_vec());
         }
     }
 
@@ -250,7 +208,7 @@ impl Session {
     /// it is [kept](Session::keep_tags).
     pub(super) fn note_parse(&mut self, tags: Option<&Tags<'_>>) -> PreparedTags {
         PreparedTags(match std::mem::take(&mut self.work.at_hand) {
-            AtHand::Read(said) => said,
+            AtHand::Read(said) => said.map(|said| *said),
             AtHand::Unread => tags.map(|tags| {
                 let said = self.interpret(tags);
                 self.hear(&said);
@@ -261,11 +219,13 @@ impl Session {
 
     /// The client has a statement of this name from now on.
     pub(super) fn keep_tags(&mut self, name: &Bytes, PreparedTags(said): PreparedTags) {
-        let kept = &mut self.work.prepared;
         let Some(said) = said else {
-            kept.remove(name);
+            if let Some(kept) = &mut self.work.prepared {
+                kept.0.remove(name);
+            }
             return;
         };
+        let kept = &mut self.work.prepared.get_or_insert_default().0;
         if kept.len() >= MOST_STATEMENTS {
             kept.retain(|name, _| self.statements.contains_key(name));
         }
@@ -282,7 +242,7 @@ impl Session {
     }
 
     fn hear_prepared(&mut self, name: &[u8]) {
-        if let Some(said) = self.work.prepared.get(name).cloned() {
+        if let Some(said) = self.work.prepared.as_ref().and_then(|kept| kept.0.get(name)).cloned() {
             self.hear(&said);
         }
     }
@@ -346,7 +306,7 @@ impl Session {
             feature: Arc::clone(operation.feature()),
             statement: Arc::clone(operation.name()),
             database: Arc::clone(&self.who.database),
-            user: Arc::clone(&self.who.user),
+            user: Arc::clone(&self.who.identity.user),
             since: since.unwrap_or_else(time::now),
         };
         self.idling = Some(self.gateway.overlaps.transaction_idles(&request, what));
@@ -364,12 +324,11 @@ impl Session {
     fn last_operation(&mut self) -> Operation {
         match std::mem::take(&mut self.work.last) {
             Last::Unknown => self.operation(b""),
-            Last::Text => {
-                let text = std::mem::take(&mut self.work.text);
+            Last::Text(text) => {
                 let split = tags::split(&text);
                 let operation = self.operation(split.as_ref().map_or(&text, |(text, _)| text));
                 drop(split);
-                (self.work.text, self.work.last) = (text, Last::Text);
+                self.work.last = Last::Text(text);
                 operation
             }
             Last::Prepared(statement) => {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::channel;
+use super::setting::{change_of, set, set_config, set_configs, setting_name, unquote_name};
 use super::token::{Token, Tokens};
 use crate::pins::PinReason;
 
@@ -99,7 +100,7 @@ pub(crate) fn of_known(text: &[u8], known: &Known<'_>) -> Effects {
 /// first word, for all those that do not.
 pub(crate) fn may_need_no_server(text: &[u8]) -> bool {
     let Some(Token::Word(first)) = Tokens::new(text).next() else { return false };
-    const LOCAL: [&[u8]; 9] = [
+    const LOCAL: [&[u8]; 10] = [
         b"begin",
         b"start",
         b"commit",
@@ -109,6 +110,7 @@ pub(crate) fn may_need_no_server(text: &[u8]) -> bool {
         b"set",
         b"reset",
         b"deallocate",
+        b"show",
     ];
     LOCAL.iter().any(|word| first.eq_ignore_ascii_case(word))
 }
@@ -119,7 +121,7 @@ pub(crate) fn begins_with_listen(text: &[u8]) -> bool {
 }
 
 /// Whether a routine, as its name stands in a text, is known to leave nothing.
-type Known<'k> = dyn Fn(&[u8]) -> bool + 'k;
+pub(super) type Known<'k> = dyn Fn(&[u8]) -> bool + 'k;
 
 fn of_one(statement: &[Token<'_>], known: &Known<'_>) -> Effect {
     let Some(Token::Word(first)) = statement.first() else {
@@ -229,103 +231,6 @@ fn defines(statement: &[Token<'_>], known: &Known<'_>) -> Effect {
         // To alter what is there names it.
         (Definition::Code, _) if is_alter => Effect::Defines(Definition::Data),
         (Definition::Code, _) => Effect::Defines(Definition::Code),
-    }
-}
-
-/// `SELECT set_config(name, value, false)` and nothing else.
-fn set_config(statement: &[Token<'_>]) -> Option<Effect> {
-    let call = match statement {
-        [select, schema, Token::Mark(b'.'), call @ ..]
-            if select.is("select") && schema.is("pg_catalog") =>
-        {
-            call
-        }
-        [select, call @ ..] if select.is("select") => call,
-        _ => return None,
-    };
-    let [
-        function,
-        Token::Mark(b'('),
-        Token::Text(name),
-        Token::Mark(b','),
-        Token::Text(value),
-        Token::Mark(b','),
-        is_local,
-        Token::Mark(b')'),
-    ] = call
-    else {
-        return None;
-    };
-    if !function.is("set_config") || !is_local.is("false") {
-        return None;
-    }
-    let value = unquote(value)?;
-    let name = lower(unquote(name)?.as_bytes());
-    Some(change_of(name, |name| Effect::Set { name, value }))
-}
-
-/// A statement that calls `set_config` somehow: what it may change.
-fn set_configs(statement: &[Token<'_>], known: &Known<'_>) -> Effect {
-    let harmless =
-        |name: &[u8]| is_harmless(name) || known(name) || name.eq_ignore_ascii_case(b"set_config");
-    let mut names = Vec::new();
-    for (at, _) in statement.iter().enumerate().filter(|(_, token)| token.is("set_config")) {
-        let call = statement.get(at + 1..).unwrap_or_default();
-        let [Token::Mark(b'('), Token::Text(name), Token::Mark(b','), ..] = call else {
-            return Effect::Pin(PinReason::Setting);
-        };
-        if is_local(call) {
-            continue;
-        }
-        let Some(name) = unquote(name) else { return Effect::Pin(PinReason::Setting) };
-        let mut own = None;
-        let special = change_of(lower(name.as_bytes()), |name| {
-            own = Some(name);
-            Effect::Local
-        });
-        if special != Effect::Local {
-            return special;
-        }
-        names.extend(own);
-    }
-    if !calls_only(statement, harmless) {
-        return Effect::Pin(PinReason::Setting);
-    }
-    if names.is_empty() { Effect::Local } else { Effect::Learn { names: names.into() } }
-}
-
-/// Is `true` the last argument of the call that `tokens` begin with?
-fn is_local(tokens: &[Token<'_>]) -> bool {
-    let mut depth = 0_u32;
-    for (at, token) in tokens.iter().enumerate() {
-        match token {
-            Token::Mark(b'(') => depth += 1,
-            Token::Mark(b')') if depth <= 1 => {
-                let end = tokens.get(at.saturating_sub(2)..at);
-                return matches!(end, Some([Token::Mark(b','), last]) if last.is("true"));
-            }
-            Token::Mark(b')') => depth -= 1,
-            Token::Mark(_)
-            | Token::Word(_)
-            | Token::QuotedName(_)
-            | Token::Text(_)
-            | Token::Number(_)
-            | Token::Parameter(_) => {}
-        }
-    }
-    false
-}
-
-/// What a change of the setting `name` is; `other`, unless it is a special one.
-fn change_of(name: String, other: impl FnOnce(String) -> Effect) -> Effect {
-    match &*name {
-        "session_authorization" => Effect::Pin(PinReason::SessionAuthorization),
-        // It has no value to come back to.
-        "seed" => Effect::Dirty,
-        "transaction_isolation" | "transaction_read_only" | "transaction_deferrable" => {
-            Effect::Local
-        }
-        _ => other(name),
     }
 }
 
@@ -476,7 +381,7 @@ const LEAVE_NOTHING: &[&[u8]] = &[
 /// Functions of PostgreSQL 15 that change no session state, sorted.
 const HARMLESS: &str = include_str!("harmless_functions.txt");
 
-fn is_harmless(name: &[u8]) -> bool {
+pub(super) fn is_harmless(name: &[u8]) -> bool {
     let name = lowered(name);
     LEAVE_NOTHING.contains(&name.as_slice()) || has_line(HARMLESS, &name)
 }
@@ -504,7 +409,7 @@ fn calls_only_harmless(statement: &[Token<'_>], known: &Known<'_>) -> bool {
 }
 
 /// Does `statement` call only what is `harmless`?
-fn calls_only(statement: &[Token<'_>], harmless: impl Fn(&[u8]) -> bool) -> bool {
+pub(super) fn calls_only(statement: &[Token<'_>], harmless: impl Fn(&[u8]) -> bool) -> bool {
     let mut previous: [Option<Token<'_>>; 3] = [None; 3];
     for token in statement {
         if *token == Token::Mark(b'(') {
@@ -592,131 +497,7 @@ fn is_cte_or_alias(statement: &[Token<'_>], name: &[u8]) -> bool {
     })
 }
 
-fn set(rest: &[Token<'_>]) -> Effect {
-    let rest = match rest {
-        [local, ..] if local.is("local") => return Effect::Local,
-        [scope, next, ..]
-            if scope.is("transaction") || (scope.is("constraints") && !is_assignment(next)) =>
-        {
-            return Effect::Clean;
-        }
-        [session, next, ..] if session.is("session") && !next.is("authorization") => {
-            rest.get(1..).unwrap_or_default()
-        }
-        _ => rest,
-    };
-    let (name, value) = match rest {
-        [session, auth, _] if session.is("session") && auth.is("authorization") => {
-            return Effect::Pin(PinReason::SessionAuthorization);
-        }
-        [characteristics, ..] if characteristics.is("characteristics") => {
-            let of = |what: &str| format!("default_transaction_{what}");
-            let names = ["isolation", "read_only", "deferrable"].map(of);
-            return Effect::Learn { names: names.into() };
-        }
-        [schema, value] if schema.is("schema") => {
-            ("search_path".to_owned(), std::slice::from_ref(value))
-        }
-        [role, value] if role.is("role") => ("role".to_owned(), std::slice::from_ref(value)),
-        [time, zone, local] if time.is("time") && zone.is("zone") && local.is("local") => {
-            return Effect::Reset { name: "timezone".to_owned() };
-        }
-        [time, zone, value @ ..] if time.is("time") && zone.is("zone") => {
-            ("timezone".to_owned(), value)
-        }
-        [names, value] if names.is("names") => {
-            ("client_encoding".to_owned(), std::slice::from_ref(value))
-        }
-        rest => match setting_name(rest) {
-            Some((name, [eq, value @ ..])) if is_assignment(eq) => (name, value),
-            _ => return Effect::Pin(PinReason::Setting),
-        },
-    };
-    change_of(name, |name| match value {
-        [default] if default.is("default") => Effect::Reset { name },
-        value => match value_text(&name, value) {
-            Some(value) => Effect::Set { name, value },
-            None => Effect::Learn { names: Box::new([name]) },
-        },
-    })
-}
-
-/// The setting that `tokens` begin with (`a`, `a.b`), and what follows it.
-fn setting_name<'t, 'a>(tokens: &'t [Token<'a>]) -> Option<(String, &'t [Token<'a>])> {
-    let (first, mut rest) = tokens.split_first()?;
-    let mut name = name_of(first)?;
-    while let [Token::Mark(b'.'), next, behind @ ..] = rest {
-        name = format!("{name}.{}", name_of(next)?);
-        rest = behind;
-    }
-    Some((name.to_ascii_lowercase(), rest))
-}
-
-fn is_assignment(token: &Token<'_>) -> bool {
-    token.is("to") || *token == Token::Mark(b'=')
-}
-
-/// A value as `set_config` takes it: lists keep their commas, and what was a string in a
-/// list of names becomes a quoted name.
-fn value_text(setting: &str, tokens: &[Token<'_>]) -> Option<String> {
-    const LISTS_OF_NAMES: [&str; 4] =
-        ["search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries"];
-    let is_list = tokens.len() > 1 || LISTS_OF_NAMES.contains(&setting);
-    let is_word = |t: &Token<'_>| !matches!(t, Token::Mark(_));
-    if tokens.windows(2).any(|pair| pair.iter().all(is_word)) {
-        // INTERVAL '2' HOUR: more than a list of values.
-        return None;
-    }
-    let mut out = String::new();
-    for token in tokens {
-        match token {
-            Token::Text(text) => {
-                let content = unquote(text)?;
-                if is_list {
-                    quote_where_needed(&mut out, &content);
-                } else {
-                    out.push_str(&content);
-                }
-            }
-            Token::Word(name) => out.push_str(&lower(name)),
-            Token::QuotedName(name) if is_list => {
-                quote_where_needed(&mut out, &unquote_name(name)?);
-            }
-            Token::QuotedName(name) => out.push_str(&unquote_name(name)?),
-            Token::Number(number) => out.push_str(std::str::from_utf8(number).ok()?),
-            Token::Mark(b',') => out.push_str(", "),
-            Token::Mark(b'-') => out.push('-'),
-            Token::Mark(_) | Token::Parameter(_) => return None,
-        }
-    }
-    (!tokens.is_empty()).then_some(out)
-}
-
-/// As `quote_identifier` does it, but for keywords, which need no quotes in a list.
-fn quote_where_needed(out: &mut String, name: &str) {
-    let starts = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_');
-    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-    if starts && name.chars().all(plain) {
-        return out.push_str(name);
-    }
-    out.push('"');
-    out.push_str(&name.replace('"', "\"\""));
-    out.push('"');
-}
-
-/// The content of a plain string; other quotings are not worth understanding here.
-fn unquote(text: &[u8]) -> Option<String> {
-    let inner = text.strip_prefix(b"'")?.strip_suffix(b"'")?;
-    let inner = std::str::from_utf8(inner).ok()?;
-    Some(inner.replace("''", "'"))
-}
-
-fn unquote_name(text: &[u8]) -> Option<String> {
-    let inner = text.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
-    Some(std::str::from_utf8(inner).ok()?.replace("\"\"", "\""))
-}
-
-fn name_of(token: &Token<'_>) -> Option<String> {
+pub(super) fn name_of(token: &Token<'_>) -> Option<String> {
     match token {
         Token::Word(name) => Some(lower(name)),
         Token::QuotedName(name) => unquote_name(name),
@@ -736,7 +517,7 @@ fn begins(name: &[u8], head: &[u8]) -> bool {
     name.get(..head.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(head))
 }
 
-fn lower(name: &[u8]) -> String {
+pub(super) fn lower(name: &[u8]) -> String {
     String::from_utf8_lossy(&name.to_ascii_lowercase()).into_owned()
 }
 

@@ -182,7 +182,56 @@ mod tests {
         assert_eq!((tags.feature.as_deref(), tags.class.as_deref()), (Some("f"), Some("ai-read")));
     }
 
+    #[test]
+    fn tags_are_found_behind_whatever_looks_like_one() {
+        let tagged = [
+            "select '/*' /*route='a'*/",
+            "select 'it''s --' /*route='a'*/ ;",
+            "select E'\\'/*' /*route='a'*/",
+            "select $q$ /*route='b'*/ $q$ /*route='a'*/",
+            "select \"/*\" /*route='a'*/",
+            "/*+ SeqScan(t) */ select 1 /* why */ /*route='a'*/",
+            "select 1 -- /* never closed\n/*route='a'*/",
+            "select 1 /* a /* nested */ one */ /*route='a'*/",
+            "select 1 /*route='b'*/ /*route='a'*/",
+        ];
+        for text in tagged {
+            let (statement, tags) = split_text(text).unwrap_or_else(|| panic!("{text}"));
+            assert_eq!(tags.feature.as_deref(), Some("a"), "{text}");
+            let before = text.split("/*route='a'*/").next().unwrap();
+            assert_eq!(statement.trim_end_matches(';'), before.trim_end(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_only_looks_like_tags_stays() {
+        for text in [
+            "select 1 -- /*route='a'*/",
+            "select $q$ /*route='a'*/",
+            "select $q$ /*route='a'*/ $q$",
+            "select \"/*route='a'*/",
+            "select 1 /*+route='a'*/",
+            "select 1 /*+ Set(enable_seqscan=off) */",
+            "select 1 /* x /*route='a'*/ */",
+            "select 1 /* x /*route='a'*/",
+            "/*route='a'*/ select 1 /* b */",
+        ] {
+            assert_eq!(split_text(text), None, "{text}");
+        }
+    }
+
     proptest! {
+        /// What is split off is a comment to PostgreSQL, so the statement is the same.
+        #[test]
+        fn a_statement_keeps_its_tokens(
+            text in "(a|'|''|\"|E'|\\\\|\\$q\\$|/\\*|\\*/|--|\n| |;|=|k='v'|,|\\+){0,14}(/\\*k='v'\\*/)?;?",
+        ) {
+            if let Some((statement, _)) = split(text.as_bytes()) {
+                let tokens = |text| crate::sql::token::Tokens::new(text).collect::<Vec<_>>();
+                prop_assert_eq!(tokens(&statement), tokens(text.as_bytes()));
+            }
+        }
+
         #[test]
         fn no_text_breaks_the_reader(text: Vec<u8>) {
             if let Some((statement, _)) = split(&text) {

@@ -10,6 +10,22 @@ pub(crate) fn ready_for_query(out: &mut BytesMut, status: TxStatus) {
     message(out, b'Z', |out| out.put_u8(status.byte()));
 }
 
+/// RowDescription and DataRow of one column of text.
+pub(crate) fn one_value(out: &mut BytesMut, name: &str, value: &str) {
+    message(out, b'T', |out| {
+        out.extend_from_slice(&1_u16.to_be_bytes());
+        cstr(out, name.as_bytes());
+        // Of no table; text (OID 25) of any length, in text format.
+        out.extend_from_slice(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 25, 255, 255, 255, 255, 255, 255, 0, 0]);
+    });
+    message(out, b'D', |out| {
+        out.extend_from_slice(&1_u16.to_be_bytes());
+        let length = i32::try_from(value.len()).unwrap_or(0);
+        out.extend_from_slice(&length.to_be_bytes());
+        out.extend_from_slice(value.as_bytes());
+    });
+}
+
 pub(crate) fn command_complete(out: &mut BytesMut, tag: &str) {
     message(out, b'C', |out| cstr(out, tag.as_bytes()));
 }

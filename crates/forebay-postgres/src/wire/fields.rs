@@ -50,7 +50,7 @@ impl<'a> Fields<'a> {
 
     /// A string up to its zero byte, which is taken and not returned.
     pub(crate) fn cstr(&mut self) -> Result<&'a [u8], Malformed> {
-        let end = self.0.iter().position(|b| *b == 0).ok_or(Malformed::Unterminated)?;
+        let end = memchr::memchr(0, self.0).ok_or(Malformed::Unterminated)?;
         let text = self.0.get(..end).ok_or(Malformed::Short)?;
         self.0 = self.0.get(end + 1..).ok_or(Malformed::Short)?;
         Ok(text)

@@ -240,6 +240,15 @@ fn every_figure_of_the_picture_is_there_and_well_formed() {
         ("forebay_cancel_requests_total", 5.0),
         ("forebay_hints_ignored_total", 8.0),
         ("forebay_pins_total{reason=\"listen\"}", 6.0),
+        (r#"forebay_notification_connections{gateway="postgres",destination="main"}"#, 1.0),
+        (r#"forebay_notification_channels{gateway="postgres",destination="main"}"#, 3.0),
+        (r#"forebay_notification_clients{gateway="postgres",destination="main"}"#, 2.0),
+        (r#"forebay_notifications_total{gateway="postgres",destination="main"}"#, 40.0),
+        (
+            r#"forebay_notification_ends_total{gateway="postgres",destination="main",reason="overflow"}"#,
+            1.0,
+        ),
+        (r#"forebay_replication_connections{gateway="postgres",destination="main"}"#, 2.0),
         (
             "db_client_connection_count{db_client_connection_pool_name=\"main\",\
              db_client_connection_state=\"used\"}",

@@ -242,6 +242,12 @@ async fn nothing_of_a_session_reaches_the_next_client() {
             drop(kept);
         }
     }
+    let mut drawn = Vec::new();
+    for seed in ["SELECT setseed(0.5)", "SET seed = 0.5"] {
+        bench.client().await.query(seed).await;
+        drawn.push(fresh.value("SELECT random()").await);
+    }
+    assert_ne!(drawn[0], drawn[1]);
     bench.all_home().await;
     assert_eq!(bench.truth("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'").await, "0");
 }

@@ -1,13 +1,16 @@
 //! LISTEN in transaction pooling, where one connection for each database listens for all, and
 //! in session pooling: clients hear what PostgreSQL would tell them, when it would.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use forebay_postgres::NotificationCounts;
 use forebay_postgres::settings::PoolMode;
+use forebay_seam::time;
 
 use crate::bench::{Bench, until};
-use crate::client::{Client, Message, bind, execute, parse, query, run, show, sync};
+use crate::client::{Client, Message, bind, execute, parse, query, run, show, startup, sync};
 
 /// Channel and payload.
 fn note(message: &Message) -> String {
@@ -240,6 +243,94 @@ async fn who_listens_to_too_much_is_told_and_goes_on() {
     a.query("UNLISTEN a1").await;
     until("it is given up", async || counts(&bench).channels == 2).await;
     assert_eq!(b.query("LISTEN b2").await, "C[LISTEN] Z[I]");
+}
+
+#[tokio::test]
+async fn a_connection_that_cannot_be_opened_to_listen_is_an_error_in_the_servers_words() {
+    let bench = Bench::start(1).await;
+    bench.direct().await.query("CREATE ROLE one_only LOGIN CONNECTION LIMIT 1").await;
+    let first = startup(&[("user", "one_only"), ("database", &bench.database)]);
+    let mut client = Client::start(bench.address, &first).await.unwrap();
+    let refused = client.query("LISTEN c").await;
+    assert_eq!(refused, "E[53300 too many connections for role \"one_only\"] Z[I]");
+    // The session goes on, and somebody else's connection serves it.
+    assert_eq!(client.query("SELECT 1").await, "T D[1] C[SELECT 1] Z[I]");
+    bench.client().await.query("LISTEN other").await;
+    assert_eq!(client.query("LISTEN c").await, "C[LISTEN] Z[I]");
+    bench.direct().await.query("NOTIFY c, 'x'; DROP ROLE one_only").await;
+    assert_eq!(hear(&mut client).await, "c x");
+}
+
+/// Notifications of one channel, numbered from 1: how many were begun, and have committed.
+#[derive(Default)]
+struct Numbers {
+    begun: AtomicU32,
+    committed: AtomicU32,
+}
+
+#[tokio::test]
+async fn who_listens_hears_each_notification_once_and_in_order_however_many_come_and_go() {
+    let bench = Arc::new(Bench::start(3).await);
+    let channels: Arc<[Numbers; 3]> = Arc::default();
+    let speaking = tokio::spawn({
+        let (mut sender, channels) = (bench.direct().await, Arc::clone(&channels));
+        async move {
+            loop {
+                for (name, channel) in channels.iter().enumerate() {
+                    let n = channel.begun.fetch_add(1, Ordering::SeqCst) + 1;
+                    sender.query(&format!("NOTIFY c{name}, '{n}'")).await;
+                    channel.committed.store(n, Ordering::SeqCst);
+                }
+            }
+        }
+    });
+    let listening = (0..12_usize).map(|who| {
+        let (bench, channels) = (Arc::clone(&bench), Arc::clone(&channels));
+        tokio::spawn(async move {
+            let mut client = bench.client().await;
+            for round in 0..8 {
+                let name = (who + round * (1 + who % 2)) % 3;
+                if (who + round) % 5 == 4 {
+                    client = bench.client().await;
+                }
+                client.query(&format!("LISTEN c{name}")).await;
+                // What begins from now on is notified after the LISTEN was answered.
+                let from = channels[name].begun.load(Ordering::SeqCst);
+                let committed = || channels[name].committed.load(Ordering::SeqCst);
+                while committed() < from + 4 {
+                    time::sleep(Duration::from_millis(2)).await;
+                }
+                // A pinned client, and one that works meanwhile, hear no more and no less.
+                if round % 4 == 3 {
+                    client.send(&query("CREATE TEMP TABLE IF NOT EXISTS t (n int)")).await;
+                }
+                let (mut last, to) = (None, committed());
+                while last.is_none_or(|last| last < to) {
+                    let message = client.receive().await.unwrap();
+                    if message.tag != b'A' {
+                        continue;
+                    }
+                    let heard = note(&message);
+                    let (channel, n) = heard.split_once(' ').unwrap();
+                    let n: u32 = n.parse().unwrap();
+                    assert_eq!(channel, format!("c{name}"));
+                    match last {
+                        Some(last) => assert_eq!(n, last + 1),
+                        None => assert!(n <= from + 1, "{n} is the first after {from}"),
+                    }
+                    last = Some(n);
+                }
+                client.query("UNLISTEN *").await;
+            }
+        })
+    });
+    for listening in listening.collect::<Vec<_>>() {
+        listening.await.unwrap();
+    }
+    speaking.abort();
+    bench.all_home().await;
+    until("all is given up", async || counts(&bench).channels == 0).await;
+    assert_eq!((counts(&bench).overflowed, counts(&bench).lost), (0, 0));
 }
 
 #[tokio::test]

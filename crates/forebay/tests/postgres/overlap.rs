@@ -5,13 +5,18 @@ use std::sync::Arc;
 
 use forebay_pool::overlap::{HoldKind, OutboundCall};
 use forebay_pool::{Request, TraceId};
+use forebay_postgres::settings::PoolMode;
 
 use crate::bench::Bench;
 
 const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
 async fn found(statements: &[&str]) -> Vec<(HoldKind, String)> {
-    let bench = Bench::start(1).await;
+    found_in(PoolMode::Transaction, statements).await
+}
+
+async fn found_in(mode: PoolMode, statements: &[&str]) -> Vec<(HoldKind, String)> {
+    let bench = Bench::with(1, |settings| settings.pool_mode = mode).await;
     let mut client = bench.client().await;
     let mut events = bench.overlaps.events();
     for statement in statements {
@@ -34,6 +39,20 @@ async fn found(statements: &[&str]) -> Vec<(HoldKind, String)> {
 async fn a_held_transaction_beside_a_call_is_found_once() {
     let found = found(&["BEGIN", "SELECT 'secret', 42"]).await;
     assert_eq!(found, [(HoldKind::Held, "SELECT ?, ?".to_owned())]);
+}
+
+#[tokio::test]
+async fn a_begin_that_waits_for_its_first_statement_beside_a_call_is_found_as_deferred() {
+    let found = found(&["BEGIN"]).await;
+    assert_eq!(found, [(HoldKind::Deferred, "BEGIN".to_owned())]);
+}
+
+#[tokio::test]
+async fn in_session_pooling_only_transactions_that_idle_are_found() {
+    let held = found_in(PoolMode::Session, &["BEGIN", "SELECT 'secret'"]).await;
+    assert_eq!(held, [(HoldKind::Held, "SELECT ?".to_owned())]);
+    // The connection is held, and nobody is kept from anything by an open transaction.
+    assert_eq!(found_in(PoolMode::Session, &["SELECT 1"]).await, []);
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use crate::statuses::{answers, exactly};
 
 /// Sends each of `batches` through the gateway and to PostgreSQL itself: the answers must be
 /// the same to the byte.
-async fn alike(bench: &Bench, batches: &[Vec<Vec<u8>>]) {
+pub(crate) async fn alike(bench: &Bench, batches: &[Vec<Vec<u8>>]) {
     let (mut client, mut direct) = (bench.client().await, bench.direct().await);
     // Each has a table `t` of its own.
     for (client, side) in [(&mut client, "thru"), (&mut direct, "real")] {

@@ -10,7 +10,7 @@ use forebay_pool::{ClassName, ClassSettings};
 use forebay_postgres::settings::{DatabaseSettings, Rule};
 
 use crate::bench::{Bench, until};
-use crate::client::{Client, field, query, show};
+use crate::client::{Client, field, query, run, show, sync};
 
 /// A statement as an instrumented driver sends it: request `trace`, and more tags.
 fn tagged(sql: &str, trace: u32, tags: &str) -> String {
@@ -113,7 +113,11 @@ async fn a_transaction_that_works_is_no_part_of_a_circle() {
 
 #[tokio::test]
 async fn a_circle_through_two_servers_is_found() {
+    // Nobody gives up before the circle is found, however slow the machine is.
+    let patient = ClassSettings::whole_budget(Duration::from_secs(600));
     let bench = Bench::with(1, |settings| {
+        settings.servers.get_mut("main").unwrap().classes =
+            [(ClassName::new("core"), patient)].into();
         let other = settings.servers["main"].clone();
         settings.servers.insert("other".into(), other);
         for (name, server) in [("here", "main"), ("there", "other")] {
@@ -127,7 +131,8 @@ async fn a_circle_through_two_servers_is_found() {
     for (trace, database) in [(1, "here"), (2, "there")] {
         let mut client = Client::connect(bench.address, database, &[]).await.unwrap();
         client.query("BEGIN").await;
-        client.query(&tagged("SELECT 1", trace, "")).await;
+        let answer = client.query(&tagged("SELECT 1", trace, "")).await;
+        assert_eq!(answer, "T D[1] C[SELECT 1] Z[T]", "or nobody would have to wait");
         clients.push(client);
     }
     let mut waits = Vec::new();
@@ -135,6 +140,7 @@ async fn a_circle_through_two_servers_is_found() {
         let mut client = Client::connect(bench.address, database, &[]).await.unwrap();
         client.send(&query(&tagged("SELECT 2", trace, "forebay_feature='deep'"))).await;
         if trace == 1 {
+            // The other one's wait is to be the younger.
             until("it waits", async || bench.waiting() == 1).await;
         }
         waits.push(client);
@@ -359,4 +365,34 @@ async fn a_tag_that_cannot_be_read_is_counted_once_and_fails_nothing() {
     assert_eq!(bench.gateway.snapshot().hints_ignored, 1);
     assert_eq!(client.query("SELECT 2 /*forebay_needs='0',forebay_attempt='x'*/").await, SERVED);
     assert_eq!(bench.gateway.snapshot().hints_ignored, 3);
+}
+
+#[tokio::test]
+async fn a_full_line_is_told_at_once_and_when_to_come_again() {
+    let settings = r#"{"kind": "ai", "ceiling": 1, "checkout_timeout": "60s"}"#;
+    let bench = with_agents(2, settings).await;
+    let mut holds = holder(&bench, 1, "").await;
+    // Twice as many as the class can get may wait (`queue_factor`).
+    let mut waiting = Vec::new();
+    for n in 1..=2 {
+        let mut client = bench.client().await;
+        client.send(&query("SELECT 2")).await;
+        until("it waits", async || bench.waiting() == n).await;
+        waiting.push(client);
+    }
+    let mut late = bench.client().await;
+    let [code, message, _, hint] = refused(&mut late, "SELECT 2").await;
+    assert_eq!(code, "53300");
+    assert_eq!(message, "the queue of class `agents` for `main` is full: 2 requests wait");
+    let after = hint.strip_prefix("retry-after-ms=").unwrap_or_else(|| panic!("{hint}"));
+    assert!(after.parse::<u32>().unwrap() > 0);
+    // Prepared, it is the same: one error, and one end of the batch.
+    let refused = late.ask(&[run("SELECT 2"), sync()]).await;
+    assert!(refused.starts_with("E[53300 the queue of class `agents`"), "{refused}");
+    assert!(refused.ends_with("] Z[I]") && agents(&bench).queue_full == 2, "{refused}");
+    holds.query("COMMIT").await;
+    for client in &mut waiting {
+        assert_eq!(show(&client.until_ready(1).await), SERVED);
+    }
+    assert_eq!(late.query("SELECT 2").await, SERVED);
 }

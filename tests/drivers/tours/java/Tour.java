@@ -19,6 +19,7 @@ import org.postgresql.xa.PGXADataSource;
 
 /** pgjdbc and HikariCP; see ../transcript.py for what a tour is. */
 public class Tour {
+
     static final Map<String, String> ENV = System.getenv();
 
     final int number;
@@ -51,7 +52,14 @@ public class Tour {
     }
 
     static String url() {
-        return "jdbc:postgresql://" + ENV.get("PGHOST") + ":" + ENV.get("PGPORT") + "/" + ENV.get("PGDATABASE");
+        return (
+            "jdbc:postgresql://" +
+            ENV.get("PGHOST") +
+            ":" +
+            ENV.get("PGPORT") +
+            "/" +
+            ENV.get("PGDATABASE")
+        );
     }
 
     Properties properties(String... more) {
@@ -83,41 +91,83 @@ public class Tour {
             s.execute("drop schema if exists " + schema + " cascade; create schema " + schema);
             s.execute("create table item(id serial primary key, n int unique, words text)");
         }
-        for (String mode : List.of("extended", "simple", "extendedForPrepared", "extendedCacheEverything")) {
+        for (String mode : List.of(
+            "extended",
+            "simple",
+            "extendedForPrepared",
+            "extendedCacheEverything"
+        )) {
             try (Connection c = connect("preferQueryMode", mode)) {
                 say("mode", mode);
                 statements(c);
             }
         }
-        try (Connection c = connect()) { session(c); }
-        try (Connection c = connect()) { transactions(c); }
-        for (String autosave : List.of("never", "always", "conservative")) {
-            try (Connection c = connect("autosave", autosave)) { saved(autosave, c); }
+        try (Connection c = connect()) {
+            session(c);
         }
-        try (Connection c = connect("reWriteBatchedInserts", "true")) { batches(c); }
-        try (Connection c = connect("defaultRowFetchSize", "40")) { cursors(c); }
-        try (Connection c = connect()) { types(c); }
-        try (Connection c = connect()) { copies(c); }
-        try (Connection c = connect()) { cancels(c); }
-        try (Connection c = connect()) { catalog(c); }
+        try (Connection c = connect()) {
+            transactions(c);
+        }
+        for (String autosave : List.of("never", "always", "conservative")) {
+            try (Connection c = connect("autosave", autosave)) {
+                saved(autosave, c);
+            }
+        }
+        try (Connection c = connect("reWriteBatchedInserts", "true")) {
+            batches(c);
+        }
+        try (Connection c = connect("defaultRowFetchSize", "40")) {
+            cursors(c);
+        }
+        try (Connection c = connect()) {
+            types(c);
+        }
+        try (Connection c = connect()) {
+            copies(c);
+        }
+        try (Connection c = connect()) {
+            cancels(c);
+        }
+        try (Connection c = connect()) {
+            catalog(c);
+        }
         twoPhases();
         pool();
     }
 
     void session(Connection c) throws Exception {
         for (int turn = 0; turn < 3; turn++) {
-            for (String name : List.of("search_path", "application_name", "statement_timeout", "extra_float_digits", "DateStyle")) {
+            for (String name : List.of(
+                "search_path",
+                "application_name",
+                "statement_timeout",
+                "extra_float_digits",
+                "DateStyle"
+            )) {
                 say(name, value(c, "show " + name));
             }
         }
         c.setClientInfo("ApplicationName", "renamed");
         c.setSchema("pg_catalog");
-        for (int turn = 0; turn < 3; turn++) say("renamed", value(c, "show application_name"), c.getSchema());
+        for (int turn = 0; turn < 3; turn++) say(
+            "renamed",
+            value(c, "show application_name"),
+            c.getSchema()
+        );
         say("valid", c.isValid(5), c.getMetaData().getDatabaseProductName());
-        for (int level : new int[] {Connection.TRANSACTION_SERIALIZABLE, Connection.TRANSACTION_REPEATABLE_READ, Connection.TRANSACTION_READ_COMMITTED}) {
+        for (int level : new int[] {
+            Connection.TRANSACTION_SERIALIZABLE,
+            Connection.TRANSACTION_REPEATABLE_READ,
+            Connection.TRANSACTION_READ_COMMITTED,
+        }) {
             c.setTransactionIsolation(level);
             c.setReadOnly(level == Connection.TRANSACTION_SERIALIZABLE);
-            for (int turn = 0; turn < 2; turn++) say("isolation", value(c, "show transaction_isolation"), value(c, "show transaction_read_only"), c.getTransactionIsolation());
+            for (int turn = 0; turn < 2; turn++) say(
+                "isolation",
+                value(c, "show transaction_isolation"),
+                value(c, "show transaction_read_only"),
+                c.getTransactionIsolation()
+            );
         }
         c.setReadOnly(false);
         c.setAutoCommit(false);
@@ -128,10 +178,18 @@ public class Tour {
 
     void statements(Connection c) throws Exception {
         for (int turn = 0; turn < 8; turn++) {
-            say("sum", value(c, "select ?::int + 1", turn), value(c, "select ?::text || 'é'", "x" + turn));
+            say(
+                "sum",
+                value(c, "select ?::int + 1", turn),
+                value(c, "select ?::text || 'é'", "x" + turn)
+            );
             for (int n = 0; n < 3; n++) say("other", value(c, "select ?::int * " + n, turn));
         }
-        try (PreparedStatement s = c.prepareStatement("select ?::int, ?::text, now() > '2020-01-01'::timestamptz")) {
+        try (
+            PreparedStatement s = c.prepareStatement(
+                "select ?::int, ?::text, now() > '2020-01-01'::timestamptz"
+            )
+        ) {
             for (int turn = 0; turn < 9; turn++) {
                 s.setInt(1, turn);
                 s.setString(2, "words");
@@ -142,7 +200,9 @@ public class Tour {
             }
         }
         try (Statement s = c.createStatement()) {
-            boolean more = s.execute("select 1; select 2 where false; insert into item(n) values (null); select 3");
+            boolean more = s.execute(
+                "select 1; select 2 where false; insert into item(n) values (null); select 3"
+            );
             int results = 0;
             while (more || s.getUpdateCount() != -1) {
                 results++;
@@ -150,7 +210,13 @@ public class Tour {
             }
             say("several", results);
             s.execute("");
-            say("generated", s.executeUpdate("insert into item(words) values ('g')", Statement.RETURN_GENERATED_KEYS));
+            say(
+                "generated",
+                s.executeUpdate(
+                    "insert into item(words) values ('g')",
+                    Statement.RETURN_GENERATED_KEYS
+                )
+            );
             s.execute("do $$ begin raise notice 'heard'; raise warning 'warned'; end $$");
             say("warnings", s.getWarnings(), s.getWarnings().getNextWarning());
         }
@@ -189,7 +255,12 @@ public class Tour {
     }
 
     void batches(Connection c) throws Exception {
-        try (PreparedStatement s = c.prepareStatement("insert into item(n, words) values (?, ?)", Statement.RETURN_GENERATED_KEYS)) {
+        try (
+            PreparedStatement s = c.prepareStatement(
+                "insert into item(n, words) values (?, ?)",
+                Statement.RETURN_GENERATED_KEYS
+            )
+        ) {
             for (int n = 0; n < 200; n++) {
                 s.setInt(1, 1000 + n);
                 s.setString(2, "row");
@@ -197,9 +268,11 @@ public class Tour {
             }
             say("batch", s.executeBatch().length);
             int keys = 0;
-            try (ResultSet rows = s.getGeneratedKeys()) { while (rows.next()) keys++; }
+            try (ResultSet rows = s.getGeneratedKeys()) {
+                while (rows.next()) keys++;
+            }
             say("keys", keys);
-            for (int n : new int[] {2000, 2001, 1000, 2002}) {
+            for (int n : new int[] { 2000, 2001, 1000, 2002 }) {
                 s.setInt(1, n);
                 s.setString(2, "row");
                 s.addBatch();
@@ -232,7 +305,13 @@ public class Tour {
             }
         }
         c.commit();
-        try (Statement s = c.createStatement(ResultSet.TYPE_SCROLL_INSENSITIVE, ResultSet.CONCUR_UPDATABLE); ResultSet rows = s.executeQuery("select id, n from item order by id limit 20")) {
+        try (
+            Statement s = c.createStatement(
+                ResultSet.TYPE_SCROLL_INSENSITIVE,
+                ResultSet.CONCUR_UPDATABLE
+            );
+            ResultSet rows = s.executeQuery("select id, n from item order by id limit 20")
+        ) {
             rows.last();
             say("scrolled", rows.getRow());
             rows.first();
@@ -243,12 +322,26 @@ public class Tour {
     }
 
     void types(Connection c) throws Exception {
-        try (Statement s = c.createStatement()) { s.execute("create type mood as enum ('calm', 'busy')"); }
+        try (Statement s = c.createStatement()) {
+            s.execute("create type mood as enum ('calm', 'busy')");
+        }
         PGobject json = new PGobject();
         json.setType("jsonb");
         json.setValue("{\"a\": [1, null]}");
-        Object[] values = {1, 1L << 40, 1.5, new java.math.BigDecimal("1.20"), true, "é 🐘", json, UUID.fromString("00000000-0000-0000-0000-000000000007"),
-            java.time.LocalDate.of(2026, 11, 21), java.time.OffsetDateTime.of(2026, 11, 21, 1, 2, 3, 0, java.time.ZoneOffset.UTC), c.createArrayOf("int4", new Integer[] {1, null, 3}), c.createArrayOf("text", new String[] {"a", "{\""})};
+        Object[] values = {
+            1,
+            1L << 40,
+            1.5,
+            new java.math.BigDecimal("1.20"),
+            true,
+            "é 🐘",
+            json,
+            UUID.fromString("00000000-0000-0000-0000-000000000007"),
+            java.time.LocalDate.of(2026, 11, 21),
+            java.time.OffsetDateTime.of(2026, 11, 21, 1, 2, 3, 0, java.time.ZoneOffset.UTC),
+            c.createArrayOf("int4", new Integer[] { 1, null, 3 }),
+            c.createArrayOf("text", new String[] { "a", "{\"" }),
+        };
         for (Object one : values) {
             for (int turn = 0; turn < 7; turn++) {
                 Object back = value(c, "select ?", one);
@@ -261,7 +354,10 @@ public class Tour {
             Arrays.fill(block, (byte) 7);
             for (int turn = 0; turn < 6; turn++) {
                 s.setBytes(1, block);
-                try (ResultSet rows = s.executeQuery()) { rows.next(); say("bytes", Arrays.equals(block, rows.getBytes(1))); }
+                try (ResultSet rows = s.executeQuery()) {
+                    rows.next();
+                    say("bytes", Arrays.equals(block, rows.getBytes(1)));
+                }
             }
         }
         c.setAutoCommit(false);
@@ -277,17 +373,31 @@ public class Tour {
     }
 
     void copies(Connection c) throws Exception {
-        try (Statement s = c.createStatement()) { s.execute("create table bulk(n int, words text)"); }
+        try (Statement s = c.createStatement()) {
+            s.execute("create table bulk(n int, words text)");
+        }
         var copy = c.unwrap(PGConnection.class).getCopyAPI();
         StringBuilder rows = new StringBuilder();
         for (int n = 0; n < 3000; n++) rows.append(n).append("\trow ").append(n).append('\n');
         say("in", copy.copyIn("copy bulk from stdin", new StringReader(rows.toString())));
         StringWriter out = new StringWriter();
-        say("out", copy.copyOut("copy (select * from bulk order by n) to stdout with csv", out), out.toString().length());
+        say(
+            "out",
+            copy.copyOut("copy (select * from bulk order by n) to stdout with csv", out),
+            out.toString().length()
+        );
         ByteArrayOutputStream binary = new ByteArrayOutputStream();
         say("binary", copy.copyOut("copy bulk to stdout (format binary)", binary), binary.size());
-        say("back", copy.copyIn("copy bulk from stdin (format binary)", new ByteArrayInputStream(binary.toByteArray())));
-        fails("broken", () -> copy.copyIn("copy bulk from stdin", new StringReader("x\ty\n".repeat(5000))));
+        say(
+            "back",
+            copy.copyIn(
+                "copy bulk from stdin (format binary)",
+                new ByteArrayInputStream(binary.toByteArray())
+            )
+        );
+        fails("broken", () ->
+            copy.copyIn("copy bulk from stdin", new StringReader("x\ty\n".repeat(5000)))
+        );
         say("count", value(c, "select count(*) from bulk"));
     }
 
@@ -301,7 +411,14 @@ public class Tour {
         }
         try (Statement s = c.createStatement()) {
             ScheduledExecutorService timer = Executors.newSingleThreadScheduledExecutor();
-            timer.schedule(() -> { s.cancel(); return null; }, 200, TimeUnit.MILLISECONDS);
+            timer.schedule(
+                () -> {
+                    s.cancel();
+                    return null;
+                },
+                200,
+                TimeUnit.MILLISECONDS
+            );
             fails("cancelled", () -> s.execute("select pg_sleep(20)"));
             timer.shutdown();
             s.cancel();
@@ -311,11 +428,27 @@ public class Tour {
 
     void catalog(Connection c) throws Exception {
         DatabaseMetaData about = c.getMetaData();
-        try (ResultSet rows = about.getTables(null, schema, "%", new String[] {"TABLE"})) { while (rows.next()) say("table", rows.getString("TABLE_NAME")); }
-        try (ResultSet rows = about.getColumns(null, schema, "item", "%")) { while (rows.next()) say("column", rows.getString("COLUMN_NAME"), rows.getString("TYPE_NAME"), rows.getString("COLUMN_DEF")); }
-        try (ResultSet rows = about.getPrimaryKeys(null, schema, "item")) { while (rows.next()) say("key", rows.getString("COLUMN_NAME")); }
+        try (ResultSet rows = about.getTables(null, schema, "%", new String[] { "TABLE" })) {
+            while (rows.next()) say("table", rows.getString("TABLE_NAME"));
+        }
+        try (ResultSet rows = about.getColumns(null, schema, "item", "%")) {
+            while (rows.next())
+                say(
+                    "column",
+                    rows.getString("COLUMN_NAME"),
+                    rows.getString("TYPE_NAME"),
+                    rows.getString("COLUMN_DEF")
+                );
+        }
+        try (ResultSet rows = about.getPrimaryKeys(null, schema, "item")) {
+            while (rows.next()) say("key", rows.getString("COLUMN_NAME"));
+        }
         try (PreparedStatement s = c.prepareStatement("select n, words from item where n = ?")) {
-            say("described", s.getMetaData().getColumnTypeName(1), s.getParameterMetaData().getParameterTypeName(1));
+            say(
+                "described",
+                s.getMetaData().getColumnTypeName(1),
+                s.getParameterMetaData().getParameterTypeName(1)
+            );
         }
     }
 
@@ -326,18 +459,31 @@ public class Tour {
         source.setPassword(ENV.get("PGPASSWORD"));
         source.setCurrentSchema(schema);
         XAConnection xa = source.getXAConnection();
-        for (boolean commits : new boolean[] {true, false}) {
+        for (boolean commits : new boolean[] { true, false }) {
             Xid xid = new Xid() {
-                public int getFormatId() { return 7; }
-                public byte[] getGlobalTransactionId() { return (schema + commits).getBytes(); }
-                public byte[] getBranchQualifier() { return new byte[] {1}; }
+                public int getFormatId() {
+                    return 7;
+                }
+
+                public byte[] getGlobalTransactionId() {
+                    return (schema + commits).getBytes();
+                }
+
+                public byte[] getBranchQualifier() {
+                    return new byte[] { 1 };
+                }
             };
             XAResource resource = xa.getXAResource();
             resource.start(xid, XAResource.TMNOFLAGS);
-            value(xa.getConnection(), "insert into item(n) values (?) returning n", commits ? 4000 : 4001);
+            value(
+                xa.getConnection(),
+                "insert into item(n) values (?) returning n",
+                commits ? 4000 : 4001
+            );
             resource.end(xid, XAResource.TMSUCCESS);
             say("prepared", resource.prepare(xid));
-            if (commits) resource.commit(xid, false); else resource.rollback(xid);
+            if (commits) resource.commit(xid, false);
+            else resource.rollback(xid);
         }
         say("two phases", value(xa.getConnection(), "select count(*) from item where n >= 4000"));
         xa.close();
@@ -357,12 +503,17 @@ public class Tour {
             List<Future<Object>> all = new ArrayList<>();
             for (int n = 0; n < 40; n++) {
                 int number = n;
-                all.add(threads.submit(() -> {
-                    try (Connection c = pool.getConnection()) {
-                        if (number % 3 == 0) c.setReadOnly(true);
-                        return value(c, "select ?::int", number) + (String) value(c, "show transaction_isolation");
-                    }
-                }));
+                all.add(
+                    threads.submit(() -> {
+                        try (Connection c = pool.getConnection()) {
+                            if (number % 3 == 0) c.setReadOnly(true);
+                            return (
+                                value(c, "select ?::int", number) +
+                                (String) value(c, "show transaction_isolation")
+                            );
+                        }
+                    })
+                );
             }
             for (Future<Object> one : all) say("pool", one.get());
             threads.shutdown();
@@ -371,7 +522,11 @@ public class Tour {
                 value(c, "insert into item(n) values (?) returning n", 5000);
             }
             try (Connection c = pool.getConnection()) {
-                say("rolled back", value(c, "select count(*) from item where n = 5000"), value(c, "show application_name"));
+                say(
+                    "rolled back",
+                    value(c, "select count(*) from item where n = 5000"),
+                    value(c, "show application_name")
+                );
             }
         }
     }
@@ -394,14 +549,16 @@ public class Tour {
         for (int n = 0; n < clients; n++) {
             Tour tour = new Tour(n);
             tours.add(tour);
-            ends.add(threads.submit(() -> {
-                try {
-                    tour.take();
-                } catch (Exception error) {
-                    error.printStackTrace();
-                    tour.say("ended by", error);
-                }
-            }));
+            ends.add(
+                threads.submit(() -> {
+                    try {
+                        tour.take();
+                    } catch (Exception error) {
+                        error.printStackTrace();
+                        tour.say("ended by", error);
+                    }
+                })
+            );
         }
         for (Future<?> end : ends) end.get();
         threads.shutdown();

@@ -33,7 +33,9 @@ class Transcript {
 }
 
 function show(value) {
-  return JSON.stringify(value, (_, one) => (typeof one === "bigint" ? `${one}n` : one)) ?? "undefined";
+  return (
+    JSON.stringify(value, (_, one) => (typeof one === "bigint" ? `${one}n` : one)) ?? "undefined"
+  );
 }
 
 export function raised(error) {
@@ -52,7 +54,10 @@ export function alone(work) {
 }
 
 export async function run(tour) {
-  const clients = Array.from({ length: Number(process.env.TOUR_CLIENTS) }, (_, n) => new Transcript(n));
+  const clients = Array.from(
+    { length: Number(process.env.TOUR_CLIENTS) },
+    (_, n) => new Transcript(n),
+  );
   await Promise.all(
     clients.map(async (seen) => {
       try {

@@ -21,8 +21,6 @@ fn everyday_statements_are_clean() {
         "FETCH 10 FROM c",
         "CREATE TEMP TABLE t (a int) ON COMMIT DROP",
         "ROLLBACK",
-        "CREATE TABLE t (a int PRIMARY KEY)",
-        "CREATE INDEX i ON t (a)",
         "SELECT a, sum(b) OVER (PARTITION BY (a)) FROM t GROUP BY GROUPING SETS ((a), (b))",
         "COPY (SELECT 1) TO STDOUT",
     ] {
@@ -80,11 +78,36 @@ fn what_ends_by_itself_or_ends_something_is_told_apart() {
         ("SELECT pg_advisory_unlock_all()", Effect::MayEnd),
         ("DROP TABLE t", Effect::MayEnd),
         ("CLOSE c", Effect::MayEnd),
-        ("UNLISTEN *", Effect::MayEnd),
         ("SET seed = 0.5", Effect::Dirty),
     ] {
         assert_eq!(one(text), effect, "{text}");
     }
+}
+
+#[test]
+fn what_is_defined_is_told_by_what_it_may_mean_for_others() {
+    for (text, definition) in [
+        ("CREATE TABLE t (a int PRIMARY KEY)", Definition::Data),
+        ("CREATE UNIQUE INDEX i ON t (a)", Definition::Data),
+        ("ALTER TABLE t ADD COLUMN b int DEFAULT 1", Definition::Data),
+        ("ALTER FUNCTION f() RENAME TO g", Definition::Data),
+        ("CREATE OR REPLACE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'", Definition::Code),
+        ("CREATE VIEW v AS SELECT f()", Definition::Code),
+        ("CREATE TRIGGER x BEFORE INSERT ON t EXECUTE FUNCTION f()", Definition::Code),
+        ("CREATE CAST (a AS b) WITH FUNCTION f(a)", Definition::Code),
+        ("CREATE TABLE t AS SELECT f()", Definition::Script),
+        ("ALTER TABLE t ADD COLUMN b int DEFAULT f()", Definition::Script),
+        ("CREATE EXTENSION e", Definition::Script),
+        ("IMPORT FOREIGN SCHEMA a FROM SERVER b INTO c", Definition::Script),
+    ] {
+        assert_eq!(one(text), Effect::Defines(definition), "{text}");
+    }
+    let known = |name: &[u8]| name == b"f";
+    let effects = of_known(b"CREATE TABLE t AS SELECT f(); SELECT s.f(g(1)); CALL f()", &known);
+    assert_eq!(
+        effects.as_slice(),
+        [Effect::Defines(Definition::Data), Effect::Dirty, Effect::Clean]
+    );
 }
 
 #[test]

@@ -2,7 +2,9 @@ from django.db import migrations, models
 
 
 def first(apps, editor):
-    apps.get_model("agency", "Agent").objects.using(editor.connection.alias).create(name="the first")
+    apps.get_model("agency", "Agent").objects.using(editor.connection.alias).create(
+        name="the first"
+    )
 
 
 class Migration(migrations.Migration):

@@ -1,0 +1,187 @@
+//! Bytes between a client and its server: all directions at once, so neither side can block
+//! the other, and no more of them held than the other side takes.
+//!
+//! Knows no messages; what the bytes mean is for [`super::outward`] and [`super::inward`].
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Buf, BytesMut};
+use forebay_seam::task::Stop;
+use tokio::io::AsyncWrite;
+
+use super::{HIGH_WATER, Session, outward};
+use crate::cancel::Begun;
+use crate::listener::mailbox::Attention;
+use crate::wire::TxStatus;
+
+/// Bytes from a server that are copied for the client rather than taken with their buffer.
+pub(super) const COPIED: usize = 2 * 1024;
+
+/// What an exchange of bytes brought.
+pub(super) enum Moved {
+    Client,
+    Server,
+    ClientGone,
+    ServerGone,
+    /// No cancel request is on its way any more.
+    Settled,
+    /// Notifications, or word of a channel that is waited for.
+    Mail,
+    /// The program stops, and the client runs nothing.
+    Stop,
+}
+
+/// Hears the stop of the program. Hearing for the first time takes the lock of all sessions,
+/// so that is done once and not for each exchange.
+pub(super) struct Ear<'a, T> {
+    stop: Stop,
+    told: Pin<&'a mut T>,
+    /// The task that is woken by `told`.
+    woken: Option<Waker>,
+}
+
+impl<'a, T: Future<Output = ()>> Ear<'a, T> {
+    /// `told` ends when `stop` is told.
+    pub(super) fn new(stop: Stop, told: Pin<&'a mut T>) -> Self {
+        Self { stop, told, woken: None }
+    }
+
+    fn hears(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.stop.is_told() {
+            return true;
+        }
+        if self.woken.as_ref().is_some_and(|woken| woken.will_wake(cx.waker())) {
+            return false;
+        }
+        self.woken = Some(cx.waker().clone());
+        self.told.as_mut().poll(cx).is_ready()
+    }
+}
+
+impl Session {
+    /// Moves bytes in all directions until there are new ones to look at.
+    ///
+    /// # Cancel safety
+    /// What was moved is where it belongs.
+    pub(super) async fn exchange(
+        &mut self,
+        ear: &mut Ear<'_, impl Future<Output = ()>>,
+    ) -> io::Result<Moved> {
+        let may_stop = self.is_at_rest();
+        let mut settling = self.settling();
+        let attention = match self.listening {
+            Some(_) => self.attention(),
+            None => Attention::Channels,
+        };
+        poll_fn(|cx| {
+            let moved = self.poll_exchange(cx);
+            if moved.is_pending()
+                && settling.as_mut().is_some_and(|settled| settled.as_mut().poll(cx).is_ready())
+            {
+                return Poll::Ready(Ok(Moved::Settled));
+            }
+            if moved.is_pending()
+                && let Some(listening) = &self.listening
+                && listening.poll_news(cx, &self.outbox, attention).is_ready()
+            {
+                return Poll::Ready(Ok(Moved::Mail));
+            }
+            if moved.is_pending() && may_stop && ear.hears(cx) {
+                return Poll::Ready(Ok(Moved::Stop));
+            }
+            moved
+        })
+        .await
+    }
+
+    /// Until the cancel requests that are on their way have arrived, if something waits for
+    /// that.
+    fn settling(&mut self) -> Option<Pin<Box<dyn Future<Output = ()> + Send>>> {
+        if self.cancels_due == Begun::Yes {
+            return None;
+        }
+        let in_flight = &self.link.as_mut()?.connection().in_flight;
+        let in_flight = Arc::clone(in_flight);
+        Some(Box::pin(async move { in_flight.settled().await }))
+    }
+
+    /// The client runs nothing: no transaction is open, and nothing is owed.
+    pub(super) fn is_at_rest(&mut self) -> bool {
+        let quiet = self.link.as_mut().is_none_or(|lease| lease.connection().is_quiet());
+        quiet && self.status == TxStatus::Idle
+    }
+
+    /// Whether more of the client's bytes may be held.
+    fn has_room(&self) -> bool {
+        self.inbox.len() < outward::LONGEST_BATCH.max(self.needs)
+    }
+
+    fn poll_exchange(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Moved>> {
+        let has_room = self.has_room();
+        let Some(lease) = &mut self.link else {
+            let flushed = self.client.poll_drain(cx, &mut self.outbox)?.is_ready();
+            if flushed {
+                self.outbox = BytesMut::new();
+            }
+            if has_room && let Poll::Ready(n) = self.client.poll_fill_idle(cx, &mut self.inbox)? {
+                return Poll::Ready(Ok(if n == 0 { Moved::ClientGone } else { Moved::Client }));
+            }
+            return Poll::Pending;
+        };
+        let server = lease.connection();
+        if let Poll::Ready(Err(_)) = server.stream.poll_drain(cx, &mut server.outbox) {
+            // What it said last may still be in its socket: reading tells.
+            server.outbox.clear();
+        }
+        let mut to_client = self.client.poll_drain(cx, &mut self.outbox)?;
+        while to_client.is_ready() && server.passed > 0 {
+            let ready = server.inbox.get(..server.passed).unwrap_or_default();
+            match self.client.poll_write_some(cx, ready)? {
+                Poll::Ready(n) => {
+                    server.inbox.advance(n);
+                    server.passed -= n;
+                }
+                Poll::Pending => to_client = Poll::Pending,
+            }
+        }
+        if to_client.is_ready() {
+            // With TLS, records may wait in the session until they are flushed.
+            let _flushed = Pin::new(&mut self.client).poll_flush(cx)?;
+        }
+        if server.passed < HIGH_WATER && self.outbox.len() < HIGH_WATER {
+            match server.stream.poll_fill(cx, &mut server.inbox) {
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Ok(Moved::ServerGone)),
+                Poll::Ready(Ok(_)) => return Poll::Ready(Ok(Moved::Server)),
+                Poll::Pending => {}
+            }
+        }
+        if has_room && server.outbox.len() < HIGH_WATER {
+            match self.client.poll_fill(cx, &mut self.inbox)? {
+                Poll::Ready(0) => return Poll::Ready(Ok(Moved::ClientGone)),
+                Poll::Ready(_) => return Poll::Ready(Ok(Moved::Client)),
+                Poll::Pending => {}
+            }
+        }
+        Poll::Pending
+    }
+
+    /// What the server passed on and the client has not got yet is kept for it.
+    pub(super) fn keep_passed(&mut self) {
+        if let Some(lease) = &mut self.link {
+            let server = lease.connection();
+            let passed = server.inbox.get(..server.passed).unwrap_or_default();
+            if self.outbox.is_empty() && passed.len() > COPIED {
+                self.outbox = server.inbox.split_to(server.passed);
+            } else {
+                // A buffer that two have a part of has memory besides.
+                self.outbox.extend_from_slice(passed);
+                server.inbox.advance(server.passed);
+            }
+            server.passed = 0;
+        }
+    }
+}
