@@ -29,6 +29,7 @@ pub(super) fn script(seed: u64) -> Script {
     // One of them at most, or nobody's connection would be anybody else's.
     let keeps = chance.one_in(4);
     let mut rounds = Vec::new();
+    let mut described = vec![false; clients];
     for _ in 0..8 + 2 * clients {
         let mut turns = Vec::new();
         let first = chance.below(clients);
@@ -40,13 +41,46 @@ pub(super) fn script(seed: u64) -> Script {
                 last if last > 0 && last + 1 == clients => Habit::Leaves,
                 _ => Habit::Ordinary,
             };
-            turns.push(turn(&mut chance, client, habit));
+            // Some drivers parse and describe first, and bind when others have had their turn.
+            let turn = match (described[client], chance.one_in(8)) {
+                (true, _) => described_before(client),
+                (false, true) => describing(&mut chance, client),
+                (false, false) => turn(&mut chance, client, habit),
+            };
+            described[client] = turn.messages.first().is_some_and(is_described);
+            turns.push(turn);
         }
         rounds.push(Round { turns, weave: chance.next() });
     }
     let arrival = chance.one_of(&[Arrival::AsSent, Arrival::AsSent, Arrival::InPieces]);
     let unnamed = chance.one_of(&[Unnamed::AsSent, Unnamed::AsSent, Unnamed::Named]);
     Script { clients, most_statements, arrival, unnamed, rounds }
+}
+
+const DESCRIBED: &[&str] = &[
+    "SELECT 10",
+    "SELECT 'other'",
+    "SELECT n FROM {t} ORDER BY n",
+    "INSERT INTO {t} VALUES (5, '{c}')",
+];
+
+fn describing(chance: &mut Chance, client: usize) -> Turn {
+    let parse = Message::Parse { name: "", text: chance.one_of(DESCRIBED).to_owned() };
+    let messages = vec![parse, Message::Describe(Kind::Statement, ""), Message::Sync];
+    Turn { client, messages, until: Until::Answered }
+}
+
+fn is_described(first: &Message) -> bool {
+    matches!(first, Message::Parse { name: "", text } if DESCRIBED.contains(&&**text))
+}
+
+fn described_before(client: usize) -> Turn {
+    let messages = vec![
+        Message::Bind { portal: "", statement: "", values: Vec::new() },
+        Message::Execute { portal: "", rows: 0 },
+        Message::Sync,
+    ];
+    Turn { client, messages, until: Until::Answered }
 }
 
 fn turn(chance: &mut Chance, client: usize, habit: Habit) -> Turn {

@@ -142,6 +142,8 @@ pub(super) const SEVERAL: &[&str] = &[
     "BEGIN; SET app.note = 'in'; ROLLBACK; SELECT coalesce(current_setting('app.note', true), '')",
     "BEGIN; SET app.note = 'out'; SAVEPOINT s; SET app.note = 'in'; ROLLBACK TO s; COMMIT",
     "BEGIN; SET LOCAL app.note = 'x'; COMMIT; SET app.note = 'y'",
+    "BEGIN; SET LOCAL app.note = 'gone'; COMMIT",
+    "SELECT coalesce(current_setting('app.note', true), '')",
     "INSERT INTO {t} VALUES (9, 'c'); ROLLBACK",
     "SELECT 1; COMMIT; SELECT 1/0",
     "; ;",
