@@ -26,7 +26,7 @@ use message::{Message, Names};
 use crate::bench::Bench;
 
 /// Scripts in one run of the test command.
-const SCRIPTS: u64 = 100;
+const SCRIPTS: u64 = 90;
 /// Times that a script is played to make it shorter.
 const TRIES: u64 = 250;
 /// Longer than any answer takes.

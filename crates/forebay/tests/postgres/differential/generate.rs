@@ -268,7 +268,6 @@ fn cancelled(chance: &mut Chance, out: &mut Vec<Message>) {
                 Message::Bind { portal: "", statement: name, values: Vec::new() },
                 Message::Execute { portal: "", rows: 0 },
                 Message::Sync,
-                Message::Query("SELECT coalesce(current_setting('app.note', true), '')".into()),
             ]);
         }
     }

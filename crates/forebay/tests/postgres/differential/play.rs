@@ -4,12 +4,13 @@
 //! transaction is open, as its twin was told, holds one of the gateway's two connections; who
 //! would have to wait for one is left out of the round, so that nothing hangs.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use forebay_pool::ClassName;
 use forebay_seam::time;
-use futures_util::future::{self, Either};
+use futures_util::future;
 use tokio::io::AsyncReadExt;
 
 use super::answers::{Answer, Ending};
@@ -210,12 +211,13 @@ async fn play_round(
     }
     through.weave(&mut chance);
     direct.weave(&mut chance);
-    let heard = Box::pin(future::join(through.play(patience), direct.play(patience)));
-    let cancelling = Box::pin(cancel(watch, marks));
-    let (through, direct) = match future::select(heard, cancelling).await {
-        Either::Left((heard, _)) => heard,
-        Either::Right(((), heard)) => heard.await,
+    let heard = Cell::new(Heard::Waits);
+    let hear = async {
+        let answers = future::join(through.play(patience), direct.play(patience)).await;
+        heard.set(Heard::All);
+        answers
     };
+    let ((through, direct), ()) = future::join(hear, cancel(watch, marks, &heard)).await;
     let mut answers = through.into_iter().zip(direct);
     let mut difference = None;
     for (n, pair) in pairs.iter_mut().enumerate() {
@@ -296,8 +298,17 @@ struct Sleeper {
     key: Vec<u8>,
 }
 
-/// Cancels each of `sleepers` as soon as the server says that its statement sleeps.
-async fn cancel(watch: &mut Client, mut sleepers: Vec<Sleeper>) {
+/// Whether all answers of a round are there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Heard {
+    Waits,
+    All,
+}
+
+/// Cancels each of `sleepers` as soon as the server says that its statement sleeps, and waits
+/// until the request was dealt with: PostgreSQL signals twice, and the second signal may come
+/// after the answer.
+async fn cancel(watch: &mut Client, mut sleepers: Vec<Sleeper>, heard: &Cell<Heard>) {
     while let Some(last) = sleepers.pop() {
         let sleeping = format!(
             "SELECT count(*) FROM pg_stat_activity \
@@ -305,13 +316,15 @@ async fn cancel(watch: &mut Client, mut sleepers: Vec<Sleeper>) {
             last.mark
         );
         if watch.value(&sleeping).await == "0" {
+            if heard.get() == Heard::All {
+                return;
+            }
             sleepers.insert(0, last);
             time::sleep(Duration::from_millis(1)).await;
             continue;
         }
         let mut request = Client::bare(last.address).await;
         request.send(&cancel_request(&last.key)).await;
-        // The end of the connection tells that it was dealt with.
         drop(request.stream.read_u8().await);
     }
 }
