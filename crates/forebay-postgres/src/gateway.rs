@@ -1,7 +1,8 @@
 //! The gateway: accepts clients, knows the pools, and comes to an orderly end.
 
+mod client;
+
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -13,7 +14,7 @@ use forebay_pool::{
     Budget, ClassName, ClassSettings, Kind, Pool, PoolSettings, Roster, Snapshot, Timetable,
     timetable,
 };
-use forebay_seam::net::{self, TcpListener, TcpStream};
+use forebay_seam::net::{self, TcpListener};
 use forebay_seam::secret::{ExposeSecret, SecretString};
 use forebay_seam::task::Stop;
 use forebay_seam::time::Instant;
@@ -22,24 +23,20 @@ use serde::Serialize;
 use tokio::sync::{Notify, broadcast, watch};
 use tokio_rustls::TlsAcceptor;
 
-use crate::cancel::{Registration, Registry};
-use crate::fault::Fault;
-use crate::greeting::{self, Greeted};
+use crate::cancel::Registry;
 use crate::held;
 use crate::listener::{Listeners, NotificationCounts};
 use crate::operations::Operations;
 use crate::pins::{Board, Pinned};
 use crate::prepared::Statements;
-use crate::replication::{self, Replications};
+use crate::replication::Replications;
 use crate::route::Backend;
 use crate::scram::Verifier;
 use crate::server::capacity::{Capacity, Surveyor};
 use crate::server::catalogue::Catalogues;
 use crate::server::connector::{Credentials, Identity, Postgres};
 use crate::server::login::Target;
-use crate::session::Session;
 use crate::settings::{ClientAuth, PoolMode, PostgresSettings, ServerSettings, UserSettings};
-use crate::stream::Stream;
 use crate::tls;
 use crate::welcome::Welcomes;
 
@@ -165,25 +162,6 @@ impl Inner {
     pub(crate) fn tenant(&self, user: &str) -> Option<Arc<str>> {
         let own = self.settings.users.get(user).and_then(|user| user.tenant.as_deref());
         own.map(Arc::from).or_else(|| self.default_tenant.clone())
-    }
-}
-
-/// A client that is counted until it is dropped.
-struct Counted(Arc<Inner>);
-
-impl Counted {
-    /// One more client, if the limit allows.
-    fn admit(inner: &Arc<Inner>) -> Option<Self> {
-        let clients = inner.clients.fetch_add(1, Ordering::AcqRel);
-        let counted = Self(Arc::clone(inner));
-        (clients < inner.settings.max_clients).then_some(counted)
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.clients.fetch_sub(1, Ordering::AcqRel);
-        self.0.left.notify_waiters();
     }
 }
 
@@ -316,7 +294,8 @@ impl Gateway {
             };
             match accepted {
                 Ok((client, from)) => {
-                    let session = serve_one(Arc::clone(&self.inner), client, from, stop.clone());
+                    let session =
+                        client::serve(Arc::clone(&self.inner), client, from, stop.clone());
                     drop(tokio::spawn(session));
                 }
                 Err(error) => {
@@ -392,92 +371,6 @@ impl Gateway {
             pools: backends.values().map(|backend| backend.pool.snapshot()).collect(),
         }
     }
-}
-
-/// One client from accept to end. What only the beginning and the end need is boxed, so that
-/// it takes no memory while thousands of clients are there and ask nothing.
-async fn serve_one(inner: Arc<Inner>, client: TcpStream, from: SocketAddr, stop: Stop) {
-    let counted = Counted::admit(&inner);
-    match Box::pin(receive(&inner, &counted, client, from)).await {
-        Some(Received::Asks(session)) => session.run(stop).await,
-        Some(Received::Replicates(replica)) => Box::pin(replica.serve(stop)).await,
-        None => {}
-    }
-    drop(counted);
-}
-
-/// A client that has logged in.
-enum Received {
-    Asks(Box<Session>),
-    Replicates(Box<Replica>),
-}
-
-/// A client that replicates.
-struct Replica {
-    arrival: greeting::Arrival,
-    parameters: replication::Parameters,
-    registration: Registration,
-}
-
-impl Replica {
-    async fn serve(self: Box<Self>, stop: Stop) {
-        let Self { arrival, parameters, registration } = *self;
-        replication::serve(arrival, &parameters, registration, stop).await;
-    }
-}
-
-/// Receives a client; nothing if it gets no session.
-async fn receive(
-    inner: &Arc<Inner>,
-    counted: &Option<Counted>,
-    client: TcpStream,
-    from: SocketAddr,
-) -> Option<Received> {
-    let greeted = match counted {
-        Some(_) => greet(inner, client).await,
-        None => refuse(client, Fault::TooManyClients),
-    };
-    match greeted {
-        Greeted::In(arrival) => {
-            let registration = inner.registry.register();
-            let mut arrival = *arrival;
-            if let Some(parameters) = arrival.replicates.take() {
-                let replica = Replica { arrival, parameters, registration };
-                return Some(Received::Replicates(Box::new(replica)));
-            }
-            let session = Session::new(Arc::clone(inner), arrival, registration);
-            return Some(Received::Asks(Box::new(session)));
-        }
-        Greeted::Cancel { client, pid, secret } => {
-            inner.cancels.fetch_add(1, Ordering::Relaxed);
-            let early = inner.registry.cancel(pid, secret).await;
-            let repeat = async {
-                if let Some(early) = early {
-                    inner.registry.repeat(early).await;
-                }
-            };
-            tokio::join!(Session::send_away(client, bytes::BytesMut::new()), repeat);
-        }
-        Greeted::Refused { client, outbox, fault } => {
-            inner.refused.fetch_add(1, Ordering::Relaxed);
-            tracing::info!(%from, error = %fault, "client refused");
-            Session::send_away(client, outbox).await;
-        }
-        Greeted::Gone => {}
-    }
-    None
-}
-
-/// A client's greeting, in time.
-async fn greet(inner: &Inner, client: TcpStream) -> Greeted {
-    let greeted = time::timeout(inner.settings.login_timeout, greeting::greet(inner, client));
-    greeted.await.unwrap_or(Greeted::Gone)
-}
-
-fn refuse(client: TcpStream, fault: Fault) -> Greeted {
-    let mut outbox = bytes::BytesMut::new();
-    fault.write_at_login(&mut outbox);
-    Greeted::Refused { client: Stream::Plain(client), outbox, fault }
 }
 
 impl Inner {
@@ -720,17 +613,6 @@ fn server_of<'a>(settings: &'a PostgresSettings, name: Option<&str>) -> Result<&
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Besides, the kernel has its socket, the runtime 384 bytes to wake it, and the registry
-    /// of cancel requests its key. 2.5 KiB in all is what was measured.
-    #[test]
-    fn a_client_that_asks_nothing_takes_little_memory() {
-        fn future<A, B, C, D, F>(_: fn(A, B, C, D) -> F) -> usize {
-            size_of::<F>()
-        }
-        let (task, session) = (future(serve_one), size_of::<Session>());
-        assert!(task <= 512 && session <= 896, "task {task}, session {session}");
-    }
 
     #[test]
     fn addresses_are_hosts_with_or_without_a_port() {

@@ -223,12 +223,20 @@ def two_phases(seen, c):
     seen.say("rows", one(c, "select count(*) from item where id >= 400"))
 
 
+def cancel_until(over, cancel):
+    while not over.wait(0.3):
+        cancel()
+
+
 def cancels(seen, c):
     for _ in range(2):
-        timer = threading.Timer(0.15, c.cancel)
-        timer.start()
+        over = threading.Event()
+        # One that comes before the statement has begun, as during its BEGIN, is lost.
+        canceller = threading.Thread(target=cancel_until, args=(over, c.cancel))
+        canceller.start()
         seen.fails("cancelled", psycopg2.Error, one, c, "select pg_sleep(20)")
-        timer.join()
+        over.set()
+        canceller.join()
         c.rollback()
         c.cancel()
         seen.say("spared", one(c, "select 1"))

@@ -68,6 +68,15 @@ struct Known {
 pub(crate) struct Seen {
     version: u64,
     pub(crate) suspects: Option<Arc<Suspects>>,
+    pub(crate) statements: Statements,
+}
+
+/// Whether a client's statements ran: a login alone needs no knowledge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Statements {
+    #[default]
+    None,
+    Some,
 }
 
 /// Something is being defined, until dropped.
@@ -107,13 +116,14 @@ impl Catalogue {
     /// Work begins: what is known now is what it goes by.
     pub(crate) fn look_up(&self, seen: &mut Seen) {
         let version = self.version.load(Ordering::Acquire);
+        seen.statements = Statements::None;
         if seen.version == version && seen.suspects.is_some() {
             return;
         }
         let known = self.known.lock();
         let current = known.as_ref().filter(|known| known.version == version);
         let suspects = current.map(|known| Arc::clone(&known.suspects));
-        *seen = Seen { version, suspects };
+        (seen.version, seen.suspects) = (version, suspects);
     }
 
     /// Work has ended: does what it went by still hold?

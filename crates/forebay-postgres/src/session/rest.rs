@@ -15,6 +15,7 @@ use crate::own;
 use crate::params::quote_text;
 use crate::pins::{self, Keeper, PinReason, Pins};
 use crate::server::answers::{Awaited, Purpose};
+use crate::server::catalogue::Statements;
 use crate::server::{Names, Residue, Server, Sets};
 use crate::settings::PoolMode;
 use crate::sql::effect::{self, Definition, Effect};
@@ -151,10 +152,11 @@ impl Session {
         self.pins.clear();
         self.learns.clear();
         let catalogue = &server.catalogue;
-        if !catalogue.holds(&server.seen) {
+        let has_run = server.seen.statements == Statements::Some;
+        if has_run && !catalogue.holds(&server.seen) {
             server.residue.at_least(Residue::Possible);
         }
-        let is_due = catalogue.is_due(since);
+        let is_due = has_run && catalogue.is_due(since);
         let condition = if server.is_clean() && !is_due {
             Condition::Clean
         } else {
@@ -191,6 +193,7 @@ pub(super) fn foresee(server: &mut Server, pins: &mut Pins, text: &[u8], effects
     if effects.iter().any(sets) || server.seen.suspects.is_none() {
         server.sets = Sets::Perhaps;
     }
+    server.seen.statements = Statements::Some;
     // Taken out for a moment, which costs nothing.
     let Some(suspects) = server.seen.suspects.take() else {
         // Nothing is known of the database: the connection is cleared in any case.

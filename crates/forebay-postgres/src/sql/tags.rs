@@ -41,14 +41,24 @@ pub(crate) fn split(text: &[u8]) -> Option<(Cow<'_, [u8]>, Tags<'_>)> {
     let start = last_comment(body)?;
     let (statement, comment) = body.split_at(start);
     let inside = comment.strip_prefix(b"/*")?.strip_suffix(b"*/")?;
-    let tags = read(std::str::from_utf8(inside).ok()?)?;
-    let statement = trim_end(statement);
-    if !semicolon {
-        return Some((Cow::Borrowed(statement), tags));
+    // A comment within it that opens and does not close would leave it open, too.
+    if count(comment, b"/*") != count(comment, b"*/") {
+        return None;
     }
-    let mut whole = statement.to_vec();
+    let tags = read(std::str::from_utf8(inside).ok()?)?;
+    if !semicolon {
+        return Some((Cow::Borrowed(trim_end(statement)), tags));
+    }
+    // A line's end may be that of a remark, and the semicolon does not belong to it.
+    let blanks = statement.iter().rev().take_while(|byte| **byte == b' ').count();
+    let mut whole = statement.get(..statement.len() - blanks).unwrap_or_default().to_vec();
     whole.push(b';');
     Some((Cow::Owned(whole), tags))
+}
+
+/// How often `pair` stands in `text`.
+fn count(text: &[u8], pair: &[u8]) -> usize {
+    text.windows(pair.len()).filter(|window| *window == pair).count()
 }
 
 fn trim_end(text: &[u8]) -> &[u8] {

@@ -104,7 +104,10 @@ impl<'a> Words<'a> {
 
     fn mode(&mut self) -> Option<Modes> {
         if self.take("isolation") {
-            let read = self.take("level") && self.take("read");
+            if !self.take("level") {
+                return None;
+            }
+            let read = self.take("read");
             let weak = read && (self.take("committed") || self.take("uncommitted"));
             if weak || (!read && self.take("repeatable") && self.take("read")) {
                 return Some(Modes::Usual);

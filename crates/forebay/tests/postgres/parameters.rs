@@ -53,6 +53,7 @@ async fn settings_of_ours_can_be_shown() {
     a.query("SET forebay.class = 'core'").await;
     a.query("SET forebay.cost = '90s'").await;
     for _ in 0..2 {
+        bench.all_home().await;
         assert_eq!(a.query("show FOREBAY.Class;").await, "T D[core] C[SHOW] Z[I]");
         assert_eq!(a.value("SHOW forebay.cost").await, "1m 30s");
         assert_eq!(a.value("SHOW forebay.needs").await, "");

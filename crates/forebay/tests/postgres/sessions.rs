@@ -330,7 +330,7 @@ async fn an_empty_transaction_touches_no_server() {
 async fn a_transaction_that_gets_no_server_fails_and_can_be_ended() {
     let bench = Bench::with(1, |settings| {
         let core =
-            serde_json::from_str("{\"kind\": \"core\", \"checkout_timeout\": \"100ms\"}").unwrap();
+            serde_json::from_str("{\"kind\": \"core\", \"checkout_timeout\": \"400ms\"}").unwrap();
         let main = settings.servers.get_mut("main").unwrap();
         main.classes.insert(forebay_pool::ClassName::new("core"), core);
     })
