@@ -152,7 +152,7 @@ fn scram_lets_nobody_in_whose_messages_were_touched() {
     let verifier = || Verifier::parse(&stored).unwrap();
     let mut client = ScramSha256::new(b"secret", ChannelBinding::unsupported());
     let first = client.message().to_vec();
-    fuzz("scram-first", &[first.clone()], |message| {
+    fuzz("scram-first", std::slice::from_ref(&first), |message| {
         if let Ok((_, answer)) = Challenge::new(verifier(), message) {
             assert!(answer.len() <= message.len() + 200, "an answer as long as a nonce");
         }

@@ -9,6 +9,7 @@ use crate::sql::effect::{self, Effect};
 use crate::sql::shape;
 use crate::sql::tags;
 use crate::sql::token::{Token, Tokens, block_comment};
+use crate::sql::transaction;
 
 fn texts() -> Vec<Vec<u8>> {
     let texts = [
@@ -64,11 +65,13 @@ fn effects_agree_with_what_is_told_at_a_glance() {
         if effects.len() <= 1 {
             assert_eq!(prepared::is_deallocate(text), effects.iter().any(forgets));
         }
-        let ends = effect::plain_begin(text).or(effect::plain_end(text)).is_some();
-        let ours = |effect: &Effect| match effect {
-            Effect::Set { name, .. } | Effect::Reset { name } => own::is_ours(name),
-            Effect::Deallocate { .. } => true,
-            _ => false,
+        let ends = transaction::begin(text).is_some() || transaction::end(text).is_some();
+        let ours = |effect: &Effect| {
+            if let Effect::Set { name, .. } | Effect::Reset { name } = effect {
+                own::is_ours(name)
+            } else {
+                matches!(effect, Effect::Deallocate { .. })
+            }
         };
         let answers = ends || effects.len() == 1 && effects.iter().all(ours);
         let answers = answers && Tokens::new(text).next() != Some(Token::Mark(b';'));
