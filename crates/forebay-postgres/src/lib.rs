@@ -7,6 +7,8 @@
 
 mod cancel;
 mod fault;
+#[cfg(test)]
+mod fuzz;
 pub mod gateway;
 mod greeting;
 mod held;

@@ -99,6 +99,15 @@ pub(crate) enum Skips {
     ToSync,
 }
 
+/// Whether the server sends the answers to a batch before its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flush {
+    /// It may keep them.
+    MayWait,
+    /// A Flush of ours asks for what is owed now.
+    Asked,
+}
+
 /// Whether more of the client's messages may be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Gate {
@@ -130,6 +139,7 @@ pub(crate) struct Server {
     /// Extended-protocol messages were sent since the last Sync.
     pub(crate) unsynced: bool,
     pub(crate) skips: Skips,
+    pub(crate) flush: Flush,
     pub(crate) gate: Gate,
     pub(crate) pipeline: Pipeline,
     pub(crate) kept: Kept,
@@ -167,6 +177,7 @@ impl Server {
             copy: CopyIn::None,
             unsynced: false,
             skips: Skips::Nothing,
+            flush: Flush::MayWait,
             gate: Gate::Open,
             pipeline: Pipeline::default(),
             kept: Kept::default(),

@@ -25,8 +25,8 @@ pub(crate) enum Origin {
 pub(crate) enum NameChange {
     Added(Bytes),
     Removed(Bytes, Arc<Statement>),
-    /// The one that came, and the one that was there before.
-    Unnamed(StatementId, Option<Arc<Statement>>),
+    /// The unnamed one that was there before.
+    Unnamed(Option<Arc<Statement>>),
     /// Nothing: the name is taken, as the server will say.
     Taken(Bytes),
     /// Names that went, and statements that the server had before.
@@ -64,14 +64,17 @@ pub(crate) enum Awaited {
     Execute { effect: Option<Effect>, change: Option<Box<NameChange>> },
     /// CloseComplete. `evicted`: what the server has no longer once it came.
     Close { origin: Origin, evicted: Option<StatementId> },
+    /// CloseComplete for the unnamed statement; the one that there was.
+    CloseUnnamed { before: Option<Arc<Statement>> },
     /// ParseComplete from us: the server has the statement already.
     OwnParseComplete { change: Option<NameChange> },
     /// CloseComplete from us: the name was the client's only.
     OwnCloseComplete { change: Option<NameChange> },
     /// ReadyForQuery of a Sync.
     Sync,
-    /// Everything up to the ReadyForQuery of a simple query; effects of its statements.
-    Query { effects: <Effects as IntoIterator>::IntoIter },
+    /// Everything up to the ReadyForQuery of a simple query; effects of its statements, and the
+    /// unnamed statement, which it destroys unless it is skipped.
+    Query { effects: <Effects as IntoIterator>::IntoIter, before: Option<Arc<Statement>> },
     /// A simple query of ours; nothing of it is shown.
     OwnQuery(Purpose),
     /// Everything up to the ReadyForQuery of a function call.
@@ -129,6 +132,7 @@ impl Awaited {
             | Self::Describe { .. }
             | Self::Execute { .. }
             | Self::Close { .. }
+            | Self::CloseUnnamed { .. }
             | Self::OwnParseComplete { .. }
             | Self::OwnCloseComplete { .. } => false,
         }

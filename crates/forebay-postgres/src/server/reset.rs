@@ -159,6 +159,7 @@ impl Server {
                 | Awaited::FunctionCall => Residue::Possible,
                 Awaited::Bind { .. }
                 | Awaited::Describe { .. }
+                | Awaited::CloseUnnamed { .. }
                 | Awaited::Sync
                 | Awaited::OwnParseComplete { .. }
                 | Awaited::OwnCloseComplete { .. } => Residue::None,

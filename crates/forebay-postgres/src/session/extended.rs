@@ -291,8 +291,9 @@ impl Session {
             Named::Statement(b"") => {
                 frontend::write_named_statement(&mut server.outbox, b'C', b"");
                 server.unnamed = None;
-                self.unnamed = None;
-                server.awaited.push_back(Awaited::Close { origin: Origin::Client, evicted: None });
+                server.pipeline.changes_unnamed();
+                let before = self.unnamed.take();
+                server.awaited.push_back(Awaited::CloseUnnamed { before });
             }
             Named::Statement(name)
                 if server.names == Names::AlsoOfSql && !self.statements.contains_key(name) =>

@@ -19,6 +19,12 @@ use crate::wire::frontend;
 use crate::wire::{HEADER, Header};
 
 impl Session {
+    /// A Parse of the unnamed statement has failed: it is gone before its successor is looked at.
+    fn lose_unnamed(&mut self) {
+        let Some(lease) = &mut self.link else { return };
+        put_back_unnamed(lease.connection(), &mut self.unnamed, None);
+    }
+
     /// The server failed what is at the front: what follows up to Sync is skipped.
     pub(super) fn failed(&mut self) -> Result<Show, End> {
         self.failed = true;
@@ -62,7 +68,7 @@ impl Session {
             }
             self.skip_to_sync();
             if lost_unnamed {
-                self.unnamed = None;
+                self.lose_unnamed();
             }
             // The client is told, so from now on its plans may be new ones.
             if let Some(stale) = stale {
@@ -144,11 +150,14 @@ fn take_back(
         }
         Awaited::Execute { change, .. } => change.map(|change| *change),
         Awaited::OwnParseComplete { change } | Awaited::OwnCloseComplete { change } => change,
+        Awaited::Query { before, .. } | Awaited::CloseUnnamed { before } => {
+            put_back_unnamed(server, unnamed, before);
+            None
+        }
         Awaited::Close { evicted: None, .. }
         | Awaited::Bind { .. }
         | Awaited::Describe { .. }
         | Awaited::Sync
-        | Awaited::Query { .. }
         | Awaited::OwnQuery(_)
         | Awaited::FunctionCall => None,
     };
@@ -156,12 +165,7 @@ fn take_back(
         None | Some(NameChange::Taken(_)) => {}
         Some(NameChange::Added(name)) => drop(statements.remove(&name)),
         Some(NameChange::Removed(name, statement)) => drop(statements.insert(name, statement)),
-        // A query behind it may have destroyed it since.
-        Some(NameChange::Unnamed(id, before)) => {
-            if unnamed.as_ref().is_some_and(|now| now.id == id) {
-                *unnamed = before;
-            }
-        }
+        Some(NameChange::Unnamed(before)) => put_back_unnamed(server, unnamed, before),
         Some(NameChange::Forgot { names, prepared }) => {
             statements.extend(names);
             for id in prepared {
@@ -169,4 +173,25 @@ fn take_back(
             }
         }
     }
+}
+
+/// The client's unnamed statement is what it was, unless a message of a later batch has changed
+/// it since; that one may be skipped, too.
+fn put_back_unnamed(
+    server: &mut Server,
+    unnamed: &mut Option<Arc<Statement>>,
+    before: Option<Arc<Statement>>,
+) {
+    let later = server.awaited.iter_mut().find_map(|awaited| {
+        if let Awaited::Query { before, .. }
+        | Awaited::CloseUnnamed { before }
+        | Awaited::Parse { change: Some(NameChange::Unnamed(before)), .. }
+        | Awaited::OwnParseComplete { change: Some(NameChange::Unnamed(before)) } = awaited
+        {
+            Some(before)
+        } else {
+            None
+        }
+    });
+    *later.unwrap_or(unnamed) = before;
 }

@@ -148,7 +148,9 @@ impl Session {
             }),
             b'3' => match server.awaited.pop_front() {
                 Some(Awaited::Close { origin: Origin::Own, .. }) => Ok(Show::Hide),
-                Some(Awaited::Close { origin: Origin::Client, .. }) => Ok(Show::Pass),
+                Some(
+                    Awaited::Close { origin: Origin::Client, .. } | Awaited::CloseUnnamed { .. },
+                ) => Ok(Show::Pass),
                 _ => Err(out_of_turn(header.tag)),
             },
             b'T' | b'n' => {
@@ -165,7 +167,7 @@ impl Session {
                         server.awaited.pop_front();
                         effect
                     }
-                    Some(Awaited::Query { effects }) => effects.next(),
+                    Some(Awaited::Query { effects, .. }) => effects.next(),
                     _ => None,
                 };
                 if header.tag == b'C' {
@@ -177,6 +179,11 @@ impl Session {
             b'E' => self.failed(),
             b'S' => {
                 let (name, value) = backend::read_parameter_status(body)?;
+                if self.tell_start_value(name, value) {
+                    return Ok(Show::Hide);
+                }
+                let Some(lease) = &mut self.link else { return Ok(Show::Hide) };
+                let server = &mut **lease.connection();
                 self.reported.set(name, value);
                 let unasked = match server.sets {
                     Sets::Nothing => server.settings.report_unasked(name, value),
@@ -213,6 +220,35 @@ impl Session {
             b'D' | b'd' | b'c' | b'H' | b'W' | b'N' | b't' | b'V' => Ok(Show::Pass),
             tag => Err(out_of_turn(tag)),
         }
+    }
+
+    /// Has the client put `name` back, to what is its start value and not the server's `value`?
+    /// Then it is told its own; the connection gets it when it is linked next.
+    fn tell_start_value(&mut self, name: &str, value: &str) -> bool {
+        let lower = name.to_ascii_lowercase();
+        let Some(start) = self.wanted_at_start.get(&lower).map(str::to_owned) else { return false };
+        let is_base = self
+            .link
+            .as_mut()
+            .is_some_and(|lease| lease.connection().settings.base.get(&lower) == Some(value));
+        let last = self.uncommitted.iter().rev().find_map(|change| match change {
+            Change::Set { name, .. } => (*name == lower).then_some(false),
+            Change::Reset { name } => (*name == lower).then_some(true),
+            Change::ResetAll => Some(true),
+            Change::Savepoint { .. } | Change::Listen(_) | Change::Learn { .. } => None,
+        });
+        if !is_base || last != Some(true) {
+            return false;
+        }
+        if let Some(lease) = &mut self.link {
+            lease.connection().settings.report(name, value);
+        }
+        self.keep_passed();
+        if self.reported.get(&lower) != Some(&*start) {
+            backend::parameter_status(&mut self.outbox, name, &start);
+            self.reported.set(name, &start);
+        }
+        true
     }
 
     /// An answer to a query of our own.

@@ -17,7 +17,7 @@ use crate::own;
 use crate::params::quote_text;
 use crate::prepared;
 use crate::server::answers::{Awaited, Purpose};
-use crate::server::{CopyIn, Gate, Residue, Server, Sets, Skips};
+use crate::server::{CopyIn, Flush, Gate, Residue, Server, Sets, Skips};
 use crate::sql::effect::{self, Effect, Effects};
 use crate::sql::{names, transaction};
 use crate::wire::backend::{self, Severity};
@@ -85,12 +85,19 @@ impl Session {
         let server = lease.connection();
         if server.awaited.is_empty() {
             server.pipeline.is_empty();
+            server.flush = Flush::MayWait;
             self.cancels_due = self.registration.client.begins();
             return self.cancels_due == Begun::Held;
         }
         if matches!(header.tag, b'd' | b'c' | b'f') && server.skips == Skips::Nothing {
-            // Sent ahead of the server's word that it takes data: it may turn out not to.
-            return server.copy == CopyIn::None;
+            // Sent ahead of the server's word that it takes data: it may turn out not to. The
+            // word comes by itself, but not that there is no COPY at all.
+            let waits = server.copy == CopyIn::None;
+            if waits && server.unsynced && server.flush == Flush::MayWait {
+                frontend::write_bare(&mut server.outbox, b'H');
+                server.flush = Flush::Asked;
+            }
+            return waits;
         }
         if header.tag == b'X' {
             // A goodbye comes behind what was asked before.
@@ -396,13 +403,14 @@ impl Session {
                     (None, None) => server.outbox.extend_from_slice(taken),
                 }
                 server.unnamed = None;
-                self.unnamed = None;
+                let before = self.unnamed.take();
                 if !self.who.backend.named.is_empty() {
                     self.path = self.path.after(text);
                 }
                 self.portals.remove(b"");
                 close_gate(server, &effects);
-                server.awaited.push_back(Awaited::Query { effects: effects.into_iter() });
+                let effects = effects.into_iter();
+                server.awaited.push_back(Awaited::Query { effects, before });
                 server.pipeline.changes_unnamed();
                 server.pipeline.ends_batch();
                 server.streaming = missing;

@@ -43,7 +43,7 @@ impl Session {
         let Some(lease) = &mut self.link else { return };
         let server = &mut **lease.connection();
         let id = statement.id;
-        let change = Some(NameChange::Unnamed(id, self.unnamed.replace(Arc::clone(&statement))));
+        let change = Some(NameChange::Unnamed(self.unnamed.replace(Arc::clone(&statement))));
         server.pipeline.changes_unnamed();
         let awaited = if statement.kind == Kind::Own {
             statement.parse(b"").write(&mut server.outbox);

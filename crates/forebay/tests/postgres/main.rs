@@ -3,11 +3,13 @@
 
 mod begins;
 mod bench;
+mod by_chance;
 mod cancelling;
 mod client;
 mod departures;
 mod differential;
 mod failures;
+mod hostile;
 mod leftovers;
 mod naming;
 mod notifications;

@@ -5,6 +5,7 @@
 //! and one that it finds a violation planted in a string.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
+mod mutants;
 mod rules;
 mod source;
 
