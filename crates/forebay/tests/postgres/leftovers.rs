@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use forebay_seam::time;
+use tokio::sync::OnceCell;
 
 use crate::bench::{Bench, until};
 use crate::client::{Client, bind, execute, parse, sync, terminate};
@@ -24,7 +25,6 @@ const HOLDS: &str = "SELECT concat_ws(' ', \
 
 /// What the statements below find in the database.
 const SCENE: &[&str] = &[
-    "CREATE ROLE left_role; GRANT left_role TO forebay",
     "CREATE FUNCTION sets() RETURNS int LANGUAGE plpgsql AS $$ BEGIN PERFORM set_config('work_mem', '9MB', false); SET app.rest = 'set'; RETURN 1; END $$",
     "CREATE FUNCTION calls() RETURNS int LANGUAGE sql AS 'SELECT sets()'",
     "CREATE FUNCTION atomic() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT set_config('work_mem', '9MB', false); SELECT 1; END",
@@ -194,8 +194,16 @@ enum Goes {
     IsCutOffAtWork,
 }
 
+/// Roles are all databases', so there is one for all tests.
+static ROLE: OnceCell<()> = OnceCell::const_new();
+
 async fn set_scene(bench: &Bench) -> Client {
     let mut direct = bench.direct().await;
+    ROLE.get_or_init(async || {
+        let made = direct.query("CREATE ROLE left_role; GRANT left_role TO forebay").await;
+        assert!(!made.contains("E["), "{made}");
+    })
+    .await;
     for sql in SCENE {
         let answer = direct.query(sql).await;
         assert!(!answer.contains("E["), "{sql}: {answer}");

@@ -34,7 +34,10 @@ async fn a_default_that_a_reload_changes_reaches_those_who_have_not_set_it() {
             (&*a.value("SHOW DateStyle").await, &*a.parameters["DateStyle"]),
             (style, style)
         );
-        assert_eq!(bench.client().await.parameters["DateStyle"], style);
+        // At login, or with its first answer: the server tells it at a moment of its own.
+        let mut late = bench.client().await;
+        late.query("SELECT 1").await;
+        assert_eq!(late.parameters["DateStyle"], style);
     }
     bench.all_home().await;
 }

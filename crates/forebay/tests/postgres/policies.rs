@@ -305,6 +305,8 @@ async fn work_that_keeps_running_out_of_time_is_refused_for_a_while() {
         // What may leave something behind ends well, too.
         for _ in 0..5 {
             client.query("DO 'BEGIN PERFORM 1; END'").await;
+            // What comes before its connection is home shares its lease.
+            bench.all_home().await;
         }
         for _ in 0..4 {
             client.query("SELECT pg_sleep(10)").await;

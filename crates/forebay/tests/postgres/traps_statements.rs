@@ -83,7 +83,7 @@ async fn trap_06_a_message_has_no_effect_before_it_is_whole() {
         a.send(&[*byte]).await;
         if n % 8 == 0 {
             assert_eq!(b.query("SELECT 1").await, "T D[1] C[SELECT 1] Z[I]");
-            assert_eq!(bench.leased(), 0);
+            bench.all_home().await;
         }
     }
     assert_eq!(show(&a.until_ready(1).await), "1 2 D[whole] C[SELECT 1] Z[I]");
