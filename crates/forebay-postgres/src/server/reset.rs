@@ -327,24 +327,8 @@ impl Server {
     /// The first column of the only row of a query of our own. After a refusal the connection
     /// is as good as before.
     pub(super) async fn ask(&mut self, sql: &str) -> Result<Option<String>, ServerFailure> {
-        write_query(&mut self.outbox, sql);
-        self.send().await?;
-        let mut answer = Ok(None);
-        loop {
-            let (tag, body) = self.receive().await?;
-            let mut fields = Fields::new(&body);
-            match tag {
-                b'Z' => return answer,
-                b'S' => self.take_parameter(&body)?,
-                b'E' => {
-                    answer = Err(ServerFailure::Refused(ServerError::read(&body)));
-                }
-                b'D' if fields.u16()? > 0 => {
-                    let length = usize::try_from(fields.i32()?).unwrap_or(0);
-                    answer = Ok(String::from_utf8(fields.bytes(length)?.to_vec()).ok());
-                }
-                _ => {}
-            }
-        }
+        let mut answer = None;
+        self.ask_for_rows(sql, |row| answer = row.into_iter().next()).await?;
+        Ok(answer)
     }
 }
