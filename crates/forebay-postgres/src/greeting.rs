@@ -10,7 +10,7 @@ use bytes::{Buf, BytesMut};
 use forebay_seam::net::TcpStream;
 
 use crate::fault::{Fault, Limit};
-use crate::gateway::Inner;
+use crate::gateway::{Inner, Plan};
 use crate::own::Own;
 use crate::params::{Settings, is_fact};
 use crate::replication::Parameters;
@@ -49,6 +49,8 @@ pub(crate) enum Greeted {
 pub(crate) struct Arrival {
     pub(crate) client: Stream,
     pub(crate) inbox: BytesMut,
+    /// The configuration in force when it came.
+    pub(crate) plan: Arc<Plan>,
     pub(crate) who: Who,
     /// What it asked for at its start, without settings of ours.
     pub(crate) settings: Settings,
@@ -69,7 +71,8 @@ impl<T: Into<Fault>> From<T> for Failure {
 
 /// Greets a client that has just connected.
 pub(crate) async fn greet(gateway: &Inner, tcp: TcpStream) -> Greeted {
-    let mut greeting = Greeting { gateway, inbox: BytesMut::new(), outbox: BytesMut::new() };
+    let mut greeting =
+        Greeting { gateway, plan: gateway.plan(), inbox: BytesMut::new(), outbox: BytesMut::new() };
     let (mut client, startup) = match greeting.first(Stream::Plain(tcp)).await {
         Ok(Start::Session(client, startup)) => (client, startup),
         Ok(Start::Cancel { client, pid, secret }) => {
@@ -80,10 +83,10 @@ pub(crate) async fn greet(gateway: &Inner, tcp: TcpStream) -> Greeted {
     };
     match greeting.identify(&mut client, &startup).await {
         Ok((who, settings)) => {
-            let Greeting { inbox, .. } = greeting;
+            let Greeting { inbox, plan, .. } = greeting;
             let wants = startup.wants_replication() == Ok(true);
             let replicates = wants.then(|| startup.into_parameters());
-            Greeted::In(Box::new(Arrival { client, inbox, who, settings, replicates }))
+            Greeted::In(Box::new(Arrival { client, inbox, plan, who, settings, replicates }))
         }
         Err(Failure::Fault(fault)) => greeting.refuse(client, fault),
         Err(Failure::Io) => Greeted::Gone,
@@ -98,6 +101,7 @@ enum Start {
 
 struct Greeting<'a> {
     gateway: &'a Inner,
+    plan: Arc<Plan>,
     inbox: BytesMut,
     outbox: BytesMut,
 }
@@ -129,7 +133,7 @@ impl Greeting<'_> {
                     return Err((client, Fault::UnsupportedProtocol { major, minor }));
                 }
                 First::Startup(startup) => {
-                    let settings = self.gateway.settings.tls.as_ref();
+                    let settings = self.plan.settings.tls.as_ref();
                     if settings.is_some_and(|tls| tls.required) && !client.is_encrypted() {
                         return Err((client, Fault::TlsRequired));
                     }
@@ -160,14 +164,14 @@ impl Greeting<'_> {
         if !self.inbox.is_empty() || client.is_encrypted() {
             return Err((client, Malformed::Trailing(self.inbox.len()).into()));
         }
-        let Some(tls) = &self.gateway.tls else {
+        let Some(tls) = self.plan.tls.clone() else {
             return Ok(self.answer(&mut client, b'N').await.ok().map(|()| client));
         };
         if self.answer(&mut client, b'S').await.is_err() {
             return Ok(None);
         }
         let Stream::Plain(tcp) = client else { return Ok(None) };
-        match Stream::accept(tcp, tls).await {
+        match Stream::accept(tcp, &tls).await {
             Ok(stream) => Ok(Some(stream)),
             Err(error) => {
                 tracing::info!(%error, "TLS handshake with a client failed");
@@ -206,10 +210,10 @@ impl Greeting<'_> {
             backend::negotiate_protocol_version(&mut self.outbox, &unknown);
         }
         let user = startup.get("user").filter(|user| !user.is_empty()).ok_or(Fault::NoUser)?;
-        match self.gateway.settings.auth {
+        match self.plan.settings.auth {
             ClientAuth::Trust => {
-                if !self.gateway.settings.users.is_empty()
-                    && !self.gateway.settings.users.contains_key(user)
+                if !self.plan.settings.users.is_empty()
+                    && !self.plan.settings.users.contains_key(user)
                 {
                     return Err(Fault::WrongPassword(user.to_owned()).into());
                 }
@@ -221,7 +225,7 @@ impl Greeting<'_> {
     }
 
     async fn scram(&mut self, client: &mut Stream, user: &str) -> Result<(), Failure> {
-        let known = self.gateway.verifier(user);
+        let known = self.plan.verifier(user);
         let is_known = known.is_some();
         let verifier = known.unwrap_or_else(|| Verifier::of_nobody(&self.gateway.nobody, user));
         let wrong = || Fault::WrongPassword(user.to_owned());
@@ -274,8 +278,7 @@ impl Greeting<'_> {
     /// What a client that has proved to be `user` wants.
     fn who(&self, user: &str, startup: &Startup) -> Result<(Who, Settings), Fault> {
         let name = startup.get("database").filter(|name| !name.is_empty()).unwrap_or(user);
-        let route =
-            self.gateway.route(name).ok_or_else(|| Fault::UnknownDatabase(name.to_owned()))?;
+        let route = self.plan.route(name).ok_or_else(|| Fault::UnknownDatabase(name.to_owned()))?;
         if startup.wants_replication().map_err(Fault::ReplicationValue)?
             && route.mode == PoolMode::Transaction
         {
@@ -305,7 +308,7 @@ impl Greeting<'_> {
             identity: Identity { database: Arc::clone(&route.database), user: Arc::from(user) },
             backend: Arc::clone(&route.backend),
             mode: route.mode,
-            tenant: self.gateway.tenant(user),
+            tenant: self.plan.tenant(user),
             ruled: None,
             own,
             own_at_start: None,

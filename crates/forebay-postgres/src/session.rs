@@ -37,7 +37,7 @@ use forebay_seam::time;
 
 use crate::cancel::{Begun, Registration};
 use crate::fault::{Fault, Outcome};
-use crate::gateway::Inner;
+use crate::gateway::{Inner, Plan};
 use crate::greeting::Arrival;
 use crate::held::Holding;
 use crate::listener::mailbox::Attention;
@@ -114,6 +114,8 @@ enum Change {
 
 pub(crate) struct Session {
     gateway: Arc<Inner>,
+    /// The configuration in force when the client came.
+    plan: Arc<Plan>,
     who: Who,
     client: Stream,
     /// From the client.
@@ -184,10 +186,11 @@ enum Next {
 
 impl Session {
     pub(crate) fn new(gateway: Arc<Inner>, arrival: Arrival, registration: Registration) -> Self {
-        let Arrival { client, inbox, who, settings, .. } = arrival;
+        let Arrival { client, inbox, plan, who, settings, .. } = arrival;
         Self {
             held: Holding::nothing(&gateway.held),
             gateway,
+            plan,
             who,
             client,
             inbox,

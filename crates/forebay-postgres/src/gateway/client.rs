@@ -96,7 +96,8 @@ async fn receive(
 
 /// A client's greeting, in time.
 async fn greet(inner: &Inner, client: TcpStream) -> Greeted {
-    let greeted = time::timeout(inner.settings.login_timeout, greeting::greet(inner, client));
+    let greeted =
+        time::timeout(inner.plan().settings.login_timeout, greeting::greet(inner, client));
     greeted.await.unwrap_or(Greeted::Gone)
 }
 
@@ -114,7 +115,7 @@ impl Counted {
     fn admit(inner: &Arc<Inner>) -> Option<Self> {
         let clients = inner.clients.fetch_add(1, Ordering::AcqRel);
         let counted = Self(Arc::clone(inner));
-        (clients < inner.settings.max_clients).then_some(counted)
+        (clients < inner.plan().settings.max_clients).then_some(counted)
     }
 }
 

@@ -166,7 +166,7 @@ impl Session {
         loop {
             let rest = self.inbox.get(end..).unwrap_or_default();
             let Some(header) = Header::read(rest)? else { break };
-            let limit = self.gateway.settings.max_message;
+            let limit = self.plan.settings.max_message;
             let streams = matches!(header.tag, b'Q' | b'B' | b'd' | b'F');
             if !streams && header.body > limit {
                 return Err(Fault::TooLong {

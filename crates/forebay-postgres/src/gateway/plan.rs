@@ -1,0 +1,201 @@
+//! What a configuration comes to: the servers with their pools, the databases that lead to
+//! them, and the proofs that users give.
+//!
+//! A plan never changes. A client takes the plan in force when it logs in.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use forebay_pool::{ClassName, Roster, timetable};
+use tokio_rustls::TlsAcceptor;
+
+use super::address::address;
+use super::backend::{backend, classes};
+use super::{SettingsError, passwords};
+use crate::route::Backend;
+use crate::scram::Verifier;
+use crate::server::connector::Identity;
+use crate::settings::{ClientAuth, PoolMode, PostgresSettings};
+use crate::tls;
+
+/// A configuration that is carried out.
+pub(crate) struct Plan {
+    pub(crate) settings: PostgresSettings,
+    pub(crate) tls: Option<TlsAcceptor>,
+    pub(super) backends: BTreeMap<String, Arc<Backend>>,
+    routes: Routes,
+    verifiers: HashMap<String, String>,
+    default_tenant: Option<Arc<str>>,
+}
+
+/// A database name and what is behind it.
+pub(crate) struct Route {
+    pub(crate) backend: Arc<Backend>,
+    /// Its name on the server.
+    pub(crate) database: Arc<str>,
+    pub(crate) mode: PoolMode,
+}
+
+enum Routes {
+    /// These names only.
+    Named(HashMap<String, Route>),
+    /// Every name, on one server.
+    Any(Arc<Backend>),
+}
+
+impl Plan {
+    /// Carries `settings` out: reads secrets and certificates, and makes a pool for each server
+    /// that opens nothing yet. Inside a runtime.
+    ///
+    /// # Errors
+    /// The first setting that cannot be carried out, or secret that cannot be read.
+    pub(super) fn new(
+        settings: PostgresSettings,
+        roster: &Arc<Roster>,
+        default_tenant: Option<Arc<str>>,
+    ) -> Result<Self, SettingsError> {
+        check(&settings)?;
+        let tls = settings.tls.as_ref().map(tls::acceptor).transpose();
+        let tls = tls.map_err(|reason| SettingsError { at: "postgres.tls".into(), reason })?;
+        let passwords = passwords::read(&settings)?;
+        let mut backends = BTreeMap::new();
+        for (name, server) in &settings.servers {
+            let backend = backend(name, server, &settings, &passwords)?;
+            backend.pool.join(roster);
+            backends.insert(name.clone(), Arc::new(backend));
+        }
+        let routes = routes(&settings, &backends)?;
+        let verifiers = passwords
+            .iter()
+            .filter_map(|(user, password)| Some((user.clone(), password.verifier.clone()?)))
+            .collect();
+        Ok(Self { settings, tls, backends, routes, verifiers, default_tenant })
+    }
+
+    /// Warms what is known before anybody asks: configured databases of configured users.
+    pub(super) fn warm_up(&self) {
+        let Routes::Named(named) = &self.routes else { return };
+        for route in named.values() {
+            let users = self.settings.users.keys().filter(|user| {
+                route.backend.pool.connector().credentials.contains_key(user.as_str())
+            });
+            route.backend.pool.warm_up(users.map(|user| Identity {
+                database: Arc::clone(&route.database),
+                user: Arc::from(user.as_str()),
+            }));
+        }
+    }
+
+    pub(crate) fn verifier(&self, user: &str) -> Option<Verifier> {
+        Verifier::parse(self.verifiers.get(user)?)
+    }
+
+    pub(crate) fn route(&self, database: &str) -> Option<Route> {
+        match &self.routes {
+            Routes::Named(named) => named.get(database).map(|route| Route {
+                backend: Arc::clone(&route.backend),
+                database: Arc::clone(&route.database),
+                mode: route.mode,
+            }),
+            Routes::Any(backend) => Some(Route {
+                backend: Arc::clone(backend),
+                database: Arc::from(database),
+                mode: self.settings.pool_mode,
+            }),
+        }
+    }
+
+    /// The tenant whose requests a user's work belongs to.
+    pub(crate) fn tenant(&self, user: &str) -> Option<Arc<str>> {
+        let own = self.settings.users.get(user).and_then(|user| user.tenant.as_deref());
+        own.map(Arc::from).or_else(|| self.default_tenant.clone())
+    }
+}
+
+fn routes(
+    settings: &PostgresSettings,
+    backends: &BTreeMap<String, Arc<Backend>>,
+) -> Result<Routes, SettingsError> {
+    let mut named = HashMap::new();
+    for (name, database) in &settings.databases {
+        let at = format!("postgres.databases.{name}.server");
+        let server = server_of(settings, database.server.as_deref())
+            .map_err(|reason| SettingsError { at, reason })?;
+        let Some(backend) = backends.get(server) else { continue };
+        let route = Route {
+            backend: Arc::clone(backend),
+            database: Arc::from(database.database.as_deref().unwrap_or(name)),
+            mode: database.pool_mode.unwrap_or(settings.pool_mode),
+        };
+        named.insert(name.clone(), route);
+    }
+    Ok(match backends.values().next() {
+        Some(only) if named.is_empty() => Routes::Any(Arc::clone(only)),
+        _ => Routes::Named(named),
+    })
+}
+
+/// Checks `settings` without opening a connection; files of certificates are read,
+/// secrets are not.
+///
+/// # Errors
+/// The first setting that cannot be carried out.
+pub(super) fn check(settings: &PostgresSettings) -> Result<(), SettingsError> {
+    let error = |at: String, reason: String| SettingsError { at, reason };
+    if settings.servers.is_empty() {
+        let reason = "no server: add [postgres.servers.NAME] with its `address`";
+        return Err(error("postgres.servers".into(), reason.into()));
+    }
+    if settings.auth == ClientAuth::ScramSha256 && settings.users.is_empty() {
+        let reason = "nobody may log in: add [postgres.users.NAME] with a `password`, or set \
+                      `auth = \"trust\"`";
+        return Err(error("postgres.users".into(), reason.into()));
+    }
+    if let Some(client_tls) = &settings.tls {
+        tls::acceptor(client_tls).map_err(|reason| error("postgres.tls".into(), reason))?;
+    }
+    for (name, server) in &settings.servers {
+        let at = |key: &str| format!("postgres.servers.{name}.{key}");
+        address(&server.address).map_err(|reason| error(at("address"), reason))?;
+        tls::connector(server.sslmode, server.sslrootcert.as_deref())
+            .map_err(|reason| error(at("sslrootcert"), reason))?;
+        if let Some(budget) = server.budget {
+            let classes = classes(server);
+            forebay_pool::class::check(&classes, budget, server.ai_share)
+                .map_err(|reason| error(at("classes"), reason.to_string()))?;
+        }
+        let known = classes(server);
+        let unknown = |name: &&ClassName| !known.iter().any(|(class, _)| class == *name);
+        if let Some(name) = server.name_unnamed.iter().find(unknown) {
+            let reason = format!("there is no class `{name}` in `classes`");
+            return Err(error(at("name_unnamed"), reason));
+        }
+        timetable::check(&server.timetable, &classes(server), server.ai_share)
+            .map_err(|wrong| error(at(&wrong.place()), wrong.reason))?;
+    }
+    for (name, database) in &settings.databases {
+        let at = format!("postgres.databases.{name}.server");
+        server_of(settings, database.server.as_deref()).map_err(|reason| error(at, reason))?;
+    }
+    if settings.databases.is_empty() {
+        server_of(settings, None).map_err(|reason| error("postgres.databases".into(), reason))?;
+    }
+    Ok(())
+}
+
+/// The server called `name`, or the only one.
+fn server_of<'a>(settings: &'a PostgresSettings, name: Option<&str>) -> Result<&'a str, String> {
+    let known: Vec<_> = settings.servers.keys().map(String::as_str).collect();
+    match (name, known.as_slice()) {
+        (Some(name), known) => {
+            known.iter().copied().find(|k| *k == name).ok_or_else(|| {
+                format!("no server is called `{name}`: there are {}", known.join(", "))
+            })
+        }
+        (None, [only]) => Ok(only),
+        (None, known) => Err(format!(
+            "there are several servers ({}): say which with `server`",
+            known.join(", ")
+        )),
+    }
+}
