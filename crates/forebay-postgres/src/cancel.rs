@@ -201,10 +201,18 @@ pub(crate) enum Begun {
 }
 
 /// One client's handle in the registry.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Cancelable {
+    key: ClientKey,
     state: Mutex<State>,
     changed: Notify,
+}
+
+/// What a cancel request must name.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct ClientKey {
+    pub(crate) pid: i32,
+    pub(crate) secret: i32,
 }
 
 #[derive(Debug, Default)]
@@ -360,7 +368,7 @@ impl Cancelable {
 
 /// All clients that may be cancelled.
 pub(crate) struct Registry {
-    clients: Mutex<HashMap<i32, (i32, Arc<Cancelable>)>>,
+    clients: Mutex<HashMap<i32, Arc<Cancelable>>>,
     slots: Semaphore,
 }
 
@@ -379,14 +387,18 @@ pub(crate) struct Early {
 /// A client's key; dropped, the key dies.
 pub(crate) struct Registration {
     registry: Arc<Registry>,
-    pub(crate) pid: i32,
-    pub(crate) secret: i32,
     pub(crate) client: Arc<Cancelable>,
+}
+
+impl Registration {
+    pub(crate) fn key(&self) -> ClientKey {
+        self.client.key
+    }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.registry.clients.lock().remove(&self.pid);
+        self.registry.clients.lock().remove(&self.client.key.pid);
         self.client.rests();
     }
 }
@@ -394,15 +406,16 @@ impl Drop for Registration {
 impl Registry {
     /// A key for a new client, from the operating system's generator.
     pub(crate) fn register(self: &Arc<Self>) -> Registration {
-        let client = Arc::new(Cancelable::default());
         let secret = i32::from_be_bytes(random::bytes());
         let mut clients = self.clients.lock();
         loop {
             let pid = i32::from_be_bytes(random::bytes()) & i32::MAX;
             if pid != 0 && !clients.contains_key(&pid) {
-                clients.insert(pid, (secret, Arc::clone(&client)));
+                let key = ClientKey { pid, secret };
+                let client = Arc::new(Cancelable { key, ..Cancelable::default() });
+                clients.insert(pid, Arc::clone(&client));
                 drop(clients);
-                return Registration { registry: Arc::clone(self), pid, secret, client };
+                return Registration { registry: Arc::clone(self), client };
             }
         }
     }
@@ -413,7 +426,7 @@ impl Registry {
     /// Dropped, the request may be lost, and hits nothing else.
     pub(crate) async fn cancel(&self, pid: i32, secret: i32) -> Option<Early> {
         let client = match self.clients.lock().get(&pid) {
-            Some((own, client)) if same(*own, secret) => Arc::clone(client),
+            Some(client) if same(client.key.secret, secret) => Arc::clone(client),
             _ => return None,
         };
         let (ticket, is_young) = client.aim_at_statement().await?;
@@ -468,12 +481,12 @@ mod tests {
         let registry = Arc::new(Registry::default());
         let one = registry.register();
         assert!(!wait_is_over(&one.client).await);
-        registry.cancel(one.pid, one.secret ^ 1).await;
+        registry.cancel(one.key().pid, one.key().secret ^ 1).await;
         assert!(!wait_is_over(&one.client).await);
         let client = Arc::clone(&one.client);
         let wait = tokio::spawn(async move { poll_fn(|cx| client.poll_wait(cx)).await });
         tokio::task::yield_now().await;
-        registry.cancel(one.pid, one.secret).await;
+        registry.cancel(one.key().pid, one.key().secret).await;
         wait.await.unwrap();
     }
 
@@ -482,7 +495,7 @@ mod tests {
         let registry = Arc::new(Registry::default());
         let one = registry.register();
         assert!(!wait_is_over(&one.client).await);
-        registry.cancel(one.pid, one.secret).await;
+        registry.cancel(one.key().pid, one.key().secret).await;
         assert!(wait_is_over(&one.client).await);
         one.client.rests();
         assert!(!wait_is_over(&one.client).await);
