@@ -60,7 +60,7 @@ pub async fn reach(addresses: &[Address]) -> io::Result<(Socket, &Address)> {
     for address in addresses {
         let connected = match address {
             Address::Tcp(address) => connect_tcp(*address).await.map(Socket::Tcp),
-            Address::Unix(path) => UnixStream::connect(path).await.map(Socket::Unix),
+            Address::Unix(path) => UnixStream::connect(path).await.map(Socket::from),
         };
         match connected {
             Ok(socket) => return Ok((socket, address)),

@@ -39,11 +39,11 @@ impl Listener {
         match self {
             Self::Tcp(listener) => {
                 let (stream, from) = listener.accept().await?;
-                Ok((Socket::Tcp(stream), Peer::Tcp(from)))
+                Ok((stream.into(), Peer::Tcp(from)))
             }
             Self::Unix(listener) => {
                 let (stream, from) = listener.accept().await?;
-                Ok((Socket::Unix(stream), from))
+                Ok((stream.into(), from))
             }
         }
     }
