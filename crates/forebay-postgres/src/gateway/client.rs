@@ -25,7 +25,10 @@ use crate::stream::Stream;
 pub(super) async fn serve(inner: Arc<Inner>, client: TcpStream, from: SocketAddr, stop: Stop) {
     let counted = Counted::admit(&inner);
     match Box::pin(receive(&inner, &counted, client, from)).await {
-        Some(Received::Asks(session)) => session.run(stop).await,
+        Some(Received::Asks(session)) => {
+            drop(stop);
+            session.run(inner.bell.listen()).await;
+        }
         Some(Received::Replicates(replica)) => Box::pin(replica.serve(stop)).await,
         None => {}
     }
