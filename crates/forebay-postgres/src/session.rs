@@ -22,6 +22,7 @@ mod portals;
 mod recent;
 mod reload;
 mod rest;
+mod rows;
 mod unnamed;
 mod work;
 
