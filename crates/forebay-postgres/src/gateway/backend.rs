@@ -92,6 +92,11 @@ pub(super) fn backend(
     pool_settings.hold_limit = server.hold_limit;
     pool_settings.lend_max_hold = server.lend_max_hold;
     pool_settings.classes = classes(server);
+    if !settings.query_wait_timeout.is_zero() {
+        for (_, class) in &mut pool_settings.classes {
+            class.checkout_timeout = settings.query_wait_timeout;
+        }
+    }
     let class_settings = pool_settings.classes.clone();
     let (capacity, mut told) = watch::channel(None);
     let connector = Postgres {

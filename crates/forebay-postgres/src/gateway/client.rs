@@ -19,6 +19,7 @@ use crate::greeting::{self, Arrival, Greeted};
 use crate::replication::{self, Parameters};
 use crate::session::Session;
 use crate::stream::Stream;
+use crate::timeouts::Kind;
 
 /// One client from accept to end. What only the beginning and the end need is boxed, so that
 /// it takes no memory while thousands of clients are there and ask nothing.
@@ -98,7 +99,10 @@ async fn receive(
 async fn greet(inner: &Inner, client: TcpStream) -> Greeted {
     let greeted =
         time::timeout(inner.plan().settings.login_timeout, greeting::greet(inner, client));
-    greeted.await.unwrap_or(Greeted::Gone)
+    greeted.await.unwrap_or_else(|_| {
+        inner.timeouts.count(Kind::Login);
+        Greeted::Gone
+    })
 }
 
 fn refuse(client: TcpStream, fault: Fault) -> Greeted {

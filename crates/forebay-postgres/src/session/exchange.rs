@@ -13,6 +13,7 @@ use bytes::{Buf, BytesMut};
 use forebay_seam::task::Stop;
 use tokio::io::AsyncWrite;
 
+use super::watch::Late;
 use super::{HIGH_WATER, Session, outward};
 use crate::cancel::Begun;
 use crate::listener::mailbox::Attention;
@@ -31,6 +32,8 @@ pub(super) enum Moved {
     Settled,
     /// Notifications, or word of a channel that is waited for.
     Mail,
+    /// Something lasts too long.
+    Late(Late),
     /// The program stops, and the client runs nothing.
     Stop,
 }
@@ -89,6 +92,12 @@ impl Session {
                 && listening.poll_news(cx, &self.outbox, attention).is_ready()
             {
                 return Poll::Ready(Ok(Moved::Mail));
+            }
+            if moved.is_pending()
+                && let Some(watch) = &mut self.watch
+                && let Poll::Ready(late) = watch.poll_late(cx)
+            {
+                return Poll::Ready(Ok(Moved::Late(late)));
             }
             if moved.is_pending() && may_stop && ear.hears(cx) {
                 return Poll::Ready(Ok(Moved::Stop));
