@@ -94,6 +94,8 @@ pub(crate) struct Inner {
     pub(crate) nobody: [u8; 32],
     registry: Arc<Registry>,
     clients: AtomicU32,
+    /// Those beyond the limit, while it is not known what they want.
+    beyond: AtomicU32,
     refused: AtomicU64,
     cancels: AtomicU64,
     pub(crate) pins: Arc<Board>,
@@ -150,6 +152,7 @@ impl Gateway {
             nobody: random::bytes(),
             registry: Arc::new(Registry::default()),
             clients: AtomicU32::new(0),
+            beyond: AtomicU32::new(0),
             refused: AtomicU64::new(0),
             cancels: AtomicU64::new(0),
             pins: Arc::default(),

@@ -69,11 +69,22 @@ impl<T: Into<Fault>> From<T> for Failure {
     }
 }
 
+/// For whom there is room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Room {
+    ForAll,
+    /// As many clients as may be are here: only who cancels may come, as with PostgreSQL.
+    ForCancels,
+}
+
 /// Greets a client that has just connected.
-pub(crate) async fn greet(gateway: &Inner, tcp: TcpStream) -> Greeted {
+pub(crate) async fn greet(gateway: &Inner, tcp: TcpStream, room: Room) -> Greeted {
     let mut greeting =
         Greeting { gateway, plan: gateway.plan(), inbox: BytesMut::new(), outbox: BytesMut::new() };
     let (mut client, startup) = match greeting.first(Stream::Plain(tcp)).await {
+        Ok(Start::Session(client, _)) if room == Room::ForCancels => {
+            return greeting.refuse(client, Fault::TooManyClients);
+        }
         Ok(Start::Session(client, startup)) => (client, startup),
         Ok(Start::Cancel { client, pid, secret }) => {
             return Greeted::Cancel { client, pid, secret };

@@ -29,7 +29,7 @@ use pipeline::Pipeline;
 
 use crate::cancel::{InFlight, ServerKey};
 use crate::params::Applied;
-use crate::prepared::StatementId;
+use crate::prepared::{Shape, StatementId};
 use crate::stream::Stream;
 use crate::wire::backend::{self, ServerError};
 use crate::wire::frontend::write_bare;
@@ -144,7 +144,8 @@ pub(crate) struct Server {
     pub(crate) pipeline: Pipeline,
     pub(crate) kept: Kept,
     pub(crate) settings: Applied,
-    pub(crate) prepared: LruCache<StatementId, ()>,
+    /// Statements that it has by name, and their rows where they were described here.
+    pub(crate) prepared: LruCache<StatementId, Option<Shape>>,
     pub(crate) names: Names,
     /// Whose unnamed statement it has.
     pub(crate) unnamed: Option<StatementId>,
