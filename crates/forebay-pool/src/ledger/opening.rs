@@ -132,6 +132,8 @@ impl Ledger {
             Some(class) => crowd.of(class).min(self.seats.headroom(class)),
             None => self.seats.lendable(crowd),
         };
+        // One attempt shows whether it is still refused.
+        let wanted = if identity.denied.is_some() { wanted.min(1) } else { wanted };
         if wanted <= identity.opening {
             return None;
         }

@@ -29,6 +29,9 @@ use crate::tls;
 const BUDGET_UNTIL_KNOWN: u32 = 10;
 /// Percent of what the server can take that is ours by default.
 const BUDGET_PERCENT: u8 = 70;
+/// A server that restarts is back after this, mostly: its clients wait as long as their classes
+/// let them, and are not told at once that nobody is there.
+const RESTART_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a server may take to accept the connection that shows that it is there, and how
 /// long until it is asked again.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
@@ -86,6 +89,7 @@ pub(super) fn backend(
     pool_settings.idle_ttl = server.idle_ttl;
     pool_settings.lifetime = server.lifetime;
     pool_settings.connect_timeout = server.connect_timeout;
+    pool_settings.restart_patience = RESTART_PATIENCE;
     pool_settings.probe_interval = server.probe_interval;
     pool_settings.queue_factor = server.queue_factor;
     pool_settings.shed_from = server.shed_from;
