@@ -18,6 +18,7 @@ use std::time::Duration;
 use aws_lc_rs::constant_time;
 use forebay_seam::net::Address;
 use forebay_seam::sync::Mutex;
+use forebay_seam::task::Spawner;
 use forebay_seam::time::Instant;
 use forebay_seam::{net, random, time};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -403,6 +404,18 @@ impl Drop for Registration {
     }
 }
 
+impl Registration {
+    /// Cancels what the client runs now, on our own account.
+    pub(crate) fn cancel_late(&self) {
+        let (registry, client) = (Arc::clone(&self.registry), Arc::clone(&self.client));
+        Spawner::current().spawn(async move {
+            if let Some(early) = registry.strike(client).await {
+                registry.repeat(early).await;
+            }
+        });
+    }
+}
+
 impl Registry {
     /// A key for a new client, from the operating system's generator.
     pub(crate) fn register(self: &Arc<Self>) -> Registration {
@@ -429,6 +442,11 @@ impl Registry {
             Some(client) if same(client.key.secret, secret) => Arc::clone(client),
             _ => return None,
         };
+        self.strike(client).await
+    }
+
+    /// Cancels what `client` runs now, or waits to run.
+    async fn strike(&self, client: Arc<Cancelable>) -> Option<Early> {
         let (ticket, is_young) = client.aim_at_statement().await?;
         self.shoot(&client, ticket).await;
         is_young.then_some(Early { client, ticket })

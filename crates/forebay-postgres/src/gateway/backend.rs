@@ -34,6 +34,9 @@ use crate::tls;
 const BUDGET_UNTIL_KNOWN: u32 = 10;
 /// Percent of what the server can take that is ours by default.
 const BUDGET_PERCENT: u8 = 70;
+/// A server that restarts is back after this, mostly: its clients wait as long as their classes
+/// let them, and are not told at once that nobody is there.
+const RESTART_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a server may take to accept the connection that shows that it is there, and how
 /// long until it is asked again.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
@@ -102,7 +105,7 @@ impl<'a> Draft<'a> {
         let access = Access { target, credentials, catalogues: Arc::default() };
         let timetable =
             Timetable::new(&server.timetable).map_err(|error| at(&error.place(), error.reason))?;
-        let pool = pool_settings(name, server, timetable);
+        let pool = pool_settings(name, server, timetable, settings.query_wait_timeout);
         if !pool.classes.iter().any(|(class, _)| class.as_str() == ClassName::CORE) {
             let reason = "there must be a class `core`: work that nobody names belongs to it";
             return Err(at("classes", reason.into()));
@@ -216,7 +219,12 @@ fn logs_in_differently(before: &Access, now: &Access) -> bool {
     })
 }
 
-fn pool_settings(name: &str, server: &ServerSettings, timetable: Timetable) -> PoolSettings {
+fn pool_settings(
+    name: &str,
+    server: &ServerSettings,
+    timetable: Timetable,
+    query_wait_timeout: Duration,
+) -> PoolSettings {
     let budget = match server.budget {
         Some(budget) => Budget::Fixed(budget),
         None => Budget::OfCapacity { percent: BUDGET_PERCENT, until_known: BUDGET_UNTIL_KNOWN },
@@ -230,12 +238,18 @@ fn pool_settings(name: &str, server: &ServerSettings, timetable: Timetable) -> P
     pool.idle_ttl = server.idle_ttl;
     pool.lifetime = server.lifetime;
     pool.connect_timeout = server.connect_timeout;
+    pool.restart_patience = RESTART_PATIENCE;
     pool.probe_interval = server.probe_interval;
     pool.queue_factor = server.queue_factor;
     pool.shed_from = server.shed_from;
     pool.hold_limit = server.hold_limit;
     pool.lend_max_hold = server.lend_max_hold;
     pool.classes = classes(server);
+    if !query_wait_timeout.is_zero() {
+        for (_, class) in &mut pool.classes {
+            class.checkout_timeout = query_wait_timeout;
+        }
+    }
     pool
 }
 
