@@ -24,7 +24,7 @@ use crate::server::login::Target;
 use crate::server::place::Place;
 use crate::server::proof::Proof;
 use crate::settings::{PostgresSettings, ServerSettings};
-use crate::tls;
+use crate::tls::Encryption;
 
 /// The budget until the first login has read what the server can take.
 const BUDGET_UNTIL_KNOWN: u32 = 10;
@@ -58,12 +58,12 @@ pub(super) fn backend(
         reason,
     };
     let place = Place::parse(&server.address).map_err(|reason| at("address", reason))?;
-    let tls = tls::connector(server.sslmode, server.sslrootcert.as_deref())
-        .map_err(|reason| at("sslrootcert", reason))?;
+    let encryption = Encryption::new(name, server).map_err(|(key, reason)| at(key, reason))?;
     let max_prepared =
         NonZeroUsize::new(settings.max_prepared_statements).unwrap_or(NonZeroUsize::MIN);
     let place_of_target = place.clone();
-    let target = Target { place, sslmode: server.sslmode, tls, max_prepared };
+    let protocol = server.max_protocol_version;
+    let target = Target { place, encryption, protocol, max_prepared };
     let credentials = settings
         .users
         .iter()

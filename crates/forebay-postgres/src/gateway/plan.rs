@@ -15,12 +15,12 @@ use crate::scram::Verifier;
 use crate::server::connector::Identity;
 use crate::server::place::Place;
 use crate::settings::{ClientAuth, PoolMode, PostgresSettings};
-use crate::tls;
+use crate::tls::{ClientSide, Encryption, Fresh};
 
 /// A configuration that is carried out.
 pub(crate) struct Plan {
     pub(crate) settings: PostgresSettings,
-    pub(crate) tls: Option<tls::ClientSide>,
+    pub(crate) tls: Option<Arc<Fresh<ClientSide>>>,
     pub(super) backends: BTreeMap<String, Arc<Backend>>,
     routes: Routes,
     verifiers: HashMap<String, String>,
@@ -54,8 +54,9 @@ impl Plan {
         default_tenant: Option<Arc<str>>,
     ) -> Result<Self, SettingsError> {
         check(&settings)?;
-        let tls = settings.tls.as_ref().map(tls::ClientSide::new).transpose();
+        let tls = settings.tls.as_ref().map(ClientSide::following).transpose();
         let tls = tls.map_err(|reason| SettingsError { at: "postgres.tls".into(), reason })?;
+        let tls = tls.flatten();
         let passwords = passwords::read(&settings)?;
         let mut backends = BTreeMap::new();
         for (name, server) in &settings.servers {
@@ -151,13 +152,12 @@ pub(super) fn check(settings: &PostgresSettings) -> Result<(), SettingsError> {
         return Err(error("postgres.users".into(), reason.into()));
     }
     if let Some(client_tls) = &settings.tls {
-        tls::ClientSide::new(client_tls).map_err(|reason| error("postgres.tls".into(), reason))?;
+        ClientSide::new(client_tls).map_err(|reason| error("postgres.tls".into(), reason))?;
     }
     for (name, server) in &settings.servers {
         let at = |key: &str| format!("postgres.servers.{name}.{key}");
         Place::parse(&server.address).map_err(|reason| error(at("address"), reason))?;
-        tls::connector(server.sslmode, server.sslrootcert.as_deref())
-            .map_err(|reason| error(at("sslrootcert"), reason))?;
+        Encryption::check(server).map_err(|(key, reason)| error(at(key), reason))?;
         if let Some(budget) = server.budget {
             let classes = classes(server);
             forebay_pool::class::check(&classes, budget, server.ai_share)
