@@ -11,6 +11,7 @@ use std::sync::Arc;
 use bytes::{Buf, BytesMut};
 use forebay_seam::net::Socket;
 
+use crate::cancel::key::{Form, Request};
 use crate::fault::{Fault, Limit};
 use crate::gateway::{Inner, Plan};
 use crate::own::Own;
@@ -35,8 +36,7 @@ pub(crate) enum Greeted {
     /// says that the request was dealt with.
     Cancel {
         client: Stream,
-        pid: i32,
-        secret: i32,
+        request: Request,
     },
     /// Nobody there, or gone again.
     Gone,
@@ -57,6 +57,8 @@ pub(crate) struct Arrival {
     pub(crate) who: Who,
     /// What it asked for at its start, without settings of ours.
     pub(crate) settings: Settings,
+    /// Which keys for cancel requests it takes.
+    pub(crate) keys: Form,
     /// Set for one that wants to replicate.
     pub(crate) replicates: Option<Parameters>,
 }
@@ -89,9 +91,7 @@ pub(crate) async fn greet(gateway: &Inner, socket: Socket, room: Room) -> Greete
             return greeting.refuse(client, Fault::TooManyClients);
         }
         Ok(Start::Session(client, startup)) => (client, startup),
-        Ok(Start::Cancel { client, pid, secret }) => {
-            return Greeted::Cancel { client, pid, secret };
-        }
+        Ok(Start::Cancel { client, request }) => return Greeted::Cancel { client, request },
         Ok(Start::Gone) => return Greeted::Gone,
         Err((client, fault)) => return greeting.refuse(client, fault),
     };
@@ -99,8 +99,9 @@ pub(crate) async fn greet(gateway: &Inner, socket: Socket, room: Room) -> Greete
         Ok((who, settings)) => {
             let Greeting { inbox, plan, .. } = greeting;
             let wants = startup.wants_replication() == Ok(true);
+            let keys = if startup.has_long_keys() { Form::Long } else { Form::Short };
             let replicates = wants.then(|| startup.into_parameters());
-            Greeted::In(Box::new(Arrival { client, inbox, plan, who, settings, replicates }))
+            Greeted::In(Box::new(Arrival { client, inbox, plan, who, settings, keys, replicates }))
         }
         Err(Failure::Fault(fault)) => greeting.refuse(client, fault),
         Err(Failure::Io) => Greeted::Gone,
@@ -126,9 +127,9 @@ impl Greeting<'_> {
         client: &mut Stream,
         startup: &Startup,
     ) -> Result<(Who, Settings), Failure> {
-        if startup.minor > 0 || !startup.options.is_empty() {
+        if let Some(version) = startup.negotiated() {
             let unknown: Vec<_> = startup.options.iter().map(String::as_bytes).collect();
-            backend::negotiate_protocol_version(&mut self.outbox, &unknown);
+            backend::negotiate_protocol_version(&mut self.outbox, version, &unknown);
         }
         let user = startup.get("user").filter(|user| !user.is_empty()).ok_or(Fault::NoUser)?;
         match self.plan.settings.auth {

@@ -1,5 +1,6 @@
 //! What an operator sets for the PostgreSQL gateway.
 
+mod fleet;
 mod listen;
 mod tls;
 
@@ -13,6 +14,7 @@ use forebay_seam::secret::SecretRef;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub use fleet::{FleetSettings, PeerSettings};
 pub use listen::{Listen, SocketMode};
 pub use tls::{
     ChannelBinding, ClientTls, ClientTlsMode, ProtocolVersion, SslMode, SslNegotiation, TlsVersion,
@@ -36,6 +38,8 @@ pub struct PostgresSettings {
     pub pool_mode: PoolMode,
     /// TLS towards applications. Default: none.
     pub tls: Option<ClientTls>,
+    /// Other instances behind the same address, for cancel requests. Default: none.
+    pub fleet: Option<FleetSettings>,
     /// Connections from applications, at the most. Default 10000.
     pub max_clients: u32,
     /// How long an application may take to log in. Default 15s.
@@ -73,6 +77,7 @@ impl Default for PostgresSettings {
             auth: ClientAuth::default(),
             pool_mode: PoolMode::default(),
             tls: None,
+            fleet: None,
             max_clients: 10_000,
             login_timeout: Duration::from_secs(15),
             max_prepared_statements: 500,

@@ -10,6 +10,7 @@ use forebay_pool::{ClassName, Roster, timetable};
 
 use super::backend::{backend, classes};
 use super::{SettingsError, passwords};
+use crate::cancel::fleet::Fleet;
 use crate::route::Backend;
 use crate::scram::Verifier;
 use crate::server::connector::Identity;
@@ -17,10 +18,14 @@ use crate::server::place::Place;
 use crate::settings::{ClientAuth, PoolMode, PostgresSettings};
 use crate::tls::{ClientSide, Encryption, Fresh};
 
+/// The process id of a client's key names its instance, and has room for so many clients.
+const MOST_CLIENTS_IN_FLEET: u32 = 100_000;
+
 /// A configuration that is carried out.
 pub(crate) struct Plan {
     pub(crate) settings: PostgresSettings,
     pub(crate) tls: Option<Arc<Fresh<ClientSide>>>,
+    pub(crate) fleet: Fleet,
     pub(super) backends: BTreeMap<String, Arc<Backend>>,
     routes: Routes,
     verifiers: HashMap<String, String>,
@@ -57,6 +62,8 @@ impl Plan {
         let tls = settings.tls.as_ref().map(ClientSide::following).transpose();
         let tls = tls.map_err(|reason| SettingsError { at: "postgres.tls".into(), reason })?;
         let tls = tls.flatten();
+        let fleet = settings.fleet.as_ref().map(Fleet::new).transpose();
+        let fleet = fleet.map_err(|(key, reason)| of_fleet(&key, reason))?.unwrap_or_default();
         let passwords = passwords::read(&settings)?;
         let mut backends = BTreeMap::new();
         for (name, server) in &settings.servers {
@@ -69,7 +76,7 @@ impl Plan {
             .iter()
             .filter_map(|(user, password)| Some((user.clone(), password.verifier.clone()?)))
             .collect();
-        Ok(Self { settings, tls, backends, routes, verifiers, default_tenant })
+        Ok(Self { settings, tls, fleet, backends, routes, verifiers, default_tenant })
     }
 
     /// Warms what is known before anybody asks: configured databases of configured users.
@@ -154,6 +161,14 @@ pub(super) fn check(settings: &PostgresSettings) -> Result<(), SettingsError> {
     if let Some(client_tls) = &settings.tls {
         ClientSide::new(client_tls).map_err(|reason| error("postgres.tls".into(), reason))?;
     }
+    if let Some(fleet) = &settings.fleet {
+        Fleet::check(fleet).map_err(|(key, reason)| of_fleet(&key, reason))?;
+        if settings.max_clients > MOST_CLIENTS_IN_FLEET {
+            let reason =
+                format!("an instance of a fleet has names for {MOST_CLIENTS_IN_FLEET} clients");
+            return Err(error("postgres.max_clients".into(), reason));
+        }
+    }
     for (name, server) in &settings.servers {
         let at = |key: &str| format!("postgres.servers.{name}.{key}");
         Place::parse(&server.address).map_err(|reason| error(at("address"), reason))?;
@@ -180,6 +195,10 @@ pub(super) fn check(settings: &PostgresSettings) -> Result<(), SettingsError> {
         server_of(settings, None).map_err(|reason| error("postgres.databases".into(), reason))?;
     }
     Ok(())
+}
+
+fn of_fleet(key: &str, reason: String) -> SettingsError {
+    SettingsError { at: format!("postgres.fleet.{key}"), reason }
 }
 
 /// The server called `name`, or the only one.

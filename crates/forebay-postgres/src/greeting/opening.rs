@@ -9,6 +9,7 @@ use bytes::{Buf, BytesMut};
 use forebay_seam::net::{Socket, TcpStream};
 
 use super::Greeting;
+use crate::cancel::key::Request;
 use crate::fault::Fault;
 use crate::stream::Stream;
 use crate::tls::ClientSide;
@@ -21,7 +22,7 @@ const HANDSHAKE: u8 = 0x16;
 /// What a client has come for.
 pub(super) enum Start {
     Session(Stream, Startup),
-    Cancel { client: Stream, pid: i32, secret: i32 },
+    Cancel { client: Stream, request: Request },
     Gone,
 }
 
@@ -40,9 +41,7 @@ impl Greeting<'_> {
                 Err(malformed) => return Err((client, malformed.into())),
             };
             match first {
-                First::Cancel { pid, secret } => {
-                    return Ok(Start::Cancel { client, pid, secret });
-                }
+                First::Cancel(request) => return Ok(Start::Cancel { client, request }),
                 First::Unsupported { major, minor } => {
                     return Err((client, Fault::UnsupportedProtocol { major, minor }));
                 }
