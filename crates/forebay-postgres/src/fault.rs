@@ -22,7 +22,7 @@ pub(crate) enum Fault {
     Protocol(#[from] Malformed),
     #[error("expected a different message: got `{}` {state}", char::from(*.tag).escape_default())]
     Unexpected { tag: u8, state: &'static str },
-    #[error("unsupported frontend protocol {major}.{minor}: server supports 3.0")]
+    #[error("unsupported frontend protocol {major}.{minor}: server supports 3.0 to 3.2")]
     UnsupportedProtocol { major: u32, minor: u32 },
     #[error("no PostgreSQL user name specified in startup packet")]
     NoUser,
@@ -289,6 +289,10 @@ impl Fault {
 
     /// Writes it for a client that is not logged in yet: nothing may go on.
     pub(crate) fn write_at_login(&self, out: &mut BytesMut) {
+        if let Self::UnsupportedProtocol { major: ..3, .. } = self {
+            // In the only way that such a client understands, as PostgreSQL does it.
+            return backend::error_of_protocol_2(out, &self.text());
+        }
         let unreachable = matches!(self, Self::Checkout(CheckoutError::Unreachable { .. }));
         if !unreachable {
             return self.write(out, Severity::Fatal);

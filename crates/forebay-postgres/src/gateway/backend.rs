@@ -28,7 +28,7 @@ use crate::server::login::Target;
 use crate::server::place::Place;
 use crate::server::proof::Proof;
 use crate::settings::{PostgresSettings, ServerSettings};
-use crate::tls;
+use crate::tls::Encryption;
 
 /// The budget until the first login has read what the server can take.
 const BUDGET_UNTIL_KNOWN: u32 = 10;
@@ -87,11 +87,11 @@ impl<'a> Draft<'a> {
             reason,
         };
         let place = Place::parse(&server.address).map_err(|reason| at("address", reason))?;
-        let tls = tls::connector(server.sslmode, server.sslrootcert.as_deref())
-            .map_err(|reason| at("sslrootcert", reason))?;
+        let encryption = Encryption::new(name, server).map_err(|(key, reason)| at(key, reason))?;
         let max_prepared =
             NonZeroUsize::new(settings.max_prepared_statements).unwrap_or(NonZeroUsize::MIN);
-        let target = Target { place, sslmode: server.sslmode, tls, max_prepared };
+        let target =
+            Target { place, encryption, protocol: server.max_protocol_version, max_prepared };
         let credentials = settings
             .users
             .iter()

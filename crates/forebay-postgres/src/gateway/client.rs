@@ -73,8 +73,8 @@ async fn receive(
     };
     match greeted {
         Greeted::In(arrival) => {
-            let registration = inner.registry.register();
             let mut arrival = *arrival;
+            let registration = inner.registry.register(arrival.keys, &arrival.plan.fleet);
             if let Some(parameters) = arrival.replicates.take() {
                 let replica = Replica { arrival, parameters, registration };
                 return Some(Received::Replicates(Box::new(replica)));
@@ -82,9 +82,9 @@ async fn receive(
             let session = Session::new(Arc::clone(inner), arrival, registration);
             return Some(Received::Asks(Box::new(session)));
         }
-        Greeted::Cancel { client, pid, secret } => {
+        Greeted::Cancel { client, request } => {
             inner.cancels.fetch_add(1, Ordering::Relaxed);
-            let early = inner.registry.cancel(pid, secret).await;
+            let early = inner.registry.cancel(&request, &inner.plan().fleet).await;
             let repeat = async {
                 if let Some(early) = early {
                     inner.registry.repeat(early).await;
