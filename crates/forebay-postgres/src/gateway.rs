@@ -3,7 +3,6 @@
 mod address;
 mod backend;
 mod client;
-mod passwords;
 mod plan;
 
 use std::collections::BTreeMap;
@@ -17,11 +16,12 @@ use forebay_pool::overlap::Overlaps;
 use forebay_pool::{Roster, Snapshot};
 use forebay_seam::net::TcpListener;
 use forebay_seam::task::Stop;
+use forebay_seam::time;
 use forebay_seam::time::Instant;
-use forebay_seam::{random, time};
 use serde::Serialize;
 use tokio::sync::{Notify, broadcast};
 
+use crate::auth::Doorkeeper;
 use crate::cancel::Registry;
 use crate::held;
 use crate::listener::NotificationCounts;
@@ -62,6 +62,10 @@ pub struct PostgresSnapshot {
     pub refused: u64,
     /// Cancel requests received since start.
     pub cancels: u64,
+    /// Logins that were turned away because too many like them failed, since start.
+    pub throttled: u64,
+    /// Iterations of hashing that clients' passwords have cost since start.
+    pub hash_iterations: u64,
     /// Clients that kept a server connection beyond a transaction, since start, by reason.
     pub pins: BTreeMap<&'static str, u64>,
     /// Clients that keep a server connection now, the longest first.
@@ -87,8 +91,8 @@ pub(crate) struct Inner {
     pub(crate) operations: Operations,
     /// Memory of messages that are not whole yet.
     pub(crate) held: Arc<held::Account>,
-    /// Makes the salt of users who do not exist.
-    pub(crate) nobody: [u8; 32],
+    /// What all logins share.
+    pub(crate) door: Doorkeeper,
     registry: Arc<Registry>,
     clients: AtomicU32,
     refused: AtomicU64,
@@ -143,7 +147,7 @@ impl Gateway {
             roster,
             operations: Operations::default(),
             held,
-            nobody: random::bytes(),
+            door: Doorkeeper::default(),
             registry: Arc::new(Registry::default()),
             clients: AtomicU32::new(0),
             refused: AtomicU64::new(0),
@@ -233,6 +237,8 @@ impl Gateway {
             clients: self.inner.clients.load(Ordering::Relaxed),
             refused: self.inner.refused.load(Ordering::Relaxed),
             cancels: self.inner.cancels.load(Ordering::Relaxed),
+            throttled: self.inner.door.throttled(),
+            hash_iterations: self.inner.door.hash_iterations(),
             pins: self.inner.pins.counts(),
             pinned: self.inner.pins.pinned(),
             hints_ignored: self.inner.hints_ignored.load(Ordering::Relaxed),

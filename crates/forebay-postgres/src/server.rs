@@ -11,6 +11,7 @@ pub(crate) mod connector;
 mod kept;
 pub(crate) mod login;
 mod pipeline;
+pub(crate) mod proof;
 mod reset;
 
 use std::collections::VecDeque;

@@ -1,5 +1,7 @@
 //! What an operator sets for the PostgreSQL gateway.
 
+mod auth;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,6 +13,8 @@ use forebay_seam::secret::SecretRef;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub use auth::{AuthQuerySettings, ClientAuth};
+
 /// `[postgres]`: where applications connect, who they are, and which servers are behind.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -19,6 +23,18 @@ pub struct PostgresSettings {
     pub listen: SocketAddr,
     /// How applications prove who they are. Default `scram-sha-256`.
     pub auth: ClientAuth,
+    /// Rules in the syntax of pg_hba.conf, for `auth = "hba"`. Read again at a reload.
+    pub hba_file: Option<PathBuf>,
+    /// Maps of names in the syntax of pg_ident.conf, for certificates and Unix sockets. Read
+    /// again at a reload.
+    pub ident_file: Option<PathBuf>,
+    /// Users and their secrets as in PgBouncer's userlist.txt: `"user" "secret"` on each line,
+    /// a password, `md5…` or `SCRAM-SHA-256$…`. Read again at a reload.
+    pub users_file: Option<PathBuf>,
+    /// Where to look up users that are in no list. Default: nowhere.
+    pub auth_query: Option<AuthQuerySettings>,
+    /// Whether the method `password` may be used over plaintext TCP. Default false.
+    pub cleartext_without_tls: bool,
     /// When a server connection goes back to the pool. Default `transaction`.
     pub pool_mode: PoolMode,
     /// TLS towards applications. Default: none.
@@ -56,6 +72,11 @@ impl Default for PostgresSettings {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 6432)),
             auth: ClientAuth::default(),
+            hba_file: None,
+            ident_file: None,
+            users_file: None,
+            auth_query: None,
+            cleartext_without_tls: false,
             pool_mode: PoolMode::default(),
             tls: None,
             max_clients: 10_000,
@@ -98,18 +119,6 @@ impl Default for NotificationSettings {
             connections: 10,
         }
     }
-}
-
-/// How applications prove who they are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum ClientAuth {
-    /// By password, which never crosses the wire (RFC 5802, RFC 7677).
-    #[default]
-    #[serde(rename = "scram-sha-256")]
-    ScramSha256,
-    /// Not at all: whoever reaches the port is who they say.
-    Trust,
 }
 
 /// When a server connection goes back to the pool.
@@ -287,17 +296,26 @@ pub struct DatabaseSettings {
     pub database: Option<String>,
     /// When a server connection goes back to the pool. Default: as for the gateway.
     pub pool_mode: Option<PoolMode>,
+    /// As whom to look up its users. Default: `user` of `[postgres.auth_query]`.
+    pub auth_user: Option<String>,
+    /// What to ask to look up its users. Default: `query` of `[postgres.auth_query]`.
+    pub auth_query: Option<String>,
+    /// In which of our databases to look up its users. Default: `database` of
+    /// `[postgres.auth_query]`.
+    pub auth_database: Option<String>,
 }
 
 /// `[postgres.users.NAME]`: a user that may log in.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct UserSettings {
-    /// The password, or a verifier as `pg_authid` stores it (`SCRAM-SHA-256$…`).
+    /// The password, or what `pg_authid` stores of it (`SCRAM-SHA-256$…`, `md5…`). Default: as
+    /// in `users_file`.
     pub password: Option<SecretRef>,
     /// As whom to log in to the server. Default: the same user.
     pub server_user: Option<String>,
-    /// The password there. Default: `password`, where that is no verifier.
+    /// The password there. Default: `password`; where that is a verifier, what clients prove it
+    /// by.
     pub server_password: Option<SecretRef>,
     /// The tenant whose HTTP calls belong to the same requests. Default: the tenant
     /// `default` while no tenants are configured, else none.

@@ -14,13 +14,14 @@ use tokio::sync::watch;
 
 use super::SettingsError;
 use super::address::address;
-use super::passwords::Password;
+use crate::auth::Secrets;
+use crate::auth::brought::Brought;
 use crate::listener::Listeners;
 use crate::replication::Replications;
 use crate::route::Backend;
 use crate::server::capacity::{Capacity, Surveyor};
 use crate::server::catalogue::Catalogues;
-use crate::server::connector::{Credentials, Postgres};
+use crate::server::connector::Postgres;
 use crate::server::login::Target;
 use crate::settings::{PostgresSettings, ServerSettings};
 use crate::tls;
@@ -50,7 +51,7 @@ pub(super) fn backend(
     name: &str,
     server: &ServerSettings,
     settings: &PostgresSettings,
-    passwords: &HashMap<String, Password>,
+    secrets: &Secrets,
 ) -> Result<Backend, SettingsError> {
     let at = |key: &str, reason: String| SettingsError {
         at: format!("postgres.servers.{name}.{key}"),
@@ -63,15 +64,6 @@ pub(super) fn backend(
         NonZeroUsize::new(settings.max_prepared_statements).unwrap_or(NonZeroUsize::MIN);
     let address_of_target = (host.clone(), port);
     let target = Target { host, port, sslmode: server.sslmode, tls, max_prepared };
-    let credentials = settings
-        .users
-        .iter()
-        .map(|(user, configured)| {
-            let password = passwords.get(user).and_then(|password| password.at_server.clone());
-            let at_server = configured.server_user.clone().unwrap_or_else(|| user.clone());
-            (Arc::from(user.as_str()), Credentials { user: at_server, password })
-        })
-        .collect();
     let budget = match server.budget {
         Some(budget) => Budget::Fixed(budget),
         None => Budget::OfCapacity { percent: BUDGET_PERCENT, until_known: BUDGET_UNTIL_KNOWN },
@@ -96,7 +88,8 @@ pub(super) fn backend(
     let (capacity, mut told) = watch::channel(None);
     let connector = Postgres {
         target,
-        credentials,
+        credentials: secrets.credentials(),
+        brought: Brought::default(),
         surveyor: Surveyor::new(capacity),
         catalogues: Catalogues::default(),
     };

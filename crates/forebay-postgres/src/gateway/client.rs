@@ -60,7 +60,7 @@ async fn receive(
     from: SocketAddr,
 ) -> Option<Received> {
     let greeted = match counted {
-        Some(_) => greet(inner, client).await,
+        Some(_) => greet(inner, client, from).await,
         None => refuse(client, Fault::TooManyClients),
     };
     match greeted {
@@ -95,9 +95,9 @@ async fn receive(
 }
 
 /// A client's greeting, in time.
-async fn greet(inner: &Inner, client: TcpStream) -> Greeted {
-    let greeted =
-        time::timeout(inner.plan().settings.login_timeout, greeting::greet(inner, client));
+async fn greet(inner: &Inner, client: TcpStream, from: SocketAddr) -> Greeted {
+    let login_timeout = inner.plan().settings.login_timeout;
+    let greeted = time::timeout(login_timeout, greeting::greet(inner, client, from));
     greeted.await.unwrap_or(Greeted::Gone)
 }
 

@@ -9,13 +9,13 @@ use std::sync::Arc;
 use forebay_pool::{ClassName, Roster, timetable};
 use tokio_rustls::TlsAcceptor;
 
+use super::SettingsError;
 use super::address::address;
 use super::backend::{backend, classes};
-use super::{SettingsError, passwords};
+use crate::auth::{self, Authentication};
 use crate::route::Backend;
-use crate::scram::Verifier;
 use crate::server::connector::Identity;
-use crate::settings::{ClientAuth, PoolMode, PostgresSettings};
+use crate::settings::{PoolMode, PostgresSettings};
 use crate::tls;
 
 /// A configuration that is carried out.
@@ -24,7 +24,7 @@ pub(crate) struct Plan {
     pub(crate) tls: Option<TlsAcceptor>,
     pub(super) backends: BTreeMap<String, Arc<Backend>>,
     routes: Routes,
-    verifiers: HashMap<String, String>,
+    pub(crate) auth: Authentication,
     default_tenant: Option<Arc<str>>,
 }
 
@@ -57,19 +57,15 @@ impl Plan {
         check(&settings)?;
         let tls = settings.tls.as_ref().map(tls::acceptor).transpose();
         let tls = tls.map_err(|reason| SettingsError { at: "postgres.tls".into(), reason })?;
-        let passwords = passwords::read(&settings)?;
+        let auth = Authentication::new(&settings, None)?;
         let mut backends = BTreeMap::new();
         for (name, server) in &settings.servers {
-            let backend = backend(name, server, &settings, &passwords)?;
+            let backend = backend(name, server, &settings, auth.secrets())?;
             backend.pool.join(roster);
             backends.insert(name.clone(), Arc::new(backend));
         }
         let routes = routes(&settings, &backends)?;
-        let verifiers = passwords
-            .iter()
-            .filter_map(|(user, password)| Some((user.clone(), password.verifier.clone()?)))
-            .collect();
-        Ok(Self { settings, tls, backends, routes, verifiers, default_tenant })
+        Ok(Self { settings, tls, backends, routes, auth, default_tenant })
     }
 
     /// Warms what is known before anybody asks: configured databases of configured users.
@@ -84,10 +80,6 @@ impl Plan {
                 user: Arc::from(user.as_str()),
             }));
         }
-    }
-
-    pub(crate) fn verifier(&self, user: &str) -> Option<Verifier> {
-        Verifier::parse(self.verifiers.get(user)?)
     }
 
     pub(crate) fn route(&self, database: &str) -> Option<Route> {
@@ -146,11 +138,7 @@ pub(super) fn check(settings: &PostgresSettings) -> Result<(), SettingsError> {
         let reason = "no server: add [postgres.servers.NAME] with its `address`";
         return Err(error("postgres.servers".into(), reason.into()));
     }
-    if settings.auth == ClientAuth::ScramSha256 && settings.users.is_empty() {
-        let reason = "nobody may log in: add [postgres.users.NAME] with a `password`, or set \
-                      `auth = \"trust\"`";
-        return Err(error("postgres.users".into(), reason.into()));
-    }
+    auth::check(settings)?;
     if let Some(client_tls) = &settings.tls {
         tls::acceptor(client_tls).map_err(|reason| error("postgres.tls".into(), reason))?;
     }

@@ -5,12 +5,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use forebay_pool::{ConnectFailure, Connector, FailureKind};
-use forebay_seam::secret::SecretString;
 
 use super::capacity::Surveyor;
 use super::catalogue::Catalogues;
 use super::login::{Login, Target};
+use super::proof::Proof;
 use super::{Server, ServerFailure};
+use crate::auth::brought::Brought;
 
 /// A database and a user, as the server knows the database and as our configuration knows
 /// the user.
@@ -27,14 +28,17 @@ impl fmt::Display for Identity {
 }
 
 /// How a user logs in to the server.
+#[derive(Clone)]
 pub(crate) struct Credentials {
     pub(crate) user: String,
-    pub(crate) password: Option<SecretString>,
+    pub(crate) proof: Option<Proof>,
 }
 
 pub(crate) struct Postgres {
     pub(crate) target: Target,
     pub(crate) credentials: HashMap<Arc<str>, Credentials>,
+    /// What clients brought, where `credentials` has no proof.
+    pub(crate) brought: Brought,
     pub(crate) surveyor: Surveyor,
     pub(crate) catalogues: Catalogues,
 }
@@ -65,10 +69,13 @@ impl Postgres {
         parameters: &[(String, String)],
     ) -> Result<Server, ServerFailure> {
         let credentials = self.credentials.get(&identity.user);
+        let user = credentials.map_or(&*identity.user, |c| c.user.as_str());
+        // What proves one user says nothing of another.
+        let brought = (*user == *identity.user).then(|| self.brought.of(user)).flatten();
         let login = Login {
-            user: credentials.map_or(&*identity.user, |c| c.user.as_str()),
+            user,
             database: &identity.database,
-            password: credentials.and_then(|c| c.password.as_ref()),
+            proof: credentials.and_then(|c| c.proof.as_ref()).or(brought.as_ref()),
             parameters,
         };
         self.target.connect(&login).await
