@@ -4,14 +4,13 @@
 //! The order is fixed by types: bytes → [`First`] → startup → proven → [`Who`]. Nothing that
 //! a client says is applied before it has proved who it is.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
-use forebay_seam::net::TcpStream;
+use forebay_seam::net::{Peer, Socket};
 
 use crate::auth::conversation::{Conversation, Failure};
-use crate::auth::hba::{self, Replicates, Wish};
+use crate::auth::hba::{Replicates, Wish};
 use crate::auth::{Caller, Proven};
 use crate::fault::Fault;
 use crate::gateway::{Inner, Plan};
@@ -58,11 +57,22 @@ pub(crate) struct Arrival {
     pub(crate) replicates: Option<Parameters>,
 }
 
+/// For whom there is room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Room {
+    ForAll,
+    /// As many clients as may be are here: only who cancels may come, as with PostgreSQL.
+    ForCancels,
+}
+
 /// Greets a client that has just connected.
-pub(crate) async fn greet(gateway: &Inner, tcp: TcpStream, from: SocketAddr) -> Greeted {
+pub(crate) async fn greet(gateway: &Inner, socket: Socket, from: Peer, room: Room) -> Greeted {
     let mut greeting =
         Greeting { gateway, plan: gateway.plan(), inbox: BytesMut::new(), outbox: BytesMut::new() };
-    let (mut client, startup) = match greeting.first(Stream::Plain(tcp)).await {
+    let (mut client, startup) = match greeting.first(Stream::Plain(socket)).await {
+        Ok(Start::Session(client, _)) if room == Room::ForCancels => {
+            return greeting.refuse(client, Fault::TooManyClients);
+        }
         Ok(Start::Session(client, startup)) => (client, startup),
         Ok(Start::Cancel { client, pid, secret }) => {
             return Greeted::Cancel { client, pid, secret };
@@ -123,7 +133,8 @@ impl Greeting<'_> {
                 }
                 First::Startup(startup) => {
                     let settings = self.plan.settings.tls.as_ref();
-                    if settings.is_some_and(|tls| tls.required) && !client.is_encrypted() {
+                    let is_required = settings.is_some_and(|tls| tls.required);
+                    if is_required && !client.is_encrypted() && !client.is_local() {
                         return Err((client, Fault::TlsRequired));
                     }
                     return Ok(Start::Session(client, startup));
@@ -153,13 +164,14 @@ impl Greeting<'_> {
         if !self.inbox.is_empty() || client.is_encrypted() {
             return Err((client, Malformed::Trailing(self.inbox.len()).into()));
         }
-        let Some(tls) = self.plan.tls.clone() else {
+        // Nobody listens in on a Unix socket; PostgreSQL has no TLS there, either.
+        let Some(tls) = self.plan.tls.clone().filter(|_| !client.is_local()) else {
             return Ok(self.answer(&mut client, b'N').await.ok().map(|()| client));
         };
         if self.answer(&mut client, b'S').await.is_err() {
             return Ok(None);
         }
-        let Stream::Plain(tcp) = client else { return Ok(None) };
+        let Stream::Plain(Socket::Tcp(tcp)) = client else { return Ok(None) };
         match Stream::accept(tcp, &tls).await {
             Ok(stream) => Ok(Some(stream)),
             Err(error) => {
@@ -192,7 +204,7 @@ impl Greeting<'_> {
     async fn identify(
         &mut self,
         client: &mut Stream,
-        from: SocketAddr,
+        from: Peer,
         startup: &Startup,
     ) -> Result<(Who, Settings), Failure> {
         if startup.minor > 0 || !startup.options.is_empty() {
@@ -209,7 +221,7 @@ impl Greeting<'_> {
             (Ok(false) | Err(_), _) => Replicates::No,
         };
         let wish = Wish { user, database, replicates };
-        let caller = caller(client, from);
+        let caller = Caller::new(client, from);
         let (inbox, outbox) = (&mut self.inbox, &mut self.outbox);
         let mut talk = Conversation { client, inbox, outbox };
         let door = &self.gateway.door;
@@ -270,13 +282,4 @@ impl Greeting<'_> {
         who.set_application_name(&called.unwrap_or_default());
         Ok((who, settings))
     }
-}
-
-/// What the connection itself says of a client.
-fn caller(client: &Stream, from: SocketAddr) -> Caller {
-    let from = match client.is_encrypted() {
-        true => hba::From::Tls(from.ip()),
-        false => hba::From::Plain(from.ip()),
-    };
-    Caller { from, binding: None, certificate: None, uid: None }
 }

@@ -1,10 +1,9 @@
-//! SCRAM-SHA-256 (RFC 5802, RFC 7677): the keys, and what a verifier is. Towards clients it is
-//! in `server`, towards servers in `client`.
+//! SCRAM-SHA-256 (RFC 5802, RFC 7677) towards clients: the keys, and what a verifier is; the
+//! exchange is in `server`. Towards servers it is in `server::sasl`.
 //!
 //! Knows no sockets. Keys have no `Debug` and are wiped when dropped. Always true: nothing here
 //! hashes a password but [`Salted::new`], which a caller runs off the threads that serve.
 
-pub(crate) mod client;
 pub(crate) mod server;
 
 use std::num::NonZeroU32;
@@ -14,8 +13,6 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use forebay_seam::secret::{ExposeSecret, SecretString};
 use zeroize::{Zeroize, ZeroizeOnDrop};
-
-use crate::server::proof::ScramKeys;
 
 /// What is offered without channel binding.
 pub(crate) const MECHANISM: &str = "SCRAM-SHA-256";
@@ -153,16 +150,6 @@ impl Verifier {
     pub(crate) fn fits(&self, salted: &Salted) -> bool {
         let stored_key = salted.client_key().hash();
         aws_lc_rs::constant_time::verify_slices_are_equal(&stored_key, &self.stored_key).is_ok()
-    }
-}
-
-/// What logs in to a server in place of the password.
-pub(crate) fn keys(salted: &Salted, salting: &Salting) -> ScramKeys {
-    ScramKeys {
-        client_key: salted.client_key().0,
-        server_key: salted.server_key().0,
-        salt: salting.salt.clone(),
-        iterations: salting.iterations.get(),
     }
 }
 

@@ -100,11 +100,6 @@ impl Md5Hash {
         is_hex.then(|| Self(hash.to_ascii_lowercase()))
     }
 
-    /// Of what pg_authid has, or a hash that fits nothing.
-    pub(crate) fn of_stored(text: &SecretString) -> Self {
-        Self::parse(text.expose_secret()).unwrap_or_else(|| Self(String::new()))
-    }
-
     /// What pg_authid would store of `password`.
     pub(crate) fn of(user: &str, password: &SecretString) -> Self {
         Self(hex(&[password.expose_secret().as_bytes(), user.as_bytes()]))

@@ -138,7 +138,7 @@ fn users(settings: &PostgresSettings, http: Option<&HttpSettings>, found: &mut F
             "nobody could log in: write `[postgres.users]` and \
              `NAME = { password = \"env:VARIABLE\" }` for each user",
         ),
-        auth @ (ClientAuth::Trust | ClientAuth::Any) if !settings.listen.ip().is_loopback() => {
+        auth @ (ClientAuth::Trust | ClientAuth::Any) if !settings.listen.is_local() => {
             found.add(
                 "postgres.auth",
                 format!(
