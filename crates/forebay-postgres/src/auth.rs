@@ -13,6 +13,7 @@ mod hashing;
 pub(crate) mod hba;
 mod ident;
 mod lines;
+pub(crate) mod lookup;
 mod proving;
 pub(crate) mod scram;
 pub(crate) mod secret;
@@ -30,6 +31,7 @@ use conversation::{Conversation, Failure, Say};
 pub(crate) use doorkeeper::Doorkeeper;
 use hba::{Certificate, Demand, Hba, Wish};
 use ident::Maps;
+use lookup::Lookups;
 use proving::{Proving, Shown, Wire};
 use secret::Secret;
 pub(crate) use secrets::Secrets;
@@ -116,6 +118,7 @@ pub(crate) struct Authentication {
     rules: Rules,
     maps: Maps,
     secrets: Secrets,
+    lookups: Lookups,
     kinds: Kinds,
     cleartext: Cleartext,
 }
@@ -163,7 +166,13 @@ impl Authentication {
             true => Cleartext::Anywhere,
             false => Cleartext::Guarded,
         };
-        Ok(Self { rules, maps, secrets, kinds, cleartext })
+        let lookups = Lookups::default();
+        Ok(Self { rules, maps, secrets, lookups, kinds, cleartext })
+    }
+
+    /// Looks up there who is in no list.
+    pub(crate) fn looking_up(self, lookups: Lookups) -> Self {
+        Self { lookups, ..self }
     }
 
     /// The users that are listed.
@@ -219,7 +228,7 @@ impl Authentication {
 
     /// Must be somebody we know, where we know anybody.
     async fn is_known(&self, wish: Wish<'_>) -> Result<(), Failure> {
-        if self.secrets.is_empty() {
+        if self.secrets.is_empty() && self.lookups.is_empty() {
             return Ok(());
         }
         match self.look_up(wish).await {
@@ -228,10 +237,19 @@ impl Authentication {
         }
     }
 
+    /// Lists first; who has no secret in them is looked up.
     async fn look_up(&self, wish: Wish<'_>) -> Account {
-        match self.secrets.of(wish.user) {
-            Some(secret) => Account::Known(secret.cloned()),
+        let listed = self.secrets.of(wish.user);
+        if let Some(Some(secret)) = listed {
+            return Account::Known(Some(secret.clone()));
+        }
+        let looked_up = match self.lookups.of(wish.database) {
+            Some(lookup) => lookup.account(wish.user).await,
             None => Account::Unknown,
+        };
+        match (looked_up, listed) {
+            (Account::Unknown, Some(_)) => Account::Known(None),
+            (account, _) => account,
         }
     }
 
@@ -303,13 +321,21 @@ impl Authentication {
         }
     }
 
+    /// As far as they are known: those of look-ups as they are seen.
+    fn kinds(&self) -> Kinds {
+        self.lookups.all().fold(self.kinds, |kinds, lookup| {
+            let (md5, scram) = lookup.seen();
+            Kinds { md5: kinds.md5 || md5, scram: kinds.scram || scram }
+        })
+    }
+
     /// What the method `md5` comes to: SCRAM where a SCRAM verifier is stored. Users without a
     /// secret seem to have one of those that others have, always the same.
     fn md5_or_scram(&self, nobody: &[u8; 32], user: &str, secret: Option<&Secret>) -> Wire {
-        match (secret, self.kinds) {
+        match (secret, self.kinds()) {
             (Some(Secret::Scram(_)), _) => Wire::Scram,
             (Some(Secret::Md5(_) | Secret::Plain(_)), _) => Wire::Md5,
-            (None, Kinds { scram: true, md5: false }) => Wire::Scram,
+            (None, Kinds { md5: false, .. }) => Wire::Scram,
             (None, Kinds { scram: false, .. }) => Wire::Md5,
             (None, Kinds { scram: true, md5: true }) => {
                 let hash = [&nobody[..], b"md5 or scram", user.as_bytes()].concat();

@@ -2,6 +2,7 @@
 
 mod backend;
 mod client;
+mod lookups;
 mod plan;
 
 use std::collections::BTreeMap;

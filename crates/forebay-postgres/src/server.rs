@@ -8,7 +8,7 @@ pub(crate) mod answers;
 pub(crate) mod capacity;
 pub(crate) mod catalogue;
 pub(crate) mod connector;
-mod inquiry;
+pub(crate) mod inquiry;
 mod kept;
 pub(crate) mod login;
 mod pipeline;

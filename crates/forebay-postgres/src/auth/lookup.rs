@@ -5,9 +5,8 @@
 //! time, for at most `cache_ttl`. Connections are our own, opened as the [`Inquirer`] of the
 //! configuration, with nothing in them that a client said but the value of `$1`.
 //!
-//! Always true: at most [`CONNECTIONS`] connections for each place to ask, at most [`FLIGHTS`]
-//! questions under way, and a question that fails is a user that is not there, never another
-//! one.
+//! Always true: at most [`CONNECTIONS`] for each place to ask, at most [`FLIGHTS`] questions
+//! under way, and a question that fails is a user that is not there, never another one.
 
 mod connections;
 
@@ -25,8 +24,10 @@ use lru::LruCache;
 use tokio::sync::watch;
 use zeroize::Zeroize;
 
+#[cfg(doc)]
+use connections::CONNECTIONS;
+use connections::Connections;
 pub(crate) use connections::{Inquirer, Place};
-use connections::{CONNECTIONS, Connections};
 
 use super::Account;
 use super::secret::Secret;
@@ -183,7 +184,9 @@ impl Lookup {
             return Answer::Absent;
         };
         if name != user {
-            tracing::warn!("`query` of [postgres.auth_query] gives another user than was asked for");
+            tracing::warn!(
+                "`query` of [postgres.auth_query] gives another user than was asked for"
+            );
             return Answer::Absent;
         }
         let Some(mut stored) = stored.filter(|stored| !stored.is_empty()) else {

@@ -110,6 +110,11 @@ impl Secrets {
         self.0.is_empty()
     }
 
+    /// How `user` logs in to servers, where it is listed.
+    pub(crate) fn credentials_of(&self, user: &str) -> Option<&Credentials> {
+        self.0.get(user).map(|listed| &listed.at_server)
+    }
+
     /// How the users log in to servers.
     pub(crate) fn credentials(&self) -> HashMap<Arc<str>, Credentials> {
         let of =

@@ -10,6 +10,7 @@ use forebay_pool::{ClassName, Roster, timetable};
 
 use super::SettingsError;
 use super::backend::{backend, classes};
+use super::lookups::lookups;
 use crate::auth::{self, Authentication};
 use crate::route::Backend;
 use crate::server::connector::Identity;
@@ -64,6 +65,11 @@ impl Plan {
             backends.insert(name.clone(), Arc::new(backend));
         }
         let routes = routes(&settings, &backends)?;
+        let lookups = lookups(&settings, auth.secrets(), &|database| {
+            let Route { backend, database, .. } = routes.route(database, &settings)?;
+            Some((backend, database))
+        })?;
+        let auth = auth.looking_up(lookups);
         Ok(Self { settings, tls, backends, routes, auth, default_tenant })
     }
 
@@ -82,24 +88,30 @@ impl Plan {
     }
 
     pub(crate) fn route(&self, database: &str) -> Option<Route> {
-        match &self.routes {
-            Routes::Named(named) => named.get(database).map(|route| Route {
-                backend: Arc::clone(&route.backend),
-                database: Arc::clone(&route.database),
-                mode: route.mode,
-            }),
-            Routes::Any(backend) => Some(Route {
-                backend: Arc::clone(backend),
-                database: Arc::from(database),
-                mode: self.settings.pool_mode,
-            }),
-        }
+        self.routes.route(database, &self.settings)
     }
 
     /// The tenant whose requests a user's work belongs to.
     pub(crate) fn tenant(&self, user: &str) -> Option<Arc<str>> {
         let own = self.settings.users.get(user).and_then(|user| user.tenant.as_deref());
         own.map(Arc::from).or_else(|| self.default_tenant.clone())
+    }
+}
+
+impl Routes {
+    fn route(&self, database: &str, settings: &PostgresSettings) -> Option<Route> {
+        match self {
+            Self::Named(named) => named.get(database).map(|route| Route {
+                backend: Arc::clone(&route.backend),
+                database: Arc::clone(&route.database),
+                mode: route.mode,
+            }),
+            Self::Any(backend) => Some(Route {
+                backend: Arc::clone(backend),
+                database: Arc::from(database),
+                mode: settings.pool_mode,
+            }),
+        }
     }
 }
 

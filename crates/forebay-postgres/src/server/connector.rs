@@ -63,6 +63,11 @@ impl Postgres {
         self.login(identity, parameters).await
     }
 
+    /// A connection for questions of our own, which no client gets.
+    pub(crate) async fn log_in(&self, login: &Login<'_>) -> Result<Server, ServerFailure> {
+        self.target.connect(login).await
+    }
+
     async fn login(
         &self,
         identity: &Identity,

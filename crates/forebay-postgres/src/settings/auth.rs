@@ -72,7 +72,7 @@ pub struct AuthQuerySettings {
     /// password, which is NULL for who may not log in. Names are looked up in `pg_catalog`
     /// only, so write the schema. Default: pg_authid, without users that may not log in or
     /// whose password has expired.
-    #[serde(default = "query")]
+    #[serde(default = "AuthQuerySettings::default_query")]
     pub query: String,
     /// In which of our databases to ask. Default: the one the client wants; `postgres` where
     /// no databases are configured.
@@ -85,14 +85,20 @@ pub struct AuthQuerySettings {
     pub cache_ttl: Duration,
 }
 
-/// PgBouncer's since 1.25, with every name's schema.
-fn query() -> String {
-    "SELECT rolname, CASE WHEN rolvaliduntil OPERATOR(pg_catalog.<) pg_catalog.now() THEN NULL \
-     ELSE rolpassword END FROM pg_catalog.pg_authid \
-     WHERE rolname OPERATOR(pg_catalog.=) $1 AND rolcanlogin"
-        .into()
+impl AuthQuerySettings {
+    /// How long an answer counts where nothing else is set.
+    pub(crate) const TTL: Duration = Duration::from_secs(60);
+
+    /// What is asked where nothing else is set: what PgBouncer asks since 1.25, with every
+    /// name's schema.
+    pub(crate) fn default_query() -> String {
+        "SELECT rolname, CASE WHEN rolvaliduntil OPERATOR(pg_catalog.<) pg_catalog.now() \
+         THEN NULL ELSE rolpassword END FROM pg_catalog.pg_authid \
+         WHERE rolname OPERATOR(pg_catalog.=) $1 AND rolcanlogin"
+            .into()
+    }
 }
 
 fn cache_ttl() -> Duration {
-    Duration::from_secs(60)
+    AuthQuerySettings::TTL
 }
