@@ -25,6 +25,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
+use forebay_seam::secret::{SecretRef, SecretString};
 
 pub(crate) use caller::Caller;
 use conversation::{Conversation, Failure, Say};
@@ -118,6 +119,7 @@ pub(crate) struct Authentication {
     rules: Rules,
     maps: Maps,
     secrets: Secrets,
+    password_of_query: Option<SecretString>,
     lookups: Lookups,
     kinds: Kinds,
     cleartext: Cleartext,
@@ -166,13 +168,33 @@ impl Authentication {
             true => Cleartext::Anywhere,
             false => Cleartext::Guarded,
         };
+        let password = settings.auth_query.as_ref().and_then(|query| query.password.as_ref());
+        let password_of_query = password.map(SecretRef::read).transpose().map_err(|error| {
+            SettingsError { at: "postgres.auth_query.password".into(), reason: error.to_string() }
+        })?;
         let lookups = Lookups::default();
-        Ok(Self { rules, maps, secrets, lookups, kinds, cleartext })
+        Ok(Self { rules, maps, secrets, password_of_query, lookups, kinds, cleartext })
     }
 
     /// Looks up there who is in no list.
     pub(crate) fn looking_up(self, lookups: Lookups) -> Self {
         Self { lookups, ..self }
+    }
+
+    /// Is `user` in a list?
+    pub(crate) fn lists(&self, user: &str) -> bool {
+        self.secrets.of(user).is_some()
+    }
+
+    /// May `user` be one of ours? Where nobody is listed anybody may, and where users are
+    /// looked up, only a login shows it.
+    pub(crate) fn may_know(&self, user: &str) -> bool {
+        self.lists(user) || self.secrets.is_empty() || !self.lookups.is_empty()
+    }
+
+    /// The password of who looks users up, where it is not listed.
+    pub(crate) fn password_of_query(&self) -> Option<&SecretString> {
+        self.password_of_query.as_ref()
     }
 
     /// The users that are listed.

@@ -3,10 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use forebay_seam::secret::SecretRef;
-
 use super::SettingsError;
-use crate::auth::Secrets;
+use crate::auth::Authentication;
 use crate::auth::lookup::{Inquirer, Lookup, Lookups, Place};
 use crate::route::Backend;
 use crate::server::connector::Credentials;
@@ -19,32 +17,45 @@ const ANY_DATABASE: &str = "postgres";
 /// What leads from a database's name to its server and its name there.
 pub(super) type Leads<'a> = dyn Fn(&str) -> Option<(Arc<Backend>, Arc<str>)> + 'a;
 
-/// The look-ups of `settings`; databases that are asked alike share one.
+/// Checks that the databases to ask are there.
 ///
 /// # Errors
-/// A database that is not there, or a password that cannot be read.
+/// The first that is not.
+pub(super) fn check(settings: &PostgresSettings) -> Result<(), SettingsError> {
+    let there = |key: String, asked: &str| {
+        let is_there = settings.databases.is_empty() || settings.databases.contains_key(asked);
+        let reason = || format!("there is no database `{asked}` in [postgres.databases]");
+        is_there.then_some(()).ok_or_else(|| SettingsError { at: key, reason: reason() })
+    };
+    if let Some(asked) = settings.auth_query.as_ref().and_then(|query| query.database.as_ref()) {
+        there("postgres.auth_query.database".into(), asked)?;
+    }
+    for (name, database) in &settings.databases {
+        if let Some(asked) = &database.auth_database {
+            there(format!("postgres.databases.{name}.auth_database"), asked)?;
+        }
+    }
+    Ok(())
+}
+
+/// The look-ups of `settings`, which were checked; databases that are asked alike share one.
 pub(super) fn lookups(
     settings: &PostgresSettings,
-    secrets: &Secrets,
+    auth: &Authentication,
     leads: &Leads<'_>,
-) -> Result<Lookups, SettingsError> {
+) -> Lookups {
     let general = settings.auth_query.as_ref();
-    let password = general.and_then(|query| query.password.as_ref()).map(SecretRef::read);
-    let password = password.transpose().map_err(|error| SettingsError {
-        at: "postgres.auth_query.password".into(),
-        reason: error.to_string(),
-    })?;
     let inquirer = |user: &str| {
-        let own = general.filter(|query| query.user == user).and(password.clone());
-        let listed = || secrets.credentials_of(user).cloned();
-        let of_own = |own| Credentials { user: user.to_owned(), proof: Some(Proof::Password(own)) };
-        let nothing = || Credentials { user: user.to_owned(), proof: None };
-        Inquirer::configured(own.map(of_own).or_else(listed).unwrap_or_else(nothing))
+        let own = general.filter(|query| query.user == user).and(auth.password_of_query());
+        let credentials = |proof| Credentials { user: user.to_owned(), proof };
+        let own = own.map(|password| credentials(Some(Proof::Password(password.clone()))));
+        let listed = || auth.secrets().credentials_of(user).cloned();
+        Inquirer::configured(own.or_else(listed).unwrap_or_else(|| credentials(None)))
     };
     let ttl = general.map_or(AuthQuerySettings::TTL, |query| query.cache_ttl);
     let mut lookups = Lookups::default();
     if settings.databases.is_empty() {
-        let Some(general) = general else { return Ok(lookups) };
+        let Some(general) = general else { return lookups };
         let database = general.database.as_deref().unwrap_or(ANY_DATABASE);
         if let Some((backend, database)) = leads(database) {
             let place = Place { backend, database };
@@ -52,7 +63,7 @@ pub(super) fn lookups(
             let lookup = Lookup::new(place, inquirer(&general.user), query, ttl);
             lookups.any = Some(Arc::new(lookup));
         }
-        return Ok(lookups);
+        return lookups;
     }
     let mut shared = HashMap::new();
     for (name, database) in &settings.databases {
@@ -60,19 +71,9 @@ pub(super) fn lookups(
         let Some(user) = user else { continue };
         let query = database.auth_query.as_deref().or(general.map(|query| &*query.query));
         let query = query.map_or_else(AuthQuerySettings::default_query, str::to_owned);
-        let (asked, key) = match (&database.auth_database, general) {
-            (Some(asked), _) => {
-                (asked.as_str(), format!("postgres.databases.{name}.auth_database"))
-            }
-            (None, Some(AuthQuerySettings { database: Some(asked), .. })) => {
-                (asked.as_str(), "postgres.auth_query.database".to_owned())
-            }
-            (None, _) => (name.as_str(), format!("postgres.databases.{name}")),
-        };
-        let (backend, there) = leads(asked).ok_or_else(|| SettingsError {
-            at: key,
-            reason: format!("there is no database `{asked}` in [postgres.databases]"),
-        })?;
+        let asked = database.auth_database.as_ref();
+        let asked = asked.or(general.and_then(|query| query.database.as_ref())).unwrap_or(name);
+        let Some((backend, there)) = leads(asked) else { continue };
         let alike = (Arc::as_ptr(&backend), Arc::clone(&there), user.to_owned(), query.clone());
         let lookup = shared.entry(alike).or_insert_with(|| {
             let place = Place { backend, database: there };
@@ -80,5 +81,5 @@ pub(super) fn lookups(
         });
         lookups.named.insert(name.clone(), Arc::clone(lookup));
     }
-    Ok(lookups)
+    lookups
 }
