@@ -1,6 +1,7 @@
 //! The PostgreSQL gateway beside a real PostgreSQL.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
+mod authentication;
 mod begins;
 mod bench;
 mod by_chance;
@@ -9,6 +10,7 @@ mod client;
 mod departures;
 mod differential;
 mod failures;
+mod guarded;
 mod hostile;
 mod leftovers;
 mod naming;
