@@ -15,12 +15,14 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 mod document;
+mod log;
 mod problem;
 pub mod reference;
 mod rules;
 pub mod summary;
-mod wording;
+pub(crate) mod wording;
 
+pub use log::{LogFormat, LogSettings, SyslogFacility, SyslogSettings};
 pub use problem::{Problem, Report};
 
 use document::Document;
@@ -56,7 +58,7 @@ pub struct Config {
     pub http: Option<HttpSettings>,
     /// What operators and their tools look at.
     pub admin: AdminSettings,
-    /// What the program writes to stderr.
+    /// What the program logs, and where.
     pub log: LogSettings,
 }
 
@@ -90,37 +92,6 @@ impl Default for AdminSettings {
     fn default() -> Self {
         Self { listen: SocketAddr::from(([127, 0, 0, 1], 6490)), hosts: Vec::new() }
     }
-}
-
-/// `[log]`: what the program writes to stderr.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct LogSettings {
-    /// How much: `error`, `warn`, `info`, `debug`, `trace`, or by room, as in
-    /// `info,forebay_postgres=debug`. The environment variable `FOREBAY_LOG` wins. Default
-    /// `info`.
-    pub level: String,
-    /// How. Default `auto`.
-    pub format: LogFormat,
-}
-
-impl Default for LogSettings {
-    fn default() -> Self {
-        Self { level: "info".to_owned(), format: LogFormat::default() }
-    }
-}
-
-/// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// `text` on a terminal, `json` elsewhere.
-    #[default]
-    Auto,
-    /// For people.
-    Text,
-    /// For machines: one object a line.
-    Json,
 }
 
 /// Why there is no configuration.

@@ -1,43 +1,65 @@
-//! What the program writes to stderr: text on a terminal, one JSON object a line elsewhere.
+//! What the program logs: text on a terminal, one JSON object a line elsewhere, or lines as
+//! PgBouncer's; to stderr, a file, the system's log.
 //!
 //! Much of what is logged came from the network. Always true: no control character of it
 //! reaches the output, so nobody can forge a line or drive a terminal.
+
+mod outputs;
+mod pgbouncer;
+mod syslog;
 
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal};
 
 use tracing::field::Field;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
+
+pub use outputs::{Line, Outputs};
 
 use crate::config::{LogFormat, LogSettings};
 
 /// The environment variable that says how much is logged.
 pub const VARIABLE: &str = "FOREBAY_LOG";
 
+/// Why nothing can be logged.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LogError {
+    /// `FOREBAY_LOG` or the setting is no filter.
+    #[error("cannot log as `FOREBAY_LOG` or `log.level` says: {0}")]
+    Level(#[from] ParseError),
+    /// The file or the system's log is not there.
+    #[error("cannot log where `log.file` or `log.syslog` says: {0}")]
+    Output(#[from] io::Error),
+}
+
 /// Starts logging as `settings` say. A second call changes nothing.
 ///
 /// # Errors
-/// When `FOREBAY_LOG` or the setting is no filter.
-pub fn start(settings: &LogSettings) -> Result<(), tracing_subscriber::filter::ParseError> {
+/// When `FOREBAY_LOG` or the setting is no filter, or what is logged to cannot be opened.
+pub fn start(settings: &LogSettings) -> Result<Outputs, LogError> {
     let level = std::env::var(VARIABLE).ok().filter(|level| !level.is_empty());
     let filter = EnvFilter::builder().parse(level.as_deref().unwrap_or(&settings.level))?;
-    let terminal = io::stderr().is_terminal();
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    let text = match settings.format {
-        LogFormat::Auto => terminal,
-        LogFormat::Text => true,
-        LogFormat::Json => false,
-    };
-    let started = if text {
-        let colours = terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-        builder.with_ansi(colours).fmt_fields(debug_fn(write_field)).try_init()
-    } else {
-        builder.json().flatten_event(true).with_current_span(false).try_init()
+    let outputs = Outputs::open(settings)?;
+    let terminal = io::stderr().is_terminal() && settings.file.is_none();
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(outputs.clone());
+    let started = match settings.format {
+        LogFormat::PgBouncer => {
+            builder.with_ansi(false).event_format(pgbouncer::Line::new()).try_init()
+        }
+        format if format == LogFormat::Text || (format == LogFormat::Auto && terminal) => {
+            let colours = terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+            builder.with_ansi(colours).fmt_fields(debug_fn(write_field)).try_init()
+        }
+        LogFormat::Auto | LogFormat::Text | LogFormat::Json => {
+            builder.json().flatten_event(true).with_current_span(false).try_init()
+        }
     };
     // Whoever was first keeps the log: a test, or the demo around us.
     drop(started);
-    Ok(())
+    Ok(outputs)
 }
 
 fn write_field(out: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
@@ -48,9 +70,9 @@ fn write_field(out: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> f
 }
 
 /// Writes control characters as escapes.
-struct Escaping<'w, W>(&'w mut W);
+struct Escaping<'w, W: ?Sized>(&'w mut W);
 
-impl<W: fmt::Write> fmt::Write for Escaping<'_, W> {
+impl<W: fmt::Write + ?Sized> fmt::Write for Escaping<'_, W> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         text.chars().try_for_each(|c| {
             if is_plain(c) {

@@ -23,7 +23,8 @@ use crate::admin;
 use crate::config::{Config, ConfigError};
 use crate::events::Events;
 use crate::log_limit;
-use crate::logging;
+use crate::logging::{self, Outputs};
+use crate::pgbouncer;
 use crate::system;
 use crate::view::{VERSION, Viewer};
 
@@ -41,9 +42,9 @@ pub enum RunError {
     /// The configuration cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// `FOREBAY_LOG` or `log.level` is no filter.
-    #[error("cannot log as `FOREBAY_LOG` or `log.level` says: {0}")]
-    Log(#[from] tracing_subscriber::filter::ParseError),
+    /// Nothing can be logged as the settings say.
+    #[error(transparent)]
+    Log(#[from] logging::LogError),
     /// A gateway cannot carry its settings out.
     #[error("{at}: {reason}")]
     Settings {
@@ -62,6 +63,9 @@ pub enum RunError {
         /// The reason.
         source: io::Error,
     },
+    /// PgBouncer's configuration cannot be used.
+    #[error(transparent)]
+    PgBouncer(#[from] pgbouncer::LoadError),
     /// The system gives no threads or signals.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
@@ -84,7 +88,9 @@ impl RunError {
     /// The code to exit with.
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Config(_) | Self::Log(_) | Self::Settings { .. } => ExitCode::from(EXIT_USAGE),
+            Self::Config(_) | Self::PgBouncer(_) | Self::Log(_) | Self::Settings { .. } => {
+                ExitCode::from(EXIT_USAGE)
+            }
             Self::Listen { .. } | Self::System(_) => ExitCode::FAILURE,
         }
     }
@@ -102,13 +108,35 @@ impl From<forebay_http::SettingsError> for RunError {
     }
 }
 
+/// Gives the configuration, anew each time.
+pub type Load<'l> = dyn Fn() -> Result<Given, RunError> + Send + Sync + 'l;
+
+/// A configuration, and what its owner should know of it.
+pub struct Given {
+    /// The configuration.
+    pub config: Config,
+    /// What is logged once it is in force, a line each.
+    pub remarks: Vec<String>,
+}
+
 /// Runs the gateways that `file` configures, until a signal says stop.
 ///
 /// # Errors
 /// When it cannot start; nothing was served then.
 pub fn run(file: &Path) -> Result<(), RunError> {
-    let config = Config::load(file)?;
-    logging::start(&config.log)?;
+    run_from(&|| Ok(Given { config: Config::load(file)?, remarks: Vec::new() }))
+}
+
+/// Runs the gateways of the configuration that `load` gives, until a signal says stop.
+///
+/// # Errors
+/// When it cannot start; nothing was served then.
+pub fn run_from(load: &Load<'_>) -> Result<(), RunError> {
+    let Given { config, remarks } = load()?;
+    let log = logging::start(&config.log)?;
+    for remark in remarks {
+        tracing::warn!("{remark}");
+    }
     system::prepare(&config);
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder.worker_threads(config.worker_threads.unwrap_or_else(workers));
@@ -120,7 +148,7 @@ pub fn run(file: &Path) -> Result<(), RunError> {
         source,
     })?;
     let admin_address = admin.address()?;
-    let program = runtime.block_on(async { Program::open(config) })?;
+    let program = runtime.block_on(async { Program::open(config, log) })?;
     let viewer = program.viewer.clone();
     let (events, pools) = (program.events.clone(), program.pools.clone());
     let admin = admin.start(move || viewer.snapshot(), events, pools)?;
@@ -148,8 +176,8 @@ struct Program {
 
 impl Program {
     /// Binds all ports, then opens the gateways. Inside a runtime.
-    fn open(config: Config) -> Result<Self, RunError> {
-        let signals = Signals::new()?;
+    fn open(config: Config, log: Outputs) -> Result<Self, RunError> {
+        let signals = Signals::new(log)?;
         let postgres_listener =
             config.postgres.as_ref().map(|p| bind("postgres.listen", p.listen)).transpose()?;
         let http_listener =
@@ -293,11 +321,13 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    log: Outputs,
 }
 
 impl Signals {
-    fn new() -> io::Result<Self> {
+    fn new(log: Outputs) -> io::Result<Self> {
         Ok(Self {
+            log,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
@@ -311,6 +341,7 @@ impl Signals {
                 _ = self.terminate.recv() => return "SIGTERM",
                 _ = self.interrupt.recv() => return "SIGINT",
                 _ = self.hangup.recv() => {
+                    self.log.reopen();
                     tracing::warn!("SIGHUP: the configuration is read at the start only; restart");
                 }
             }
