@@ -1,6 +1,5 @@
 //! The gateway: accepts clients, knows the pools, and comes to an orderly end.
 
-mod address;
 mod backend;
 mod client;
 mod passwords;
@@ -15,7 +14,7 @@ use arc_swap::ArcSwap;
 use forebay_pool::event::Told;
 use forebay_pool::overlap::Overlaps;
 use forebay_pool::{Roster, Snapshot};
-use forebay_seam::net::TcpListener;
+use forebay_seam::net::Listener;
 use forebay_seam::task::Stop;
 use forebay_seam::time::Instant;
 use forebay_seam::{random, time};
@@ -91,6 +90,8 @@ pub(crate) struct Inner {
     pub(crate) nobody: [u8; 32],
     registry: Arc<Registry>,
     clients: AtomicU32,
+    /// Those beyond the limit, while it is not known what they want.
+    beyond: AtomicU32,
     refused: AtomicU64,
     cancels: AtomicU64,
     pub(crate) pins: Arc<Board>,
@@ -146,6 +147,7 @@ impl Gateway {
             nobody: random::bytes(),
             registry: Arc::new(Registry::default()),
             clients: AtomicU32::new(0),
+            beyond: AtomicU32::new(0),
             refused: AtomicU64::new(0),
             cancels: AtomicU64::new(0),
             pins: Arc::default(),
@@ -156,8 +158,9 @@ impl Gateway {
     }
 
     /// Serves the clients that `listener` accepts, until `stop` is told; then accepts no
-    /// more. Sessions go on; see [`Gateway::drain`].
-    pub async fn serve(&self, listener: TcpListener, mut stop: Stop) {
+    /// more. Sessions go on; see [`Gateway::drain`]. Called once for each listener.
+    pub async fn serve(&self, listener: impl Into<Listener>, mut stop: Stop) {
+        let listener = listener.into();
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,

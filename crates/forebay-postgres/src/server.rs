@@ -11,7 +11,10 @@ pub(crate) mod connector;
 mod kept;
 pub(crate) mod login;
 mod pipeline;
+pub(crate) mod place;
+pub(crate) mod proof;
 mod reset;
+mod sasl;
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
@@ -29,7 +32,7 @@ use pipeline::Pipeline;
 
 use crate::cancel::{InFlight, ServerKey};
 use crate::params::Applied;
-use crate::prepared::StatementId;
+use crate::prepared::{Shape, StatementId};
 use crate::stream::Stream;
 use crate::wire::backend::{self, ServerError};
 use crate::wire::frontend::write_bare;
@@ -144,7 +147,8 @@ pub(crate) struct Server {
     pub(crate) pipeline: Pipeline,
     pub(crate) kept: Kept,
     pub(crate) settings: Applied,
-    pub(crate) prepared: LruCache<StatementId, ()>,
+    /// Statements that it has by name, and their rows where they were described here.
+    pub(crate) prepared: LruCache<StatementId, Option<Shape>>,
     pub(crate) names: Names,
     /// Whose unnamed statement it has.
     pub(crate) unnamed: Option<StatementId>,
@@ -157,14 +161,14 @@ pub(crate) struct Server {
     pub(crate) seen: Seen,
     /// The work at hand defines something.
     pub(crate) defining: Option<Defining>,
-    pub(crate) key: ServerKey,
+    pub(crate) key: Arc<ServerKey>,
     pub(crate) in_flight: Arc<InFlight>,
     /// Counts it among our connections, once it has logged in.
     ours: Option<Ours>,
 }
 
 impl Server {
-    fn new(stream: Stream, key: ServerKey, max_prepared: NonZeroUsize) -> Self {
+    fn new(stream: Stream, key: Arc<ServerKey>, max_prepared: NonZeroUsize) -> Self {
         Self {
             stream,
             inbox: BytesMut::new(),

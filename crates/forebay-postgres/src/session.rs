@@ -21,6 +21,7 @@ mod outward;
 mod portals;
 mod recent;
 mod rest;
+mod rows;
 mod unnamed;
 mod work;
 

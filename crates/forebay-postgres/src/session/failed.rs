@@ -44,7 +44,7 @@ impl Session {
         }
         let Some(lease) = &mut self.link else { return Ok(Show::Hide) };
         let server = &mut **lease.connection();
-        let mut stale = None;
+        let (mut stale, mut outdated) = (None, false);
         let (mut lost_unnamed, mut meant) = (false, None);
         // A simple query, or the commit at a Sync, ends with its own ReadyForQuery; after
         // everything else all up to Sync is skipped, simple queries too.
@@ -58,11 +58,15 @@ impl Session {
                 Some(Awaited::Parse { change: Some(NameChange::Taken(name)), .. }) => {
                     meant = Some(name.clone());
                 }
-                Some(Awaited::Bind { of: Some(of) } | Awaited::Describe { of: Some(of) })
+                Some(Awaited::Bind { of: Some(of) } | Awaited::Describe { of: Some(of), .. })
                     if !of.is_unnamed() =>
                 {
                     meant = Some(of.name.clone());
                     stale = said.stale_plan.then(|| Arc::clone(&of.statement));
+                }
+                Some(Awaited::OutdatedBind { of }) => {
+                    outdated = true;
+                    stale = Some(Arc::clone(&of.statement));
                 }
                 _ => {}
             }
@@ -87,6 +91,11 @@ impl Session {
         }
         let Some(lease) = &mut self.link else { return Ok(Show::Hide) };
         let server = &mut **lease.connection();
+        if outdated {
+            self.keep_passed();
+            backend::outdated_plan(&mut self.outbox);
+            return Ok(Show::Hide);
+        }
         let awaited = &server.awaited;
         let renamed = backend::rename(&body, PREFIX, |ours| {
             if meant.is_some() {
@@ -145,7 +154,7 @@ fn take_back(
             change
         }
         Awaited::Close { evicted: Some(id), .. } => {
-            server.prepared.push(id, ());
+            server.prepared.push(id, None);
             None
         }
         Awaited::Execute { change, .. } => change.map(|change| *change),
@@ -157,6 +166,7 @@ fn take_back(
         Awaited::Close { evicted: None, .. }
         | Awaited::Bind { .. }
         | Awaited::Describe { .. }
+        | Awaited::OutdatedBind { .. }
         | Awaited::Sync
         | Awaited::OwnQuery(_)
         | Awaited::FunctionCall => None,
@@ -169,7 +179,7 @@ fn take_back(
         Some(NameChange::Forgot { names, prepared }) => {
             statements.extend(names);
             for id in prepared {
-                server.prepared.push(id, ());
+                server.prepared.push(id, None);
             }
         }
     }

@@ -475,16 +475,14 @@ pub(in crate::pgbouncer) const SETTINGS: &[Setting] = &[
         Text,
         "",
         AtStart,
-        Instead("the socket has the group of the process"),
+        Becomes("postgres.unix_socket_group"),
     ),
     setting(
         "unix_socket_mode",
         Number,
         "0777",
         AtStart,
-        Instead(
-            "the socket is open to all users of the machine, who still have to prove who they are",
-        ),
+        Becomes("postgres.unix_socket_mode"),
     ),
     unset("user", Text, AtStart, Mode("as `-u`")),
     unset("verbose", Number, AtReload, Mode("as `-v`")),

@@ -46,9 +46,9 @@ pub(super) fn translate(work: &mut Work<'_>) {
 fn socket_file(work: &mut Work<'_>) {
     let file = work.file;
     let mode = format!("{:04o}", file.number("unix_socket_mode"));
-    work.set("socket_mode", mode, "unix_socket_mode");
+    work.set("unix_socket_mode", mode, "unix_socket_mode");
     if let Some(group) = file.nonempty("unix_socket_group") {
-        work.set("socket_group", group, "unix_socket_group");
+        work.set("unix_socket_group", group, "unix_socket_group");
     }
 }
 
