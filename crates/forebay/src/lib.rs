@@ -15,6 +15,7 @@ pub mod metrics;
 mod overlap_log;
 pub mod pgbouncer;
 pub mod pressure;
+pub mod reload;
 pub mod run;
 pub mod size;
 mod system;

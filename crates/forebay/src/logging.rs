@@ -10,11 +10,12 @@ mod syslog;
 
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal};
+use std::sync::Arc;
 
 use tracing::field::Field;
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
+use tracing_subscriber::{EnvFilter, reload};
 
 pub use outputs::{Line, Outputs};
 
@@ -35,31 +36,71 @@ pub enum LogError {
     Output(#[from] io::Error),
 }
 
+/// How much is logged, and the file, changed while the program runs. Cheap to clone.
+#[derive(Clone)]
+pub struct Level {
+    set: Arc<dyn Fn(EnvFilter) -> bool + Send + Sync>,
+    outputs: Outputs,
+}
+
+impl Level {
+    /// Logs as much as `settings` say from now on, unless `FOREBAY_LOG` says how much, and into
+    /// the file that has the log's name now.
+    ///
+    /// # Errors
+    /// When the setting is no filter.
+    pub fn follow(&self, settings: &LogSettings) -> Result<(), ParseError> {
+        self.outputs.reopen();
+        let filter = filter(settings)?;
+        if !(self.set)(filter) {
+            tracing::debug!("the log is another program's, and keeps its level");
+        }
+        Ok(())
+    }
+
+    fn of<S: 'static>(handle: reload::Handle<EnvFilter, S>, outputs: Outputs) -> Self {
+        Self { set: Arc::new(move |filter| handle.reload(filter).is_ok()), outputs }
+    }
+}
+
+fn filter(settings: &LogSettings) -> Result<EnvFilter, ParseError> {
+    let level = std::env::var(VARIABLE).ok().filter(|level| !level.is_empty());
+    EnvFilter::builder().parse(level.as_deref().unwrap_or(&settings.level))
+}
+
 /// Starts logging as `settings` say. A second call changes nothing.
 ///
 /// # Errors
 /// When `FOREBAY_LOG` or the setting is no filter, or what is logged to cannot be opened.
-pub fn start(settings: &LogSettings) -> Result<Outputs, LogError> {
-    let level = std::env::var(VARIABLE).ok().filter(|level| !level.is_empty());
-    let filter = EnvFilter::builder().parse(level.as_deref().unwrap_or(&settings.level))?;
+pub fn start(settings: &LogSettings) -> Result<Level, LogError> {
+    let filter = filter(settings)?;
     let outputs = Outputs::open(settings)?;
     let terminal = io::stderr().is_terminal() && settings.file.is_none();
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(outputs.clone());
-    let started = match settings.format {
+    let (started, level) = match settings.format {
         LogFormat::PgBouncer => {
-            builder.with_ansi(false).event_format(pgbouncer::Line::new()).try_init()
+            let builder = builder.with_ansi(false).event_format(pgbouncer::Line::new());
+            let builder = builder.with_filter_reloading();
+            let level = Level::of(builder.reload_handle(), outputs);
+            (builder.try_init(), level)
         }
         format if format == LogFormat::Text || (format == LogFormat::Auto && terminal) => {
             let colours = terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-            builder.with_ansi(colours).fmt_fields(debug_fn(write_field)).try_init()
+            let builder = builder.with_ansi(colours).fmt_fields(debug_fn(write_field));
+            let builder = builder.with_filter_reloading();
+            let level = Level::of(builder.reload_handle(), outputs);
+            (builder.try_init(), level)
         }
         LogFormat::Auto | LogFormat::Text | LogFormat::Json => {
-            builder.json().flatten_event(true).with_current_span(false).try_init()
+            let builder = builder.json().flatten_event(true).with_current_span(false);
+            let builder = builder.with_filter_reloading();
+            let level = Level::of(builder.reload_handle(), outputs);
+            (builder.try_init(), level)
         }
     };
     // Whoever was first keeps the log: a test, or the demo around us.
     drop(started);
-    Ok(outputs)
+    Ok(level)
 }
 
 fn write_field(out: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {

@@ -6,13 +6,16 @@
 
 pub mod command;
 mod connstr;
+mod daemon;
 mod document;
 mod file;
 mod fit;
+mod identity;
 mod ini;
 mod load;
 pub mod migrate;
 mod parameter;
+mod pidfile;
 pub mod reference;
 mod secrets;
 mod setting;

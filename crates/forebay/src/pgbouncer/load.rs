@@ -10,7 +10,7 @@ use super::fit;
 use super::ini::Place;
 use super::secrets::Secrets;
 use super::translate::{self, Note};
-use crate::config::{Config, Report};
+use crate::config::{self, Config, Report};
 
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +48,7 @@ fn lines(mistakes: &[Mistake]) -> String {
 
 /// A file that was read, checked and translated.
 pub(super) struct Loaded {
-    pub(super) config: Config,
+    pub(super) loaded: config::Loaded,
     pub(super) notes: Vec<Note>,
     pub(super) file: File,
 }
@@ -73,11 +73,13 @@ pub(super) fn load(ini: &Path, overlay: Option<&Path>) -> Result<Loaded, LoadErr
         text = lay_over(&text, path, *place)?;
     }
     let environment = |name: &str| std::env::var(name).ok();
-    let config = Config::parse(ini, &text, &environment).map_err(|report| {
+    let mut loaded = Config::parse_whole(ini, &text, &environment).map_err(|report| {
         let beside = overlay.as_ref().map(|(path, _)| path.as_path());
         LoadError::Refused(mistakes(&report, &translation.document, beside))
     })?;
-    Ok(Loaded { config, notes: translation.notes, file })
+    // As in PgBouncer, a file that is being edited is not read before somebody says so.
+    loaded.files.clear();
+    Ok(Loaded { loaded, notes: translation.notes, file })
 }
 
 /// `text` with the settings of `overlay` in place of, and beside, its own.

@@ -171,6 +171,18 @@ fn pooling(work: &mut Work<'_>) {
     let file = work.file;
     work.set("pool_mode", pool_mode(file.text("pool_mode")), "pool_mode");
     work.set("max_clients", file.number("max_client_conn"), "max_client_conn");
+    for (theirs, ours) in [
+        ("default_pool_size", "pool_size"),
+        ("min_pool_size", "min_pool_size"),
+        ("reserve_pool_size", "reserve_pool_size"),
+        ("max_db_connections", "max_database_connections"),
+        ("max_user_connections", "max_user_connections"),
+        ("max_db_client_connections", "max_database_client_connections"),
+        ("max_user_client_connections", "max_user_client_connections"),
+    ] {
+        work.set(ours, file.number(theirs), theirs);
+    }
+    work.set_time("reserve_pool_timeout", "reserve_pool_timeout");
     let statements = file.number("max_prepared_statements");
     let statements = if statements == 0 { 200 } else { statements };
     work.set("max_prepared_statements", statements, "max_prepared_statements");
@@ -194,6 +206,8 @@ fn timeouts(work: &mut Work<'_>) {
     let wait = if wait.is_zero() { NEVER.to_owned() } else { time(wait) };
     work.set("query_wait_timeout", wait, "query_wait_timeout");
 }
+
+pub(super) use log::level;
 
 /// Our name of a pool mode. There is no `statement`; what it forbids is allowed.
 fn pool_mode(name: Option<&str>) -> &'static str {

@@ -1,5 +1,6 @@
 //! What is logged, how, and where.
 
+use super::super::file::File;
 use super::Work;
 
 const TABLE: &[&str] = &["log"];
@@ -12,9 +13,9 @@ const KINDS: [(&str, &str, &str, &str); 3] = [
     ("log_pooler_errors", "forebay_postgres::refusals", "info", "off"),
 ];
 
-pub(super) fn translate(work: &mut Work<'_>) {
-    let file = work.file;
-    let mut level = match file.number("verbose") {
+/// How much is logged, where that much is wanted (0 to 3).
+pub(in crate::pgbouncer) fn level(file: &File, verbose: u32) -> String {
+    let mut level = match verbose {
         0 => "info".to_owned(),
         1 => "debug".to_owned(),
         _ => "trace".to_owned(),
@@ -23,6 +24,12 @@ pub(super) fn translate(work: &mut Work<'_>) {
         let wanted = if file.flag(name) { on } else { off };
         level.push_str(&format!(",{room}={wanted}"));
     }
+    level
+}
+
+pub(super) fn translate(work: &mut Work<'_>) {
+    let file = work.file;
+    let level = level(file, file.number("verbose"));
     work.document.set(TABLE, "level", level).from(file.place("verbose"));
     work.document.set(TABLE, "format", "pgbouncer").because("Lines as PgBouncer writes them.");
     if let Some(path) = file.nonempty("logfile") {

@@ -121,7 +121,6 @@ fn max_connections(work: &Work<'_>, line: &Line) -> u32 {
 }
 
 fn database(work: &mut Work<'_>, line: &Line, server: &str) {
-    let file = work.file;
     let table = &["postgres", "databases", line.name.as_str()][..];
     let place = Some(&line.place);
     let document = &mut work.document;
@@ -132,26 +131,16 @@ fn database(work: &mut Work<'_>, line: &Line, server: &str) {
     if let Some(mode) = line.text("pool_mode") {
         document.set(table, "pool_mode", pool_mode(Some(mode))).from(place);
     }
-    let size = line.number("pool_size").unwrap_or_else(|| file.number("default_pool_size"));
-    document.set(table, "pool_size", size).from(place);
-    let least = line.number("min_pool_size").unwrap_or_else(|| file.number("min_pool_size"));
-    if least > 0 {
-        document.set(table, "min_pool_size", least).from(place);
-    }
-    let reserve = reserve(work, line);
-    let most = max_connections(work, line);
-    let clients = line
-        .number("max_db_client_connections")
-        .unwrap_or_else(|| file.number("max_db_client_connections"));
-    let document = &mut work.document;
-    if reserve > 0 {
-        document.set(table, "reserve_pool_size", reserve).from(place);
-        let timeout = time(file.seconds("reserve_pool_timeout"));
-        document.set(table, "reserve_pool_timeout", timeout).from(place);
-    }
-    for (key, number) in [("max_connections", most), ("max_client_connections", clients)] {
-        if number > 0 {
-            document.set(table, key, number).from(place);
+    for (theirs, ours) in [
+        ("pool_size", "pool_size"),
+        ("min_pool_size", "min_pool_size"),
+        ("reserve_pool", "reserve_pool_size"),
+        ("reserve_pool_size", "reserve_pool_size"),
+        ("max_db_connections", "max_connections"),
+        ("max_db_client_connections", "max_client_connections"),
+    ] {
+        if let Some(number) = line.number(theirs) {
+            document.set(table, ours, number).from(place);
         }
     }
     if let Some(timeout) = line.seconds("query_wait_timeout") {

@@ -39,7 +39,7 @@ fn the_defaults_are_pgbouncers() {
         (&["postgres", "query_wait_timeout"], "120s"),
         (&["postgres", "query_timeout"], "0s"),
         (&["postgres", "max_prepared_statements"], "200"),
-        (&["postgres", "databases", "app", "pool_size"], "20"),
+        (&["postgres", "pool_size"], "20"),
         (&["postgres", "databases", "app", "server"], "db"),
         (&["postgres", "servers", "db", "address"], "db:5432"),
         (&["postgres", "servers", "db", "sslmode"], "prefer"),

@@ -1,23 +1,9 @@
-//! `[users]`, and what holds for each user.
+//! `[users]`: limits of their own.
 
 use super::{NEVER, Work, pool_mode, time};
 
-/// The name that stands for every user who has no entry.
-const EVERYBODY: &str = "*";
-
 pub(super) fn translate(work: &mut Work<'_>) {
     let file = work.file;
-    let limits = [
-        ("max_user_connections", "max_connections"),
-        ("max_user_client_connections", "max_client_connections"),
-    ];
-    for (theirs, ours) in limits {
-        let most = file.number(theirs);
-        if most > 0 {
-            let place = file.place(theirs);
-            work.document.set(&["postgres", "users", EVERYBODY], ours, most).from(place);
-        }
-    }
     for line in &file.users {
         let table = &["postgres", "users", line.name.as_str()][..];
         let place = Some(&line.place);
