@@ -298,13 +298,7 @@ pub(in crate::pgbouncer) const SETTINGS: &[Setting] = &[
         Nothing("a client that waits is told nothing before its turn or its timeout"),
     ),
     setting("query_wait_timeout", Seconds, "120", AtReload, Becomes("postgres.query_wait_timeout")),
-    setting(
-        "reserve_pool_size",
-        Number,
-        "0",
-        AtReload,
-        Becomes("postgres.reserve_pool_size"),
-    ),
+    setting("reserve_pool_size", Number, "0", AtReload, Becomes("postgres.reserve_pool_size")),
     setting(
         "reserve_pool_timeout",
         Seconds,
@@ -470,20 +464,8 @@ pub(in crate::pgbouncer) const SETTINGS: &[Setting] = &[
     ),
     setting("transaction_timeout", Seconds, "0", AtReload, Becomes("postgres.transaction_timeout")),
     setting("unix_socket_dir", Text, "/tmp", AtStart, Becomes("postgres.listen")),
-    setting(
-        "unix_socket_group",
-        Text,
-        "",
-        AtStart,
-        Becomes("postgres.unix_socket_group"),
-    ),
-    setting(
-        "unix_socket_mode",
-        Number,
-        "0777",
-        AtStart,
-        Becomes("postgres.unix_socket_mode"),
-    ),
+    setting("unix_socket_group", Text, "", AtStart, Becomes("postgres.unix_socket_group")),
+    setting("unix_socket_mode", Number, "0777", AtStart, Becomes("postgres.unix_socket_mode")),
     unset("user", Text, AtStart, Mode("as `-u`")),
     unset("verbose", Number, AtReload, Mode("as `-v`")),
 ];
