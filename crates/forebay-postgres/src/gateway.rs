@@ -31,6 +31,7 @@ use crate::operations::Operations;
 use crate::pins::{Board, Pinned};
 use crate::prepared::Statements;
 use crate::settings::PostgresSettings;
+use crate::timeouts::{Counter, TimeoutCounts};
 use crate::welcome::Welcomes;
 
 pub(crate) use bell::{Bell, Course};
@@ -66,6 +67,8 @@ pub struct PostgresSnapshot {
     pub refused: u64,
     /// Cancel requests received since start.
     pub cancels: u64,
+    /// What lasted too long, since start.
+    pub timeouts: TimeoutCounts,
     /// Clients that kept a server connection beyond a transaction, since start, by reason.
     pub pins: BTreeMap<&'static str, u64>,
     /// Clients that keep a server connection now, the longest first.
@@ -104,6 +107,7 @@ pub(crate) struct Inner {
     refused: AtomicU64,
     cancels: AtomicU64,
     pub(crate) pins: Arc<Board>,
+    pub(crate) timeouts: Counter,
     hints_ignored: AtomicU64,
     left: Notify,
 }
@@ -168,6 +172,7 @@ impl Gateway {
             refused: AtomicU64::new(0),
             cancels: AtomicU64::new(0),
             pins: Arc::default(),
+            timeouts: Counter::default(),
             hints_ignored: AtomicU64::new(0),
             left: Notify::new(),
         });
@@ -261,6 +266,7 @@ impl Gateway {
             clients: self.inner.clients.load(Ordering::Relaxed),
             refused: self.inner.refused.load(Ordering::Relaxed),
             cancels: self.inner.cancels.load(Ordering::Relaxed),
+            timeouts: self.inner.timeouts.counts(),
             pins: self.inner.pins.counts(),
             pinned: self.inner.pins.pinned(),
             hints_ignored: self.inner.hints_ignored.load(Ordering::Relaxed),

@@ -13,17 +13,22 @@ use forebay_pool::{ClassName, Roster, timetable};
 use super::backend::{Carried, Draft, classes};
 use super::reload::Changes;
 use super::{SettingsError, passwords};
+use crate::cancel::fleet::Fleet;
 use crate::route::Backend;
 use crate::scram::Verifier;
 use crate::server::connector::Identity;
 use crate::server::place::Place;
 use crate::settings::{ClientAuth, PoolMode, PostgresSettings};
-use crate::tls;
+use crate::tls::{ClientSide, Encryption, Fresh};
+
+/// The process id of a client's key names its instance, and has room for so many clients.
+const MOST_CLIENTS_IN_FLEET: u32 = 100_000;
 
 /// A configuration that is carried out.
 pub(crate) struct Plan {
     pub(crate) settings: PostgresSettings,
-    pub(crate) tls: Option<tls::ClientSide>,
+    pub(crate) tls: Option<Arc<Fresh<ClientSide>>>,
+    pub(crate) fleet: Fleet,
     pub(super) backends: BTreeMap<String, Arc<Backend>>,
     routes: Routes,
     verifiers: HashMap<String, String>,
@@ -59,8 +64,11 @@ impl Plan {
         before: Option<&Self>,
     ) -> Result<(Self, Changes), SettingsError> {
         check(&settings)?;
-        let tls = settings.tls.as_ref().map(tls::ClientSide::new).transpose();
+        let tls = settings.tls.as_ref().map(ClientSide::following).transpose();
         let tls = tls.map_err(|reason| SettingsError { at: "postgres.tls".into(), reason })?;
+        let tls = tls.flatten();
+        let fleet = settings.fleet.as_ref().map(Fleet::new).transpose();
+        let fleet = fleet.map_err(|(key, reason)| of_fleet(&key, reason))?.unwrap_or_default();
         let passwords = passwords::read(&settings)?;
         let servers = settings.servers.iter();
         let drafts = servers
@@ -90,7 +98,7 @@ impl Plan {
             .iter()
             .filter_map(|(user, password)| Some((user.clone(), password.verifier.clone()?)))
             .collect();
-        let plan = Self { settings, tls, backends, routes, verifiers, default_tenant };
+        let plan = Self { settings, tls, fleet, backends, routes, verifiers, default_tenant };
         Ok((plan, changes))
     }
 
@@ -195,13 +203,20 @@ pub(super) fn check(settings: &PostgresSettings) -> Result<(), SettingsError> {
         return Err(error("postgres.users".into(), reason.into()));
     }
     if let Some(client_tls) = &settings.tls {
-        tls::ClientSide::new(client_tls).map_err(|reason| error("postgres.tls".into(), reason))?;
+        ClientSide::new(client_tls).map_err(|reason| error("postgres.tls".into(), reason))?;
+    }
+    if let Some(fleet) = &settings.fleet {
+        Fleet::check(fleet).map_err(|(key, reason)| of_fleet(&key, reason))?;
+        if settings.max_clients > MOST_CLIENTS_IN_FLEET {
+            let reason =
+                format!("an instance of a fleet has names for {MOST_CLIENTS_IN_FLEET} clients");
+            return Err(error("postgres.max_clients".into(), reason));
+        }
     }
     for (name, server) in &settings.servers {
         let at = |key: &str| format!("postgres.servers.{name}.{key}");
         Place::parse(&server.address).map_err(|reason| error(at("address"), reason))?;
-        tls::connector(server.sslmode, server.sslrootcert.as_deref())
-            .map_err(|reason| error(at("sslrootcert"), reason))?;
+        Encryption::check(server).map_err(|(key, reason)| error(at(key), reason))?;
         if let Some(budget) = server.budget {
             let classes = classes(server);
             forebay_pool::class::check(&classes, budget, server.ai_share)
@@ -224,6 +239,10 @@ pub(super) fn check(settings: &PostgresSettings) -> Result<(), SettingsError> {
         server_of(settings, None).map_err(|reason| error("postgres.databases".into(), reason))?;
     }
     Ok(())
+}
+
+fn of_fleet(key: &str, reason: String) -> SettingsError {
+    SettingsError { at: format!("postgres.fleet.{key}"), reason }
 }
 
 /// The server called `name`, or the only one.
