@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use forebay_seam::net::Address;
 use forebay_seam::sync::Mutex;
+use forebay_seam::task::Spawner;
 use forebay_seam::time::Instant;
 use forebay_seam::{net, random, time};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -404,6 +405,18 @@ impl Drop for Registration {
     }
 }
 
+impl Registration {
+    /// Cancels what the client runs now, on our own account.
+    pub(crate) fn cancel_late(&self) {
+        let (registry, client) = (Arc::clone(&self.registry), Arc::clone(&self.client));
+        Spawner::current().spawn(async move {
+            if let Some(early) = registry.strike(client).await {
+                registry.repeat(early).await;
+            }
+        });
+    }
+}
+
 impl Registry {
     /// A key for a new client, from the operating system's generator.
     pub(crate) fn register(self: &Arc<Self>, form: Form, fleet: &Fleet) -> Registration {
@@ -434,6 +447,11 @@ impl Registry {
             fleet.forward(asked).await;
             return None;
         };
+        self.strike(client).await
+    }
+
+    /// Cancels what `client` runs now, or waits to run.
+    async fn strike(&self, client: Arc<Cancelable>) -> Option<Early> {
         let (ticket, is_young) = client.aim_at_statement().await?;
         self.shoot(&client, ticket).await;
         is_young.then_some(Early { client, ticket })

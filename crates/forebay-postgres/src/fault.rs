@@ -68,12 +68,42 @@ pub(crate) enum Fault {
     ServerLost { outcome: Outcome },
     #[error("terminating connection because the server is shutting down")]
     Stopping,
+    #[error("terminating connection because its {} is configured no more", .0.name())]
+    Removed(Removed),
+    #[error("canceling statement due to statement timeout")]
+    QueryTimeout,
+    #[error("canceling statement due to statement timeout")]
+    QueryDisobeyed,
+    #[error("terminating connection due to transaction timeout")]
+    TransactionTimeout,
+    #[error("terminating connection due to idle-in-transaction timeout")]
+    IdleTransactionTimeout,
+    #[error("terminating connection due to idle-session timeout")]
+    ClientIdleTimeout,
+    #[error("canceling authentication due to timeout")]
+    LoginTimeout,
     #[error("the server's settings could not be restored: {0}")]
     Replay(String),
     #[error("{0}")]
     Nonsense(#[from] Nonsense),
     #[error("{0}")]
     Listen(#[from] ListenError),
+}
+
+/// What a reload took away from a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Removed {
+    Database,
+    User,
+}
+
+impl Removed {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Database => "database",
+            Self::User => "user",
+        }
+    }
 }
 
 /// What limits the length of a message, and to how many bytes.
@@ -124,12 +154,17 @@ impl Fault {
             Self::NoReplication(_) => "08001",
             Self::TooLong { .. } | Self::TooManyStatements { .. } => "54000",
             Self::TooMuchHeld(_) => "53200",
-            Self::Cancelled => "57014",
+            Self::Cancelled | Self::QueryTimeout | Self::QueryDisobeyed | Self::LoginTimeout => {
+                "57014"
+            }
+            Self::TransactionTimeout => "25P04",
+            Self::IdleTransactionTimeout => "25P03",
+            Self::ClientIdleTimeout => "57P05",
             Self::InFailedTransaction => "25P02",
             Self::NoStatement(_) | Self::NoUnnamedStatement => "26000",
             Self::NoPortal(_) => "34000",
             Self::ServerLost { .. } => "08006",
-            Self::Stopping => "57P01",
+            Self::Stopping | Self::Removed(_) => "57P01",
             Self::Replay(_) => "08006",
             Self::Refused(said) => return said.code.clone(),
             Self::Checkout(error) => return checkout_code(error),
@@ -145,6 +180,17 @@ impl Fault {
                 Outcome::NotSent => "The last statement was not sent.",
             };
             return Some(detail.into());
+        }
+        if let Some(setting) = self.timeout() {
+            let detail = format!("The limit is `{setting}` of the connection pooler.");
+            return Some(if let Self::QueryDisobeyed = self {
+                format!(
+                    "{detail} The server did not obey within `cancel_wait_timeout`: the outcome \
+                     of the statement is unknown."
+                )
+            } else {
+                detail
+            });
         }
         if let Self::TooLong { limit, .. } = self {
             return Some(limit.origin().into());
@@ -200,6 +246,23 @@ impl Fault {
             return Some(hint.into());
         }
         self.server_said()?.hint.clone()
+    }
+
+    /// The setting that says how long it may take, where it took longer.
+    fn timeout(&self) -> Option<&'static str> {
+        if let Self::QueryTimeout | Self::QueryDisobeyed = self {
+            Some("query_timeout")
+        } else if let Self::TransactionTimeout = self {
+            Some("transaction_timeout")
+        } else if let Self::IdleTransactionTimeout = self {
+            Some("idle_transaction_timeout")
+        } else if let Self::ClientIdleTimeout = self {
+            Some("client_idle_timeout")
+        } else if let Self::LoginTimeout = self {
+            Some("login_timeout")
+        } else {
+            None
+        }
     }
 
     fn text(&self) -> String {

@@ -1,9 +1,11 @@
 //! The gateway: accepts clients, knows the pools, and comes to an orderly end.
 
 mod backend;
+mod bell;
 mod client;
 mod passwords;
 mod plan;
+mod reload;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,6 +17,7 @@ use forebay_pool::event::Told;
 use forebay_pool::overlap::Overlaps;
 use forebay_pool::{Roster, Snapshot};
 use forebay_seam::net::Listener;
+use forebay_seam::sync::Mutex;
 use forebay_seam::task::Stop;
 use forebay_seam::time::Instant;
 use forebay_seam::{random, time};
@@ -28,9 +31,12 @@ use crate::operations::Operations;
 use crate::pins::{Board, Pinned};
 use crate::prepared::Statements;
 use crate::settings::PostgresSettings;
+use crate::timeouts::{Counter, TimeoutCounts};
 use crate::welcome::Welcomes;
 
+pub(crate) use bell::{Bell, Course};
 pub(crate) use plan::Plan;
+pub use reload::Changes;
 
 /// Pause after a failed accept: usually no file descriptor is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -61,6 +67,8 @@ pub struct PostgresSnapshot {
     pub refused: u64,
     /// Cancel requests received since start.
     pub cancels: u64,
+    /// What lasted too long, since start.
+    pub timeouts: TimeoutCounts,
     /// Clients that kept a server connection beyond a transaction, since start, by reason.
     pub pins: BTreeMap<&'static str, u64>,
     /// Clients that keep a server connection now, the longest first.
@@ -78,6 +86,10 @@ pub struct PostgresSnapshot {
 /// What all sessions share.
 pub(crate) struct Inner {
     plan: ArcSwap<Plan>,
+    /// Held while the next plan is made: one at a time.
+    changing: Mutex<()>,
+    /// Rung when there is another plan, and when sessions should end.
+    bell: bell::Ringer,
     pub(crate) statements: Statements,
     pub(crate) welcomes: Welcomes,
     pub(crate) overlaps: Arc<Overlaps>,
@@ -95,6 +107,7 @@ pub(crate) struct Inner {
     refused: AtomicU64,
     cancels: AtomicU64,
     pub(crate) pins: Arc<Board>,
+    pub(crate) timeouts: Counter,
     hints_ignored: AtomicU64,
     left: Notify,
 }
@@ -108,6 +121,12 @@ impl Inner {
     /// The configuration in force.
     pub(crate) fn plan(&self) -> Arc<Plan> {
         self.plan.load_full()
+    }
+
+    /// The configuration in force, unless it is `known`.
+    pub(crate) fn plan_beside(&self, known: &Arc<Plan>) -> Option<Arc<Plan>> {
+        let plan = self.plan.load();
+        (!Arc::ptr_eq(&plan, known)).then(|| Arc::clone(&plan))
     }
 }
 
@@ -134,10 +153,12 @@ impl Gateway {
         default_tenant: Option<Arc<str>>,
     ) -> Result<Self, SettingsError> {
         let held = held::Account::new(settings.max_message_memory);
-        let plan = Plan::new(settings, &roster, default_tenant)?;
+        let (plan, _) = Plan::new(settings, &roster, default_tenant, None)?;
         plan.warm_up();
         let inner = Arc::new(Inner {
             plan: ArcSwap::from_pointee(plan),
+            changing: Mutex::default(),
+            bell: bell::Ringer::default(),
             statements: Statements::default(),
             welcomes: Welcomes::default(),
             overlaps,
@@ -151,6 +172,7 @@ impl Gateway {
             refused: AtomicU64::new(0),
             cancels: AtomicU64::new(0),
             pins: Arc::default(),
+            timeouts: Counter::default(),
             hints_ignored: AtomicU64::new(0),
             left: Notify::new(),
         });
@@ -164,7 +186,10 @@ impl Gateway {
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
-                () = stop.told() => return,
+                () = stop.told() => {
+                    self.inner.bell.ring(Course::Stopping);
+                    return;
+                }
             };
             match accepted {
                 Ok((client, from)) => {
@@ -219,6 +244,11 @@ impl Gateway {
         self.inner.plan().backends.values().map(|backend| backend.pool.events()).collect()
     }
 
+    /// What happens in the pool of `server`, from now on; `None`: there is none of that name.
+    pub fn events_of(&self, server: &str) -> Option<broadcast::Receiver<Told>> {
+        self.inner.plan().backends.get(server).map(|backend| backend.pool.events())
+    }
+
     /// Is every pool warm, and did every server answer?
     pub fn is_ready(&self) -> bool {
         self.inner
@@ -236,6 +266,7 @@ impl Gateway {
             clients: self.inner.clients.load(Ordering::Relaxed),
             refused: self.inner.refused.load(Ordering::Relaxed),
             cancels: self.inner.cancels.load(Ordering::Relaxed),
+            timeouts: self.inner.timeouts.counts(),
             pins: self.inner.pins.counts(),
             pinned: self.inner.pins.pinned(),
             hints_ignored: self.inner.hints_ignored.load(Ordering::Relaxed),

@@ -26,11 +26,13 @@ mod session;
 pub mod settings;
 mod sql;
 mod stream;
+mod timeouts;
 mod tls;
 mod welcome;
 mod wire;
 
-pub use gateway::{Gateway, PostgresSnapshot, SettingsError};
+pub use gateway::{Changes, Gateway, PostgresSnapshot, SettingsError};
 pub use listener::NotificationCounts;
 pub use pins::Pinned;
 pub use settings::PostgresSettings;
+pub use timeouts::TimeoutCounts;

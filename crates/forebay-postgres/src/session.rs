@@ -20,9 +20,11 @@ mod notify;
 mod outward;
 mod portals;
 mod recent;
+mod reload;
 mod rest;
 mod rows;
 mod unnamed;
+mod watch;
 mod work;
 
 use std::collections::HashMap;
@@ -33,12 +35,11 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use forebay_pool::overlap::Idling;
 use forebay_pool::{Condition, Lease};
-use forebay_seam::task::Stop;
 use forebay_seam::time;
 
 use crate::cancel::{Begun, Registration};
 use crate::fault::{Fault, Outcome};
-use crate::gateway::{Inner, Plan};
+use crate::gateway::{Bell, Course, Inner, Plan};
 use crate::greeting::Arrival;
 use crate::held::Holding;
 use crate::listener::mailbox::Attention;
@@ -48,6 +49,7 @@ use crate::prepared::Statement;
 use crate::route::Who;
 use crate::server::connector::Postgres;
 use crate::stream::Stream;
+use crate::timeouts::Limits;
 use crate::wire::TxStatus;
 use crate::wire::backend::Severity;
 
@@ -67,6 +69,8 @@ pub(crate) enum End {
     Fault(Fault),
     /// The server told the client why.
     ServerSaid,
+    /// In the middle of a message for the client: nothing can be said behind half of it.
+    Midway(Fault),
     Io(io::Error),
 }
 
@@ -115,7 +119,7 @@ enum Change {
 
 pub(crate) struct Session {
     gateway: Arc<Inner>,
-    /// The configuration in force when the client came.
+    /// The configuration in force when the client came, or rested last.
     plan: Arc<Plan>,
     who: Who,
     client: Stream,
@@ -158,7 +162,7 @@ pub(crate) struct Session {
     link: Option<Lease<Postgres>>,
     pins: Pins,
     /// Settings that the client has set to values that only the server knows.
-    learns: Vec<String>,
+    learns: Option<Box<rest::Learns>>,
     /// The message that the connection was linked for has still to be sent.
     unsent: bool,
     /// What the client listens to, where connections are shared.
@@ -167,6 +171,7 @@ pub(crate) struct Session {
     server_said_goodbye: bool,
     work: work::Work,
     idling: Option<Idling>,
+    watch: Option<Box<watch::Watch>>,
 }
 
 /// What came of the greeting.
@@ -188,6 +193,8 @@ enum Next {
 impl Session {
     pub(crate) fn new(gateway: Arc<Inner>, arrival: Arrival, registration: Registration) -> Self {
         let Arrival { client, inbox, plan, who, settings, .. } = arrival;
+        let limits = Limits::of(&plan.settings, &who.database, &who.identity.user);
+        let watch = watch::Watch::new(limits, plan.settings.cancel_wait_timeout);
         Self {
             held: Holding::nothing(&gateway.held),
             gateway,
@@ -216,20 +223,21 @@ impl Session {
             intake: Intake::Normal,
             link: None,
             pins: Pins::default(),
-            learns: Vec::new(),
+            learns: None,
             unsent: false,
             listening: None,
             server_said_goodbye: false,
             work: work::Work::default(),
             idling: None,
+            watch,
         }
     }
 
     /// Greets the client, serves it to its end, and tells it why.
-    pub(crate) async fn run(mut self: Box<Self>, mut stop: Stop) {
+    pub(crate) async fn run(mut self: Box<Self>, mut bell: Bell) {
         // Boxed is what takes a small part of a client's time, and none while it asks nothing.
         if let Greeted::Well = Box::pin(self.begin()).await {
-            let end = self.serve(&mut stop).await;
+            let end = self.serve(&mut bell).await;
             self.ends(end);
         }
         Box::pin(self.farewell()).await;
@@ -257,7 +265,12 @@ impl Session {
             End::Fault(fault) => {
                 tracing::info!(%user, %database, error = %fault, "session ended");
                 self.keep_passed();
-                fault.write(&mut self.outbox, Severity::Fatal);
+                if !self.is_midway() {
+                    fault.write(&mut self.outbox, Severity::Fatal);
+                }
+            }
+            End::Midway(fault) => {
+                tracing::info!(%user, %database, error = %fault, "session ended");
             }
         }
         self.idling = None;
@@ -275,61 +288,89 @@ impl Session {
         linger(&mut self.client, &mut self.outbox).await;
     }
 
-    async fn serve(&mut self, stop: &mut Stop) -> End {
-        let heard = stop.clone();
-        let mut told = std::pin::pin!(stop.told());
-        let mut ear = Ear::new(heard, told.as_mut());
+    async fn serve(&mut self, bell: &mut Bell) -> End {
         loop {
-            let next = match self.outward() {
-                Ok(next) => next,
-                Err(end) => return end,
-            };
-            match next {
-                Next::Leave => return End::Left,
-                Next::Link => {
-                    if let Err(end) = Box::pin(self.link()).await {
-                        return end;
+            let mut hears = bell.clone();
+            let mut rings = std::pin::pin!(hears.rings());
+            let mut ear = Ear::new(bell, rings.as_mut());
+            loop {
+                let next = match self.outward() {
+                    Ok(next) => next,
+                    Err(end) => return end,
+                };
+                match next {
+                    Next::Leave => return End::Left,
+                    Next::Link => {
+                        if let Err(end) = Box::pin(self.link()).await {
+                            return end;
+                        }
+                        continue;
                     }
-                    continue;
+                    Next::Exchange => {}
                 }
-                Next::Exchange => {}
+                if let Err(full) = self.held.set(self.inbox.len()) {
+                    return Fault::TooMuchHeld(full).into();
+                }
+                self.look_at_clock();
+                match self.exchange(&mut ear).await {
+                    Ok(Moved::Bell) => break,
+                    Ok(moved) => {
+                        if let Err(end) = self.digest(moved) {
+                            return end;
+                        }
+                    }
+                    Err(error) => return End::Io(error),
+                }
             }
-            if let Err(full) = self.held.set(self.inbox.len()) {
-                return Fault::TooMuchHeld(full).into();
+            match bell.answer() {
+                Course::Stopping => return Fault::Stopping.into(),
+                Course::Serving => {}
             }
-            match self.exchange(&mut ear).await {
-                Ok(Moved::Client) => {}
-                Ok(moved @ (Moved::Server | Moved::Settled)) => {
-                    if let Moved::Settled = moved {
-                        self.cancels_due = Begun::Yes;
-                    }
-                    if let Err(end) = self.inward() {
-                        return end;
-                    }
-                }
-                Ok(Moved::Mail) => {
-                    if self.attention() != Attention::Channels
-                        && let Err(why) = self.tell_notifications()
-                    {
-                        return Fault::Listen(why).into();
-                    }
-                }
-                Ok(Moved::ClientGone) => return End::Left,
-                Ok(Moved::ServerGone) => return self.server_gone(),
-                Ok(Moved::Stop) => return Fault::Stopping.into(),
-                Err(error) => return End::Io(error),
+            if let Err(fault) = self.rests_under_plan() {
+                return fault.into();
             }
         }
+    }
+
+    /// Looks at what an exchange of bytes brought.
+    fn digest(&mut self, moved: Moved) -> Result<(), End> {
+        match moved {
+            Moved::Client | Moved::Bell => Ok(()),
+            Moved::Settled => {
+                self.cancels_due = Begun::Yes;
+                self.inward()
+            }
+            Moved::Server => self.inward(),
+            Moved::Mail => {
+                if self.attention() != Attention::Channels
+                    && let Err(why) = self.tell_notifications()
+                {
+                    return Err(Fault::Listen(why).into());
+                }
+                Ok(())
+            }
+            Moved::ClientGone => Err(End::Left),
+            Moved::ServerGone => Err(self.server_gone()),
+            Moved::Late(late) => self.is_late(late),
+        }
+    }
+
+    /// Has the client got a part of a message, and waits for its rest?
+    fn is_midway(&mut self) -> bool {
+        self.link.as_mut().is_some_and(|lease| lease.connection().passing > 0)
     }
 
     fn server_gone(&mut self) -> End {
         let sent = self.link.as_mut().is_some_and(|lease| !lease.connection().awaited.is_empty());
         let outcome = if sent { Outcome::Unknown } else { Outcome::NotSent };
         self.keep_passed();
+        let is_midway = self.is_midway();
         if let Some(lease) = self.link.take() {
             lease.give_back(Condition::Broken);
         }
-        if self.server_said_goodbye {
+        if is_midway {
+            End::Midway(Fault::ServerLost { outcome })
+        } else if self.server_said_goodbye {
             End::ServerSaid
         } else {
             Fault::ServerLost { outcome }.into()

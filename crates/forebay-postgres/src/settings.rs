@@ -21,7 +21,7 @@ pub use tls::{
 };
 
 /// `[postgres]`: where applications connect, who they are, and which servers are behind.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PostgresSettings {
     /// Where applications connect: an address, or a list of them. `127.0.0.1:6432`, or a Unix
@@ -46,6 +46,37 @@ pub struct PostgresSettings {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String", extend("format" = "humantime"))]
     pub login_timeout: Duration,
+    /// How long a statement may run; then it is cancelled (SQLSTATE 57014), and its client goes
+    /// on. Databases and users may have limits of their own: of those that are set the smallest
+    /// counts. 0s: for ever. Default 0s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub query_timeout: Duration,
+    /// How long a client may wait for a connection, whatever its class: it takes the place of
+    /// every `checkout_timeout`. 0s: what the classes say. Default 0s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub query_wait_timeout: Duration,
+    /// How long a transaction may take, with its client's pauses; then it is rolled back, and
+    /// the client is sent away (25P04). 0s: for ever. Default 0s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub transaction_timeout: Duration,
+    /// How long a client may be silent within a transaction; then that is rolled back, and the
+    /// client is sent away (25P03). 0s: for ever. Default 0s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub idle_transaction_timeout: Duration,
+    /// How long a client may be silent outside of transactions before it is sent away (57P05).
+    /// 0s: for ever. Default 0s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub client_idle_timeout: Duration,
+    /// How long a server may take to obey when a statement is cancelled that took too long;
+    /// then the connection is closed, and the client is sent away. Default 10s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub cancel_wait_timeout: Duration,
     /// Distinct prepared statements kept on each server connection. Default 500.
     pub max_prepared_statements: usize,
     /// The longest message that is held in memory whole, bytes. Longer rows, COPY data and
@@ -80,6 +111,12 @@ impl Default for PostgresSettings {
             fleet: None,
             max_clients: 10_000,
             login_timeout: Duration::from_secs(15),
+            query_timeout: Duration::ZERO,
+            query_wait_timeout: Duration::ZERO,
+            transaction_timeout: Duration::ZERO,
+            idle_transaction_timeout: Duration::ZERO,
+            client_idle_timeout: Duration::ZERO,
+            cancel_wait_timeout: Duration::from_secs(10),
             max_prepared_statements: 500,
             max_message: 16 << 20,
             max_message_memory: 256 << 20,
@@ -93,7 +130,7 @@ impl Default for PostgresSettings {
 }
 
 /// `[postgres.notifications]`: bounds of LISTEN in transaction pooling.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct NotificationSettings {
     /// Notifications that may wait for one client, because it is in a transaction or does not
@@ -144,7 +181,7 @@ pub enum PoolMode {
 }
 
 /// `[postgres.servers.NAME]`: one physical server, one budget.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServerSettings {
     /// `host`, `host:port` or `[v6]:port`, or a Unix socket: `/var/run/postgresql` or
@@ -292,7 +329,7 @@ fn probe_interval() -> Duration {
 }
 
 /// `[postgres.databases.NAME]`: a database name that applications may ask for.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DatabaseSettings {
     /// Which server has it. Default: the only one.
@@ -301,10 +338,26 @@ pub struct DatabaseSettings {
     pub database: Option<String>,
     /// When a server connection goes back to the pool. Default: as for the gateway.
     pub pool_mode: Option<PoolMode>,
+    /// As for the gateway, for this database. Default 0s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub query_timeout: Duration,
+    /// As for the gateway, for this database. Default 0s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub transaction_timeout: Duration,
+    /// As for the gateway, for this database. Default 0s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub idle_transaction_timeout: Duration,
+    /// As for the gateway, for this database. Default 0s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub client_idle_timeout: Duration,
 }
 
 /// `[postgres.users.NAME]`: a user that may log in.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct UserSettings {
     /// The password, or a verifier as `pg_authid` stores it (`SCRAM-SHA-256$…`).
@@ -316,10 +369,26 @@ pub struct UserSettings {
     /// The tenant whose HTTP calls belong to the same requests. Default: the tenant
     /// `default` while no tenants are configured, else none.
     pub tenant: Option<String>,
+    /// As for the gateway, for this user. Default 0s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub query_timeout: Duration,
+    /// As for the gateway, for this user. Default 0s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub transaction_timeout: Duration,
+    /// As for the gateway, for this user. Default 0s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub idle_transaction_timeout: Duration,
+    /// As for the gateway, for this user. Default 0s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub client_idle_timeout: Duration,
 }
 
 /// `[[postgres.rules]]`: work that matches all conditions belongs to `class`.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
     /// The user, `*` for any run of characters.

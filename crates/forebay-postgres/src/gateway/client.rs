@@ -18,6 +18,7 @@ use crate::greeting::{self, Arrival, Greeted, Room};
 use crate::replication::{self, Parameters};
 use crate::session::Session;
 use crate::stream::Stream;
+use crate::timeouts::Kind;
 
 /// Connections beyond the limit of clients that are listened to, since they may be cancel
 /// requests.
@@ -29,7 +30,10 @@ pub(super) async fn serve(inner: Arc<Inner>, client: Socket, from: Peer, stop: S
     let counted = Counted::admit(&inner);
     let room = counted.as_ref().map(|counted| counted.room);
     match Box::pin(receive(&inner, room, client, from)).await {
-        Some(Received::Asks(session)) => session.run(stop).await,
+        Some(Received::Asks(session)) => {
+            drop(stop);
+            session.run(inner.bell.listen()).await;
+        }
         Some(Received::Replicates(replica)) => Box::pin(replica.serve(stop)).await,
         None => {}
     }
@@ -102,7 +106,10 @@ async fn receive(
 async fn greet(inner: &Inner, client: Socket, room: Room) -> Greeted {
     let greeted =
         time::timeout(inner.plan().settings.login_timeout, greeting::greet(inner, client, room));
-    greeted.await.unwrap_or(Greeted::Gone)
+    greeted.await.unwrap_or_else(|_| {
+        inner.timeouts.count(Kind::Login);
+        Greeted::Gone
+    })
 }
 
 fn refuse(client: Socket, fault: Fault) -> Greeted {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use forebay_pool::{ConnectFailure, Connector, FailureKind};
 
 use super::capacity::Surveyor;
@@ -32,19 +33,40 @@ pub(crate) struct Credentials {
     pub(crate) proof: Option<Proof>,
 }
 
-pub(crate) struct Postgres {
+/// Where the server is, and as whom our users log in there: what a reload may change.
+pub(crate) struct Access {
     pub(crate) target: Target,
     pub(crate) credentials: HashMap<Arc<str>, Credentials>,
+    /// Of the databases behind `target`.
+    pub(crate) catalogues: Arc<Catalogues>,
+}
+
+pub(crate) struct Postgres {
+    access: ArcSwap<Access>,
     pub(crate) surveyor: Surveyor,
-    pub(crate) catalogues: Catalogues,
 }
 
 impl Postgres {
+    pub(crate) fn new(access: Access, surveyor: Surveyor) -> Self {
+        Self { access: ArcSwap::from_pointee(access), surveyor }
+    }
+
+    /// How connections are opened now.
+    pub(crate) fn access(&self) -> Arc<Access> {
+        self.access.load_full()
+    }
+
+    /// Connections are opened like this from now on; those that are open stay as they are.
+    pub(crate) fn set_access(&self, access: Access) {
+        self.access.store(Arc::new(access));
+    }
+
     /// A connection as a user of ours, counted among our connections.
     pub(crate) async fn open(&self, identity: &Identity) -> Result<Server, ServerFailure> {
         let parameters = [("application_name".to_owned(), "forebay".to_owned())];
-        let mut server = self.login(identity, &parameters).await?;
-        server.catalogue = self.catalogues.of(&identity.database);
+        let access = self.access();
+        let mut server = access.login(identity, &parameters).await?;
+        server.catalogue = access.catalogues.of(&identity.database);
         self.surveyor.survey(&mut server).await?;
         Ok(server)
     }
@@ -56,9 +78,11 @@ impl Postgres {
         identity: &Identity,
         parameters: &[(String, String)],
     ) -> Result<Server, ServerFailure> {
-        self.login(identity, parameters).await
+        self.access().login(identity, parameters).await
     }
+}
 
+impl Access {
     async fn login(
         &self,
         identity: &Identity,

@@ -5,10 +5,13 @@
 //! the login and not a later statement.
 
 use forebay_pool::{Ask, Condition};
+use forebay_seam::time;
 
+use super::reload::Followed;
 use super::{End, Session};
 use crate::fault::Fault;
 use crate::server::ServerFailure;
+use crate::timeouts::Kind;
 use crate::welcome::Welcome;
 use crate::wire::TxStatus;
 use crate::wire::backend;
@@ -37,17 +40,27 @@ impl Session {
     /// Asks a server what a session with these settings looks like. A client that leaves while
     /// it waits in line gives up its place.
     async fn meet_server(&mut self) -> Result<Welcome, End> {
-        let class = self.who.class(None);
-        let ask = Ask::new(self.who.identity.clone(), class);
-        let mut lease = self.wait_for(&ask).await??;
+        let mut lease = loop {
+            let class = self.who.class(None);
+            let ask = Ask::new(self.who.identity.clone(), class);
+            match self.wait_for(&ask).await? {
+                Err(Fault::Stopping) if self.follow_plan()? == Followed::Another => {}
+                checkout => break checkout?,
+            }
+        };
         self.registration.client.rests();
         let server = &mut **lease.connection();
         let mut settings = self.wanted.clone();
         if let Some(replay) = server.settings.replay_of(&settings) {
-            match server.run(&replay.sql).await {
-                Ok(()) => {}
-                Err(ServerFailure::Refused(said)) => return Err(Fault::Refused(said).into()),
-                Err(failure) => return Err(Fault::Replay(failure.to_string()).into()),
+            let limit = self.plan.settings.login_timeout;
+            match time::timeout(limit, server.run(&replay.sql)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(ServerFailure::Refused(said))) => return Err(Fault::Refused(said).into()),
+                Err(_) => {
+                    self.gateway.timeouts.count(Kind::Login);
+                    return Err(Fault::LoginTimeout.into());
+                }
+                Ok(Err(failure)) => return Err(Fault::Replay(failure.to_string()).into()),
             }
             server.settings.replayed(&mut settings);
         }

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 /// `[postgres.fleet]`: several instances behind one address. A cancel request that comes to
 /// another instance than its client is sent on to the right one.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FleetSettings {
     /// The number of this instance, 1 to 16383; every instance has another one.
@@ -21,7 +21,7 @@ pub struct FleetSettings {
 }
 
 /// `[[postgres.fleet.peers]]`: an instance of the fleet.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PeerSettings {
     /// Its number.

@@ -16,9 +16,10 @@ use forebay_pool::stats::{
     WantedSnapshot,
 };
 use forebay_pool::{ClassName, Kind, Mode, Snapshot};
-use forebay_postgres::{NotificationCounts, PostgresSnapshot};
+use forebay_postgres::{NotificationCounts, PostgresSnapshot, TimeoutCounts};
 
 use super::*;
+use crate::reload::ConfigurationSnapshot;
 use crate::view::{Phase, VERSION};
 
 fn spread(bounds: &[f64], millis: &[u64]) -> SpreadSnapshot {
@@ -158,6 +159,14 @@ fn program() -> ProgramSnapshot {
         features: vec![FeatureCount { feature: "a\"b\\c\nd 1".into(), calls: 3, seconds: 1.5 }],
     };
     ProgramSnapshot {
+        configuration: ConfigurationSnapshot {
+            hash: 7,
+            since: 1_000.0,
+            reloaded: 2,
+            failed: 1,
+            last_error: None,
+            needs_restart: vec!["admin.listen".into()],
+        },
         version: VERSION,
         uptime: 12.5,
         phase: Phase::Running,
@@ -166,6 +175,7 @@ fn program() -> ProgramSnapshot {
             clients: 7,
             refused: 4,
             cancels: 5,
+            timeouts: TimeoutCounts { query: 9, ..TimeoutCounts::default() },
             hints_ignored: 8,
             pins: [("listen", 6)].into(),
             pinned: Vec::new(),
@@ -238,6 +248,7 @@ fn every_figure_of_the_picture_is_there_and_well_formed() {
         ("forebay_clients{gateway=\"postgres\"}", 7.0),
         ("forebay_logins_refused_total", 4.0),
         ("forebay_cancel_requests_total", 5.0),
+        ("forebay_timeouts_total{setting=\"query_timeout\"}", 9.0),
         ("forebay_hints_ignored_total", 8.0),
         ("forebay_pins_total{reason=\"listen\"}", 6.0),
         (r#"forebay_notification_connections{gateway="postgres",destination="main"}"#, 1.0),

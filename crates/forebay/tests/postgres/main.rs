@@ -25,6 +25,7 @@ mod sql_names;
 mod stale_plans;
 mod statements;
 mod statuses;
+mod timeouts;
 mod tls;
 mod traps_cancel_and_copy;
 mod traps_failures;
