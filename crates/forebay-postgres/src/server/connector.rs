@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use forebay_pool::{ConnectFailure, Connector, FailureKind};
-use forebay_seam::secret::SecretString;
 
 use super::capacity::Surveyor;
 use super::catalogue::Catalogues;
 use super::login::{Login, Target};
+use super::proof::Proof;
 use super::{Server, ServerFailure};
 
 /// A database and a user, as the server knows the database and as our configuration knows
@@ -29,22 +30,43 @@ impl fmt::Display for Identity {
 /// How a user logs in to the server.
 pub(crate) struct Credentials {
     pub(crate) user: String,
-    pub(crate) password: Option<SecretString>,
+    pub(crate) proof: Option<Proof>,
+}
+
+/// Where the server is, and as whom our users log in there: what a reload may change.
+pub(crate) struct Access {
+    pub(crate) target: Target,
+    pub(crate) credentials: HashMap<Arc<str>, Credentials>,
+    /// Of the databases behind `target`.
+    pub(crate) catalogues: Arc<Catalogues>,
 }
 
 pub(crate) struct Postgres {
-    pub(crate) target: Target,
-    pub(crate) credentials: HashMap<Arc<str>, Credentials>,
+    access: ArcSwap<Access>,
     pub(crate) surveyor: Surveyor,
-    pub(crate) catalogues: Catalogues,
 }
 
 impl Postgres {
+    pub(crate) fn new(access: Access, surveyor: Surveyor) -> Self {
+        Self { access: ArcSwap::from_pointee(access), surveyor }
+    }
+
+    /// How connections are opened now.
+    pub(crate) fn access(&self) -> Arc<Access> {
+        self.access.load_full()
+    }
+
+    /// Connections are opened like this from now on; those that are open stay as they are.
+    pub(crate) fn set_access(&self, access: Access) {
+        self.access.store(Arc::new(access));
+    }
+
     /// A connection as a user of ours, counted among our connections.
     pub(crate) async fn open(&self, identity: &Identity) -> Result<Server, ServerFailure> {
         let parameters = [("application_name".to_owned(), "forebay".to_owned())];
-        let mut server = self.login(identity, &parameters).await?;
-        server.catalogue = self.catalogues.of(&identity.database);
+        let access = self.access();
+        let mut server = access.login(identity, &parameters).await?;
+        server.catalogue = access.catalogues.of(&identity.database);
         self.surveyor.survey(&mut server).await?;
         Ok(server)
     }
@@ -56,9 +78,11 @@ impl Postgres {
         identity: &Identity,
         parameters: &[(String, String)],
     ) -> Result<Server, ServerFailure> {
-        self.login(identity, parameters).await
+        self.access().login(identity, parameters).await
     }
+}
 
+impl Access {
     async fn login(
         &self,
         identity: &Identity,
@@ -68,7 +92,7 @@ impl Postgres {
         let login = Login {
             user: credentials.map_or(&*identity.user, |c| c.user.as_str()),
             database: &identity.database,
-            password: credentials.and_then(|c| c.password.as_ref()),
+            proof: credentials.and_then(|c| c.proof.as_ref()),
             parameters,
         };
         self.target.connect(&login).await
