@@ -8,7 +8,7 @@ mod opening;
 
 use std::sync::Arc;
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use forebay_seam::net::{Peer, Socket};
 
 use crate::auth::conversation::{Conversation, Failure};
@@ -24,8 +24,8 @@ use crate::route::Who;
 use crate::server::connector::Identity;
 use crate::settings::PoolMode;
 use crate::stream::Stream;
+use crate::wire::backend;
 use crate::wire::startup::{self, Startup};
-use crate::wire::{Malformed, backend};
 use opening::Start;
 
 /// What came out of a greeting.
