@@ -158,7 +158,7 @@ pub(crate) struct Session {
     link: Option<Lease<Postgres>>,
     pins: Pins,
     /// Settings that the client has set to values that only the server knows.
-    learns: Vec<String>,
+    learns: Box<[String]>,
     /// The message that the connection was linked for has still to be sent.
     unsent: bool,
     /// What the client listens to, where connections are shared.
@@ -216,7 +216,7 @@ impl Session {
             intake: Intake::Normal,
             link: None,
             pins: Pins::default(),
-            learns: Vec::new(),
+            learns: Box::default(),
             unsent: false,
             listening: None,
             server_said_goodbye: false,
