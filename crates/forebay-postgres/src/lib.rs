@@ -33,4 +33,5 @@ mod wire;
 pub use gateway::{Gateway, PostgresSnapshot, SettingsError};
 pub use listener::NotificationCounts;
 pub use pins::Pinned;
+pub use server::hosts::{HostSnapshot, HostsSnapshot};
 pub use settings::PostgresSettings;

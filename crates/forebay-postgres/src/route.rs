@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use forebay_pool::{ClassId, ClassName, Kind, Pool};
+use forebay_seam::task::Stopper;
 
 use crate::listener::Listeners;
 use crate::own::Own;
@@ -26,6 +27,8 @@ pub(crate) struct Backend {
     pub(crate) named: Vec<ClassId>,
     /// Whether the server has accepted a connection since start.
     pub(crate) answers: Arc<AtomicBool>,
+    /// Looks after the hosts until this is dropped.
+    pub(crate) _watching: Stopper,
 }
 
 impl Backend {

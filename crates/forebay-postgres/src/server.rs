@@ -8,10 +8,13 @@ pub(crate) mod answers;
 pub(crate) mod capacity;
 pub(crate) mod catalogue;
 pub(crate) mod connector;
+pub(crate) mod hosts;
 mod kept;
 pub(crate) mod login;
+pub(crate) mod names;
 mod pipeline;
 mod reset;
+pub(crate) mod role;
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
@@ -24,6 +27,7 @@ use lru::LruCache;
 pub(crate) use answers::Awaited;
 use capacity::Ours;
 use catalogue::{Catalogue, Defining, Seen};
+use hosts::Place;
 use kept::Kept;
 use pipeline::Pipeline;
 
@@ -48,6 +52,12 @@ pub(crate) enum ServerFailure {
     Tls(String),
     #[error("authentication: {0}")]
     Auth(String),
+    /// It is not the server that is wanted.
+    #[error("{0}")]
+    Unfit(String),
+    /// As [`ServerFailure::Unfit`], and since a short time.
+    #[error("{0}")]
+    Moving(String),
 }
 
 /// Whether a COPY has the connection.
@@ -161,6 +171,8 @@ pub(crate) struct Server {
     pub(crate) in_flight: Arc<InFlight>,
     /// Counts it among our connections, once it has logged in.
     ours: Option<Ours>,
+    /// Where it leads, once that was found right.
+    pub(crate) place: Option<Place>,
 }
 
 impl Server {
@@ -193,7 +205,13 @@ impl Server {
             key,
             in_flight: Arc::default(),
             ours: None,
+            place: None,
         }
+    }
+
+    /// Has another primary replaced this one, so that nothing more may be sent?
+    pub(crate) fn is_fenced(&self) -> bool {
+        self.place.as_ref().is_some_and(Place::is_fenced)
     }
 
     /// Nothing is owed, nothing is unread, nothing is half sent.

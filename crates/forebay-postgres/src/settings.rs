@@ -1,5 +1,7 @@
 //! What an operator sets for the PostgreSQL gateway.
 
+mod hosts;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,6 +12,8 @@ use forebay_pool::{ClassName, ClassSettings, Mode};
 use forebay_seam::secret::SecretRef;
 use schemars::JsonSchema;
 use serde::Deserialize;
+
+pub use hosts::{LoadBalance, Otherwise, ReplicaSettings, SessionAttrs};
 
 /// `[postgres]`: where applications connect, who they are, and which servers are behind.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -38,6 +42,11 @@ pub struct PostgresSettings {
     /// would need more is sent away with 53200. A client's first 64 KiB are not counted.
     /// Default 268435456 (256 MiB).
     pub max_message_memory: usize,
+    /// For how long the addresses of a server's name are good; then the name is asked for
+    /// again. Default 15s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub dns_max_ttl: Duration,
     /// What clients in transaction pooling may listen to.
     pub notifications: NotificationSettings,
     /// The PostgreSQL servers, by a name of your choice.
@@ -63,6 +72,7 @@ impl Default for PostgresSettings {
             max_prepared_statements: 500,
             max_message: 16 << 20,
             max_message_memory: 256 << 20,
+            dns_max_ttl: Duration::from_secs(15),
             notifications: NotificationSettings::default(),
             servers: BTreeMap::new(),
             databases: BTreeMap::new(),
@@ -136,12 +146,35 @@ pub struct ClientTls {
     pub required: bool,
 }
 
-/// `[postgres.servers.NAME]`: one physical server, one budget.
+/// `[postgres.servers.NAME]`: one physical server, or several of which one at a time (or all,
+/// for replicas) is used; one budget.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServerSettings {
-    /// `host`, `host:port` or `[v6]:port`; the port defaults to 5432.
+    /// `host`, `host:port` or `[v6]:port`; the port defaults to 5432. This or `hosts`.
+    #[serde(default)]
     pub address: String,
+    /// Several of the same, to choose from by `target_session_attrs` and `load_balance_hosts`.
+    #[serde(default)]
+    pub hosts: Vec<String>,
+    /// Which of them connections may go to, as in libpq. Default `any`.
+    #[serde(default)]
+    pub target_session_attrs: SessionAttrs,
+    /// In which order they are tried. Default `disable`: as they are written.
+    #[serde(default)]
+    pub load_balance_hosts: LoadBalance,
+    /// How often each host is asked for its role, its timeline and how far it is behind, where
+    /// there are several, or `max_lag` or `target_session_attrs` asks for it. Default 5s.
+    #[serde(default = "hosts::watch_interval", with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub watch_interval: Duration,
+    /// A standby that is behind for longer is not used. Default: it may be behind.
+    #[serde(default, with = "humantime_serde")]
+    #[schemars(with = "Option<String>", extend("format" = "humantime"))]
+    pub max_lag: Option<Duration>,
+    /// Which work goes to replicas. Default: none.
+    #[serde(default)]
+    pub replicas: Option<ReplicaSettings>,
     /// TLS towards the server, as in libpq. Default `prefer`.
     #[serde(default)]
     pub sslmode: SslMode,

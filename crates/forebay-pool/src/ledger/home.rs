@@ -218,8 +218,11 @@ impl Ledger {
     pub(crate) fn was_dead(&mut self, id: ConnId, now: Instant, actions: &mut Actions) {
         let class = self.undo_lease(id, now);
         self.free_seat(class, now);
-        self.counters.closed.broken += 1;
         let generation = self.conns[id].generation;
+        match self.generations.is_current(generation) {
+            true => self.counters.closed.broken += 1,
+            false => self.counters.closed.renewed += 1,
+        }
         self.discard(id, actions);
         self.found_dead(generation, now, actions);
         self.dispatch(now, actions);
@@ -281,7 +284,7 @@ impl Ledger {
                     self.reject_all(identity, &rejection, now, actions);
                 }
             }
-            FailureKind::Unreachable | FailureKind::Busy => {}
+            FailureKind::Unreachable | FailureKind::Moving | FailureKind::Busy => {}
         }
         if let Some(at) = self.opener.not_before() {
             actions.ring(at);

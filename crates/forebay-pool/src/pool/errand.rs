@@ -110,7 +110,8 @@ impl<K: Connector> Errand<K> {
         self.purpose = Purpose::Done;
         let now = time::now();
         self.pool.act(|state, actions| {
-            let fitness = state.put_back(self.conn, connection, Fitness::Unclean);
+            let fitness =
+                state.put_back(self.conn, connection, &self.pool.connector, Fitness::Unclean);
             state.ledger.cleaned(self.conn, fitness, now, actions);
         });
     }
@@ -119,7 +120,8 @@ impl<K: Connector> Errand<K> {
         self.purpose = Purpose::Done;
         let now = time::now();
         self.pool.act(|state, actions| {
-            let fitness = state.put_back(self.conn, connection, Fitness::Dead);
+            let fitness =
+                state.put_back(self.conn, connection, &self.pool.connector, Fitness::Dead);
             state.ledger.probed(self.conn, fitness, now, actions);
         });
     }

@@ -9,8 +9,10 @@ use std::time::Duration;
 use forebay_pool::{
     Budget, ClassName, ClassSettings, Kind, Pool, PoolSettings, Snapshot, Timetable,
 };
-use forebay_seam::{net, time};
-use tokio::sync::watch;
+use forebay_seam::sync::Mutex;
+use forebay_seam::task::Stopper;
+use forebay_seam::time;
+use tokio::sync::{Notify, watch as channel};
 
 use super::SettingsError;
 use super::address::address;
@@ -21,8 +23,11 @@ use crate::route::Backend;
 use crate::server::capacity::{Capacity, Surveyor};
 use crate::server::catalogue::Catalogues;
 use crate::server::connector::{Credentials, Postgres};
+use crate::server::hosts::watch::{self, Rhythm};
+use crate::server::hosts::{Choice, Hosts};
 use crate::server::login::Target;
-use crate::settings::{PostgresSettings, ServerSettings};
+use crate::server::names::{self, Name};
+use crate::settings::{LoadBalance, PostgresSettings, ServerSettings};
 use crate::tls;
 
 /// The budget until the first login has read what the server can take.
@@ -56,13 +61,35 @@ pub(super) fn backend(
         at: format!("postgres.servers.{name}.{key}"),
         reason,
     };
-    let (host, port) = address(&server.address).map_err(|reason| at("address", reason))?;
     let tls = tls::connector(server.sslmode, server.sslrootcert.as_deref())
         .map_err(|reason| at("sslrootcert", reason))?;
     let max_prepared =
         NonZeroUsize::new(settings.max_prepared_statements).unwrap_or(NonZeroUsize::MIN);
-    let address_of_target = (host.clone(), port);
-    let target = Target { host, port, sslmode: server.sslmode, tls, max_prepared };
+    let news = Arc::new(Notify::new());
+    let mut targets = Vec::new();
+    for (key, text) in hosts(server) {
+        let (host, port) = address(text).map_err(|reason| at(&key, reason))?;
+        let ttl = settings.dns_max_ttl;
+        let name = Name::new((host.clone(), port), ttl, names::system, Arc::clone(&news));
+        let target = Target {
+            host,
+            name,
+            spread: server.load_balance_hosts,
+            patience: server.connect_timeout,
+            sslmode: server.sslmode,
+            tls: tls.clone(),
+            max_prepared,
+        };
+        targets.push((text.to_owned(), target));
+    }
+    let choice = Choice {
+        attrs: server.target_session_attrs,
+        spread: server.load_balance_hosts,
+        max_lag: server.max_lag,
+        patience: server.connect_timeout,
+    };
+    let hosts = Hosts::new(targets, choice, news);
+    let all_hosts = hosts.count();
     let credentials = settings
         .users
         .iter()
@@ -85,7 +112,8 @@ pub(super) fn backend(
     pool_settings.warm_up = server.warm_up;
     pool_settings.idle_ttl = server.idle_ttl;
     pool_settings.lifetime = server.lifetime;
-    pool_settings.connect_timeout = server.connect_timeout;
+    // Each host gets its time.
+    pool_settings.connect_timeout = server.connect_timeout.saturating_mul(all_hosts);
     pool_settings.probe_interval = server.probe_interval;
     pool_settings.queue_factor = server.queue_factor;
     pool_settings.shed_from = server.shed_from;
@@ -93,12 +121,14 @@ pub(super) fn backend(
     pool_settings.lend_max_hold = server.lend_max_hold;
     pool_settings.classes = classes(server);
     let class_settings = pool_settings.classes.clone();
-    let (capacity, mut told) = watch::channel(None);
+    let (capacity, mut told) = channel::channel(None);
     let connector = Postgres {
-        target,
+        hosts,
         credentials,
         surveyor: Surveyor::new(capacity),
         catalogues: Catalogues::default(),
+        last: Mutex::default(),
+        patience: server.connect_timeout,
     };
     let pool = Pool::new(connector, pool_settings);
     let ids: HashMap<_, _> = class_settings
@@ -123,7 +153,16 @@ pub(super) fn backend(
         }
     }));
     let answers = Arc::new(AtomicBool::new(false));
-    drop(tokio::spawn(await_answer(address_of_target, Arc::clone(&answers))));
+    let (watching, stop) = Stopper::new();
+    let (asked, told, mut stopped) = (pool.clone(), Arc::clone(&answers), stop.clone());
+    drop(tokio::spawn(async move {
+        tokio::select! {
+            () = await_answer(asked, told) => {}
+            () = stopped.told() => {}
+        }
+    }));
+    let rhythm = Rhythm { look: server.watch_interval, names: settings.dns_max_ttl };
+    drop(tokio::spawn(watch::watch(pool.clone(), rhythm, stop)));
     let listeners = Listeners::new(pool.clone(), server, settings.notifications.clone());
     let replications = Replications::new(server.replication_connections, server.connect_timeout);
     let rules = settings.rules.clone().into();
@@ -136,7 +175,19 @@ pub(super) fn backend(
         rules,
         named,
         answers,
+        _watching: watching,
     })
+}
+
+/// Hosts as they are written, and where.
+pub(super) fn hosts(server: &ServerSettings) -> Vec<(String, &str)> {
+    match server.hosts.as_slice() {
+        [] => vec![("address".to_owned(), server.address.as_str())],
+        hosts => {
+            let each = hosts.iter().enumerate();
+            each.map(|(n, host)| (format!("hosts[{n}]"), host.as_str())).collect()
+        }
+    }
 }
 
 /// A budget that others leave no room for cannot be reached, and its owner should know.
@@ -152,14 +203,13 @@ fn look_for_room(Capacity { all, others }: Capacity, pool: &Snapshot) {
 
 /// Tries the server until it accepts a connection: where nothing can be warmed up, because
 /// databases are not configured, that is what readiness means.
-async fn await_answer((host, port): (String, u16), answers: Arc<AtomicBool>) {
+async fn await_answer(pool: Pool<Postgres>, answers: Arc<AtomicBool>) {
     loop {
-        let attempt = async {
-            let addresses = net::resolve(&host, port).await?;
-            net::connect(&addresses).await
-        };
-        if let Ok(Ok(_)) = time::timeout(ANSWER_PATIENCE, attempt).await {
-            return answers.store(true, Ordering::Relaxed);
+        for host in pool.connector().hosts.list() {
+            let attempt = host.target.name.connect(LoadBalance::Disable, ANSWER_PATIENCE);
+            if let Ok(Ok(_)) = time::timeout(ANSWER_PATIENCE, attempt).await {
+                return answers.store(true, Ordering::Relaxed);
+            }
         }
         time::sleep(ANSWER_PAUSE).await;
     }

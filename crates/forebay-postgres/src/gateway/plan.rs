@@ -10,12 +10,12 @@ use forebay_pool::{ClassName, Roster, timetable};
 use tokio_rustls::TlsAcceptor;
 
 use super::address::address;
-use super::backend::{backend, classes};
+use super::backend::{backend, classes, hosts};
 use super::{SettingsError, passwords};
 use crate::route::Backend;
 use crate::scram::Verifier;
 use crate::server::connector::Identity;
-use crate::settings::{ClientAuth, PoolMode, PostgresSettings};
+use crate::settings::{ClientAuth, PoolMode, PostgresSettings, ServerSettings};
 use crate::tls;
 
 /// A configuration that is carried out.
@@ -156,7 +156,7 @@ pub(super) fn check(settings: &PostgresSettings) -> Result<(), SettingsError> {
     }
     for (name, server) in &settings.servers {
         let at = |key: &str| format!("postgres.servers.{name}.{key}");
-        address(&server.address).map_err(|reason| error(at("address"), reason))?;
+        check_hosts(server).map_err(|(key, reason)| error(at(&key), reason))?;
         tls::connector(server.sslmode, server.sslrootcert.as_deref())
             .map_err(|reason| error(at("sslrootcert"), reason))?;
         if let Some(budget) = server.budget {
@@ -179,6 +179,26 @@ pub(super) fn check(settings: &PostgresSettings) -> Result<(), SettingsError> {
     }
     if settings.databases.is_empty() {
         server_of(settings, None).map_err(|reason| error("postgres.databases".into(), reason))?;
+    }
+    Ok(())
+}
+
+/// Where its hosts are, and how they are chosen from.
+fn check_hosts(server: &ServerSettings) -> Result<(), (String, String)> {
+    match (server.address.is_empty(), server.hosts.is_empty()) {
+        (true, true) => {
+            let reason = "no `address`: write `host`, `host:port` or `[v6]:port`, or several \
+                          of them as `hosts`";
+            return Err(("address".into(), reason.into()));
+        }
+        (false, false) => {
+            let reason = "both `address` and `hosts`: put all of them into `hosts`";
+            return Err(("hosts".into(), reason.into()));
+        }
+        (true, false) | (false, true) => {}
+    }
+    for (key, host) in hosts(server) {
+        address(host).map_err(|reason| (key, reason))?;
     }
     Ok(())
 }

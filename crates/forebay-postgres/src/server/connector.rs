@@ -3,14 +3,20 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use forebay_pool::{ConnectFailure, Connector, FailureKind};
 use forebay_seam::secret::SecretString;
+use forebay_seam::sync::Mutex;
+use forebay_seam::time;
 
 use super::capacity::Surveyor;
 use super::catalogue::Catalogues;
-use super::login::{Login, Target};
+use super::hosts::Hosts;
+use super::login::Login;
+use super::role::Role;
 use super::{Server, ServerFailure};
+use crate::params::RoleNews;
 
 /// A database and a user, as the server knows the database and as our configuration knows
 /// the user.
@@ -33,10 +39,14 @@ pub(crate) struct Credentials {
 }
 
 pub(crate) struct Postgres {
-    pub(crate) target: Target,
+    pub(crate) hosts: Hosts,
     pub(crate) credentials: HashMap<Arc<str>, Credentials>,
     pub(crate) surveyor: Surveyor,
     pub(crate) catalogues: Catalogues,
+    /// Who logged in last.
+    pub(crate) last: Mutex<Option<Identity>>,
+    /// How long one login may take.
+    pub(crate) patience: Duration,
 }
 
 impl Postgres {
@@ -46,6 +56,9 @@ impl Postgres {
         let mut server = self.login(identity, &parameters).await?;
         server.catalogue = self.catalogues.of(&identity.database);
         self.surveyor.survey(&mut server).await?;
+        if self.hosts.is_choosy() {
+            *self.last.lock() = Some(identity.clone());
+        }
         Ok(server)
     }
 
@@ -64,14 +77,37 @@ impl Postgres {
         identity: &Identity,
         parameters: &[(String, String)],
     ) -> Result<Server, ServerFailure> {
+        self.hosts.connect(&self.login_of(identity, parameters)).await
+    }
+
+    fn login_of<'a>(
+        &'a self,
+        identity: &'a Identity,
+        parameters: &'a [(String, String)],
+    ) -> Login<'a> {
         let credentials = self.credentials.get(&identity.user);
-        let login = Login {
+        Login {
             user: credentials.map_or(&*identity.user, |c| c.user.as_str()),
             database: &identity.database,
             password: credentials.and_then(|c| c.password.as_ref()),
             parameters,
-        };
-        self.target.connect(&login).await
+        }
+    }
+
+    /// Does `server` still lead where connections should?
+    pub(crate) fn leads_right(&self, server: &mut Server) -> bool {
+        let Server { place: Some(place), settings, .. } = server else { return true };
+        if settings.role_news() == RoleNews::Some {
+            self.hosts.hear(place, Role::reported(settings));
+        }
+        self.hosts.is_current(place)
+    }
+
+    /// Logs in to host `number` as who logged in last, only to see what it is.
+    pub(crate) async fn look(&self, number: usize) {
+        let Some(identity) = self.last.lock().clone() else { return };
+        let parameters = [("application_name".to_owned(), "forebay".to_owned())];
+        self.hosts.look(number, &self.login_of(&identity, &parameters)).await;
     }
 }
 
@@ -90,8 +126,16 @@ impl Connector for Postgres {
         connection.is_open()
     }
 
+    fn is_current(&self, connection: &mut Box<Server>) -> bool {
+        self.leads_right(connection)
+    }
+
     async fn probe(&self, connection: Box<Server>) -> Option<Box<Server>> {
-        connection.probe().await.map(Box::new)
+        let probed = time::timeout(self.patience, connection.probe()).await.ok().flatten();
+        if probed.is_none() {
+            self.hosts.look_soon();
+        }
+        probed.map(Box::new)
     }
 
     async fn reset(&self, connection: Box<Server>) -> Option<Box<Server>> {
@@ -109,8 +153,10 @@ fn kind(failure: &ServerFailure) -> FailureKind {
             _ => FailureKind::Denied,
         },
         ServerFailure::Auth(_) => FailureKind::Denied,
-        ServerFailure::Io(_) | ServerFailure::Protocol(_) | ServerFailure::Tls(_) => {
-            FailureKind::Unreachable
-        }
+        ServerFailure::Moving(_) => FailureKind::Moving,
+        ServerFailure::Io(_)
+        | ServerFailure::Protocol(_)
+        | ServerFailure::Tls(_)
+        | ServerFailure::Unfit(_) => FailureKind::Unreachable,
     }
 }

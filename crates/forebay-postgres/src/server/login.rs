@@ -3,9 +3,10 @@
 use std::io;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use forebay_seam::net;
+use forebay_seam::net::TcpStream;
 use forebay_seam::secret::{ExposeSecret, SecretString};
 use postgres_protocol::authentication::md5_hash;
 use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
@@ -13,9 +14,10 @@ use postgres_protocol::message::frontend;
 use rustls::pki_types::ServerName;
 use tokio::task::spawn_blocking;
 
+use super::names::Name;
 use super::{Server, ServerFailure};
 use crate::cancel::ServerKey;
-use crate::settings::SslMode;
+use crate::settings::{LoadBalance, SslMode};
 use crate::stream::Stream;
 use crate::wire::Fields;
 use crate::wire::TxStatus;
@@ -24,7 +26,11 @@ use crate::wire::backend::ServerError;
 /// Where a server is, and how to speak to it.
 pub(crate) struct Target {
     pub(crate) host: String,
-    pub(crate) port: u16,
+    /// Its addresses.
+    pub(crate) name: Arc<Name>,
+    /// In which order they are tried, and what all of them together get.
+    pub(crate) spread: LoadBalance,
+    pub(crate) patience: Duration,
     pub(crate) sslmode: SslMode,
     pub(crate) tls: Option<Arc<rustls::ClientConfig>>,
     pub(crate) max_prepared: NonZeroUsize,
@@ -60,9 +66,10 @@ impl Target {
     }
 
     async fn attempt(&self, login: &Login<'_>, encrypt: Encrypt) -> Result<Server, ServerFailure> {
-        let addresses: Arc<[_]> = net::resolve(&self.host, self.port).await?.into();
-        let stream = self.open(&addresses, encrypt).await?;
-        let key = ServerKey { addresses, pid: 0, secret: 0 };
+        let (tcp, address) = self.name.connect(self.spread, self.patience).await?;
+        let stream = self.open(tcp, encrypt).await?;
+        // A cancel goes where the connection went, not where its name leads by then.
+        let key = ServerKey { addresses: [address].into(), pid: 0, secret: 0 };
         let mut server = Server::new(stream, key, self.max_prepared);
         let who = [("user", login.user), ("database", login.database)];
         let parameters = login.parameters.iter().map(|(name, value)| (&**name, &**value));
@@ -73,12 +80,7 @@ impl Target {
         Ok(server)
     }
 
-    async fn open(
-        &self,
-        addresses: &[std::net::SocketAddr],
-        encrypt: Encrypt,
-    ) -> Result<Stream, ServerFailure> {
-        let tcp = net::connect(addresses).await?;
+    async fn open(&self, tcp: TcpStream, encrypt: Encrypt) -> Result<Stream, ServerFailure> {
         let tls = match (encrypt, &self.tls) {
             (Encrypt::Never, _) | (_, None) => return Ok(Stream::Plain(tcp)),
             (Encrypt::IfOffered | Encrypt::Must, Some(tls)) => Arc::clone(tls),

@@ -39,6 +39,11 @@ impl Session {
         if said.severity == Severity::Fatal {
             self.server_said_goodbye = true;
         }
+        if said.says_another_role()
+            && let Some(place) = &lease.place
+        {
+            place.is_doubtful();
+        }
         if said.is_of_load_or_time() && !is_wished(&said, &self.registration.client) {
             lease.failed();
         }

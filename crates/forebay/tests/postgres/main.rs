@@ -19,6 +19,7 @@ mod pins;
 mod pipelines;
 mod policies;
 mod replication;
+mod servers;
 mod sessions;
 mod sql_names;
 mod stale_plans;

@@ -1,0 +1,178 @@
+//! Several hosts for one server: which one connections go to, and a primary that moves.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use forebay::demo::cluster::Cluster;
+use forebay_postgres::settings::SessionAttrs;
+use forebay_postgres::{HostSnapshot, PostgresSettings};
+
+use crate::bench::{Bench, start, until};
+use crate::client::Client;
+
+/// A primary and a replica that follows it.
+async fn pair() -> (Cluster, Cluster) {
+    let making = tokio::task::spawn_blocking(|| {
+        let primary = start(Vec::new());
+        let replica = primary.replica().unwrap();
+        (primary, replica)
+    });
+    making.await.unwrap()
+}
+
+fn over(hosts: &[SocketAddr], attrs: SessionAttrs, settings: &mut PostgresSettings) {
+    let server = settings.servers.get_mut("main").unwrap();
+    server.address.clear();
+    server.hosts = hosts.iter().map(ToString::to_string).collect();
+    server.target_session_attrs = attrs;
+    server.watch_interval = Duration::from_millis(500);
+}
+
+fn hosts(bench: &Bench) -> BTreeMap<String, HostSnapshot> {
+    let servers = bench.gateway.snapshot().hosts;
+    let hosts = servers.into_iter().flat_map(|server| server.hosts);
+    hosts.map(|host| (host.host.clone(), host)).collect()
+}
+
+async fn port_of(bench: &Bench) -> u16 {
+    bench.client().await.value("SELECT inet_server_port()").await.parse().unwrap()
+}
+
+/// Clients that write one row after the other, each under a number of its own.
+struct Writers {
+    stop: Arc<AtomicBool>,
+    written: Arc<AtomicU32>,
+    tasks: Vec<tokio::task::JoinHandle<Vec<String>>>,
+}
+
+impl Writers {
+    fn start(bench: &Bench, count: u32) -> Self {
+        let (stop, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
+        let tasks = (0..count).map(|_| {
+            let (address, database) = (bench.address, bench.database.clone());
+            let (stop, written) = (Arc::clone(&stop), Arc::clone(&written));
+            tokio::spawn(async move {
+                let mut errors = Vec::new();
+                while !stop.load(Ordering::Relaxed) {
+                    let Ok(mut client) = Client::connect(address, &database, &[]).await else {
+                        continue;
+                    };
+                    while !stop.load(Ordering::Relaxed) {
+                        let answer = client.query("INSERT INTO written DEFAULT VALUES").await;
+                        if answer == "C[INSERT 0 1] Z[I]" {
+                            written.fetch_add(1, Ordering::Relaxed);
+                        } else {
+                            let lost = !answer.ends_with("Z[I]");
+                            errors.push(answer);
+                            if lost {
+                                break;
+                            }
+                        }
+                    }
+                }
+                errors
+            })
+        });
+        let tasks = tasks.collect();
+        Self { stop, written, tasks }
+    }
+
+    /// Waits until `more` rows were written from now on.
+    async fn go_on(&self, more: u32) {
+        let enough = self.written.load(Ordering::Relaxed) + more;
+        until("the writers go on", async || self.written.load(Ordering::Relaxed) >= enough).await;
+    }
+
+    /// What went wrong.
+    async fn end(self) -> Vec<String> {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut errors = Vec::new();
+        for task in self.tasks {
+            errors.extend(task.await.unwrap());
+        }
+        errors
+    }
+}
+
+async fn rows(server: SocketAddr) -> u32 {
+    let mut direct = Client::connect(server, "postgres", &[]).await.unwrap();
+    direct.value("SELECT count(*) FROM written").await.parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn trap_12_a_primary_that_moves_under_load_harms_nobody_and_the_old_one_is_fenced() {
+    let (mut old, mut new) = pair().await;
+    let (first, second) = (old.address(), new.address());
+    let bench = Bench::before(first, "postgres", 4, |settings| {
+        over(&[second, first], SessionAttrs::ReadWrite, settings);
+    });
+    bench.direct().await.query("CREATE TABLE written (n serial)").await;
+    // The replica stands first, and is not what is wanted.
+    assert_eq!(port_of(&bench).await, first.port());
+    let state = |address: SocketAddr| {
+        let host = hosts(&bench)[&address.to_string()].clone();
+        (host.role, host.state)
+    };
+    assert_eq!(state(first), ("primary", "up"));
+    assert_eq!(state(second), ("standby", "wrong-role"));
+    for (attrs, port) in [
+        (SessionAttrs::Any, second.port()),
+        (SessionAttrs::ReadOnly, second.port()),
+        (SessionAttrs::Primary, first.port()),
+        (SessionAttrs::Standby, second.port()),
+        (SessionAttrs::PreferStandby, second.port()),
+    ] {
+        let bench = Bench::before(first, "postgres", 1, |settings| {
+            over(&[first, second], attrs, settings);
+            if attrs == SessionAttrs::Any {
+                settings.servers.get_mut("main").unwrap().hosts.reverse();
+            }
+        });
+        assert_eq!(port_of(&bench).await, port, "{attrs:?}");
+    }
+
+    // Promoted while the old primary lives: it would take writes that are lost.
+    let writers = Writers::start(&bench, 6);
+    let mut idler = bench.client().await;
+    writers.go_on(20).await;
+    assert!(idler.query("BEGIN").await.ends_with("Z[T]"));
+    assert!(idler.query("INSERT INTO written DEFAULT VALUES").await.ends_with("Z[T]"));
+    new = tokio::task::spawn_blocking(|| new.promote().map(|()| new)).await.unwrap().unwrap();
+    until("the old primary is fenced", async || state(first).1 == "fenced").await;
+    let lost = rows(first).await;
+    writers.go_on(20).await;
+    // What was begun on the old one does not end there.
+    let told = idler.query("COMMIT").await;
+    assert!(told.starts_with("E[08006 "), "{told}");
+    assert_eq!(rows(first).await, lost, "nothing was written to the fenced one");
+    assert_eq!(state(second), ("primary", "up"));
+    assert_eq!(writers.end().await, Vec::<String>::new());
+
+    // The new primary restarts, and the old one is down: who has nothing on its way waits.
+    let mut idle = bench.client().await;
+    assert_eq!(idle.value("SELECT 1").await, "1");
+    let writers = Writers::start(&bench, 6);
+    writers.go_on(10).await;
+    let restarted = tokio::task::spawn_blocking(move || {
+        old.stop().unwrap();
+        new.restart().unwrap();
+        (old, new)
+    });
+    (old, new) = restarted.await.unwrap();
+    writers.go_on(20).await;
+    assert_eq!(idle.value("SELECT inet_server_port()").await, second.port().to_string());
+    // Back as a primary, it is one of the past.
+    old = tokio::task::spawn_blocking(move || old.restart().map(|()| old)).await.unwrap().unwrap();
+    until("it is seen", async || state(first).1 == "fenced").await;
+    writers.go_on(20).await;
+    assert_eq!(rows(first).await, lost);
+    for error in writers.end().await {
+        assert!(error.contains("E[57P01 ") || error.contains("E[08006 "), "{error}");
+    }
+    let servers = bench.gateway.snapshot().hosts;
+    assert_eq!((servers[0].failovers, servers[0].fenced), (1, 2));
+    drop((old, new));
+}
