@@ -173,7 +173,7 @@ pub use lease::{Condition, Lease};
 pub use mode::Mode;
 pub use operation::Operation;
 pub use overflow::Overflow;
-pub use pool::{CheckoutError, Pool, Refusal};
+pub use pool::{CheckoutError, NoPlace, Pool, Refusal, WeakPool};
 pub use request::{Request, TraceId};
 pub use roster::Roster;
 pub use settings::{Budget, PoolSettings};

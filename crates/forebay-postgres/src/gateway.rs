@@ -1,10 +1,11 @@
 //! The gateway: accepts clients, knows the pools, and comes to an orderly end.
 
-mod address;
 mod backend;
+mod bell;
 mod client;
 mod passwords;
 mod plan;
+mod reload;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +16,8 @@ use arc_swap::ArcSwap;
 use forebay_pool::event::Told;
 use forebay_pool::overlap::Overlaps;
 use forebay_pool::{Roster, Snapshot};
-use forebay_seam::net::TcpListener;
+use forebay_seam::net::Listener;
+use forebay_seam::sync::Mutex;
 use forebay_seam::task::Stop;
 use forebay_seam::time::Instant;
 use forebay_seam::{random, time};
@@ -32,7 +34,9 @@ use crate::server::hosts::HostsSnapshot;
 use crate::settings::PostgresSettings;
 use crate::welcome::Welcomes;
 
+pub(crate) use bell::{Bell, Course};
 pub(crate) use plan::Plan;
+pub use reload::Changes;
 
 /// Pause after a failed accept: usually no file descriptor is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -82,6 +86,10 @@ pub struct PostgresSnapshot {
 /// What all sessions share.
 pub(crate) struct Inner {
     plan: ArcSwap<Plan>,
+    /// Held while the next plan is made: one at a time.
+    changing: Mutex<()>,
+    /// Rung when there is another plan, and when sessions should end.
+    bell: bell::Ringer,
     pub(crate) statements: Statements,
     pub(crate) welcomes: Welcomes,
     pub(crate) overlaps: Arc<Overlaps>,
@@ -94,6 +102,8 @@ pub(crate) struct Inner {
     pub(crate) nobody: [u8; 32],
     registry: Arc<Registry>,
     clients: AtomicU32,
+    /// Those beyond the limit, while it is not known what they want.
+    beyond: AtomicU32,
     refused: AtomicU64,
     cancels: AtomicU64,
     pub(crate) pins: Arc<Board>,
@@ -110,6 +120,12 @@ impl Inner {
     /// The configuration in force.
     pub(crate) fn plan(&self) -> Arc<Plan> {
         self.plan.load_full()
+    }
+
+    /// The configuration in force, unless it is `known`.
+    pub(crate) fn plan_beside(&self, known: &Arc<Plan>) -> Option<Arc<Plan>> {
+        let plan = self.plan.load();
+        (!Arc::ptr_eq(&plan, known)).then(|| Arc::clone(&plan))
     }
 }
 
@@ -136,10 +152,12 @@ impl Gateway {
         default_tenant: Option<Arc<str>>,
     ) -> Result<Self, SettingsError> {
         let held = held::Account::new(settings.max_message_memory);
-        let plan = Plan::new(settings, &roster, default_tenant)?;
+        let (plan, _) = Plan::new(settings, &roster, default_tenant, None)?;
         plan.warm_up();
         let inner = Arc::new(Inner {
             plan: ArcSwap::from_pointee(plan),
+            changing: Mutex::default(),
+            bell: bell::Ringer::default(),
             statements: Statements::default(),
             welcomes: Welcomes::default(),
             overlaps,
@@ -149,6 +167,7 @@ impl Gateway {
             nobody: random::bytes(),
             registry: Arc::new(Registry::default()),
             clients: AtomicU32::new(0),
+            beyond: AtomicU32::new(0),
             refused: AtomicU64::new(0),
             cancels: AtomicU64::new(0),
             pins: Arc::default(),
@@ -159,12 +178,16 @@ impl Gateway {
     }
 
     /// Serves the clients that `listener` accepts, until `stop` is told; then accepts no
-    /// more. Sessions go on; see [`Gateway::drain`].
-    pub async fn serve(&self, listener: TcpListener, mut stop: Stop) {
+    /// more. Sessions go on; see [`Gateway::drain`]. Called once for each listener.
+    pub async fn serve(&self, listener: impl Into<Listener>, mut stop: Stop) {
+        let listener = listener.into();
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
-                () = stop.told() => return,
+                () = stop.told() => {
+                    self.inner.bell.ring(Course::Stopping);
+                    return;
+                }
             };
             match accepted {
                 Ok((client, from)) => {
@@ -213,7 +236,7 @@ impl Gateway {
     pub fn renew(&self, server: &str) -> bool {
         let plan = self.inner.plan();
         let Some(backend) = plan.backends.get(server) else { return false };
-        backend.pool.connector().hosts.forget();
+        backend.pool.connector().access().hosts.forget();
         backend.pool.renew();
         true
     }
@@ -221,6 +244,11 @@ impl Gateway {
     /// What happens in each pool, from now on ([`Pool::events`]).
     pub fn events(&self) -> Vec<broadcast::Receiver<Told>> {
         self.inner.plan().backends.values().map(|backend| backend.pool.events()).collect()
+    }
+
+    /// What happens in the pool of `server`, from now on; `None`: there is none of that name.
+    pub fn events_of(&self, server: &str) -> Option<broadcast::Receiver<Told>> {
+        self.inner.plan().backends.get(server).map(|backend| backend.pool.events())
     }
 
     /// Is every pool warm, and did every server answer?
@@ -250,7 +278,7 @@ impl Gateway {
                 .collect(),
             hosts: backends
                 .iter()
-                .map(|(name, b)| b.pool.connector().hosts.snapshot(name))
+                .map(|(name, b)| b.pool.connector().access().hosts.snapshot(name))
                 .collect(),
             pools: backends.values().map(|backend| backend.pool.snapshot()).collect(),
         }

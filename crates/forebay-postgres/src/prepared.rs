@@ -5,7 +5,7 @@
 //! types are the same; a text is forgotten when no client has it any more.
 
 use std::collections::HashMap;
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -18,8 +18,8 @@ use lru::LruCache;
 use crate::server::connector::Identity;
 use crate::sql::effect::{self, Effect};
 use crate::sql::token::{Token, Tokens};
-use crate::wire::Fields;
 use crate::wire::frontend::Parse;
+use crate::wire::{Fields, Malformed};
 
 /// Names on servers begin so. A client's own name may not.
 pub(crate) const PREFIX: &[u8] = b"__forebay_";
@@ -49,6 +49,8 @@ pub(crate) struct Statement {
     pub(crate) kind: Kind,
     /// Where a server has taken it first: whoever comes there needs none to know that.
     pub(crate) proven: OnceLock<Identity>,
+    /// What clients were told of its rows.
+    pub(crate) rows: OnceLock<Shape>,
 }
 
 impl Statement {
@@ -62,6 +64,7 @@ impl Statement {
             effect,
             kind,
             proven: OnceLock::new(),
+            rows: OnceLock::new(),
         }
     }
 
@@ -114,9 +117,69 @@ pub(crate) fn is_deallocate(text: &[u8]) -> bool {
         && effect::of(text).iter().any(forgets)
 }
 
+/// The columns of a statement's rows, as far as a client that decodes them by what it was told
+/// depends on them: their types, in order. Zero: it has no rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shape(u64);
+
+impl Shape {
+    /// Of a statement that has no rows (NoData).
+    pub(crate) const NONE: Self = Self(0);
+
+    /// Of the `body` of a RowDescription. Names and formats are not part of it.
+    pub(crate) fn of_rows(body: &[u8]) -> Result<Self, Malformed> {
+        let mut fields = Fields::new(body);
+        let columns = fields.u16()?;
+        let mut hash = foldhash::quality::FixedState::default().build_hasher();
+        columns.hash(&mut hash);
+        for _ in 0..columns {
+            fields.cstr()?;
+            // Its table and its place there; type, width and modifier; format.
+            fields.bytes(6)?;
+            fields.bytes(10)?.hash(&mut hash);
+            fields.bytes(2)?;
+        }
+        Ok(Self(hash.finish().max(1)))
+    }
+}
+
+/// Where a text is prepared: names in it mean other tables elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Place<'a> {
+    /// As clients call it.
+    pub(crate) database: &'a str,
+    pub(crate) user: &'a str,
+    pub(crate) path: Option<&'a str>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct OwnedPlace {
+    database: Box<str>,
+    user: Box<str>,
+    path: Option<Box<str>>,
+}
+
+impl Place<'_> {
+    fn to_owned(self) -> OwnedPlace {
+        OwnedPlace {
+            database: self.database.into(),
+            user: self.user.into(),
+            path: self.path.map(Box::from),
+        }
+    }
+}
+
+impl OwnedPlace {
+    fn borrowed(&self) -> Place<'_> {
+        Place { database: &self.database, user: &self.user, path: self.path.as_deref() }
+    }
+}
+
 /// What makes two statements one.
-fn key_of(text: &[u8], types: &[u8], path: Option<&str>) -> Vec<u8> {
-    [text, &[0], types, path.map(str::as_bytes).unwrap_or_default()].concat()
+fn key_of(text: &[u8], types: &[u8], place: Place<'_>) -> Vec<u8> {
+    let Place { database, user, path } = place;
+    let path = path.map(str::as_bytes).unwrap_or_default();
+    [text, &[0], types, database.as_bytes(), &[0], user.as_bytes(), &[0], path].concat()
 }
 
 /// Every text that some client has prepared by name.
@@ -139,7 +202,7 @@ struct Known {
 /// How often an unnamed text came.
 enum Lately {
     Seen(u8),
-    Named { statement: Arc<Statement>, path: Option<Box<str>> },
+    Named { statement: Arc<Statement>, place: OwnedPlace },
 }
 
 /// An unnamed text is named when it comes so often.
@@ -154,10 +217,9 @@ impl Statements {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The statement that all clients with this text, these types and this search path
-    /// share. Names in a text mean other tables on another path.
-    pub(crate) fn shared(&self, text: &[u8], types: &[u8], path: Option<&str>) -> Arc<Statement> {
-        let key = key_of(text, types, path);
+    /// The statement that all clients with this text and these types share in this place.
+    pub(crate) fn shared(&self, text: &[u8], types: &[u8], place: Place<'_>) -> Arc<Statement> {
+        let key = key_of(text, types, place);
         let mut known = self.known.lock();
         if let Some(statement) = known.by_text.get(&*key).and_then(Weak::upgrade) {
             return statement;
@@ -177,9 +239,9 @@ impl Statements {
         &self,
         text: &[u8],
         types: &[u8],
-        path: Option<&str>,
+        place: Place<'_>,
     ) -> Option<Arc<Statement>> {
-        self.known.lock().by_text.get(&*key_of(text, types, path)).and_then(Weak::upgrade)
+        self.known.lock().by_text.get(&*key_of(text, types, place)).and_then(Weak::upgrade)
     }
 
     /// The named statement for an unnamed text that comes again and again; `None` as long as
@@ -188,20 +250,20 @@ impl Statements {
         &self,
         text: &[u8],
         types: &[u8],
-        path: Option<&str>,
+        place: Place<'_>,
     ) -> Option<Arc<Statement>> {
         if text.len() > LONGEST_NAMED {
             return None;
         }
-        let hash = self.seed.hash_one((text, types, path));
+        let hash = self.seed.hash_one((text, types, place));
         {
             let mut known = self.known.lock();
             let lately = known.lately.get_or_insert_with(|| LruCache::new(REMEMBERED));
             match lately.get_or_insert_mut(hash, || Lately::Seen(0)) {
-                Lately::Named { statement, path: its_path } => {
+                Lately::Named { statement, place: its_place } => {
                     let is_it = statement.text == *text
                         && statement.types == *types
-                        && its_path.as_deref() == path;
+                        && its_place.borrowed() == place;
                     return is_it.then(|| Arc::clone(statement));
                 }
                 Lately::Seen(times) if *times + 1 < REPEATED => {
@@ -211,8 +273,8 @@ impl Statements {
                 Lately::Seen(_) => {}
             }
         }
-        let statement = self.shared(text, types, path);
-        let named = Lately::Named { statement: Arc::clone(&statement), path: path.map(Box::from) };
+        let statement = self.shared(text, types, place);
+        let named = Lately::Named { statement: Arc::clone(&statement), place: place.to_owned() };
         if let Some(lately) = &mut self.known.lock().lately {
             lately.push(hash, named);
         }
@@ -221,15 +283,15 @@ impl Statements {
 
     /// The same text under another name, since the plans that servers keep under this one are
     /// of no use any more.
-    pub(crate) fn renewed(&self, stale: &Statement, path: Option<&str>) -> Arc<Statement> {
-        let key = key_of(&stale.text, &stale.types, path);
+    pub(crate) fn renewed(&self, stale: &Statement, place: Place<'_>) -> Arc<Statement> {
+        let key = key_of(&stale.text, &stale.types, place);
         {
             let mut known = self.known.lock();
             let current = known.by_text.get(&*key).and_then(Weak::upgrade);
             if current.is_some_and(|current| current.id == stale.id) {
                 known.by_text.remove(&*key);
             }
-            let hash = self.seed.hash_one((&*stale.text, &*stale.types, path));
+            let hash = self.seed.hash_one((&*stale.text, &*stale.types, place));
             if let Some(lately) = &mut known.lately
                 && let Some(Lately::Named { statement, .. }) = lately.peek(&hash)
                 && statement.id == stale.id
@@ -237,7 +299,7 @@ impl Statements {
                 lately.push(hash, Lately::Seen(REPEATED - 1));
             }
         }
-        self.shared(&stale.text, &stale.types, path)
+        self.shared(&stale.text, &stale.types, place)
     }
 
     /// A statement of one client only: the unnamed one.
@@ -267,30 +329,65 @@ impl Statements {
 mod tests {
     use super::*;
 
+    const HERE: Place<'_> = Place { database: "d", user: "u", path: None };
+
     #[test]
     fn the_same_text_and_types_are_one_statement() {
         let statements = Statements::default();
-        let one = statements.shared(b"SELECT $1", &[0, 0], None);
-        assert_eq!(one.id, statements.shared(b"SELECT $1", &[0, 0], None).id);
-        assert_ne!(one.id, statements.shared(b"SELECT $1", &[0, 1, 0, 0, 0, 23], None).id);
+        let one = statements.shared(b"SELECT $1", &[0, 0], HERE);
+        assert_eq!(one.id, statements.shared(b"SELECT $1", &[0, 0], HERE).id);
+        assert_ne!(one.id, statements.shared(b"SELECT $1", &[0, 1, 0, 0, 0, 23], HERE).id);
         assert_ne!(one.id, statements.own(b"SELECT $1", &[0, 0]).id);
     }
 
     #[test]
     fn a_stale_statement_is_renewed_once_for_all() {
         let statements = Statements::default();
-        let stale = statements.shared(b"SELECT * FROM t", &[0, 0], None);
-        let renewed = statements.renewed(&stale, None);
+        let stale = statements.shared(b"SELECT * FROM t", &[0, 0], HERE);
+        let renewed = statements.renewed(&stale, HERE);
         assert_ne!(stale.id, renewed.id);
-        assert_eq!(statements.renewed(&stale, None).id, renewed.id);
-        assert_eq!(statements.shared(b"SELECT * FROM t", &[0, 0], None).id, renewed.id);
+        assert_eq!(statements.renewed(&stale, HERE).id, renewed.id);
+        assert_eq!(statements.shared(b"SELECT * FROM t", &[0, 0], HERE).id, renewed.id);
+    }
+
+    #[test]
+    fn the_same_text_is_another_statement_elsewhere() {
+        let statements = Statements::default();
+        let id = |place| statements.shared(b"SELECT * FROM t", &[0, 0], place).id;
+        let here = statements.shared(b"SELECT * FROM t", &[0, 0], HERE);
+        assert_eq!(id(HERE), here.id);
+        for elsewhere in [
+            Place { database: "e", ..HERE },
+            Place { user: "v", ..HERE },
+            Place { path: Some("s"), ..HERE },
+        ] {
+            assert_ne!(id(elsewhere), here.id);
+        }
+    }
+
+    #[test]
+    fn the_shape_of_rows_is_that_of_their_types() {
+        let column = |name: &[u8], table: u8, of: u8, format: u8| {
+            [name, &[0, 0, 0, 0, table, 0, 1, 0, 0, 0, of, 0, 4, 255, 255, 255, 255, 0, format]]
+                .concat()
+        };
+        let rows = |columns: &[Vec<u8>]| {
+            let count = u16::try_from(columns.len()).unwrap().to_be_bytes().to_vec();
+            Shape::of_rows(&[count, columns.concat()].concat()).unwrap()
+        };
+        let one = rows(&[column(b"n", 1, 23, 0)]);
+        assert_eq!(one, rows(&[column(b"m", 2, 23, 1)]));
+        assert_ne!(one, rows(&[column(b"n", 1, 25, 0)]));
+        assert_ne!(one, rows(&[column(b"n", 1, 23, 0), column(b"o", 1, 23, 0)]));
+        assert_ne!(rows(&[]), Shape::NONE);
+        assert!(Shape::of_rows(&[0, 1, b'n', 0]).is_err());
     }
 
     #[test]
     fn what_nobody_has_any_more_is_forgotten() {
         let statements = Statements::default();
         for n in 0..10_000 {
-            statements.shared(format!("SELECT {n}").as_bytes(), &[0, 0], None);
+            statements.shared(format!("SELECT {n}").as_bytes(), &[0, 0], HERE);
         }
         assert!(statements.known.lock().by_text.len() <= 1024);
     }

@@ -13,8 +13,11 @@ mod kept;
 pub(crate) mod login;
 pub(crate) mod names;
 mod pipeline;
+pub(crate) mod place;
+pub(crate) mod proof;
 mod reset;
 pub(crate) mod role;
+mod sasl;
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
@@ -27,13 +30,13 @@ use lru::LruCache;
 pub(crate) use answers::Awaited;
 use capacity::Ours;
 use catalogue::{Catalogue, Defining, Seen};
-use hosts::Place;
+use hosts::Berth;
 use kept::Kept;
 use pipeline::Pipeline;
 
 use crate::cancel::{InFlight, ServerKey};
 use crate::params::Applied;
-use crate::prepared::StatementId;
+use crate::prepared::{Shape, StatementId};
 use crate::stream::Stream;
 use crate::wire::backend::{self, ServerError};
 use crate::wire::frontend::write_bare;
@@ -154,7 +157,8 @@ pub(crate) struct Server {
     pub(crate) pipeline: Pipeline,
     pub(crate) kept: Kept,
     pub(crate) settings: Applied,
-    pub(crate) prepared: LruCache<StatementId, ()>,
+    /// Statements that it has by name, and their rows where they were described here.
+    pub(crate) prepared: LruCache<StatementId, Option<Shape>>,
     pub(crate) names: Names,
     /// Whose unnamed statement it has.
     pub(crate) unnamed: Option<StatementId>,
@@ -167,16 +171,16 @@ pub(crate) struct Server {
     pub(crate) seen: Seen,
     /// The work at hand defines something.
     pub(crate) defining: Option<Defining>,
-    pub(crate) key: ServerKey,
+    pub(crate) key: Arc<ServerKey>,
     pub(crate) in_flight: Arc<InFlight>,
     /// Counts it among our connections, once it has logged in.
     ours: Option<Ours>,
     /// Where it leads, once that was found right.
-    pub(crate) place: Option<Place>,
+    pub(crate) berth: Option<Berth>,
 }
 
 impl Server {
-    fn new(stream: Stream, key: ServerKey, max_prepared: NonZeroUsize) -> Self {
+    fn new(stream: Stream, key: Arc<ServerKey>, max_prepared: NonZeroUsize) -> Self {
         Self {
             stream,
             inbox: BytesMut::new(),
@@ -205,13 +209,13 @@ impl Server {
             key,
             in_flight: Arc::default(),
             ours: None,
-            place: None,
+            berth: None,
         }
     }
 
     /// Has another primary replaced this one, so that nothing more may be sent?
     pub(crate) fn is_fenced(&self) -> bool {
-        self.place.as_ref().is_some_and(Place::is_fenced)
+        self.berth.as_ref().is_some_and(Berth::is_fenced)
     }
 
     /// Nothing is owed, nothing is unread, nothing is half sent.

@@ -1,9 +1,9 @@
 //! What an operator sets for the PostgreSQL gateway.
 
 mod hosts;
+mod listen;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,13 +14,20 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub use hosts::{LoadBalance, Otherwise, ReplicaSettings, SessionAttrs};
+pub use listen::{Listen, SocketMode};
 
 /// `[postgres]`: where applications connect, who they are, and which servers are behind.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PostgresSettings {
-    /// Where applications connect. Default 127.0.0.1:6432.
-    pub listen: SocketAddr,
+    /// Where applications connect: an address, or a list of them. `127.0.0.1:6432`, or a Unix
+    /// socket: `unix:/run/forebay` for the socket `.s.PGSQL.PORT` there, with the port of the
+    /// first TCP address (else 6432), or the path of the socket. Default 127.0.0.1:6432.
+    pub listen: Listen,
+    /// Permissions of Unix sockets, in octal. Default `"0777"`.
+    pub unix_socket_mode: SocketMode,
+    /// The group that Unix sockets belong to. Default: the process's.
+    pub unix_socket_group: Option<String>,
     /// How applications prove who they are. Default `scram-sha-256`.
     pub auth: ClientAuth,
     /// When a server connection goes back to the pool. Default `transaction`.
@@ -63,7 +70,9 @@ pub struct PostgresSettings {
 impl Default for PostgresSettings {
     fn default() -> Self {
         Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 6432)),
+            listen: Listen::default(),
+            unix_socket_mode: SocketMode::default(),
+            unix_socket_group: None,
             auth: ClientAuth::default(),
             pool_mode: PoolMode::default(),
             tls: None,
@@ -83,7 +92,7 @@ impl Default for PostgresSettings {
 }
 
 /// `[postgres.notifications]`: bounds of LISTEN in transaction pooling.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct NotificationSettings {
     /// Notifications that may wait for one client, because it is in a transaction or does not
@@ -134,7 +143,7 @@ pub enum PoolMode {
 }
 
 /// `[postgres.tls]`: TLS towards applications.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClientTls {
     /// Certificate chain, PEM.
@@ -148,7 +157,7 @@ pub struct ClientTls {
 
 /// `[postgres.servers.NAME]`: one physical server, or several of which one at a time (or all,
 /// for replicas) is used; one budget.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServerSettings {
     /// `host`, `host:port` or `[v6]:port`; the port defaults to 5432. This or `hosts`.
@@ -311,7 +320,7 @@ pub enum SslMode {
 }
 
 /// `[postgres.databases.NAME]`: a database name that applications may ask for.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DatabaseSettings {
     /// Which server has it. Default: the only one.
@@ -323,7 +332,7 @@ pub struct DatabaseSettings {
 }
 
 /// `[postgres.users.NAME]`: a user that may log in.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct UserSettings {
     /// The password, or a verifier as `pg_authid` stores it (`SCRAM-SHA-256$…`).
@@ -338,7 +347,7 @@ pub struct UserSettings {
 }
 
 /// `[[postgres.rules]]`: work that matches all conditions belongs to `class`.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
     /// The user, `*` for any run of characters.

@@ -3,29 +3,36 @@
 //! What only the beginning and the end need is boxed. Always true: a client is counted as long
 //! as it is here, whichever way it goes.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::BytesMut;
-use forebay_seam::net::TcpStream;
+use forebay_seam::net::{Peer, Socket};
 use forebay_seam::task::Stop;
 use forebay_seam::time;
 
 use super::Inner;
 use crate::cancel::Registration;
 use crate::fault::Fault;
-use crate::greeting::{self, Arrival, Greeted};
+use crate::greeting::{self, Arrival, Greeted, Room};
 use crate::replication::{self, Parameters};
 use crate::session::Session;
 use crate::stream::Stream;
 
+/// Connections beyond the limit of clients that are listened to, since they may be cancel
+/// requests.
+const FOR_CANCELS: u32 = 64;
+
 /// One client from accept to end. What only the beginning and the end need is boxed, so that
 /// it takes no memory while thousands of clients are there and ask nothing.
-pub(super) async fn serve(inner: Arc<Inner>, client: TcpStream, from: SocketAddr, stop: Stop) {
+pub(super) async fn serve(inner: Arc<Inner>, client: Socket, from: Peer, stop: Stop) {
     let counted = Counted::admit(&inner);
-    match Box::pin(receive(&inner, &counted, client, from)).await {
-        Some(Received::Asks(session)) => session.run(stop).await,
+    let room = counted.as_ref().map(|counted| counted.room);
+    match Box::pin(receive(&inner, room, client, from)).await {
+        Some(Received::Asks(session)) => {
+            drop(stop);
+            session.run(inner.bell.listen()).await;
+        }
         Some(Received::Replicates(replica)) => Box::pin(replica.serve(stop)).await,
         None => {}
     }
@@ -55,12 +62,12 @@ impl Replica {
 /// Receives a client; nothing if it gets no session.
 async fn receive(
     inner: &Arc<Inner>,
-    counted: &Option<Counted>,
-    client: TcpStream,
-    from: SocketAddr,
+    room: Option<Room>,
+    client: Socket,
+    from: Peer,
 ) -> Option<Received> {
-    let greeted = match counted {
-        Some(_) => greet(inner, client).await,
+    let greeted = match room {
+        Some(room) => greet(inner, client, room).await,
         None => refuse(client, Fault::TooManyClients),
     };
     match greeted {
@@ -95,34 +102,51 @@ async fn receive(
 }
 
 /// A client's greeting, in time.
-async fn greet(inner: &Inner, client: TcpStream) -> Greeted {
+async fn greet(inner: &Inner, client: Socket, room: Room) -> Greeted {
     let greeted =
-        time::timeout(inner.plan().settings.login_timeout, greeting::greet(inner, client));
+        time::timeout(inner.plan().settings.login_timeout, greeting::greet(inner, client, room));
     greeted.await.unwrap_or(Greeted::Gone)
 }
 
-fn refuse(client: TcpStream, fault: Fault) -> Greeted {
+fn refuse(client: Socket, fault: Fault) -> Greeted {
     let mut outbox = BytesMut::new();
     fault.write_at_login(&mut outbox);
     Greeted::Refused { client: Stream::Plain(client), outbox, fault }
 }
 
 /// A client that is counted until it is dropped.
-struct Counted(Arc<Inner>);
+struct Counted {
+    inner: Arc<Inner>,
+    room: Room,
+}
 
 impl Counted {
-    /// One more client, if the limit allows.
+    /// One more client, if there is room for it.
     fn admit(inner: &Arc<Inner>) -> Option<Self> {
-        let clients = inner.clients.fetch_add(1, Ordering::AcqRel);
-        let counted = Self(Arc::clone(inner));
-        (clients < inner.plan().settings.max_clients).then_some(counted)
+        let most = inner.plan().settings.max_clients;
+        [(Room::ForAll, most), (Room::ForCancels, FOR_CANCELS)].into_iter().find_map(
+            |(room, most)| {
+                let before = inner.here(room).fetch_add(1, Ordering::AcqRel);
+                let counted = Self { inner: Arc::clone(inner), room };
+                (before < most).then_some(counted)
+            },
+        )
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.clients.fetch_sub(1, Ordering::AcqRel);
-        self.0.left.notify_waiters();
+        self.inner.here(self.room).fetch_sub(1, Ordering::AcqRel);
+        self.inner.left.notify_waiters();
+    }
+}
+
+impl Inner {
+    fn here(&self, room: Room) -> &AtomicU32 {
+        match room {
+            Room::ForAll => &self.clients,
+            Room::ForCancels => &self.beyond,
+        }
     }
 }
 

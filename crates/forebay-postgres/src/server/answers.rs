@@ -59,7 +59,10 @@ pub(crate) enum Awaited {
     /// BindComplete.
     Bind { of: Option<Known> },
     /// RowDescription or NoData, after ParameterDescription for a statement.
-    Describe { of: Option<Known> },
+    Describe { of: Option<Known>, origin: Origin },
+    /// The error of a Bind that the server is made to refuse, since the statement's rows are
+    /// no longer what its client was told.
+    OutdatedBind { of: Known },
     /// CommandComplete, EmptyQueryResponse or PortalSuspended, after rows.
     Execute { effect: Option<Effect>, change: Option<Box<NameChange>> },
     /// CloseComplete. `evicted`: what the server has no longer once it came.
@@ -116,11 +119,18 @@ impl Awaited {
         matches!(self, Self::OwnParseComplete { .. } | Self::OwnCloseComplete { .. })
     }
 
+    /// Is it read whole, since it is for us?
+    pub(crate) fn is_for_us(&self) -> bool {
+        matches!(self, Self::OwnQuery(_) | Self::Describe { origin: Origin::Own, .. })
+    }
+
     /// Is it an answer that the client does not see?
     pub(crate) fn is_hidden(&self) -> bool {
         matches!(
             self,
-            Self::Parse { origin: Origin::Own, .. } | Self::Close { origin: Origin::Own, .. }
+            Self::Parse { origin: Origin::Own, .. }
+                | Self::Describe { origin: Origin::Own, .. }
+                | Self::Close { origin: Origin::Own, .. }
         )
     }
 
@@ -130,6 +140,7 @@ impl Awaited {
             Self::Parse { .. }
             | Self::Bind { .. }
             | Self::Describe { .. }
+            | Self::OutdatedBind { .. }
             | Self::Execute { .. }
             | Self::Close { .. }
             | Self::CloseUnnamed { .. }

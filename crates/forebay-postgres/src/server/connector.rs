@@ -5,15 +5,16 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use forebay_pool::{ConnectFailure, Connector, FailureKind};
-use forebay_seam::secret::SecretString;
 use forebay_seam::sync::Mutex;
 use forebay_seam::time;
 
 use super::capacity::Surveyor;
 use super::catalogue::Catalogues;
 use super::hosts::Hosts;
-use super::login::Login;
+use super::login::{Login, Target};
+use super::proof::Proof;
 use super::role::Role;
 use super::{Server, ServerFailure};
 use crate::params::RoleNews;
@@ -35,31 +36,73 @@ impl fmt::Display for Identity {
 /// How a user logs in to the server.
 pub(crate) struct Credentials {
     pub(crate) user: String,
-    pub(crate) password: Option<SecretString>,
+    pub(crate) proof: Option<Proof>,
+}
+
+/// Where the server is, and as whom our users log in there: what a reload may change.
+pub(crate) struct Access {
+    /// How to speak to each of `hosts`, in their order.
+    pub(crate) targets: Vec<Target>,
+    pub(crate) hosts: Arc<Hosts>,
+    /// How long a login may take at each.
+    pub(crate) patience: Duration,
+    pub(crate) credentials: HashMap<Arc<str>, Credentials>,
+    /// Of the databases behind `targets`.
+    pub(crate) catalogues: Arc<Catalogues>,
 }
 
 pub(crate) struct Postgres {
-    pub(crate) hosts: Hosts,
-    pub(crate) credentials: HashMap<Arc<str>, Credentials>,
+    access: ArcSwap<Access>,
     pub(crate) surveyor: Surveyor,
-    pub(crate) catalogues: Catalogues,
-    /// Who logged in last.
-    pub(crate) last: Mutex<Option<Identity>>,
-    /// How long one login may take.
-    pub(crate) patience: Duration,
+    /// Who logged in last, where hosts are looked at.
+    last: Mutex<Option<Identity>>,
 }
 
 impl Postgres {
+    pub(crate) fn new(access: Access, surveyor: Surveyor) -> Self {
+        Self { access: ArcSwap::from_pointee(access), surveyor, last: Mutex::default() }
+    }
+
+    /// How connections are opened now.
+    pub(crate) fn access(&self) -> Arc<Access> {
+        self.access.load_full()
+    }
+
+    /// Connections are opened like this from now on; those that are open stay as they are.
+    pub(crate) fn set_access(&self, access: Access) {
+        self.access.store(Arc::new(access));
+    }
+
     /// A connection as a user of ours, counted among our connections.
     pub(crate) async fn open(&self, identity: &Identity) -> Result<Server, ServerFailure> {
         let parameters = [("application_name".to_owned(), "forebay".to_owned())];
-        let mut server = self.login(identity, &parameters).await?;
-        server.catalogue = self.catalogues.of(&identity.database);
+        let access = self.access();
+        let mut server = access.login(identity, &parameters).await?;
+        server.catalogue = access.catalogues.of(&identity.database);
         self.surveyor.survey(&mut server).await?;
-        if self.hosts.is_choosy() {
+        if access.hosts.is_choosy() {
             *self.last.lock() = Some(identity.clone());
         }
         Ok(server)
+    }
+
+    /// Does `server` still lead where connections should?
+    pub(crate) fn leads_right(&self, server: &mut Server) -> bool {
+        let Server { berth: Some(berth), settings, .. } = server else { return true };
+        let access = self.access.load();
+        if settings.role_news() == RoleNews::Some {
+            access.hosts.hear(berth, Role::reported(settings));
+        }
+        access.hosts.is_current(berth)
+    }
+
+    /// Logs in to host `number` as who logged in last, only to see what it is.
+    pub(crate) async fn look(&self, number: usize) {
+        let Some(identity) = self.last.lock().clone() else { return };
+        let parameters = [("application_name".to_owned(), "forebay".to_owned())];
+        let access = self.access();
+        let Some(target) = access.targets.get(number) else { return };
+        access.hosts.look(number, target, &access.login_of(&identity, &parameters)).await;
     }
 
     /// A connection for one client that replicates: with its own startup parameters, and not
@@ -69,15 +112,17 @@ impl Postgres {
         identity: &Identity,
         parameters: &[(String, String)],
     ) -> Result<Server, ServerFailure> {
-        self.login(identity, parameters).await
+        self.access().login(identity, parameters).await
     }
+}
 
+impl Access {
     async fn login(
         &self,
         identity: &Identity,
         parameters: &[(String, String)],
     ) -> Result<Server, ServerFailure> {
-        self.hosts.connect(&self.login_of(identity, parameters)).await
+        self.hosts.connect(&self.targets, &self.login_of(identity, parameters)).await
     }
 
     fn login_of<'a>(
@@ -89,25 +134,10 @@ impl Postgres {
         Login {
             user: credentials.map_or(&*identity.user, |c| c.user.as_str()),
             database: &identity.database,
-            password: credentials.and_then(|c| c.password.as_ref()),
+            proof: credentials.and_then(|c| c.proof.as_ref()),
             parameters,
+            patience: self.patience,
         }
-    }
-
-    /// Does `server` still lead where connections should?
-    pub(crate) fn leads_right(&self, server: &mut Server) -> bool {
-        let Server { place: Some(place), settings, .. } = server else { return true };
-        if settings.role_news() == RoleNews::Some {
-            self.hosts.hear(place, Role::reported(settings));
-        }
-        self.hosts.is_current(place)
-    }
-
-    /// Logs in to host `number` as who logged in last, only to see what it is.
-    pub(crate) async fn look(&self, number: usize) {
-        let Some(identity) = self.last.lock().clone() else { return };
-        let parameters = [("application_name".to_owned(), "forebay".to_owned())];
-        self.hosts.look(number, &self.login_of(&identity, &parameters)).await;
     }
 }
 
@@ -131,9 +161,10 @@ impl Connector for Postgres {
     }
 
     async fn probe(&self, connection: Box<Server>) -> Option<Box<Server>> {
-        let probed = time::timeout(self.patience, connection.probe()).await.ok().flatten();
+        let access = self.access();
+        let probed = time::timeout(access.patience, connection.probe()).await.ok().flatten();
         if probed.is_none() {
-            self.hosts.look_soon();
+            access.hosts.look_soon();
         }
         probed.map(Box::new)
     }

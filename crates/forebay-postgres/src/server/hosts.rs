@@ -10,11 +10,11 @@ mod book;
 pub(crate) mod watch;
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use forebay_seam::net::Address;
 use forebay_seam::sync::Mutex;
 use forebay_seam::time;
 use serde::Serialize;
@@ -23,7 +23,7 @@ use tokio::sync::Notify;
 use book::{Book, Consequence, Findings, History, Trouble, Verdict, Wanted};
 
 use super::login::{Login, Target};
-use super::names::shuffle;
+use super::names::{Name, shuffle};
 use super::role::{Fit, Role};
 use super::{Server, ServerFailure};
 use crate::settings::{LoadBalance, SessionAttrs};
@@ -50,7 +50,7 @@ pub(crate) struct Host {
     /// As the operator wrote it.
     pub(crate) label: Arc<str>,
     number: usize,
-    pub(crate) target: Target,
+    pub(crate) name: Arc<Name>,
     /// Connections from before the last change are replaced.
     epoch: AtomicU32,
     /// Nothing more is sent there.
@@ -61,15 +61,15 @@ pub(crate) struct Host {
 }
 
 /// Where a connection leads.
-pub(crate) struct Place {
+pub(crate) struct Berth {
     host: Arc<Host>,
-    address: Option<SocketAddr>,
+    address: Address,
     epoch: u32,
     vanishings: u32,
     role: Option<Role>,
 }
 
-impl Place {
+impl Berth {
     /// What its server said does not go with what it is: the hosts are to be looked at.
     pub(crate) fn is_doubtful(&self) {
         self.host.doubt.notify_one();
@@ -81,7 +81,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Berth {
     fn drop(&mut self) {
         self.host.live.fetch_sub(1, Ordering::Relaxed);
     }
@@ -93,8 +93,8 @@ pub(crate) struct Choice {
     pub(crate) attrs: SessionAttrs,
     pub(crate) spread: LoadBalance,
     pub(crate) max_lag: Option<Duration>,
-    /// What one host gets to let us in.
-    pub(crate) patience: Duration,
+    /// How often hosts are looked at.
+    pub(crate) rhythm: Duration,
 }
 
 /// All hosts of one server.
@@ -130,7 +130,7 @@ pub struct HostSnapshot {
     /// As the operator wrote it.
     pub host: String,
     /// Addresses that its name had last.
-    pub addresses: Vec<SocketAddr>,
+    pub addresses: Vec<String>,
     /// `primary`, `read-only-primary`, `standby`, or `unknown` before it was asked.
     pub role: &'static str,
     /// `up`, `down`, `full`, `wrong-role`, `fenced` or `behind`.
@@ -161,23 +161,23 @@ pub struct HostsSnapshot {
 }
 
 impl Hosts {
-    /// `targets` with what the operator calls them.
-    pub(crate) fn new(targets: Vec<(String, Target)>, choice: Choice, news: Arc<Notify>) -> Self {
+    /// Hosts with what the operator calls them.
+    pub(crate) fn new(names: Vec<(String, Arc<Name>)>, choice: Choice, news: Arc<Notify>) -> Self {
         let wanted = Wanted { attrs: choice.attrs, max_lag: choice.max_lag };
-        let book = Book::new(wanted, targets.len());
+        let book = Book::new(wanted, names.len());
         let doubt = Arc::new(Notify::new());
-        let host = |(number, (label, target)): (usize, (String, Target))| {
+        let host = |(number, (label, name)): (usize, (String, Arc<Name>))| {
             Arc::new(Host {
                 label: label.into(),
                 number,
-                target,
+                name,
                 epoch: AtomicU32::new(0),
                 fenced: AtomicBool::new(false),
                 live: AtomicU32::new(0),
                 doubt: Arc::clone(&doubt),
             })
         };
-        let list = targets.into_iter().enumerate().map(host).collect();
+        let list = names.into_iter().enumerate().map(host).collect();
         Self {
             list,
             choice,
@@ -196,9 +196,9 @@ impl Hosts {
             || self.choice.max_lag.is_some()
     }
 
-    /// As many as there are; at least one.
-    pub(crate) fn count(&self) -> u32 {
-        u32::try_from(self.list.len()).unwrap_or(u32::MAX).max(1)
+    /// How often they are to be looked at.
+    pub(crate) fn rhythm(&self) -> Duration {
+        self.choice.rhythm
     }
 
     pub(crate) fn list(&self) -> &[Arc<Host>] {
@@ -207,12 +207,17 @@ impl Hosts {
 
     /// A connection to a host that fits, logged in: hosts are tried in order, those in trouble
     /// last.
-    pub(crate) async fn connect(&self, login: &Login<'_>) -> Result<Server, ServerFailure> {
+    pub(crate) async fn connect(
+        &self,
+        targets: &[Target],
+        login: &Login<'_>,
+    ) -> Result<Server, ServerFailure> {
         let mut second_best = None;
         let mut told = Vec::new();
         for number in self.order() {
-            let Some(host) = self.list.get(number) else { continue };
-            match self.try_host(host, login).await {
+            let found = (self.list.get(number), targets.get(number));
+            let (Some(host), Some(target)) = found else { continue };
+            match self.try_host(host, target, login).await {
                 Ok((server, Fit::Wanted)) => {
                     *self.trouble.lock() = Outage::default();
                     return Ok(server);
@@ -250,21 +255,21 @@ impl Hosts {
     async fn try_host(
         &self,
         host: &Arc<Host>,
+        target: &Target,
         login: &Login<'_>,
     ) -> Result<(Server, Fit), ServerFailure> {
-        let (epoch, vanishings) =
-            (host.epoch.load(Ordering::Acquire), host.target.name.vanishings());
+        let (epoch, vanishings) = (host.epoch.load(Ordering::Acquire), host.name.vanishings());
         let attempt = async {
-            let mut server = host.target.connect(login).await?;
+            let mut server = target.connect(&host.name, login).await?;
             let findings = self.ask(&mut server).await?;
             Ok((server, findings))
         };
         let attempt = match self.list.len() {
             // The pool has a limit of its own for what it opens.
             1 => attempt.await,
-            _ => time::timeout(self.choice.patience, attempt)
+            _ => time::timeout(login.patience, attempt)
                 .await
-                .unwrap_or_else(|_| Err(timed_out(self.choice.patience))),
+                .unwrap_or_else(|_| Err(timed_out(login.patience))),
         };
         let (mut server, findings) = match attempt {
             Ok(answered) => answered,
@@ -277,8 +282,8 @@ impl Hosts {
         match self.found(host, findings) {
             Verdict::Use(fit) => {
                 host.live.fetch_add(1, Ordering::Relaxed);
-                let (host, address) = (Arc::clone(host), server.key.addresses.first().copied());
-                server.place = Some(Place { host, address, epoch, vanishings, role });
+                let (host, address) = (Arc::clone(host), server.key.address.clone());
+                server.berth = Some(Berth { host, address, epoch, vanishings, role });
                 Ok((server, fit))
             }
             Verdict::Refuse(trouble) => Err(ServerFailure::Unfit(unfit(trouble, role))),
@@ -315,14 +320,14 @@ impl Hosts {
     }
 
     /// Logs in to host `number` only to see what it is.
-    pub(crate) async fn look(&self, number: usize, login: &Login<'_>) {
+    pub(crate) async fn look(&self, number: usize, target: &Target, login: &Login<'_>) {
         let Some(host) = self.list.get(number) else { return };
         let attempt = async {
-            let mut server = host.target.connect(login).await?;
+            let mut server = target.connect(&host.name, login).await?;
             self.ask(&mut server).await
         };
-        let seen = time::timeout(self.choice.patience, attempt);
-        match seen.await.unwrap_or_else(|_| Err(timed_out(self.choice.patience))) {
+        let seen = time::timeout(login.patience, attempt);
+        match seen.await.unwrap_or_else(|_| Err(timed_out(login.patience))) {
             Ok(findings) => {
                 let _verdict = self.found(host, findings);
             }
@@ -375,39 +380,44 @@ impl Hosts {
         }
     }
 
-    /// Does the connection at `place` still lead where it should?
-    pub(crate) fn is_current(&self, place: &mut Place) -> bool {
-        let host = &place.host;
-        if host.epoch.load(Ordering::Acquire) != place.epoch {
+    /// Does the connection at `berth` still lead where it should?
+    pub(crate) fn is_current(&self, berth: &mut Berth) -> bool {
+        let host = &berth.host;
+        if host.epoch.load(Ordering::Acquire) != berth.epoch {
             return false;
         }
-        let vanishings = host.target.name.vanishings();
-        if vanishings != place.vanishings {
-            let known = host.target.name.known();
-            if place.address.is_some_and(|address| !known.contains(&address)) {
+        let vanishings = host.name.vanishings();
+        if vanishings != berth.vanishings {
+            if !host.name.known().contains(&berth.address) {
                 return false;
             }
-            place.vanishings = vanishings;
+            berth.vanishings = vanishings;
         }
         true
     }
 
-    /// The server at `place` has said something new of its role.
-    pub(crate) fn hear(&self, place: &mut Place, role: Option<Role>) {
+    /// The server at `berth` has said something new of its role.
+    pub(crate) fn hear(&self, berth: &mut Berth, role: Option<Role>) {
         let is_standby = |role| role == Some(Role::Standby);
-        if role.is_some() && is_standby(role) != is_standby(place.role) {
-            place.role = role;
+        if role.is_some() && is_standby(role) != is_standby(berth.role) {
+            berth.role = role;
             tracing::info!(
-                host = %place.host.label, role = role.map_or("unknown", Role::name),
+                host = %berth.host.label, role = role.map_or("unknown", Role::name),
                 "the role of this host has changed"
             );
-            let _verdict = self.found(&place.host, Findings { role, history: None, lag: None });
+            let _verdict = self.found(&berth.host, Findings { role, history: None, lag: None });
         }
         self.look_soon();
     }
 
     /// Something is not as it was: the hosts are looked at.
     pub(crate) fn look_soon(&self) {
+        self.doubt.notify_one();
+    }
+
+    /// Others take their place: who waits for news of them should ask again whose.
+    pub(crate) fn retire(&self) {
+        self.news.notify_one();
         self.doubt.notify_one();
     }
 
@@ -445,13 +455,13 @@ impl Hosts {
         let book = self.book.lock();
         let hosts = self.list.iter().zip(&book.hosts).map(|(host, known)| HostSnapshot {
             host: host.label.to_string(),
-            addresses: host.target.name.known().to_vec(),
+            addresses: host.name.known().iter().map(ToString::to_string).collect(),
             role: known.role.map_or("unknown", Role::name),
             state: known.trouble.map_or("up", |(trouble, _)| trouble.name()),
             timeline: known.timeline,
             lag_seconds: known.lag.map(|lag| lag.as_secs_f64()),
             connections: host.live.load(Ordering::Relaxed),
-            dns_changes: host.target.name.changes(),
+            dns_changes: host.name.changes(),
         });
         HostsSnapshot {
             server: server.to_owned(),

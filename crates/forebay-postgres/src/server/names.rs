@@ -6,18 +6,19 @@
 //! empty changes nothing.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use forebay_seam::net::{self, TcpStream};
+use forebay_seam::net::{self, Address, Socket};
 use forebay_seam::random::Dice;
 use forebay_seam::time::{self, Instant};
 use forebay_seam::{random, sync::Mutex};
 use tokio::sync::{Notify, watch};
 
+use super::place::Place;
 use crate::settings::LoadBalance;
 
 /// Addresses of one name that are kept, and that one attempt tries.
@@ -28,19 +29,19 @@ const LEAST_PATIENCE: Duration = Duration::from_millis(250);
 /// How long somebody who could do with the last answer waits for a new one.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(1);
 
-type Answer = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
-/// Asks for the addresses of a host.
-pub(crate) type Lookup = fn(String, u16) -> Answer;
+type Answer = Pin<Box<dyn Future<Output = io::Result<Vec<Address>>> + Send>>;
+/// Asks for the addresses of a place.
+pub(crate) type Lookup = fn(Place) -> Answer;
 
 /// Asks the system.
-pub(crate) fn system(host: String, port: u16) -> Answer {
-    Box::pin(async move { net::resolve(&host, port).await })
+pub(crate) fn system(place: Place) -> Answer {
+    Box::pin(async move { place.addresses().await })
 }
 
 /// What is known of a name.
 #[derive(Debug, Clone, Default)]
 struct Known {
-    addresses: Arc<[SocketAddr]>,
+    addresses: Arc<[Address]>,
     /// When the last question was answered, well or not.
     at: Option<Instant>,
     error: Option<Arc<str>>,
@@ -48,8 +49,7 @@ struct Known {
 
 /// One name with its port.
 pub(crate) struct Name {
-    host: String,
-    port: u16,
+    place: Place,
     ttl: Duration,
     lookup: Lookup,
     known: watch::Sender<Known>,
@@ -70,19 +70,13 @@ enum Asking {
 
 impl Name {
     /// Its addresses are good for `ttl`; `news` is told when one of them has vanished.
-    pub(crate) fn new(
-        (host, port): (String, u16),
-        ttl: Duration,
-        lookup: Lookup,
-        news: Arc<Notify>,
-    ) -> Arc<Self> {
+    pub(crate) fn new(place: Place, ttl: Duration, lookup: Lookup, news: Arc<Notify>) -> Arc<Self> {
         let mut known = Known::default();
-        if let Ok(literal) = host.parse::<IpAddr>() {
-            known.addresses = [SocketAddr::from((literal, port))].into();
+        if let Some(address) = literal(&place) {
+            known.addresses = [address].into();
         }
         Arc::new(Self {
-            host,
-            port,
+            place,
             ttl,
             lookup,
             known: watch::Sender::new(known),
@@ -94,13 +88,18 @@ impl Name {
         })
     }
 
+    /// For how long an answer is good.
+    pub(crate) fn ttl(&self) -> Duration {
+        self.ttl
+    }
+
     /// An address needs no answer.
     pub(crate) fn is_literal(&self) -> bool {
-        self.host.parse::<IpAddr>().is_ok()
+        literal(&self.place).is_some()
     }
 
     /// The addresses known now.
-    pub(crate) fn known(&self) -> Arc<[SocketAddr]> {
+    pub(crate) fn known(&self) -> Arc<[Address]> {
         Arc::clone(&self.known.borrow().addresses)
     }
 
@@ -122,7 +121,7 @@ impl Name {
     ///
     /// # Cancel safety
     /// The question goes on, for others.
-    pub(crate) async fn addresses(self: &Arc<Self>) -> io::Result<Arc<[SocketAddr]>> {
+    pub(crate) async fn addresses(self: &Arc<Self>) -> io::Result<Arc<[Address]>> {
         let mut told = self.known.subscribe();
         if self.is_literal() || self.is_fresh() {
             return Ok(self.known());
@@ -156,13 +155,13 @@ impl Name {
         drop(asking);
         let name = Arc::clone(self);
         drop(tokio::spawn(async move {
-            let answer = (name.lookup)(name.host.clone(), name.port).await;
+            let answer = (name.lookup)(name.place.clone()).await;
             *name.asking.lock() = Asking::Nobody;
             name.take(answer);
         }));
     }
 
-    fn take(&self, answer: io::Result<Vec<SocketAddr>>) {
+    fn take(&self, answer: io::Result<Vec<Address>>) {
         let now = time::now();
         let answer = answer.and_then(|mut addresses| {
             addresses.truncate(MOST_KEPT);
@@ -180,7 +179,7 @@ impl Name {
                 self.known.send_replace(Known { addresses, at: Some(now), error: None });
                 if !before.is_empty() && (vanished || appeared) {
                     self.changes.fetch_add(1, Ordering::Relaxed);
-                    tracing::info!(host = self.host, "the name leads to other addresses");
+                    tracing::info!(host = %self.place, "the name leads to other addresses");
                 }
                 if vanished {
                     self.vanishings.fetch_add(1, Ordering::Release);
@@ -188,7 +187,7 @@ impl Name {
                 }
             }
             Err(error) => {
-                tracing::warn!(host = self.host, %error, "the name cannot be resolved");
+                tracing::warn!(host = %self.place, %error, "the name cannot be resolved");
                 self.known.send_modify(|known| {
                     known.at = Some(now);
                     known.error = Some(error.to_string().into());
@@ -205,15 +204,15 @@ impl Name {
         self: &Arc<Self>,
         spread: LoadBalance,
         patience: Duration,
-    ) -> io::Result<(TcpStream, SocketAddr)> {
+    ) -> io::Result<(Socket, Address)> {
         let addresses = self.addresses().await?;
         let order = self.order(&addresses, spread);
         let count = u32::try_from(order.len()).unwrap_or(u32::MAX).max(1);
         let each = (patience / count).max(LEAST_PATIENCE);
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         for address in &order {
-            match time::timeout(each, net::connect(&[*address])).await {
-                Ok(Ok(stream)) => return Ok((stream, *address)),
+            match time::timeout(each, net::reach(std::slice::from_ref(address))).await {
+                Ok(Ok((socket, _))) => return Ok((socket, address.clone())),
                 Ok(Err(error)) => last = error,
                 Err(_) => last = io::Error::new(io::ErrorKind::TimedOut, "no answer in time"),
             }
@@ -223,7 +222,7 @@ impl Name {
         Err(last)
     }
 
-    fn order(&self, addresses: &[SocketAddr], spread: LoadBalance) -> Vec<SocketAddr> {
+    fn order(&self, addresses: &[Address], spread: LoadBalance) -> Vec<Address> {
         let Some(last) = addresses.len().checked_sub(1) else { return Vec::new() };
         let mut order = addresses.to_vec();
         match spread {
@@ -238,6 +237,17 @@ impl Name {
         }
         order.truncate(MOST_TRIED);
         order
+    }
+}
+
+/// The address of a place that is one.
+fn literal(place: &Place) -> Option<Address> {
+    match place {
+        Place::Host { host, port } => {
+            let address = host.parse::<IpAddr>().ok()?;
+            Some(Address::Tcp((address, *port).into()))
+        }
+        Place::Socket(path) => Some(Address::Unix(Arc::clone(path))),
     }
 }
 

@@ -171,6 +171,7 @@ impl Server {
                 | Awaited::FunctionCall => Residue::Possible,
                 Awaited::Bind { .. }
                 | Awaited::Describe { .. }
+                | Awaited::OutdatedBind { .. }
                 | Awaited::CloseUnnamed { .. }
                 | Awaited::Sync
                 | Awaited::OwnParseComplete { .. }

@@ -13,11 +13,12 @@ use super::heal::Told;
 use super::notify::May;
 use super::outward::MOST_STATEMENTS;
 use super::rest::foresee;
+use super::rows::{self, Rows, refuse_outdated, rows};
 use super::{End, Session};
 use crate::fault::{Fault, Limit};
 use crate::own;
 use crate::pins::PinReason;
-use crate::prepared::{self, PREFIX, Statement, Statements};
+use crate::prepared::{self, PREFIX, Place, Statement, Statements};
 use crate::server::answers::{Awaited, Known, NameChange, Origin};
 use crate::server::{Gate, Names, Server};
 use crate::sql::effect::{Effect, Effects};
@@ -76,11 +77,10 @@ impl Session {
         if self.statements.len() >= MOST_STATEMENTS {
             return Err(Fault::TooManyStatements { limit: MOST_STATEMENTS }.into());
         }
-        let path = self.wanted.get("search_path");
         let statement = match self.deallocate(&text, parse.types) {
             Some(statement) => statement,
             None => {
-                let shared = self.gateway.statements.shared(&text, parse.types, path);
+                let shared = self.gateway.statements.shared(&text, parse.types, self.place());
                 self.sensible(shared, parse.types)
             }
         };
@@ -97,7 +97,7 @@ impl Session {
             if is_known {
                 // In a failed transaction the server refuses a Parse, so it has to see it.
                 frontend::write_named_statement(&mut server.outbox, b'C', &statement.name);
-                let evicted = server.prepared.pop(&statement.id).map(|()| statement.id);
+                let evicted = server.prepared.pop(&statement.id).map(|_| statement.id);
                 server.awaited.push_back(Awaited::Close { origin: Origin::Own, evicted });
             }
             evict_for(server, &statement);
@@ -178,8 +178,17 @@ impl Session {
         }
     }
 
+    /// Where what the client prepares means what it means.
+    pub(super) fn place(&self) -> Place<'_> {
+        Place {
+            database: &self.who.database,
+            user: &self.who.identity.user,
+            path: self.wanted.get("search_path"),
+        }
+    }
+
     /// What the client calls `name`.
-    fn known(&self, name: &[u8]) -> Option<Known> {
+    pub(super) fn known(&self, name: &[u8]) -> Option<Known> {
         if name.is_empty() {
             let statement = Arc::clone(self.unnamed.as_ref()?);
             return Some(Known { statement, name: Bytes::new() });
@@ -188,7 +197,7 @@ impl Session {
         Some(Known { statement: Arc::clone(statement), name: name.clone() })
     }
 
-    pub(super) fn bind(&mut self, header: Header, taken: &[u8]) -> Result<May, End> {
+    pub(super) fn bind(&mut self, header: Header, taken: &[u8]) -> Result<Bound, End> {
         let body = taken.get(HEADER..).unwrap_or_default();
         let bind = Bind::read(body)?;
         let mut of = self.known(bind.statement);
@@ -197,10 +206,14 @@ impl Session {
         if matches!(effect, Effect::Listen { .. })
             && self.may_listen(std::slice::from_ref(&effect)).map_err(Fault::Listen)? == May::Later
         {
-            return Ok(May::Later);
+            return Ok(Bound::NotYet);
         }
-        let Some(lease) = &mut self.link else { return Ok(May::Now) };
+        let Some(lease) = &mut self.link else { return Ok(Bound::Sent) };
         let server = &mut **lease.connection();
+        let rows = of.as_ref().map_or(Rows::AsTold, |of| rows(server, self.told, of));
+        if rows == Rows::Unproven {
+            return Ok(Bound::Unproven);
+        }
         server.unsynced = true;
         let text = statement.as_ref().map_or(&b""[..], |s| &s.text);
         foresee(server, &mut self.pins, text, std::slice::from_ref(&effect));
@@ -212,6 +225,13 @@ impl Session {
         close_gate(server, std::slice::from_ref(&effect));
         self.portals.insert(bind.portal, effect);
         let missing = header.whole() - taken.len();
+        if rows == Rows::Outdated
+            && let Some(of) = of
+        {
+            refuse_outdated(server, of);
+            self.dropping = missing;
+            return Ok(Bound::Sent);
+        }
         let name = match &mut of {
             Some(of) if of.is_unnamed() => {
                 prepare_unnamed(server, &of.statement);
@@ -240,7 +260,7 @@ impl Session {
         }
         server.streaming = missing;
         self.note_bind(bind.statement, statement);
-        Ok(May::Now)
+        Ok(Bound::Sent)
     }
 
     pub(super) fn describe(&mut self, body: &[u8]) -> Result<(), End> {
@@ -251,7 +271,8 @@ impl Session {
         let Named::Statement(name) = named else {
             self.told = self.told.max(Told::Rows);
             frontend::message(&mut server.outbox, b'D', |out| out.extend_from_slice(body));
-            server.awaited.push_back(Awaited::Describe { of: None });
+            let of = rows::worth_learning(server);
+            server.awaited.push_back(Awaited::Describe { of, origin: Origin::Client });
             return Ok(());
         };
         self.told = Told::Parameters;
@@ -273,7 +294,7 @@ impl Session {
             }
         };
         frontend::write_named_statement(&mut server.outbox, b'D', &name);
-        server.awaited.push_back(Awaited::Describe { of });
+        server.awaited.push_back(Awaited::Describe { of, origin: Origin::Client });
         Ok(())
     }
 
@@ -314,6 +335,16 @@ impl Session {
     }
 }
 
+/// What became of a Bind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bound {
+    Sent,
+    /// The session's mailbox will be stirred.
+    NotYet,
+    /// The rows may be others than the client was told.
+    Unproven,
+}
+
 /// Makes sure that the server knows `statement` by its name of ours.
 pub(super) fn prepare(server: &mut Server, statement: &Arc<Statement>) {
     if server.prepared.get(&statement.id).is_some() {
@@ -350,7 +381,7 @@ fn misfit(
 
 /// Notes `statement` as prepared; the one that was used least makes room.
 pub(super) fn evict_for(server: &mut Server, statement: &Statement) {
-    if let Some((evicted, ())) = server.prepared.push(statement.id, ())
+    if let Some((evicted, _)) = server.prepared.push(statement.id, None)
         && evicted != statement.id
     {
         let name = [PREFIX, evicted.to_string().as_bytes()].concat();
@@ -370,11 +401,11 @@ pub(super) fn forget(
         let gone = statements.remove_entry(name.as_bytes());
         let prepared = gone
             .iter()
-            .filter_map(|(_, statement)| server.prepared.pop(&statement.id).map(|()| statement.id));
+            .filter_map(|(_, statement)| server.prepared.pop(&statement.id).map(|_| statement.id));
         let prepared = prepared.collect();
         return NameChange::Forgot { names: gone.into_iter().collect(), prepared };
     }
-    let prepared = server.prepared.iter().map(|(id, ())| *id).collect();
+    let prepared = server.prepared.iter().map(|(id, _)| *id).collect();
     server.prepared.clear();
     NameChange::Forgot { names: std::mem::take(statements), prepared }
 }

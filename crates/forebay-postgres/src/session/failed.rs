@@ -40,16 +40,16 @@ impl Session {
             self.server_said_goodbye = true;
         }
         if said.says_another_role()
-            && let Some(place) = &lease.place
+            && let Some(berth) = &lease.berth
         {
-            place.is_doubtful();
+            berth.is_doubtful();
         }
         if said.is_of_load_or_time() && !is_wished(&said, &self.registration.client) {
             lease.failed();
         }
         let Some(lease) = &mut self.link else { return Ok(Show::Hide) };
         let server = &mut **lease.connection();
-        let mut stale = None;
+        let (mut stale, mut outdated) = (None, false);
         let (mut lost_unnamed, mut meant) = (false, None);
         // A simple query, or the commit at a Sync, ends with its own ReadyForQuery; after
         // everything else all up to Sync is skipped, simple queries too.
@@ -63,11 +63,15 @@ impl Session {
                 Some(Awaited::Parse { change: Some(NameChange::Taken(name)), .. }) => {
                     meant = Some(name.clone());
                 }
-                Some(Awaited::Bind { of: Some(of) } | Awaited::Describe { of: Some(of) })
+                Some(Awaited::Bind { of: Some(of) } | Awaited::Describe { of: Some(of), .. })
                     if !of.is_unnamed() =>
                 {
                     meant = Some(of.name.clone());
                     stale = said.stale_plan.then(|| Arc::clone(&of.statement));
+                }
+                Some(Awaited::OutdatedBind { of }) => {
+                    outdated = true;
+                    stale = Some(Arc::clone(&of.statement));
                 }
                 _ => {}
             }
@@ -92,6 +96,11 @@ impl Session {
         }
         let Some(lease) = &mut self.link else { return Ok(Show::Hide) };
         let server = &mut **lease.connection();
+        if outdated {
+            self.keep_passed();
+            backend::outdated_plan(&mut self.outbox);
+            return Ok(Show::Hide);
+        }
         let awaited = &server.awaited;
         let renamed = backend::rename(&body, PREFIX, |ours| {
             if meant.is_some() {
@@ -150,7 +159,7 @@ fn take_back(
             change
         }
         Awaited::Close { evicted: Some(id), .. } => {
-            server.prepared.push(id, ());
+            server.prepared.push(id, None);
             None
         }
         Awaited::Execute { change, .. } => change.map(|change| *change),
@@ -162,6 +171,7 @@ fn take_back(
         Awaited::Close { evicted: None, .. }
         | Awaited::Bind { .. }
         | Awaited::Describe { .. }
+        | Awaited::OutdatedBind { .. }
         | Awaited::Sync
         | Awaited::OwnQuery(_)
         | Awaited::FunctionCall => None,
@@ -174,7 +184,7 @@ fn take_back(
         Some(NameChange::Forgot { names, prepared }) => {
             statements.extend(names);
             for id in prepared {
-                server.prepared.push(id, ());
+                server.prepared.push(id, None);
             }
         }
     }

@@ -70,7 +70,7 @@ fn healable(server: &Server, told: Told, error: &[u8]) -> Option<Arc<Statement>>
         return None;
     }
     let failed = server.awaited.iter().find(|awaited| !awaited.is_ours_to_give())?;
-    let (Awaited::Bind { of: Some(of) } | Awaited::Describe { of: Some(of) }) = failed else {
+    let (Awaited::Bind { of: Some(of) } | Awaited::Describe { of: Some(of), .. }) = failed else {
         return None;
     };
     if of.is_unnamed() {
@@ -104,6 +104,8 @@ impl Session {
         let server = &mut **lease.connection();
         server.gate = Gate::Open;
         let (messages, times) = server.take_kept();
+        // What it may expect of rows was looked at before.
+        let told = std::mem::replace(&mut self.told, Told::Nothing);
         let mut rest = &messages[..];
         while let Some(header) = Header::read(rest)?
             && let Some((message, after)) = rest.split_at_checked(header.whole())
@@ -111,6 +113,7 @@ impl Session {
             self.pass_on(header, message)?;
             rest = after;
         }
+        self.told = self.told.max(told);
         if let Some(lease) = &mut self.link {
             lease.connection().kept_again(times);
         }
@@ -122,8 +125,7 @@ impl Session {
     /// others when they prepare it again, or have to be told of it themselves.
     pub(super) fn renew(&mut self, stale: &Statement) {
         let known = &self.gateway.statements;
-        let path = self.wanted.get("search_path");
-        let renewed = known.renewed(stale, path);
+        let renewed = known.renewed(stale, self.place());
         let statements = self.statements.values_mut().chain(&mut self.unnamed);
         for statement in statements.filter(|statement| statement.id == stale.id) {
             statement.clone_from(&renewed);
@@ -133,7 +135,7 @@ impl Session {
 
 /// Does a client that sends `messages` learn of the rows of the statement `name` before it
 /// gets any, or does it not know what they were?
-fn asks_anew(messages: &[u8], name: &[u8], told: Told) -> bool {
+pub(super) fn asks_anew(messages: &[u8], name: &[u8], told: Told) -> bool {
     let mut asks = told == Told::Nothing;
     let mut bound = None;
     let mut rest = messages;

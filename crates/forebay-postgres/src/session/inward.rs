@@ -53,7 +53,7 @@ impl Session {
             let server = &mut **lease.connection();
             let unread = server.inbox.get(server.passed..).unwrap_or_default();
             let Some(header) = Header::read(unread)? else { break };
-            let is_own = matches!(server.awaited.front(), Some(Awaited::OwnQuery(_)));
+            let is_own = server.awaited.front().is_some_and(Awaited::is_for_us);
             let streams = match header.tag {
                 // Read whole where that is possible: it may name a statement by our name.
                 b'E' => header.body > LONGEST_READ,
@@ -153,12 +153,8 @@ impl Session {
                 ) => Ok(Show::Pass),
                 _ => Err(out_of_turn(header.tag)),
             },
-            b'T' | b'n' => {
-                if matches!(server.awaited.front(), Some(Awaited::Describe { .. })) {
-                    server.awaited.pop_front();
-                }
-                Ok(Show::Pass)
-            }
+            b'T' | b'n' => self.described(header),
+            b't' if server.awaited.front().is_some_and(Awaited::is_hidden) => Ok(Show::Hide),
             b'C' | b'I' | b's' => {
                 server.copy = CopyIn::None;
                 let effect = match server.awaited.front_mut() {

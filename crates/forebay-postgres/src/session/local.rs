@@ -211,7 +211,7 @@ impl Session {
         if is_taken || self.statements.len() + script.named.len() >= MOST_STATEMENTS {
             return None;
         }
-        let path = self.wanted.get("search_path");
+        let place = self.place();
         let known = &self.gateway.statements;
         if is_scriptable(parse.text, script.status) {
             if parse.types != NO_TYPES {
@@ -220,14 +220,14 @@ impl Session {
             if name.is_empty() {
                 script.unnamed = Some(known.own(parse.text, parse.types));
             } else {
-                script.named.push((name, known.shared(parse.text, parse.types, path)));
+                script.named.push((name, known.shared(parse.text, parse.types, place)));
             }
         } else {
             // A server has taken this text in this database before.
             if name.is_empty() || script.status == TxStatus::Failed {
                 return None;
             }
-            let statement = known.existing(parse.text, parse.types, path)?;
+            let statement = known.existing(parse.text, parse.types, place)?;
             if statement.proven.get() != Some(&self.who.identity) {
                 return None;
             }

@@ -6,10 +6,12 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::extended::{close_gate, forget};
+use super::extended::{Bound, close_gate, forget};
+use super::heal::Told;
 use super::local::Local;
 use super::notify::May;
 use super::rest::foresee;
+use super::rows::Proof;
 use super::{End, Intake, Next, Session};
 use crate::cancel::Begun;
 use crate::fault::{Fault, Limit};
@@ -64,7 +66,7 @@ impl Session {
             match next {
                 Step::Taken => {}
                 Step::Link => return Ok(Next::Link),
-                Step::Wait => return Ok(Next::Exchange),
+                Step::Wait | Step::Prove => return Ok(Next::Exchange),
                 Step::Leave => return Ok(Next::Leave),
             }
         }
@@ -322,7 +324,20 @@ impl Session {
         let mut inbox = std::mem::take(&mut self.inbox);
         let whole = header.whole().min(inbox.len());
         self.batch = self.batch.saturating_sub(header.whole());
-        let step = self.pass_on(header, inbox.get(..whole).unwrap_or_default());
+        let message = inbox.get(..whole).unwrap_or_default();
+        let mut step = self.pass_on(header, message);
+        if matches!(step, Ok(Step::Prove)) {
+            step = match self.prove_rows(&inbox) {
+                Ok(Proof::Awaited) => Ok(Step::Wait),
+                Ok(Proof::NotNeeded) => {
+                    let told = std::mem::replace(&mut self.told, Told::Nothing);
+                    let step = self.pass_on(header, message);
+                    self.told = told;
+                    step
+                }
+                Err(end) => Err(end),
+            };
+        }
         if matches!(step, Ok(Step::Wait)) {
             self.batch += header.whole();
             if let Some(lease) = &mut self.link {
@@ -421,11 +436,11 @@ impl Session {
                 self.note_query(text);
             }
             b'P' => self.parse(body)?,
-            b'B' => {
-                if self.bind(header, taken)? == May::Later {
-                    return Ok(Step::Wait);
-                }
-            }
+            b'B' => match self.bind(header, taken)? {
+                Bound::Sent => {}
+                Bound::NotYet => return Ok(Step::Wait),
+                Bound::Unproven => return Ok(Step::Prove),
+            },
             b'D' => self.describe(body)?,
             b'E' => {
                 let portal = frontend::execute(body)?;
@@ -505,7 +520,9 @@ fn show_ahead(server: &mut Server, name: &str, value: &str) {
 pub(super) enum Step {
     Taken,
     Link,
-    /// Nothing was taken: the session's mailbox will be stirred.
+    /// Nothing was taken: the session's mailbox will be stirred, or answers have to come.
     Wait,
+    /// Nothing was taken: what the statement's rows are has to be seen to.
+    Prove,
     Leave,
 }

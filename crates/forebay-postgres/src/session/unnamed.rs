@@ -87,8 +87,7 @@ impl Session {
         if self.path == Path::Open || !known_to_work || !self.who.backend.names(self.class()) {
             return None;
         }
-        let path = self.wanted.get("search_path");
-        let statement = self.gateway.statements.repeated(text, types, path)?;
+        let statement = self.gateway.statements.repeated(text, types, self.place())?;
         matches!(statement.effect, Effect::Clean | Effect::Dirty).then_some(statement)
     }
 }

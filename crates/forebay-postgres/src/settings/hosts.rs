@@ -40,7 +40,7 @@ pub enum LoadBalance {
 }
 
 /// `[postgres.servers.NAME.replicas]`: work that may go to replicas instead.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReplicaSettings {
     /// The server, with hosts and a budget of its own, that stands for the replicas. It needs

@@ -113,6 +113,25 @@ pub(crate) fn error_response(
     });
 }
 
+/// What a server says of a statement whose rows are no longer those of its description
+/// (`RevalidateCachedQuery` in PostgreSQL's plancache.c): drivers know it by code or routine.
+pub(crate) fn outdated_plan(out: &mut BytesMut) {
+    message(out, b'E', |out| {
+        for field in [
+            &b"SERROR"[..],
+            b"VERROR",
+            b"C0A000",
+            b"Mcached plan must not change result type",
+            b"Fplancache.c",
+            b"RRevalidateCachedQuery",
+        ] {
+            out.put_slice(field);
+            out.put_u8(0);
+        }
+        out.put_u8(0);
+    });
+}
+
 /// What a server's ErrorResponse said. Every field may be missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ServerError {

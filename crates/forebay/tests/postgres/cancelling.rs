@@ -57,6 +57,27 @@ async fn a_client_that_waits_in_line_is_cancelled_and_the_next_wait_is_not() {
 }
 
 #[tokio::test]
+async fn a_cancel_request_is_heard_where_no_client_has_room() {
+    let bench = Bench::with(1, |settings| settings.max_clients = 1).await;
+    let mut a = bench.client().await;
+    // Who says nothing beyond the limit has no client's place, and cannot hold one.
+    let mut silent = Vec::new();
+    for _ in 0..70 {
+        silent.push(Client::bare(bench.address).await);
+    }
+    until("they are told", async || bench.gateway.snapshot().refused >= 6).await;
+    silent.clear();
+    let refused = async || Client::connect(bench.address, &bench.database, &[]).await.err();
+    assert_eq!(refused().await.unwrap(), "E[53300 sorry, too many clients already]");
+    a.send(&query("SELECT pg_sleep(30)")).await;
+    runs(&bench, "SELECT pg_sleep").await;
+    cancel(&bench, &a.key.clone()).await;
+    assert!(show(&a.until_ready(1).await).ends_with(CANCELLED));
+    drop(a);
+    until("there is room again", async || refused().await.is_none()).await;
+}
+
+#[tokio::test]
 async fn trap_27_a_wrong_key_and_an_idle_client_cancel_nothing() {
     let bench = Bench::start(1).await;
     let (mut a, b) = (bench.client().await, bench.client().await);

@@ -174,3 +174,97 @@ async fn an_outdated_plan_behind_answers_that_were_given_is_told() {
     );
     bench.all_home().await;
 }
+
+/// Keeps the connection that served last, so that the next client gets another.
+async fn keeps(bench: &Bench) -> Client {
+    let mut keeper = bench.client().await;
+    keeper.query("BEGIN").await;
+    keeper.query("SELECT 1").await;
+    keeper
+}
+
+#[tokio::test]
+async fn trap_16_a_connection_that_never_had_the_statement_knows_no_other_rows_than_its_client() {
+    let bench = Bench::start(2).await;
+    let mut direct = table(&bench).await;
+    let mut client = bench.client().await;
+    let prepare = [parse("s", ASK), describe(b'S', "s"), sync()];
+    assert_eq!(client.ask(&prepare).await, "1 t T Z[I]");
+    let mut keeper = keeps(&bench).await;
+    // Nothing has changed: a second connection costs the client nothing that it sees.
+    assert_eq!(client.ask(&[again("s"), again("s"), sync()]).await.matches("D[1]").count(), 2);
+    direct.query("ALTER TABLE t ALTER n TYPE text").await;
+    keeper.query("COMMIT").await;
+    bench.all_home().await;
+    // Both connections go, and with them all that was prepared.
+    direct
+        .query(
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity \
+             WHERE datname = current_database() AND pid <> pg_backend_pid()",
+        )
+        .await;
+    assert_eq!(client.ask(&[again("s"), sync()]).await, format!("{STALE} Z[I]"));
+    // It has been told.
+    assert_eq!(client.ask(&[again("s"), sync()]).await, "2 D[1] C[SELECT 1] Z[I]");
+    bench.all_home().await;
+}
+
+/// Two connections, and a client that was told by a Describe of `what` what the rows of `s` are;
+/// they are others now, and the connection that it gets next has never had the statement.
+async fn told_elsewhere(what: &[Vec<u8>]) -> (Bench, Client, Client) {
+    let bench = Bench::start(2).await;
+    let mut direct = table(&bench).await;
+    let mut client = bench.client().await;
+    client.ask(what).await;
+    let keeper = keeps(&bench).await;
+    direct.query("ALTER TABLE t ADD m int").await;
+    (bench, client, keeper)
+}
+
+#[tokio::test]
+async fn trap_16_in_a_transaction_rows_that_are_others_fail_it() {
+    let told = [parse("s", ASK), describe(b'S', "s"), sync()];
+    let (bench, mut client, mut keeper) = told_elsewhere(&told).await;
+    assert_eq!(client.query("BEGIN").await, "C[BEGIN] Z[T]");
+    let batch = [parse("", "INSERT INTO t VALUES (7)"), again(""), again("s"), again(""), sync()];
+    let answer = format!("1 2 C[INSERT 0 1] {STALE} Z[E]");
+    assert_eq!(client.ask(&batch).await, answer);
+    client.query("ROLLBACK").await;
+    // Nor is anything kept of a batch without a BEGIN.
+    let mut other = bench.client().await;
+    assert_eq!(other.value("SELECT count(*) FROM t WHERE n = 7").await, "0");
+    keeper.query("COMMIT").await;
+    bench.all_home().await;
+}
+
+#[tokio::test]
+async fn trap_16_what_came_before_in_the_batch_is_undone_when_rows_are_others() {
+    let told = [parse("s", ASK), describe(b'S', "s"), sync()];
+    let (bench, mut client, mut keeper) = told_elsewhere(&told).await;
+    let batch = [parse("", "INSERT INTO t VALUES (7)"), again(""), again("s"), sync()];
+    assert_eq!(client.ask(&batch).await, format!("1 2 C[INSERT 0 1] {STALE} Z[I]"));
+    assert_eq!(client.value("SELECT count(*) FROM t WHERE n = 7").await, "0");
+    keeper.query("COMMIT").await;
+    bench.all_home().await;
+}
+
+#[tokio::test]
+async fn trap_16_who_was_told_of_a_portal_is_told_of_other_rows() {
+    let told = [parse("s", ASK), again_described("s"), sync()];
+    let (bench, mut client, mut keeper) = told_elsewhere(&told).await;
+    assert_eq!(client.ask(&[again("s"), sync()]).await, format!("{STALE} Z[I]"));
+    keeper.query("COMMIT").await;
+    bench.all_home().await;
+}
+
+#[tokio::test]
+async fn trap_16_who_asks_in_the_same_batch_gets_the_other_rows() {
+    let told = [parse("s", ASK), again_described("s"), sync()];
+    let (bench, mut client, mut keeper) = told_elsewhere(&told).await;
+    let answer = "2 T D[1|NULL] C[SELECT 1] Z[I]";
+    assert_eq!(client.ask(&[again_described("s"), sync()]).await, answer);
+    // It knows now what others may still expect to be as before.
+    assert_eq!(client.ask(&[again("s"), sync()]).await, "2 D[1|NULL] C[SELECT 1] Z[I]");
+    keeper.query("COMMIT").await;
+    bench.all_home().await;
+}
