@@ -167,6 +167,11 @@ impl<K: Connector> Pool<K> {
         &self.shared.connector
     }
 
+    /// What the destination is called.
+    pub fn destination(&self) -> &Arc<str> {
+        &self.shared.destination
+    }
+
     /// The class called `name`; also one that [`Pool::apply`] has left out since, as long as
     /// the pool lives.
     pub fn class(&self, name: &str) -> Option<ClassId> {

@@ -18,6 +18,7 @@ mod own;
 mod params;
 mod pins;
 mod prepared;
+mod replicas;
 mod replication;
 mod route;
 mod scram;

@@ -24,7 +24,7 @@ use crate::replication::Replications;
 use crate::route::Backend;
 use crate::server::capacity::{Capacity, Surveyor};
 use crate::server::connector::{Access, Credentials, Postgres};
-use crate::server::hosts::{Choice, Hosts, watch};
+use crate::server::hosts::{Choice, Hosts, Watched, watch};
 use crate::server::login::Target;
 use crate::server::names::{self, Name};
 use crate::server::place::Place;
@@ -104,6 +104,7 @@ impl<'a> Draft<'a> {
             spread: server.load_balance_hosts,
             max_lag: server.max_lag,
             rhythm: server.watch_interval,
+            watched: watched(name, settings),
         };
         let hosts = Arc::new(Hosts::new(names, choice, news));
         let credentials = settings
@@ -197,6 +198,7 @@ fn assemble(
         named: named.collect(),
         rules: settings.rules.clone().into(),
         origin: origin(server),
+        replicas: None,
         pool,
         listeners,
         replications,
@@ -226,6 +228,7 @@ fn origin(server: &ServerSettings) -> ServerSettings {
         hold_limit: Duration::ZERO,
         lend_max_hold: Duration::ZERO,
         name_unnamed: Vec::new(),
+        replicas: None,
         classes: BTreeMap::new(),
         ..server.clone()
     }
@@ -307,6 +310,17 @@ fn await_answer(hosts: &Arc<Hosts>) -> Arc<AtomicBool> {
         }
     }));
     answers
+}
+
+/// Whether work depends on what is known of the hosts of `server` beside their pool.
+fn watched(server: &str, settings: &PostgresSettings) -> Watched {
+    let names = |other: &ServerSettings| {
+        other.replicas.as_ref().is_some_and(|replicas| replicas.server == server)
+    };
+    match settings.servers.values().any(names) {
+        true => Watched::Always,
+        false => Watched::IfChoosy,
+    }
 }
 
 /// Hosts with the keys that they stand at.

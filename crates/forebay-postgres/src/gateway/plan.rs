@@ -13,11 +13,12 @@ use forebay_pool::{ClassName, Roster, timetable};
 use super::backend::{Carried, Draft, classes, hosts};
 use super::reload::Changes;
 use super::{SettingsError, passwords};
+use crate::replicas::Replicas;
 use crate::route::Backend;
 use crate::scram::Verifier;
 use crate::server::connector::Identity;
 use crate::server::place::Place;
-use crate::settings::{ClientAuth, PoolMode, PostgresSettings, ServerSettings};
+use crate::settings::{ClientAuth, PoolMode, PostgresSettings, ReplicaSettings, ServerSettings};
 use crate::tls;
 
 /// A configuration that is carried out.
@@ -68,7 +69,7 @@ impl Plan {
             .collect::<Result<Vec<_>, SettingsError>>()?;
         // Nothing fails from here on.
         let mut changes = Changes::between(before.map(|before| &before.settings), &settings);
-        let mut backends = BTreeMap::new();
+        let (mut backends, mut with_replicas) = (BTreeMap::new(), Vec::new());
         for (name, draft) in drafts {
             let running = before.and_then(|before| before.backends.get(name));
             let backend = match draft.carry_out(running.map(|backend| &**backend)) {
@@ -83,7 +84,14 @@ impl Plan {
                     backend
                 }
             };
-            backends.insert(name.clone(), Arc::new(backend));
+            match settings.servers.get(name).and_then(|server| server.replicas.as_ref()) {
+                Some(replicas) => with_replicas.push((name.clone(), backend, replicas)),
+                None => drop(backends.insert(name.clone(), Arc::new(backend))),
+            }
+        }
+        for (name, mut backend, replicas) in with_replicas {
+            backend.replicas = Replicas::new(replicas, &backend, &backends);
+            backends.insert(name, Arc::new(backend));
         }
         let routes = routes(&settings, &backends);
         let verifiers = passwords
@@ -114,7 +122,7 @@ impl Plan {
             backend.pool.keep(|identity| {
                 let database = match &self.routes {
                     Routes::Named(named) => named.values().any(|route| {
-                        route.database == identity.database && Arc::ptr_eq(&route.backend, backend)
+                        route.database == identity.database && route.backend.leads_to(backend)
                     }),
                     Routes::Any(_) => true,
                 };
@@ -172,7 +180,7 @@ fn routes(settings: &PostgresSettings, backends: &BTreeMap<String, Arc<Backend>>
         };
         named.insert(name.clone(), route);
     }
-    match backends.values().next() {
+    match server_of(settings, None).ok().and_then(|only| backends.get(only)) {
         Some(only) if named.is_empty() => Routes::Any(Arc::clone(only)),
         _ => Routes::Named(named),
     }
@@ -206,6 +214,10 @@ pub(super) fn check(settings: &PostgresSettings) -> Result<(), SettingsError> {
             let classes = classes(server);
             forebay_pool::class::check(&classes, budget, server.ai_share)
                 .map_err(|reason| error(at("classes"), reason.to_string()))?;
+        }
+        if let Some(replicas) = &server.replicas {
+            check_replicas(replicas, name, settings)
+                .map_err(|(key, reason)| error(at(&format!("replicas.{key}")), reason))?;
         }
         let known = classes(server);
         let unknown = |name: &&ClassName| !known.iter().any(|(class, _)| class == *name);
@@ -246,9 +258,50 @@ fn check_hosts(server: &ServerSettings) -> Result<(), (String, String)> {
     Ok(())
 }
 
+/// Which work goes to which replicas.
+fn check_replicas(
+    replicas: &ReplicaSettings,
+    own: &str,
+    settings: &PostgresSettings,
+) -> Result<(), (&'static str, String)> {
+    let there = match settings.servers.get(&replicas.server) {
+        Some(_) if replicas.server == own => {
+            return Err(("server", format!("`{own}` cannot stand for its own replicas")));
+        }
+        Some(there) if there.replicas.is_some() => {
+            let reason = format!("`{}` has replicas itself", replicas.server);
+            return Err(("server", reason));
+        }
+        Some(there) => there,
+        None => {
+            let reason =
+                format!("no server is called `{0}`: add [postgres.servers.{0}]", replicas.server);
+            return Err(("server", reason));
+        }
+    };
+    let own = settings.servers.get(own);
+    for class in &replicas.classes {
+        for (server, what) in [(own, "this server"), (Some(there), replicas.server.as_str())] {
+            let has = |server| classes(server).iter().any(|(name, _)| name == class);
+            if !server.is_some_and(has) {
+                return Err(("classes", format!("there is no class `{class}` in {what}")));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The server called `name`, or the only one.
 fn server_of<'a>(settings: &'a PostgresSettings, name: Option<&str>) -> Result<&'a str, String> {
-    let known: Vec<_> = settings.servers.keys().map(String::as_str).collect();
+    let stands_for_replicas = |name: &str| {
+        settings.servers.values().any(|s| s.replicas.as_ref().is_some_and(|r| r.server == name))
+    };
+    let known: Vec<_> = settings
+        .servers
+        .keys()
+        .map(String::as_str)
+        .filter(|known| name.is_some() || !stands_for_replicas(known))
+        .collect();
     match (name, known.as_slice()) {
         (Some(name), known) => {
             known.iter().copied().find(|k| *k == name).ok_or_else(|| {

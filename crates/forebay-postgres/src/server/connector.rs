@@ -77,6 +77,7 @@ impl Postgres {
     pub(crate) async fn open(&self, identity: &Identity) -> Result<Server, ServerFailure> {
         let parameters = [("application_name".to_owned(), "forebay".to_owned())];
         let access = self.access();
+        self.last.lock().get_or_insert_with(|| identity.clone());
         let mut server = access.login(identity, &parameters).await?;
         server.catalogue = access.catalogues.of(&identity.database);
         self.surveyor.survey(&mut server).await?;
@@ -84,6 +85,17 @@ impl Postgres {
             *self.last.lock() = Some(identity.clone());
         }
         Ok(server)
+    }
+
+    /// Is there a host that can be used, as far as anybody knows?
+    pub(crate) fn is_usable(&self) -> bool {
+        self.access.load().hosts.is_usable()
+    }
+
+    /// Ends when there is none.
+    pub(crate) async fn unusable(&self) {
+        let hosts = Arc::clone(&self.access().hosts);
+        hosts.unusable().await;
     }
 
     /// Does `server` still lead where connections should?

@@ -18,7 +18,7 @@ use forebay_seam::net::Address;
 use forebay_seam::sync::Mutex;
 use forebay_seam::time;
 use serde::Serialize;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch as channel};
 
 use book::{Book, Consequence, Findings, History, Trouble, Verdict, Wanted};
 
@@ -95,6 +95,16 @@ pub(crate) struct Choice {
     pub(crate) max_lag: Option<Duration>,
     /// How often hosts are looked at.
     pub(crate) rhythm: Duration,
+    pub(crate) watched: Watched,
+}
+
+/// Whether hosts are looked at while nobody asks for a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Watched {
+    /// Also one that need only answer: others ask whether it does.
+    Always,
+    /// Where it matters which host it is, or what.
+    IfChoosy,
 }
 
 /// All hosts of one server.
@@ -104,6 +114,7 @@ pub(crate) struct Hosts {
     book: Mutex<Book>,
     turn: AtomicUsize,
     trouble: Mutex<Outage>,
+    usable: channel::Sender<bool>,
     /// Told when connections are to be replaced.
     pub(crate) news: Arc<Notify>,
     /// Told when the hosts should be looked at.
@@ -184,6 +195,7 @@ impl Hosts {
             book: Mutex::new(book),
             turn: AtomicUsize::new(0),
             trouble: Mutex::default(),
+            usable: channel::Sender::new(true),
             news,
             doubt,
         }
@@ -192,6 +204,7 @@ impl Hosts {
     /// Does anything depend on what hosts say of themselves?
     pub(crate) fn is_choosy(&self) -> bool {
         self.list.len() > 1
+            || self.choice.watched == Watched::Always
             || self.choice.attrs != SessionAttrs::Any
             || self.choice.max_lag.is_some()
     }
@@ -340,12 +353,18 @@ impl Hosts {
             return;
         }
         let trouble = if is_full(failure) { Trouble::Full } else { Trouble::Down };
-        let consequences = self.book.lock().failed(host.number, trouble, time::now());
+        let mut book = self.book.lock();
+        let consequences = book.failed(host.number, trouble, time::now());
+        self.tell_use(&book);
+        drop(book);
         self.carry_out(&consequences);
     }
 
     fn found(&self, host: &Host, findings: Findings) -> Verdict {
-        let (verdict, consequences) = self.book.lock().found(host.number, findings, time::now());
+        let mut book = self.book.lock();
+        let (verdict, consequences) = book.found(host.number, findings, time::now());
+        self.tell_use(&book);
+        drop(book);
         self.carry_out(&consequences);
         verdict
     }
@@ -423,7 +442,10 @@ impl Hosts {
 
     /// By hand: all hosts are judged anew.
     pub(crate) fn forget(&self) {
-        self.book.lock().forget();
+        let mut book = self.book.lock();
+        book.forget();
+        self.tell_use(&book);
+        drop(book);
         for host in &self.list {
             host.fenced.store(false, Ordering::Release);
         }
@@ -444,10 +466,32 @@ impl Hosts {
         }
         let each: Vec<_> = told.iter().map(|(host, why)| format!("{host}: {why}")).collect();
         let why = format!("no host can be used: {}", each.join("; "));
-        match lasts < MOVE_PATIENCE {
+        // Who wants a replica does not wait for one: there may be none for long.
+        let moves = matches!(
+            self.choice.attrs,
+            SessionAttrs::Any | SessionAttrs::ReadWrite | SessionAttrs::Primary
+        );
+        match moves && self.choice.watched == Watched::IfChoosy && lasts < MOVE_PATIENCE {
             true => ServerFailure::Moving(why),
             false => ServerFailure::Unfit(why),
         }
+    }
+
+    fn tell_use(&self, book: &Book) {
+        let usable = book.is_usable();
+        self.usable.send_if_modified(|told| std::mem::replace(told, usable) != usable);
+    }
+
+    /// Is there a host that can be used, as far as anybody knows?
+    pub(crate) fn is_usable(&self) -> bool {
+        *self.usable.borrow()
+    }
+
+    /// Ends when there is none.
+    pub(crate) async fn unusable(&self) {
+        let mut told = self.usable.subscribe();
+        // It lasts as long as the hosts, which are borrowed.
+        drop(told.wait_for(|usable| !usable).await);
     }
 
     /// One picture.
