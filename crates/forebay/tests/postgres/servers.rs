@@ -239,13 +239,21 @@ async fn reads_without_a_replica_are_the_primarys_or_refused_as_it_is_set() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn trap_12_a_primary_that_moves_under_load_harms_nobody_and_the_old_one_is_fenced() {
+async fn a_primary_that_moves_under_load_harms_nobody_and_the_old_one_is_fenced() {
     let (mut old, mut new) = pair().await;
     let (first, second) = (old.address(), new.address());
     let bench = Bench::before(first, "postgres", 4, |settings| {
         over(&[second, first], SessionAttrs::ReadWrite, settings);
     });
     bench.direct().await.query("CREATE TABLE written (n serial)").await;
+    // What hosts are asked, an ordinary role may ask.
+    bench.direct().await.query("CREATE ROLE plain LOGIN").await;
+    let mut plain = bench.direct().await;
+    plain.query("SET ROLE plain").await;
+    let history = "SELECT (SELECT system_identifier > 0 FROM pg_control_system()), \
+                   pg_walfile_name(pg_current_wal_lsn()) ~ '^00000001', \
+                   (SELECT count(*) >= 0 FROM pg_stat_wal_receiver)";
+    assert_eq!(plain.value(history).await, "t|t|t");
     // The replica stands first, and is not what is wanted.
     assert_eq!(port_of(&bench).await, first.port());
     let state = |address: SocketAddr| {
