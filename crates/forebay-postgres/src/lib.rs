@@ -5,6 +5,7 @@
 //! → `session::outward` (the client's messages) → `session::link` (class, request, checkout)
 //! → `session::inward` (the server's answers) → the lease goes home.
 
+mod auth;
 mod cancel;
 mod fault;
 #[cfg(test)]
@@ -21,12 +22,12 @@ mod prepared;
 mod replicas;
 mod replication;
 mod route;
-mod scram;
 mod server;
 mod session;
 pub mod settings;
 mod sql;
 mod stream;
+mod timeouts;
 mod tls;
 mod welcome;
 mod wire;
@@ -36,3 +37,4 @@ pub use listener::NotificationCounts;
 pub use pins::Pinned;
 pub use server::hosts::{HostSnapshot, HostsSnapshot};
 pub use settings::PostgresSettings;
+pub use timeouts::TimeoutCounts;

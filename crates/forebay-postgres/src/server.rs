@@ -9,6 +9,7 @@ pub(crate) mod capacity;
 pub(crate) mod catalogue;
 pub(crate) mod connector;
 pub(crate) mod hosts;
+pub(crate) mod inquiry;
 mod kept;
 pub(crate) mod login;
 pub(crate) mod names;

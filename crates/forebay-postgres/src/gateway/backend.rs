@@ -18,24 +18,26 @@ use forebay_seam::time;
 use tokio::sync::{Notify, watch as channel};
 
 use super::SettingsError;
-use super::passwords::Password;
+use crate::auth::Secrets;
 use crate::listener::Listeners;
 use crate::replication::Replications;
 use crate::route::Backend;
 use crate::server::capacity::{Capacity, Surveyor};
-use crate::server::connector::{Access, Credentials, Postgres};
+use crate::server::connector::{Access, Postgres};
 use crate::server::hosts::{Choice, Hosts, Watched, watch};
 use crate::server::login::Target;
 use crate::server::names::{self, Name};
 use crate::server::place::Place;
-use crate::server::proof::Proof;
 use crate::settings::{LoadBalance, PostgresSettings, ServerSettings};
-use crate::tls;
+use crate::tls::Encryption;
 
 /// The budget until the first login has read what the server can take.
 const BUDGET_UNTIL_KNOWN: u32 = 10;
 /// Percent of what the server can take that is ours by default.
 const BUDGET_PERCENT: u8 = 70;
+/// A server that restarts is back after this, mostly: its clients wait as long as their classes
+/// let them, and are not told at once that nobody is there.
+const RESTART_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a server may take to accept the connection that shows that it is there, and how
 /// long until it is asked again.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
@@ -79,14 +81,13 @@ impl<'a> Draft<'a> {
         name: &'a str,
         server: &'a ServerSettings,
         settings: &'a PostgresSettings,
-        passwords: &HashMap<String, Password>,
+        secrets: &Secrets,
     ) -> Result<Self, SettingsError> {
         let at = |key: &str, reason: String| SettingsError {
             at: format!("postgres.servers.{name}.{key}"),
             reason,
         };
-        let tls = tls::connector(server.sslmode, server.sslrootcert.as_deref())
-            .map_err(|reason| at("sslrootcert", reason))?;
+        let encryption = Encryption::new(name, server).map_err(|(key, reason)| at(key, reason))?;
         let max_prepared =
             NonZeroUsize::new(settings.max_prepared_statements).unwrap_or(NonZeroUsize::MIN);
         let news = Arc::new(Notify::new());
@@ -94,10 +95,10 @@ impl<'a> Draft<'a> {
         for (key, text) in hosts(server) {
             let place = Place::parse(text).map_err(|reason| at(&key, reason))?;
             let ttl = settings.dns_max_ttl;
-            let name = Name::new(place.clone(), ttl, names::system, Arc::clone(&news));
-            names.push((text.to_owned(), name));
-            let (spread, tls) = (server.load_balance_hosts, tls.clone());
-            targets.push(Target { place, spread, sslmode: server.sslmode, tls, max_prepared });
+            let host = Name::new(place.clone(), ttl, names::system, Arc::clone(&news));
+            names.push((text.to_owned(), host));
+            let (encryption, protocol) = (encryption.clone(), server.max_protocol_version);
+            targets.push(Target { place, encryption, protocol, max_prepared });
         }
         let choice = Choice {
             attrs: server.target_session_attrs,
@@ -107,22 +108,12 @@ impl<'a> Draft<'a> {
             watched: watched(name, settings),
         };
         let hosts = Arc::new(Hosts::new(names, choice, news));
-        let credentials = settings
-            .users
-            .iter()
-            .map(|(user, configured)| {
-                let proof = passwords.get(user).and_then(|password| password.at_server.clone());
-                let proof = proof.map(Proof::Password);
-                let at_server = configured.server_user.clone().unwrap_or_else(|| user.clone());
-                (Arc::from(user.as_str()), Credentials { user: at_server, proof })
-            })
-            .collect();
-        let patience = server.connect_timeout;
-        let catalogues = Arc::default();
+        let (patience, catalogues) = (server.connect_timeout, Arc::default());
+        let credentials = secrets.credentials();
         let access = Access { targets, hosts, patience, credentials, catalogues };
         let timetable =
             Timetable::new(&server.timetable).map_err(|error| at(&error.place(), error.reason))?;
-        let pool = pool_settings(name, server, timetable);
+        let pool = pool_settings(name, server, timetable, settings.query_wait_timeout);
         if !pool.classes.iter().any(|(class, _)| class.as_str() == ClassName::CORE) {
             let reason = "there must be a class `core`: work that nobody names belongs to it";
             return Err(at("classes", reason.into()));
@@ -241,7 +232,12 @@ fn logs_in_differently(before: &Access, now: &Access) -> bool {
     })
 }
 
-fn pool_settings(name: &str, server: &ServerSettings, timetable: Timetable) -> PoolSettings {
+fn pool_settings(
+    name: &str,
+    server: &ServerSettings,
+    timetable: Timetable,
+    query_wait_timeout: Duration,
+) -> PoolSettings {
     let budget = match server.budget {
         Some(budget) => Budget::Fixed(budget),
         None => Budget::OfCapacity { percent: BUDGET_PERCENT, until_known: BUDGET_UNTIL_KNOWN },
@@ -257,12 +253,18 @@ fn pool_settings(name: &str, server: &ServerSettings, timetable: Timetable) -> P
     // Each host gets its time.
     let hosts = u32::try_from(server.hosts.len()).unwrap_or(u32::MAX).max(1);
     pool.connect_timeout = server.connect_timeout.saturating_mul(hosts);
+    pool.restart_patience = RESTART_PATIENCE;
     pool.probe_interval = server.probe_interval;
     pool.queue_factor = server.queue_factor;
     pool.shed_from = server.shed_from;
     pool.hold_limit = server.hold_limit;
     pool.lend_max_hold = server.lend_max_hold;
     pool.classes = classes(server);
+    if !query_wait_timeout.is_zero() {
+        for (_, class) in &mut pool.classes {
+            class.checkout_timeout = query_wait_timeout;
+        }
+    }
     pool
 }
 

@@ -17,6 +17,7 @@ use super::login::{Login, Target};
 use super::proof::Proof;
 use super::role::Role;
 use super::{Server, ServerFailure};
+use crate::auth::brought::Brought;
 use crate::params::RoleNews;
 
 /// A database and a user, as the server knows the database and as our configuration knows
@@ -34,6 +35,7 @@ impl fmt::Display for Identity {
 }
 
 /// How a user logs in to the server.
+#[derive(Clone)]
 pub(crate) struct Credentials {
     pub(crate) user: String,
     pub(crate) proof: Option<Proof>,
@@ -53,6 +55,8 @@ pub(crate) struct Access {
 
 pub(crate) struct Postgres {
     access: ArcSwap<Access>,
+    /// What clients brought, where `credentials` has no proof.
+    pub(crate) brought: Brought,
     pub(crate) surveyor: Surveyor,
     /// Who logged in last, where hosts are looked at.
     last: Mutex<Option<Identity>>,
@@ -60,7 +64,8 @@ pub(crate) struct Postgres {
 
 impl Postgres {
     pub(crate) fn new(access: Access, surveyor: Surveyor) -> Self {
-        Self { access: ArcSwap::from_pointee(access), surveyor, last: Mutex::default() }
+        let (brought, last) = (Brought::default(), Mutex::default());
+        Self { access: ArcSwap::from_pointee(access), brought, surveyor, last }
     }
 
     /// How connections are opened now.
@@ -78,7 +83,7 @@ impl Postgres {
         let parameters = [("application_name".to_owned(), "forebay".to_owned())];
         let access = self.access();
         self.last.lock().get_or_insert_with(|| identity.clone());
-        let mut server = access.login(identity, &parameters).await?;
+        let mut server = access.login(identity, &self.brought, &parameters).await?;
         server.catalogue = access.catalogues.of(&identity.database);
         self.surveyor.survey(&mut server).await?;
         if access.hosts.is_choosy() {
@@ -114,7 +119,9 @@ impl Postgres {
         let parameters = [("application_name".to_owned(), "forebay".to_owned())];
         let access = self.access();
         let Some(target) = access.targets.get(number) else { return };
-        access.hosts.look(number, target, &access.login_of(&identity, &parameters)).await;
+        let proof = access.proof(&identity, &self.brought);
+        let login = access.login_of(&identity, proof.as_ref(), &parameters);
+        access.hosts.look(number, target, access.patience, &login).await;
     }
 
     /// A connection for one client that replicates: with its own startup parameters, and not
@@ -124,7 +131,12 @@ impl Postgres {
         identity: &Identity,
         parameters: &[(String, String)],
     ) -> Result<Server, ServerFailure> {
-        self.access().login(identity, parameters).await
+        self.access().login(identity, &self.brought, parameters).await
+    }
+
+    /// A connection for questions of our own, which no client gets.
+    pub(crate) async fn log_in(&self, login: &Login<'_>) -> Result<Server, ServerFailure> {
+        self.access().connect(login).await
     }
 }
 
@@ -132,24 +144,38 @@ impl Access {
     async fn login(
         &self,
         identity: &Identity,
+        brought: &Brought,
         parameters: &[(String, String)],
     ) -> Result<Server, ServerFailure> {
-        self.hosts.connect(&self.targets, &self.login_of(identity, parameters)).await
+        let proof = self.proof(identity, brought);
+        self.connect(&self.login_of(identity, proof.as_ref(), parameters)).await
+    }
+
+    /// A connection to the host that fits.
+    async fn connect(&self, login: &Login<'_>) -> Result<Server, ServerFailure> {
+        self.hosts.connect(&self.targets, self.patience, login).await
+    }
+
+    /// As whom a user of ours logs in.
+    fn user<'a>(&'a self, identity: &'a Identity) -> &'a str {
+        let credentials = self.credentials.get(&identity.user);
+        credentials.map_or(&*identity.user, |c| c.user.as_str())
+    }
+
+    fn proof(&self, identity: &Identity, brought: &Brought) -> Option<Proof> {
+        let ours = self.credentials.get(&identity.user).and_then(|c| c.proof.clone());
+        let user = self.user(identity);
+        // What proves one user says nothing of another.
+        ours.or_else(|| (*user == *identity.user).then(|| brought.of(user)).flatten())
     }
 
     fn login_of<'a>(
         &'a self,
         identity: &'a Identity,
+        proof: Option<&'a Proof>,
         parameters: &'a [(String, String)],
     ) -> Login<'a> {
-        let credentials = self.credentials.get(&identity.user);
-        Login {
-            user: credentials.map_or(&*identity.user, |c| c.user.as_str()),
-            database: &identity.database,
-            proof: credentials.and_then(|c| c.proof.as_ref()),
-            parameters,
-            patience: self.patience,
-        }
+        Login { user: self.user(identity), database: &identity.database, proof, parameters }
     }
 }
 

@@ -22,7 +22,7 @@ use tokio::sync::{Notify, watch as channel};
 
 use book::{Book, Consequence, Findings, History, Trouble, Verdict, Wanted};
 
-use super::login::{Login, Target};
+use super::login::{Login, Reach, Target};
 use super::names::{Name, shuffle};
 use super::role::{Fit, Role};
 use super::{Server, ServerFailure};
@@ -223,6 +223,7 @@ impl Hosts {
     pub(crate) async fn connect(
         &self,
         targets: &[Target],
+        patience: Duration,
         login: &Login<'_>,
     ) -> Result<Server, ServerFailure> {
         let mut second_best = None;
@@ -230,7 +231,7 @@ impl Hosts {
         for number in self.order() {
             let found = (self.list.get(number), targets.get(number));
             let (Some(host), Some(target)) = found else { continue };
-            match self.try_host(host, target, login).await {
+            match self.try_host(host, target, patience, login).await {
                 Ok((server, Fit::Wanted)) => {
                     *self.trouble.lock() = Outage::default();
                     return Ok(server);
@@ -248,6 +249,10 @@ impl Hosts {
             return Ok(server);
         }
         Err(self.none_fits(told))
+    }
+
+    fn reach<'a>(&self, host: &'a Host, patience: Duration) -> Reach<'a> {
+        Reach { name: &host.name, spread: self.choice.spread, patience }
     }
 
     fn order(&self) -> Vec<usize> {
@@ -269,20 +274,21 @@ impl Hosts {
         &self,
         host: &Arc<Host>,
         target: &Target,
+        patience: Duration,
         login: &Login<'_>,
     ) -> Result<(Server, Fit), ServerFailure> {
         let (epoch, vanishings) = (host.epoch.load(Ordering::Acquire), host.name.vanishings());
         let attempt = async {
-            let mut server = target.connect(&host.name, login).await?;
+            let mut server = target.connect(&self.reach(host, patience), login).await?;
             let findings = self.ask(&mut server).await?;
             Ok((server, findings))
         };
         let attempt = match self.list.len() {
             // The pool has a limit of its own for what it opens.
             1 => attempt.await,
-            _ => time::timeout(login.patience, attempt)
-                .await
-                .unwrap_or_else(|_| Err(timed_out(login.patience))),
+            _ => {
+                time::timeout(patience, attempt).await.unwrap_or_else(|_| Err(timed_out(patience)))
+            }
         };
         let (mut server, findings) = match attempt {
             Ok(answered) => answered,
@@ -333,14 +339,20 @@ impl Hosts {
     }
 
     /// Logs in to host `number` only to see what it is.
-    pub(crate) async fn look(&self, number: usize, target: &Target, login: &Login<'_>) {
+    pub(crate) async fn look(
+        &self,
+        number: usize,
+        target: &Target,
+        patience: Duration,
+        login: &Login<'_>,
+    ) {
         let Some(host) = self.list.get(number) else { return };
         let attempt = async {
-            let mut server = target.connect(&host.name, login).await?;
+            let mut server = target.connect(&self.reach(host, patience), login).await?;
             self.ask(&mut server).await
         };
-        let seen = time::timeout(login.patience, attempt);
-        match seen.await.unwrap_or_else(|_| Err(timed_out(login.patience))) {
+        let seen = time::timeout(patience, attempt);
+        match seen.await.unwrap_or_else(|_| Err(timed_out(patience))) {
             Ok(findings) => {
                 let _verdict = self.found(host, findings);
             }
