@@ -21,6 +21,7 @@ mod parameters;
 mod pins;
 mod pipelines;
 mod policies;
+mod reloads;
 mod replication;
 mod servers;
 mod sessions;
