@@ -24,7 +24,7 @@ pub(crate) enum Fault {
     Protocol(#[from] Malformed),
     #[error("expected a different message: got `{}` {state}", char::from(*.tag).escape_default())]
     Unexpected { tag: u8, state: &'static str },
-    #[error("unsupported frontend protocol {major}.{minor}: server supports 3.0")]
+    #[error("unsupported frontend protocol {major}.{minor}: server supports 3.0 to 3.2")]
     UnsupportedProtocol { major: u32, minor: u32 },
     #[error("no PostgreSQL user name specified in startup packet")]
     NoUser,
@@ -86,6 +86,18 @@ pub(crate) enum Fault {
     Stopping,
     #[error("terminating connection because its {} is configured no more", .0.name())]
     Removed(Removed),
+    #[error("canceling statement due to statement timeout")]
+    QueryTimeout,
+    #[error("canceling statement due to statement timeout")]
+    QueryDisobeyed,
+    #[error("terminating connection due to transaction timeout")]
+    TransactionTimeout,
+    #[error("terminating connection due to idle-in-transaction timeout")]
+    IdleTransactionTimeout,
+    #[error("terminating connection due to idle-session timeout")]
+    ClientIdleTimeout,
+    #[error("canceling authentication due to timeout")]
+    LoginTimeout,
     #[error("the server's settings could not be restored: {0}")]
     Replay(String),
     #[error("{0}")]
@@ -167,7 +179,12 @@ impl Fault {
             Self::NoReplication(_) => "08001",
             Self::TooLong { .. } | Self::TooManyStatements { .. } => "54000",
             Self::TooMuchHeld(_) => "53200",
-            Self::Cancelled => "57014",
+            Self::Cancelled | Self::QueryTimeout | Self::QueryDisobeyed | Self::LoginTimeout => {
+                "57014"
+            }
+            Self::TransactionTimeout => "25P04",
+            Self::IdleTransactionTimeout => "25P03",
+            Self::ClientIdleTimeout => "57P05",
             Self::InFailedTransaction => "25P02",
             Self::NoStatement(_) | Self::NoUnnamedStatement => "26000",
             Self::NoPortal(_) => "34000",
@@ -188,6 +205,17 @@ impl Fault {
                 Outcome::NotSent => "The last statement was not sent.",
             };
             return Some(detail.into());
+        }
+        if let Some(setting) = self.timeout() {
+            let detail = format!("The limit is `{setting}` of the connection pooler.");
+            return Some(if let Self::QueryDisobeyed = self {
+                format!(
+                    "{detail} The server did not obey within `cancel_wait_timeout`: the outcome \
+                     of the statement is unknown."
+                )
+            } else {
+                detail
+            });
         }
         if let Self::TooLong { limit, .. } = self {
             return Some(limit.origin().into());
@@ -248,6 +276,23 @@ impl Fault {
         self.server_said()?.hint.clone()
     }
 
+    /// The setting that says how long it may take, where it took longer.
+    fn timeout(&self) -> Option<&'static str> {
+        if let Self::QueryTimeout | Self::QueryDisobeyed = self {
+            Some("query_timeout")
+        } else if let Self::TransactionTimeout = self {
+            Some("transaction_timeout")
+        } else if let Self::IdleTransactionTimeout = self {
+            Some("idle_transaction_timeout")
+        } else if let Self::ClientIdleTimeout = self {
+            Some("client_idle_timeout")
+        } else if let Self::LoginTimeout = self {
+            Some("login_timeout")
+        } else {
+            None
+        }
+    }
+
     fn text(&self) -> String {
         self.server_said().map_or_else(|| self.to_string(), |said| said.text.clone())
     }
@@ -272,6 +317,10 @@ impl Fault {
 
     /// Writes it for a client that is not logged in yet: nothing may go on.
     pub(crate) fn write_at_login(&self, out: &mut BytesMut) {
+        if let Self::UnsupportedProtocol { major: ..3, .. } = self {
+            // In the only way that such a client understands, as PostgreSQL does it.
+            return backend::error_of_protocol_2(out, &self.text());
+        }
         let unreachable = matches!(self, Self::Checkout(CheckoutError::Unreachable { .. }));
         if !unreachable {
             return self.write(out, Severity::Fatal);

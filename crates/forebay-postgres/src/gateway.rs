@@ -32,6 +32,7 @@ use crate::operations::Operations;
 use crate::pins::{Board, Pinned};
 use crate::prepared::Statements;
 use crate::settings::PostgresSettings;
+use crate::timeouts::{Counter, TimeoutCounts};
 use crate::welcome::Welcomes;
 
 pub(crate) use bell::{Bell, Course};
@@ -71,6 +72,8 @@ pub struct PostgresSnapshot {
     pub throttled: u64,
     /// Iterations of hashing that clients' passwords have cost since start.
     pub hash_iterations: u64,
+    /// What lasted too long, since start.
+    pub timeouts: TimeoutCounts,
     /// Clients that kept a server connection beyond a transaction, since start, by reason.
     pub pins: BTreeMap<&'static str, u64>,
     /// Clients that keep a server connection now, the longest first.
@@ -109,6 +112,7 @@ pub(crate) struct Inner {
     refused: AtomicU64,
     cancels: AtomicU64,
     pub(crate) pins: Arc<Board>,
+    pub(crate) timeouts: Counter,
     hints_ignored: AtomicU64,
     left: Notify,
 }
@@ -173,6 +177,7 @@ impl Gateway {
             refused: AtomicU64::new(0),
             cancels: AtomicU64::new(0),
             pins: Arc::default(),
+            timeouts: Counter::default(),
             hints_ignored: AtomicU64::new(0),
             left: Notify::new(),
         });
@@ -268,6 +273,7 @@ impl Gateway {
             cancels: self.inner.cancels.load(Ordering::Relaxed),
             throttled: self.inner.door.throttled(),
             hash_iterations: self.inner.door.hash_iterations(),
+            timeouts: self.inner.timeouts.counts(),
             pins: self.inner.pins.counts(),
             pinned: self.inner.pins.pinned(),
             hints_ignored: self.inner.hints_ignored.load(Ordering::Relaxed),

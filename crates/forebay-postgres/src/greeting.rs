@@ -4,14 +4,18 @@
 //! The order is fixed by types: bytes → [`First`] → startup → proven → [`Who`]. Nothing that
 //! a client says is applied before it has proved who it is.
 
+mod opening;
+
 use std::sync::Arc;
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use forebay_seam::net::{Peer, Socket};
 
+use crate::auth::brought::Is;
 use crate::auth::conversation::{Conversation, Failure};
 use crate::auth::hba::{Replicates, Wish};
 use crate::auth::{Caller, Proven};
+use crate::cancel::key::{Form, Request};
 use crate::fault::Fault;
 use crate::gateway::{Inner, Plan};
 use crate::own::Own;
@@ -21,8 +25,9 @@ use crate::route::Who;
 use crate::server::connector::Identity;
 use crate::settings::PoolMode;
 use crate::stream::Stream;
-use crate::wire::startup::{self, First, Startup};
-use crate::wire::{Malformed, backend};
+use crate::wire::backend;
+use crate::wire::startup::{self, Startup};
+use opening::Start;
 
 /// What came out of a greeting.
 pub(crate) enum Greeted {
@@ -31,8 +36,7 @@ pub(crate) enum Greeted {
     /// says that the request was dealt with.
     Cancel {
         client: Stream,
-        pid: i32,
-        secret: i32,
+        request: Request,
     },
     /// Nobody there, or gone again.
     Gone,
@@ -53,6 +57,8 @@ pub(crate) struct Arrival {
     pub(crate) who: Who,
     /// What it asked for at its start, without settings of ours.
     pub(crate) settings: Settings,
+    /// Which keys for cancel requests it takes.
+    pub(crate) keys: Form,
     /// Set for one that wants to replicate.
     pub(crate) replicates: Option<Parameters>,
 }
@@ -74,9 +80,7 @@ pub(crate) async fn greet(gateway: &Inner, socket: Socket, from: Peer, room: Roo
             return greeting.refuse(client, Fault::TooManyClients);
         }
         Ok(Start::Session(client, startup)) => (client, startup),
-        Ok(Start::Cancel { client, pid, secret }) => {
-            return Greeted::Cancel { client, pid, secret };
-        }
+        Ok(Start::Cancel { client, request }) => return Greeted::Cancel { client, request },
         Ok(Start::Gone) => return Greeted::Gone,
         Err((client, fault)) => return greeting.refuse(client, fault),
     };
@@ -84,18 +88,13 @@ pub(crate) async fn greet(gateway: &Inner, socket: Socket, from: Peer, room: Roo
         Ok((who, settings)) => {
             let Greeting { inbox, plan, .. } = greeting;
             let wants = startup.wants_replication() == Ok(true);
+            let keys = if startup.has_long_keys() { Form::Long } else { Form::Short };
             let replicates = wants.then(|| startup.into_parameters());
-            Greeted::In(Box::new(Arrival { client, inbox, plan, who, settings, replicates }))
+            Greeted::In(Box::new(Arrival { client, inbox, plan, who, settings, keys, replicates }))
         }
         Err(Failure::Fault(fault)) => greeting.refuse(client, fault),
         Err(Failure::Gone) => Greeted::Gone,
     }
-}
-
-enum Start {
-    Session(Stream, Startup),
-    Cancel { client: Stream, pid: i32, secret: i32 },
-    Gone,
 }
 
 struct Greeting<'a> {
@@ -112,104 +111,15 @@ impl Greeting<'_> {
         Greeted::Refused { client, outbox, fault }
     }
 
-    /// First packets, until one starts a session. TLS and GSS may each be asked for once.
-    async fn first(&mut self, mut client: Stream) -> Result<Start, (Stream, Fault)> {
-        for _ in 0..3 {
-            let body = match self.packet(&mut client).await {
-                Ok(Some(body)) => body,
-                Ok(None) => return Ok(Start::Gone),
-                Err(malformed) => return Err((client, malformed.into())),
-            };
-            let first = match startup::read(&body) {
-                Ok(first) => first,
-                Err(malformed) => return Err((client, malformed.into())),
-            };
-            match first {
-                First::Cancel { pid, secret } => {
-                    return Ok(Start::Cancel { client, pid, secret });
-                }
-                First::Unsupported { major, minor } => {
-                    return Err((client, Fault::UnsupportedProtocol { major, minor }));
-                }
-                First::Startup(startup) => {
-                    let settings = self.plan.settings.tls.as_ref();
-                    let is_required = settings.is_some_and(|tls| tls.required);
-                    if is_required && !client.is_encrypted() && !client.is_local() {
-                        return Err((client, Fault::TlsRequired));
-                    }
-                    return Ok(Start::Session(client, startup));
-                }
-                First::Gss => {
-                    // As behind a request for TLS: PostgreSQL refuses it, too.
-                    if !self.inbox.is_empty() {
-                        return Err((client, Malformed::Trailing(self.inbox.len()).into()));
-                    }
-                    if self.answer(&mut client, b'N').await.is_err() {
-                        return Ok(Start::Gone);
-                    }
-                }
-                First::Ssl => match self.encrypt(client).await {
-                    Ok(Some(stream)) => client = stream,
-                    Ok(None) => return Ok(Start::Gone),
-                    Err(refused) => return Err(refused),
-                },
-            }
-        }
-        Err((client, Malformed::Value.into()))
-    }
-
-    async fn encrypt(&mut self, mut client: Stream) -> Result<Option<Stream>, (Stream, Fault)> {
-        // What stands behind the request was sent in plaintext, and must not be read as part
-        // of the encrypted session (CVE-2021-23214).
-        if !self.inbox.is_empty() || client.is_encrypted() {
-            return Err((client, Malformed::Trailing(self.inbox.len()).into()));
-        }
-        // Nobody listens in on a Unix socket; PostgreSQL has no TLS there, either.
-        let Some(tls) = self.plan.tls.clone().filter(|_| !client.is_local()) else {
-            return Ok(self.answer(&mut client, b'N').await.ok().map(|()| client));
-        };
-        if self.answer(&mut client, b'S').await.is_err() {
-            return Ok(None);
-        }
-        let Stream::Plain(Socket::Tcp(tcp)) = client else { return Ok(None) };
-        match Stream::accept(tcp, &tls).await {
-            Ok(stream) => Ok(Some(stream)),
-            Err(error) => {
-                tracing::info!(%error, "TLS handshake with a client failed");
-                Ok(None)
-            }
-        }
-    }
-
-    async fn answer(&mut self, client: &mut Stream, byte: u8) -> std::io::Result<()> {
-        client.drain(&mut BytesMut::from(&[byte][..])).await
-    }
-
-    /// One packet without a tag; `None` when the client has gone.
-    async fn packet(&mut self, client: &mut Stream) -> Result<Option<BytesMut>, Malformed> {
-        loop {
-            if let Some(length) = startup::length(&self.inbox)?
-                && self.inbox.len() >= length
-            {
-                let mut packet = self.inbox.split_to(length);
-                packet.advance(4);
-                return Ok(Some(packet));
-            }
-            if client.fill_more(&mut self.inbox).await.is_err() {
-                return Ok(None);
-            }
-        }
-    }
-
     async fn identify(
         &mut self,
         client: &mut Stream,
         from: Peer,
         startup: &Startup,
     ) -> Result<(Who, Settings), Failure> {
-        if startup.minor > 0 || !startup.options.is_empty() {
+        if let Some(version) = startup.negotiated() {
             let unknown: Vec<_> = startup.options.iter().map(String::as_bytes).collect();
-            backend::negotiate_protocol_version(&mut self.outbox, &unknown);
+            backend::negotiate_protocol_version(&mut self.outbox, version, &unknown);
         }
         let user = startup.get("user").filter(|user| !user.is_empty()).ok_or(Fault::NoUser)?;
         let database = startup.get("database").filter(|name| !name.is_empty()).unwrap_or(user);
@@ -263,13 +173,17 @@ impl Greeting<'_> {
             settings.set("application_name", called);
         }
         let user = Arc::clone(proven.user());
-        if let Some(proof) = proven.take_brought() {
-            route.backend.pool.connector().brought.bring(&user, proof);
-        }
         let tenant = self.plan.tenant(&user);
+        let identity = Identity { database: Arc::clone(&route.database), user };
+        let pool = &route.backend.pool;
+        if let Some(proof) = proven.take_brought()
+            && pool.connector().brought.bring(&identity.user, proof) == Is::New
+        {
+            pool.forgive(&identity);
+        }
         let mut who = Who {
             database: Arc::from(name),
-            identity: Identity { database: Arc::clone(&route.database), user },
+            identity,
             backend: Arc::clone(&route.backend),
             mode: route.mode,
             tenant,

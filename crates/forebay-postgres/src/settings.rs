@@ -1,7 +1,9 @@
 //! What an operator sets for the PostgreSQL gateway.
 
 mod auth;
+mod fleet;
 mod listen;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,7 +16,11 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub use auth::{AuthQuerySettings, ClientAuth};
+pub use fleet::{FleetSettings, PeerSettings};
 pub use listen::{Listen, SocketMode};
+pub use tls::{
+    ChannelBinding, ClientTls, ClientTlsMode, ProtocolVersion, SslMode, SslNegotiation, TlsVersion,
+};
 
 /// `[postgres]`: where applications connect, who they are, and which servers are behind.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
@@ -46,12 +52,45 @@ pub struct PostgresSettings {
     pub pool_mode: PoolMode,
     /// TLS towards applications. Default: none.
     pub tls: Option<ClientTls>,
+    /// Other instances behind the same address, for cancel requests. Default: none.
+    pub fleet: Option<FleetSettings>,
     /// Connections from applications, at the most. Default 10000.
     pub max_clients: u32,
     /// How long an application may take to log in. Default 15s.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String", extend("format" = "humantime"))]
     pub login_timeout: Duration,
+    /// How long a statement may run; then it is cancelled (SQLSTATE 57014), and its client goes
+    /// on. Databases and users may have limits of their own: of those that are set the smallest
+    /// counts. 0s: for ever. Default 0s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub query_timeout: Duration,
+    /// How long a client may wait for a connection, whatever its class: it takes the place of
+    /// every `checkout_timeout`. 0s: what the classes say. Default 0s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub query_wait_timeout: Duration,
+    /// How long a transaction may take, with its client's pauses; then it is rolled back, and
+    /// the client is sent away (25P04). 0s: for ever. Default 0s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub transaction_timeout: Duration,
+    /// How long a client may be silent within a transaction; then that is rolled back, and the
+    /// client is sent away (25P03). 0s: for ever. Default 0s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub idle_transaction_timeout: Duration,
+    /// How long a client may be silent outside of transactions before it is sent away (57P05).
+    /// 0s: for ever. Default 0s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub client_idle_timeout: Duration,
+    /// How long a server may take to obey when a statement is cancelled that took too long;
+    /// then the connection is closed, and the client is sent away. Default 10s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub cancel_wait_timeout: Duration,
     /// Distinct prepared statements kept on each server connection. Default 500.
     pub max_prepared_statements: usize,
     /// The longest message that is held in memory whole, bytes. Longer rows, COPY data and
@@ -88,8 +127,15 @@ impl Default for PostgresSettings {
             cleartext_without_tls: false,
             pool_mode: PoolMode::default(),
             tls: None,
+            fleet: None,
             max_clients: 10_000,
             login_timeout: Duration::from_secs(15),
+            query_timeout: Duration::ZERO,
+            query_wait_timeout: Duration::ZERO,
+            transaction_timeout: Duration::ZERO,
+            idle_transaction_timeout: Duration::ZERO,
+            client_idle_timeout: Duration::ZERO,
+            cancel_wait_timeout: Duration::from_secs(10),
             max_prepared_statements: 500,
             max_message: 16 << 20,
             max_message_memory: 256 << 20,
@@ -141,31 +187,44 @@ pub enum PoolMode {
     Session,
 }
 
-/// `[postgres.tls]`: TLS towards applications.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ClientTls {
-    /// Certificate chain, PEM.
-    pub cert: PathBuf,
-    /// Private key, PEM.
-    pub key: PathBuf,
-    /// Refuse applications that do not use TLS. Default false.
-    #[serde(default)]
-    pub required: bool,
-}
-
 /// `[postgres.servers.NAME]`: one physical server, one budget.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServerSettings {
-    /// `host`, `host:port` or `[v6]:port`; the port defaults to 5432.
+    /// `host`, `host:port` or `[v6]:port`, or a Unix socket: `/var/run/postgresql` or
+    /// `/var/run/postgresql/.s.PGSQL.5433`. The port defaults to 5432.
     pub address: String,
     /// TLS towards the server, as in libpq. Default `prefer`.
     #[serde(default)]
     pub sslmode: SslMode,
-    /// Certificates that may sign the server's, PEM. Default: the system's.
+    /// Certificates that may sign the server's, PEM; or `system`. Default: the system's.
     #[serde(default)]
     pub sslrootcert: Option<PathBuf>,
+    /// Our own certificate for the server, PEM. Default: none. This and the other files of TLS
+    /// are read anew when they change.
+    #[serde(default)]
+    pub sslcert: Option<PathBuf>,
+    /// Its private key, PEM.
+    #[serde(default)]
+    pub sslkey: Option<PathBuf>,
+    /// Certificates that were revoked, PEM: a list for each authority. Default: none.
+    #[serde(default)]
+    pub sslcrl: Option<PathBuf>,
+    /// How TLS begins. Default `postgres`.
+    #[serde(default)]
+    pub sslnegotiation: SslNegotiation,
+    /// The lowest version of TLS. Default 1.2.
+    #[serde(default)]
+    pub ssl_min_version: Option<TlsVersion>,
+    /// The highest version of TLS. Default 1.3.
+    #[serde(default)]
+    pub ssl_max_version: Option<TlsVersion>,
+    /// Whether logins are bound to the TLS session. Default `prefer`.
+    #[serde(default)]
+    pub channel_binding: ChannelBinding,
+    /// The newest protocol that the server is asked for. Default 3.0.
+    #[serde(default)]
+    pub max_protocol_version: ProtocolVersion,
     /// Connections we may open there. Default: 70 % of what its `max_connections` leaves
     /// after the reserved ones; 10 until that could be read.
     #[serde(default)]
@@ -276,25 +335,6 @@ fn probe_interval() -> Duration {
     Duration::from_secs(10)
 }
 
-/// TLS towards a server: the names and meanings of libpq's `sslmode`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum SslMode {
-    /// Never.
-    Disable,
-    /// Only if the server refuses plaintext.
-    Allow,
-    /// If the server can; without looking at its certificate.
-    #[default]
-    Prefer,
-    /// Always; without looking at its certificate, unless `sslrootcert` is set.
-    Require,
-    /// Always, and the certificate must be signed by a trusted authority.
-    VerifyCa,
-    /// Always, and the certificate must also be made out for the server's host name.
-    VerifyFull,
-}
-
 /// `[postgres.databases.NAME]`: a database name that applications may ask for.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -312,6 +352,22 @@ pub struct DatabaseSettings {
     /// In which of our databases to look up its users. Default: `database` of
     /// `[postgres.auth_query]`.
     pub auth_database: Option<String>,
+    /// As for the gateway, for this database. Default 0s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub query_timeout: Duration,
+    /// As for the gateway, for this database. Default 0s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub transaction_timeout: Duration,
+    /// As for the gateway, for this database. Default 0s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub idle_transaction_timeout: Duration,
+    /// As for the gateway, for this database. Default 0s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub client_idle_timeout: Duration,
 }
 
 /// `[postgres.users.NAME]`: a user that may log in.
@@ -329,6 +385,22 @@ pub struct UserSettings {
     /// The tenant whose HTTP calls belong to the same requests. Default: the tenant
     /// `default` while no tenants are configured, else none.
     pub tenant: Option<String>,
+    /// As for the gateway, for this user. Default 0s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub query_timeout: Duration,
+    /// As for the gateway, for this user. Default 0s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub transaction_timeout: Duration,
+    /// As for the gateway, for this user. Default 0s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub idle_transaction_timeout: Duration,
+    /// As for the gateway, for this user. Default 0s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub client_idle_timeout: Duration,
 }
 
 /// `[[postgres.rules]]`: work that matches all conditions belongs to `class`.

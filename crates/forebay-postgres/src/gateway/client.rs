@@ -18,6 +18,7 @@ use crate::greeting::{self, Arrival, Greeted, Room};
 use crate::replication::{self, Parameters};
 use crate::session::Session;
 use crate::stream::Stream;
+use crate::timeouts::Kind;
 
 /// Connections beyond the limit of clients that are listened to, since they may be cancel
 /// requests.
@@ -72,8 +73,8 @@ async fn receive(
     };
     match greeted {
         Greeted::In(arrival) => {
-            let registration = inner.registry.register();
             let mut arrival = *arrival;
+            let registration = inner.registry.register(arrival.keys, &arrival.plan.fleet);
             if let Some(parameters) = arrival.replicates.take() {
                 let replica = Replica { arrival, parameters, registration };
                 return Some(Received::Replicates(Box::new(replica)));
@@ -81,9 +82,9 @@ async fn receive(
             let session = Session::new(Arc::clone(inner), arrival, registration);
             return Some(Received::Asks(Box::new(session)));
         }
-        Greeted::Cancel { client, pid, secret } => {
+        Greeted::Cancel { client, request } => {
             inner.cancels.fetch_add(1, Ordering::Relaxed);
-            let early = inner.registry.cancel(pid, secret).await;
+            let early = inner.registry.cancel(&request, &inner.plan().fleet).await;
             let repeat = async {
                 if let Some(early) = early {
                     inner.registry.repeat(early).await;
@@ -105,7 +106,10 @@ async fn receive(
 async fn greet(inner: &Inner, client: Socket, from: Peer, room: Room) -> Greeted {
     let login_timeout = inner.plan().settings.login_timeout;
     let greeted = time::timeout(login_timeout, greeting::greet(inner, client, from, room));
-    greeted.await.unwrap_or(Greeted::Gone)
+    greeted.await.unwrap_or_else(|_| {
+        inner.timeouts.count(Kind::Login);
+        Greeted::Gone
+    })
 }
 
 fn refuse(client: Socket, fault: Fault) -> Greeted {

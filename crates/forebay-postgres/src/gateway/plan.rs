@@ -15,16 +15,21 @@ use super::backend::{Carried, Draft, classes};
 use super::lookups::{self, lookups};
 use super::reload::Changes;
 use crate::auth::{self, Authentication};
+use crate::cancel::fleet::Fleet;
 use crate::route::Backend;
 use crate::server::connector::Identity;
 use crate::server::place::Place;
 use crate::settings::{PoolMode, PostgresSettings};
-use crate::tls;
+use crate::tls::{ClientSide, Encryption, Fresh};
+
+/// The process id of a client's key names its instance, and has room for so many clients.
+const MOST_CLIENTS_IN_FLEET: u32 = 100_000;
 
 /// A configuration that is carried out.
 pub(crate) struct Plan {
     pub(crate) settings: PostgresSettings,
-    pub(crate) tls: Option<tls::ClientSide>,
+    pub(crate) tls: Option<Arc<Fresh<ClientSide>>>,
+    pub(crate) fleet: Fleet,
     pub(super) backends: BTreeMap<String, Arc<Backend>>,
     routes: Routes,
     pub(crate) auth: Authentication,
@@ -60,8 +65,11 @@ impl Plan {
         before: Option<&Self>,
     ) -> Result<(Self, Changes), SettingsError> {
         check(&settings)?;
-        let tls = settings.tls.as_ref().map(tls::ClientSide::new).transpose();
+        let tls = settings.tls.as_ref().map(ClientSide::following).transpose();
         let tls = tls.map_err(|reason| SettingsError { at: "postgres.tls".into(), reason })?;
+        let tls = tls.flatten();
+        let fleet = settings.fleet.as_ref().map(Fleet::new).transpose();
+        let fleet = fleet.map_err(|(key, reason)| of_fleet(&key, reason))?.unwrap_or_default();
         let auth = Authentication::new(&settings, before.map(|before| &before.auth))?;
         let servers = settings.servers.iter();
         let drafts = servers
@@ -92,7 +100,7 @@ impl Plan {
             Some((backend, database))
         });
         let auth = auth.looking_up(lookups);
-        let plan = Self { settings, tls, backends, routes, auth, default_tenant };
+        let plan = Self { settings, tls, fleet, backends, routes, auth, default_tenant };
         Ok((plan, changes))
     }
 
@@ -102,7 +110,10 @@ impl Plan {
         for route in named.values() {
             let access = route.backend.pool.connector().access();
             let users = self.settings.users.keys();
-            let users = users.filter(|user| access.credentials.contains_key(user.as_str()));
+            // Of a verifier alone nobody can log in: its clients bring what is missing.
+            let users = users.filter(|user| {
+                access.credentials.contains_key(user.as_str()) && !self.auth.needs_its_client(user)
+            });
             route.backend.pool.warm_up(users.map(|user| Identity {
                 database: Arc::clone(&route.database),
                 user: Arc::from(user.as_str()),
@@ -191,13 +202,20 @@ pub(super) fn check(settings: &PostgresSettings) -> Result<(), SettingsError> {
     auth::check(settings)?;
     lookups::check(settings)?;
     if let Some(client_tls) = &settings.tls {
-        tls::ClientSide::new(client_tls).map_err(|reason| error("postgres.tls".into(), reason))?;
+        ClientSide::new(client_tls).map_err(|reason| error("postgres.tls".into(), reason))?;
+    }
+    if let Some(fleet) = &settings.fleet {
+        Fleet::check(fleet).map_err(|(key, reason)| of_fleet(&key, reason))?;
+        if settings.max_clients > MOST_CLIENTS_IN_FLEET {
+            let reason =
+                format!("an instance of a fleet has names for {MOST_CLIENTS_IN_FLEET} clients");
+            return Err(error("postgres.max_clients".into(), reason));
+        }
     }
     for (name, server) in &settings.servers {
         let at = |key: &str| format!("postgres.servers.{name}.{key}");
         Place::parse(&server.address).map_err(|reason| error(at("address"), reason))?;
-        tls::connector(server.sslmode, server.sslrootcert.as_deref())
-            .map_err(|reason| error(at("sslrootcert"), reason))?;
+        Encryption::check(server).map_err(|(key, reason)| error(at(key), reason))?;
         if let Some(budget) = server.budget {
             let classes = classes(server);
             forebay_pool::class::check(&classes, budget, server.ai_share)
@@ -220,6 +238,10 @@ pub(super) fn check(settings: &PostgresSettings) -> Result<(), SettingsError> {
         server_of(settings, None).map_err(|reason| error("postgres.databases".into(), reason))?;
     }
     Ok(())
+}
+
+fn of_fleet(key: &str, reason: String) -> SettingsError {
+    SettingsError { at: format!("postgres.fleet.{key}"), reason }
 }
 
 /// The server called `name`, or the only one.

@@ -26,6 +26,7 @@ mod sql_names;
 mod stale_plans;
 mod statements;
 mod statuses;
+mod timeouts;
 mod traps_cancel_and_copy;
 mod traps_failures;
 mod traps_sessions;

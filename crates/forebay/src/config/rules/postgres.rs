@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 
 use forebay_http::HttpSettings;
+use std::path::Path;
+
 use forebay_pool::{ClassName, ClassSettings, Kind};
 use forebay_postgres::PostgresSettings;
 use forebay_postgres::settings::{ClientAuth, ServerSettings};
@@ -47,6 +49,9 @@ pub(super) fn check(
     if let Some(tls) = &settings.tls {
         found.file("postgres.tls.cert".to_owned(), &tls.cert);
         found.file("postgres.tls.key".to_owned(), &tls.key);
+        if let Some(file) = &tls.ca_file {
+            found.file("postgres.tls.ca_file".to_owned(), file);
+        }
     }
     for (name, server) in &settings.servers {
         check_server(&format!("postgres.servers.{name}"), server, found);
@@ -60,8 +65,15 @@ fn check_server(at: &str, server: &ServerSettings, found: &mut Findings) {
     if let Err(reason) = check_address(&server.address) {
         found.add(format!("{at}.address"), reason);
     }
-    if let Some(file) = &server.sslrootcert {
-        found.file(format!("{at}.sslrootcert"), file);
+    let roots = server.sslrootcert.as_deref().filter(|file| *file != Path::new("system"));
+    for (key, file) in [
+        ("sslrootcert", roots),
+        ("sslcert", server.sslcert.as_deref()),
+        ("sslkey", server.sslkey.as_deref()),
+        ("sslcrl", server.sslcrl.as_deref()),
+    ] {
+        let Some(file) = file else { continue };
+        found.file(format!("{at}.{key}"), file);
     }
     found.at_least_one(format!("{at}.budget"), server.budget);
     found.some_time(format!("{at}.connect_timeout"), server.connect_timeout);

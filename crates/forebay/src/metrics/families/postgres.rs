@@ -78,6 +78,20 @@ pub(super) fn sessions(postgres: &PostgresSnapshot, sheet: &mut Sheet<'_>) -> fm
         "Tags of statements, and settings of ours, that cannot be read",
         postgres.hints_ignored,
     )?;
+    let late = &postgres.timeouts;
+    sheet.counter(
+        "forebay_timeouts",
+        "What was ended because it lasted too long, by the setting that limits it",
+        [
+            ("query_timeout", late.query),
+            ("cancel_wait_timeout", late.disobeyed),
+            ("transaction_timeout", late.transaction),
+            ("idle_transaction_timeout", late.idle_transaction),
+            ("client_idle_timeout", late.client_idle),
+            ("login_timeout", late.login),
+        ]
+        .map(|(setting, count)| (vec![("setting", setting)], count)),
+    )?;
     notifications(&postgres.notifications, sheet)?;
     sheet.gauge(
         "forebay_replication_connections",
