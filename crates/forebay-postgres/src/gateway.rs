@@ -68,12 +68,12 @@ pub struct PostgresSnapshot {
     pub refused: u64,
     /// Cancel requests received since start.
     pub cancels: u64,
+    /// What lasted too long, since start.
+    pub timeouts: TimeoutCounts,
     /// Logins that were turned away because too many like them failed, since start.
     pub throttled: u64,
     /// Iterations of hashing that clients' passwords have cost since start.
     pub hash_iterations: u64,
-    /// What lasted too long, since start.
-    pub timeouts: TimeoutCounts,
     /// Clients that kept a server connection beyond a transaction, since start, by reason.
     pub pins: BTreeMap<&'static str, u64>,
     /// Clients that keep a server connection now, the longest first.
@@ -271,9 +271,9 @@ impl Gateway {
             clients: self.inner.clients.load(Ordering::Relaxed),
             refused: self.inner.refused.load(Ordering::Relaxed),
             cancels: self.inner.cancels.load(Ordering::Relaxed),
+            timeouts: self.inner.timeouts.counts(),
             throttled: self.inner.door.throttled(),
             hash_iterations: self.inner.door.hash_iterations(),
-            timeouts: self.inner.timeouts.counts(),
             pins: self.inner.pins.counts(),
             pinned: self.inner.pins.pinned(),
             hints_ignored: self.inner.hints_ignored.load(Ordering::Relaxed),

@@ -345,13 +345,6 @@ pub struct DatabaseSettings {
     pub database: Option<String>,
     /// When a server connection goes back to the pool. Default: as for the gateway.
     pub pool_mode: Option<PoolMode>,
-    /// As whom to look up its users. Default: `user` of `[postgres.auth_query]`.
-    pub auth_user: Option<String>,
-    /// What to ask to look up its users. Default: `query` of `[postgres.auth_query]`.
-    pub auth_query: Option<String>,
-    /// In which of our databases to look up its users. Default: `database` of
-    /// `[postgres.auth_query]`.
-    pub auth_database: Option<String>,
     /// As for the gateway, for this database. Default 0s.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String", extend("format" = "humantime"))]
@@ -368,6 +361,13 @@ pub struct DatabaseSettings {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String", extend("format" = "humantime"))]
     pub client_idle_timeout: Duration,
+    /// As whom to look up its users. Default: `user` of `[postgres.auth_query]`.
+    pub auth_user: Option<String>,
+    /// What to ask to look up its users. Default: `query` of `[postgres.auth_query]`.
+    pub auth_query: Option<String>,
+    /// In which of our databases to look up its users. Default: `database` of
+    /// `[postgres.auth_query]`.
+    pub auth_database: Option<String>,
 }
 
 /// `[postgres.users.NAME]`: a user that may log in.
