@@ -22,6 +22,7 @@ mod parameters;
 mod pins;
 mod pipelines;
 mod policies;
+mod reloads;
 mod replication;
 mod sessions;
 mod sql_names;
