@@ -97,7 +97,7 @@ impl<'a> Draft<'a> {
             .iter()
             .map(|(user, configured)| {
                 let proof = passwords.get(user).and_then(|password| password.at_server.clone());
-                let proof = proof.map(Proof::Password);
+                let proof = proof.map(Proof::of_configured);
                 let at_server = configured.server_user.clone().unwrap_or_else(|| user.clone());
                 (Arc::from(user.as_str()), Credentials { user: at_server, proof })
             })

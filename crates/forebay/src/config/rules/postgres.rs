@@ -1,10 +1,9 @@
 //! The rules for `[postgres]`.
 
 use std::collections::BTreeSet;
-
-use forebay_http::HttpSettings;
 use std::path::Path;
 
+use forebay_http::HttpSettings;
 use forebay_pool::{ClassName, ClassSettings, Kind};
 use forebay_postgres::PostgresSettings;
 use forebay_postgres::settings::{ClientAuth, ServerSettings};
