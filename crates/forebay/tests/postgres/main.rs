@@ -1,6 +1,7 @@
 //! The PostgreSQL gateway beside a real PostgreSQL.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
+mod authentication;
 mod begins;
 mod bench;
 mod by_chance;
@@ -10,6 +11,7 @@ mod departures;
 mod differential;
 mod failures;
 mod fleets;
+mod guarded;
 mod hostile;
 mod leftovers;
 mod naming;
@@ -19,6 +21,7 @@ mod parameters;
 mod pins;
 mod pipelines;
 mod policies;
+mod reloads;
 mod replication;
 mod sessions;
 mod sql_names;
