@@ -3,6 +3,8 @@
 //! Much of what is logged came from the network. Always true: no control character of it
 //! reaches the output, so nobody can forge a line or drive a terminal.
 
+mod outlet;
+
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal};
 use std::sync::Arc;
@@ -14,6 +16,9 @@ use tracing_subscriber::{EnvFilter, reload};
 
 use crate::config::{LogFormat, LogSettings};
 
+pub use outlet::Lines;
+use outlet::Outlet;
+
 /// The environment variable that says how much is logged.
 pub const VARIABLE: &str = "FOREBAY_LOG";
 
@@ -21,6 +26,7 @@ pub const VARIABLE: &str = "FOREBAY_LOG";
 #[derive(Clone)]
 pub struct Level {
     set: Arc<dyn Fn(EnvFilter) -> bool + Send + Sync>,
+    lines: Lines,
 }
 
 impl Level {
@@ -35,11 +41,14 @@ impl Level {
         }
         Ok(())
     }
-}
 
-impl<S: 'static> From<reload::Handle<EnvFilter, S>> for Level {
-    fn from(handle: reload::Handle<EnvFilter, S>) -> Self {
-        Self { set: Arc::new(move |filter| handle.reload(filter).is_ok()) }
+    /// What became of the lines.
+    pub fn lines(&self) -> Lines {
+        self.lines.clone()
+    }
+
+    fn of<S: 'static>(handle: reload::Handle<EnvFilter, S>, lines: Lines) -> Self {
+        Self { set: Arc::new(move |filter| handle.reload(filter).is_ok()), lines }
     }
 }
 
@@ -48,14 +57,28 @@ fn filter(settings: &LogSettings) -> Result<EnvFilter, ParseError> {
     EnvFilter::builder().parse(level.as_deref().unwrap_or(&settings.level))
 }
 
+/// Why nothing can be logged.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LogError {
+    /// `FOREBAY_LOG` or `log.level` is no filter.
+    #[error("cannot log as `FOREBAY_LOG` or `log.level` says: {0}")]
+    Level(#[from] ParseError),
+    /// There is nobody to write it.
+    #[error("cannot log: {0}")]
+    Output(#[from] io::Error),
+}
+
 /// Starts logging as `settings` say. A second call changes nothing.
 ///
 /// # Errors
-/// When `FOREBAY_LOG` or the setting is no filter.
-pub fn start(settings: &LogSettings) -> Result<Level, ParseError> {
+/// When `FOREBAY_LOG` or the setting is no filter, or the system gives no thread.
+pub fn start(settings: &LogSettings) -> Result<Level, LogError> {
     let filter = filter(settings)?;
     let terminal = io::stderr().is_terminal();
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let outlet = Outlet::to(io::stderr())?;
+    let lines = outlet.lines();
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(outlet);
     let text = match settings.format {
         LogFormat::Auto => terminal,
         LogFormat::Text => true,
@@ -65,12 +88,12 @@ pub fn start(settings: &LogSettings) -> Result<Level, ParseError> {
         let colours = terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
         let builder = builder.with_ansi(colours).fmt_fields(debug_fn(write_field));
         let builder = builder.with_filter_reloading();
-        let level = Level::from(builder.reload_handle());
+        let level = Level::of(builder.reload_handle(), lines);
         (builder.try_init(), level)
     } else {
         let builder = builder.json().flatten_event(true).with_current_span(false);
         let builder = builder.with_filter_reloading();
-        let level = Level::from(builder.reload_handle());
+        let level = Level::of(builder.reload_handle(), lines);
         (builder.try_init(), level)
     };
     // Whoever was first keeps the log: a test, or the demo around us.

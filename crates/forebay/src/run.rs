@@ -44,9 +44,9 @@ pub enum RunError {
     /// The configuration cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// `FOREBAY_LOG` or `log.level` is no filter.
-    #[error("cannot log as `FOREBAY_LOG` or `log.level` says: {0}")]
-    Log(#[from] tracing_subscriber::filter::ParseError),
+    /// Nothing can be logged.
+    #[error(transparent)]
+    Log(#[from] logging::LogError),
     /// A gateway cannot carry its settings out.
     #[error("{at}: {reason}")]
     Settings {
@@ -124,7 +124,8 @@ pub fn run_from(source: Source) -> Result<(), RunError> {
     let loaded = source()?;
     let config = &loaded.config;
     let level = logging::start(&config.log)?;
-    system::prepare(config);
+    let lines = level.lines();
+    let room = system::prepare(config);
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder.worker_threads(config.worker_threads.unwrap_or_else(workers));
     let runtime = builder.thread_name("forebay").enable_all().build()?;
@@ -136,6 +137,9 @@ pub fn run_from(source: Source) -> Result<(), RunError> {
     })?;
     let admin_address = admin.address()?;
     let program = runtime.block_on(async { Program::open(loaded, source, level) })?;
+    if let (Some(room), Some((_, gateway))) = (room, &program.postgres) {
+        gateway.set_room(room);
+    }
     let viewer = program.viewer.clone();
     let (events, pools) = (program.events.clone(), program.pools.clone());
     let reloader = program.reloader.clone();
@@ -143,6 +147,7 @@ pub fn run_from(source: Source) -> Result<(), RunError> {
     runtime.block_on(program.serve(admin_address));
     admin.stop();
     runtime.shutdown_timeout(LAST_WORDS);
+    lines.settle();
     Ok(())
 }
 
@@ -188,11 +193,18 @@ impl Program {
         let events = Events::gather(postgres.as_ref(), http.as_ref(), &overlaps);
         Spawner::current().spawn(log_limit::run(events.listen()));
         let record = Arc::<Record>::default();
+        let lines = level.lines();
         let rooms =
             Rooms { postgres: postgres.clone(), http: http.clone(), events: events.clone(), level };
         Ok(Self {
             signals,
-            viewer: Viewer::new(postgres.clone(), http.clone(), overlaps, Arc::clone(&record)),
+            viewer: Viewer::new(
+                postgres.clone(),
+                http.clone(),
+                overlaps,
+                Arc::clone(&record),
+                lines,
+            ),
             reloader: Reloader::new(source, loaded, rooms, record),
             events,
             pools: admin::ByHand::new(postgres.clone(), http.clone()),

@@ -9,6 +9,7 @@ mod client;
 mod departures;
 mod differential;
 mod failures;
+mod faults;
 mod hostile;
 mod leftovers;
 mod naming;
