@@ -9,7 +9,7 @@ mod reload;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -87,6 +87,8 @@ pub(crate) struct Inner {
     changing: Mutex<()>,
     /// Rung when there is another plan, and when sessions should end.
     bell: bell::Ringer,
+    /// The stop sends nobody away.
+    clients_stay: AtomicBool,
     pub(crate) statements: Statements,
     pub(crate) welcomes: Welcomes,
     pub(crate) overlaps: Arc<Overlaps>,
@@ -155,6 +157,7 @@ impl Gateway {
             plan: ArcSwap::from_pointee(plan),
             changing: Mutex::default(),
             bell: bell::Ringer::default(),
+            clients_stay: AtomicBool::new(false),
             statements: Statements::default(),
             welcomes: Welcomes::default(),
             overlaps,
@@ -175,15 +178,18 @@ impl Gateway {
     }
 
     /// Serves the clients that `listener` accepts, until `stop` is told; then accepts no
-    /// more. Sessions go on; see [`Gateway::drain`]. Called once for each listener.
-    pub async fn serve(&self, listener: impl Into<Listener>, mut stop: Stop) {
+    /// more, and gives it back. Sessions go on; see [`Gateway::drain`]. Called once for each
+    /// listener.
+    pub async fn serve(&self, listener: impl Into<Listener>, mut stop: Stop) -> Listener {
         let listener = listener.into();
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = stop.told() => {
-                    self.inner.bell.ring(Course::Stopping);
-                    return;
+                    if !self.inner.clients_stay.load(Ordering::Acquire) {
+                        self.send_home();
+                    }
+                    return listener;
                 }
             };
             match accepted {
@@ -198,6 +204,17 @@ impl Gateway {
                 }
             }
         }
+    }
+
+    /// Who is here may stay after the stop, until it leaves or is [sent
+    /// home](Gateway::send_home). To be called before the stop.
+    pub fn let_clients_stay(&self) {
+        self.inner.clients_stay.store(true, Ordering::Release);
+    }
+
+    /// Clients are sent away with 57P01, each as soon as it runs nothing.
+    pub fn send_home(&self) {
+        self.inner.bell.ring(Course::Stopping);
     }
 
     /// Waits until clients have finished what runs (idle ones are sent away with 57P01 by the

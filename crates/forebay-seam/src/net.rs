@@ -3,6 +3,7 @@
 //! calls fewer for each client.
 #![allow(clippy::disallowed_methods, reason = "this module is the door")]
 
+pub mod handover;
 mod listener;
 mod socket;
 mod unix;

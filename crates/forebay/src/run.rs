@@ -1,8 +1,9 @@
 //! `forebay run`: load, listen, serve, stop.
 //!
-//! Ports are bound before anything is opened, so a port that is taken is told at once. The
-//! first SIGTERM or SIGINT lets running work finish until the deadline, the second does not;
-//! SIGHUP reloads.
+//! Ports are bound before anything is opened, so a port that is taken is told at once; or they
+//! are those of the process that runs already ([`crate::handover`]). The first SIGTERM or SIGINT
+//! lets running work finish until the deadline ([`crate::stop`]), the second does not; SIGQUIT
+//! does not wait at all; SIGHUP reloads.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,12 +11,13 @@ use std::path::Path;
 use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use forebay_pool::Roster;
 use forebay_pool::overlap::Overlaps;
 use forebay_postgres::PostgresSettings;
-use forebay_seam::net::{self, Address, Listener, Permissions, TcpListener, UnixListener};
+use forebay_seam::net::{Address, Listener, Permissions, TcpListener};
 use forebay_seam::task::{Spawner, Stopper};
 use forebay_seam::time;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -24,9 +26,11 @@ use tracing::field::display;
 use crate::admin;
 use crate::config::{Config, ConfigError, Loaded};
 use crate::events::Events;
+use crate::handover::Estate;
 use crate::log_limit;
 use crate::logging::{self, Level};
 use crate::reload::{self, Cause, Record, Reloader, Rooms, Source};
+use crate::stop::{Ending, Manners};
 use crate::system;
 use crate::view::{VERSION, Viewer};
 
@@ -121,6 +125,14 @@ pub fn run(file: &Path) -> Result<(), RunError> {
 /// # Errors
 /// When it cannot start; nothing was served then.
 pub fn run_from(source: Source) -> Result<(), RunError> {
+    run_with(source, Manners::default())
+}
+
+/// The same, where signals mean what `manners` say.
+///
+/// # Errors
+/// As [`run_from`].
+pub fn run_with(source: Source, manners: Manners) -> Result<(), RunError> {
     let loaded = source()?;
     let config = &loaded.config;
     let level = logging::start(&config.log)?;
@@ -128,20 +140,27 @@ pub fn run_from(source: Source) -> Result<(), RunError> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder.worker_threads(config.worker_threads.unwrap_or_else(workers));
     let runtime = builder.thread_name("forebay").enable_all().build()?;
+    let mut estate = Estate::ask(&config.restart)?;
     let address = config.admin.listen;
-    let admin = admin::Server::bind(&config.admin).map_err(|source| RunError::Listen {
-        at: "admin.listen",
-        address: address.into(),
-        source,
+    let inherited = estate.take("admin.listen", &address.to_string());
+    let admin = admin::Server::bind(&config.admin, inherited).map_err(|source| {
+        RunError::Listen { at: "admin.listen", address: address.into(), source }
     })?;
     let admin_address = admin.address()?;
-    let program = runtime.block_on(async { Program::open(loaded, source, level) })?;
+    estate.leave("admin.listen", address.to_string(), &admin)?;
+    let opening = async { Program::open(loaded, source, level, manners, estate) };
+    let program = runtime.block_on(opening)?;
     let viewer = program.viewer.clone();
     let (events, pools) = (program.events.clone(), program.pools.clone());
     let reloader = program.reloader.clone();
     let admin = admin.start(move || viewer.snapshot(), events, pools, reloader)?;
-    runtime.block_on(program.serve(admin_address));
-    admin.stop();
+    let mut admin = Some(admin);
+    // A successor answers there from now on.
+    let handed_over = || drop(admin.take().map(admin::Running::stop));
+    runtime.block_on(program.serve(admin_address, handed_over));
+    if let Some(admin) = admin {
+        admin.stop();
+    }
     runtime.shutdown_timeout(LAST_WORDS);
     Ok(())
 }
@@ -153,6 +172,7 @@ fn workers() -> usize {
 
 /// Everything that listens, and what is behind it.
 struct Program {
+    estate: Estate,
     signals: Signals,
     postgres: Option<(Vec<Listener>, forebay_postgres::Gateway)>,
     http: Option<(TcpListener, forebay_http::Gateway)>,
@@ -164,12 +184,20 @@ struct Program {
 
 impl Program {
     /// Binds all ports, then opens the gateways. Inside a runtime.
-    fn open(loaded: Loaded, source: Source, level: Level) -> Result<Self, RunError> {
-        let signals = Signals::new()?;
+    fn open(
+        loaded: Loaded,
+        source: Source,
+        level: Level,
+        manners: Manners,
+        mut estate: Estate,
+    ) -> Result<Self, RunError> {
+        let signals = Signals::new(manners)?;
         let config = loaded.config.clone();
-        let postgres_listeners = config.postgres.as_ref().map(bind_all).transpose()?;
+        let postgres_listeners =
+            config.postgres.as_ref().map(|p| bind_all(p, &mut estate)).transpose()?;
         let http_listener =
-            config.http.as_ref().map(|h| bind("http.listen", h.listen)).transpose()?;
+            config.http.as_ref().map(|h| bind(h.listen, &mut estate)).transpose()?;
+        estate.open(&config.restart)?;
 
         let overlaps = Arc::new(Overlaps::default());
         let roster = Arc::new(Roster::default());
@@ -178,7 +206,9 @@ impl Program {
             .postgres
             .map(|settings| {
                 let (overlaps, roster) = (Arc::clone(&overlaps), Arc::clone(&roster));
-                forebay_postgres::Gateway::new(settings, overlaps, roster, default_tenant)
+                estate.furnish(settings, default_tenant, |settings, tenant| {
+                    forebay_postgres::Gateway::new(settings, overlaps, roster, tenant)
+                })
             })
             .transpose()?;
         let http = config
@@ -190,10 +220,13 @@ impl Program {
         let record = Arc::<Record>::default();
         let rooms =
             Rooms { postgres: postgres.clone(), http: http.clone(), events: events.clone(), level };
+        let reloader = Reloader::new(source, loaded, rooms, Arc::clone(&record));
+        Spawner::current().spawn(reload::watch(reloader.clone()));
         Ok(Self {
+            estate,
             signals,
-            viewer: Viewer::new(postgres.clone(), http.clone(), overlaps, Arc::clone(&record)),
-            reloader: Reloader::new(source, loaded, rooms, record),
+            viewer: Viewer::new(postgres.clone(), http.clone(), overlaps, record),
+            reloader,
             events,
             pools: admin::ByHand::new(postgres.clone(), http.clone()),
             postgres: postgres_listeners.zip(postgres),
@@ -201,8 +234,13 @@ impl Program {
         })
     }
 
-    /// Serves until a signal, then drains.
-    async fn serve(mut self, admin: SocketAddr) {
+    /// Serves until a signal or a successor, then drains.
+    async fn serve(mut self, admin: SocketAddr, handed_over: impl FnOnce()) {
+        let (postgres, http) = (
+            self.postgres.as_ref().map(|(_, gateway)| gateway.clone()),
+            self.http.as_ref().map(|(_, gateway)| gateway.clone()),
+        );
+        self.estate.enter(&self.viewer, postgres.as_ref()).await;
         let listens = |listener: &TcpListener| listener.local_addr().ok().map(display);
         let all = |listeners: &[Listener]| {
             let addresses = listeners.iter().filter_map(|listener| listener.address().ok());
@@ -217,25 +255,42 @@ impl Program {
         );
         let (stopper, stop) = Stopper::new();
         let spawner = Spawner::current();
-        let postgres = self.postgres.map(|(listeners, gateway)| {
+        let is_left = Arc::new(AtomicBool::new(false));
+        for (listeners, gateway) in self.postgres {
             for listener in listeners {
-                let (serving, stop) = (gateway.clone(), stop.clone());
-                spawner.spawn(async move { serving.serve(listener, stop).await });
+                let (serving, stop, is_left) =
+                    (gateway.clone(), stop.clone(), Arc::clone(&is_left));
+                spawner.spawn(async move {
+                    let mut listener = serving.serve(listener, stop).await;
+                    if is_left.load(Ordering::Acquire) {
+                        listener.leave();
+                    }
+                });
             }
-            gateway
-        });
-        let http = self.http.map(|(listener, gateway)| {
-            let (serving, stop) = (gateway.clone(), stop.clone());
-            spawner.spawn(async move { serving.serve(listener, stop).await });
-            gateway
-        });
+        }
+        if let Some((listener, gateway)) = self.http {
+            let stop = stop.clone();
+            spawner.spawn(async move { gateway.serve(listener, stop).await });
+        }
 
-        let signal = self.signals.stop(&self.reloader).await;
+        let (signal, ending, successor) = tokio::select! {
+            (signal, ending) = self.signals.stop(&self.reloader) => (signal, ending, None),
+            successor = self.estate.give_away(postgres.clone()) => {
+                is_left.store(true, Ordering::Release);
+                handed_over();
+                ("take-over", Ending::HandedOver, Some(successor))
+            }
+        };
         self.viewer.drains();
+        let stop_timeout = self.reloader.stop_timeout();
+        let now = time::now();
+        let (deadline, home) =
+            (now + ending.patience(stop_timeout), now + ending.welcome(stop_timeout));
+        if let Some(gateway) = postgres.as_ref().filter(|_| home > now) {
+            gateway.let_clients_stay();
+        }
         stopper.stop();
         let before = Running::of(&self.viewer);
-        let stop_timeout = self.reloader.stop_timeout();
-        let deadline = time::now() + stop_timeout;
         tracing::info!(
             signal,
             clients = before.clients,
@@ -243,6 +298,10 @@ impl Program {
             stop_timeout = stop_timeout.as_secs_f64(),
             "stopping: running work may finish"
         );
+        if let Some(successor) = successor {
+            spawner.spawn(successor.keep_informed(postgres.clone()));
+        }
+        let mut are_welcome = home > now;
         let drained = async {
             tokio::join!(
                 async {
@@ -267,6 +326,12 @@ impl Program {
                     Some(_) => "the deadline cut off what still ran",
                     None => "all work had finished",
                 },
+                () = time::sleep_until(home), if are_welcome => {
+                    are_welcome = false;
+                    if let Some(gateway) = &postgres {
+                        gateway.send_home();
+                    }
+                }
                 () = time::sleep_until(last_look), if cut_off.is_none() => {
                     cut_off = Some(Running::of(&self.viewer));
                 }
@@ -288,23 +353,24 @@ impl Program {
     }
 }
 
-fn bind(at: &'static str, address: SocketAddr) -> Result<TcpListener, RunError> {
-    let address_shown = address.into();
-    net::bind(address).map_err(|source| RunError::Listen { at, address: address_shown, source })
+fn bind(address: SocketAddr, estate: &mut Estate) -> Result<TcpListener, RunError> {
+    let at = "http.listen";
+    let bound = estate.tcp(at, address);
+    bound.map_err(|source| RunError::Listen { at, address: address.into(), source })
 }
 
 /// Everything that `[postgres]` listens at.
-fn bind_all(settings: &PostgresSettings) -> Result<Vec<Listener>, RunError> {
+fn bind_all(settings: &PostgresSettings, estate: &mut Estate) -> Result<Vec<Listener>, RunError> {
     let permissions = Permissions {
         mode: settings.unix_socket_mode.0,
         group: settings.unix_socket_group.clone(),
     };
+    let at = "postgres.listen";
     let bound = settings.listen.addresses().iter().map(|address| {
         let bound = match address {
-            Address::Tcp(address) => net::bind(*address).map(Listener::from),
-            Address::Unix(path) => UnixListener::bind(path, &permissions).map(Listener::from),
+            Address::Tcp(address) => estate.tcp(at, *address).map(Listener::from),
+            Address::Unix(path) => estate.unix(at, path, &permissions).map(Listener::from),
         };
-        let at = "postgres.listen";
         bound.map_err(|source| RunError::Listen { at, address: address.clone(), source })
     });
     bound.collect()
@@ -334,24 +400,29 @@ impl Running {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    quit: Signal,
     hangup: Signal,
+    manners: Manners,
 }
 
 impl Signals {
-    fn new() -> io::Result<Self> {
+    fn new(manners: Manners) -> io::Result<Self> {
         Ok(Self {
+            manners,
+            quit: signal(SignalKind::quit())?,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
         })
     }
 
-    /// Waits for one that says stop, and gives its name; those that say reload are obeyed.
-    async fn stop(&mut self, reloader: &Reloader) -> &'static str {
+    /// Waits for one that says stop, and how; those that say reload are obeyed.
+    async fn stop(&mut self, reloader: &Reloader) -> (&'static str, Ending) {
         loop {
             tokio::select! {
-                _ = self.terminate.recv() => return "SIGTERM",
-                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.terminate.recv() => return ("SIGTERM", self.manners.terminate),
+                _ = self.interrupt.recv() => return ("SIGINT", self.manners.interrupt),
+                _ = self.quit.recv() => return ("SIGQUIT", Ending::Immediate),
                 _ = self.hangup.recv() => {
                     let reloader = reloader.clone();
                     // What came of it is in the log.

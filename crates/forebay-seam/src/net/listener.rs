@@ -1,6 +1,7 @@
 //! What accepts connections, over TCP or at a Unix socket.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use tokio::net::TcpListener;
 
@@ -27,7 +28,24 @@ impl From<UnixListener> for Listener {
     }
 }
 
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(listener) => listener.as_fd(),
+            Self::Unix(listener) => listener.as_fd(),
+        }
+    }
+}
+
 impl Listener {
+    /// Leaves what it listens at to another process that has got the same socket.
+    pub fn leave(&mut self) {
+        match self {
+            Self::Tcp(_) => {}
+            Self::Unix(listener) => listener.leave(),
+        }
+    }
+
     /// The next connection and who it is.
     ///
     /// # Errors

@@ -113,7 +113,10 @@ impl UnixListener {
     }
 
     /// The next connection and whose it is.
-    pub(super) async fn accept(&self) -> io::Result<(UnixStream, Peer)> {
+    ///
+    /// # Errors
+    /// Usually that no file descriptor is left.
+    pub async fn accept(&self) -> io::Result<(UnixStream, Peer)> {
         let (stream, _) = self.listener.accept().await?;
         let of = stream.peer_cred()?;
         Ok((stream, Peer::Unix { uid: of.uid(), gid: of.gid(), pid: of.pid() }))
