@@ -3,13 +3,13 @@
 mod backend;
 mod bell;
 mod client;
-mod passwords;
+mod lookups;
 mod plan;
 mod reload;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -19,11 +19,12 @@ use forebay_pool::{Roster, Snapshot};
 use forebay_seam::net::Listener;
 use forebay_seam::sync::Mutex;
 use forebay_seam::task::Stop;
+use forebay_seam::time;
 use forebay_seam::time::Instant;
-use forebay_seam::{random, time};
 use serde::Serialize;
 use tokio::sync::{Notify, broadcast};
 
+use crate::auth::Doorkeeper;
 use crate::cancel::Registry;
 use crate::held;
 use crate::listener::NotificationCounts;
@@ -31,6 +32,7 @@ use crate::operations::Operations;
 use crate::pins::{Board, Pinned};
 use crate::prepared::Statements;
 use crate::settings::PostgresSettings;
+use crate::timeouts::{Counter, TimeoutCounts};
 use crate::welcome::Welcomes;
 
 pub(crate) use bell::{Bell, Course};
@@ -66,6 +68,12 @@ pub struct PostgresSnapshot {
     pub refused: u64,
     /// Cancel requests received since start.
     pub cancels: u64,
+    /// What lasted too long, since start.
+    pub timeouts: TimeoutCounts,
+    /// Logins that were turned away because too many like them failed, since start.
+    pub throttled: u64,
+    /// Iterations of hashing that clients' passwords have cost since start.
+    pub hash_iterations: u64,
     /// Clients that kept a server connection beyond a transaction, since start, by reason.
     pub pins: BTreeMap<&'static str, u64>,
     /// Clients that keep a server connection now, the longest first.
@@ -87,8 +95,6 @@ pub(crate) struct Inner {
     changing: Mutex<()>,
     /// Rung when there is another plan, and when sessions should end.
     bell: bell::Ringer,
-    /// The stop sends nobody away.
-    clients_stay: AtomicBool,
     pub(crate) statements: Statements,
     pub(crate) welcomes: Welcomes,
     pub(crate) overlaps: Arc<Overlaps>,
@@ -97,8 +103,8 @@ pub(crate) struct Inner {
     pub(crate) operations: Operations,
     /// Memory of messages that are not whole yet.
     pub(crate) held: Arc<held::Account>,
-    /// Makes the salt of users who do not exist.
-    pub(crate) nobody: [u8; 32],
+    /// What all logins share.
+    pub(crate) door: Doorkeeper,
     registry: Arc<Registry>,
     clients: AtomicU32,
     /// Those beyond the limit, while it is not known what they want.
@@ -106,6 +112,7 @@ pub(crate) struct Inner {
     refused: AtomicU64,
     cancels: AtomicU64,
     pub(crate) pins: Arc<Board>,
+    pub(crate) timeouts: Counter,
     hints_ignored: AtomicU64,
     left: Notify,
 }
@@ -157,20 +164,20 @@ impl Gateway {
             plan: ArcSwap::from_pointee(plan),
             changing: Mutex::default(),
             bell: bell::Ringer::default(),
-            clients_stay: AtomicBool::new(false),
             statements: Statements::default(),
             welcomes: Welcomes::default(),
             overlaps,
             roster,
             operations: Operations::default(),
             held,
-            nobody: random::bytes(),
+            door: Doorkeeper::default(),
             registry: Arc::new(Registry::default()),
             clients: AtomicU32::new(0),
             beyond: AtomicU32::new(0),
             refused: AtomicU64::new(0),
             cancels: AtomicU64::new(0),
             pins: Arc::default(),
+            timeouts: Counter::default(),
             hints_ignored: AtomicU64::new(0),
             left: Notify::new(),
         });
@@ -178,18 +185,15 @@ impl Gateway {
     }
 
     /// Serves the clients that `listener` accepts, until `stop` is told; then accepts no
-    /// more, and gives it back. Sessions go on; see [`Gateway::drain`]. Called once for each
-    /// listener.
-    pub async fn serve(&self, listener: impl Into<Listener>, mut stop: Stop) -> Listener {
+    /// more. Sessions go on; see [`Gateway::drain`]. Called once for each listener.
+    pub async fn serve(&self, listener: impl Into<Listener>, mut stop: Stop) {
         let listener = listener.into();
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = stop.told() => {
-                    if !self.inner.clients_stay.load(Ordering::Acquire) {
-                        self.send_home();
-                    }
-                    return listener;
+                    self.inner.bell.ring(Course::Stopping);
+                    return;
                 }
             };
             match accepted {
@@ -206,20 +210,10 @@ impl Gateway {
         }
     }
 
-    /// Who is here may stay after the stop, until it leaves or is [sent
-    /// home](Gateway::send_home). To be called before the stop.
-    pub fn let_clients_stay(&self) {
-        self.inner.clients_stay.store(true, Ordering::Release);
-    }
-
-    /// Clients are sent away with 57P01, each as soon as it runs nothing.
-    pub fn send_home(&self) {
-        self.inner.bell.ring(Course::Stopping);
-    }
-
-    /// Waits until clients have finished what runs (idle ones are sent away with 57P01 by the
-    /// stop), at most until `deadline`; then closes every pool.
+    /// Sends idle clients away with 57P01 and waits until the others have finished what runs, at
+    /// most until `deadline`; then closes every pool.
     pub async fn drain(&self, deadline: Instant) {
+        self.inner.bell.ring(Course::Stopping);
         let mut timer = std::pin::pin!(time::sleep_until(deadline));
         loop {
             let mut left = std::pin::pin!(self.inner.left.notified());
@@ -278,6 +272,9 @@ impl Gateway {
             clients: self.inner.clients.load(Ordering::Relaxed),
             refused: self.inner.refused.load(Ordering::Relaxed),
             cancels: self.inner.cancels.load(Ordering::Relaxed),
+            timeouts: self.inner.timeouts.counts(),
+            throttled: self.inner.door.throttled(),
+            hash_iterations: self.inner.door.hash_iterations(),
             pins: self.inner.pins.counts(),
             pinned: self.inner.pins.pinned(),
             hints_ignored: self.inner.hints_ignored.load(Ordering::Relaxed),

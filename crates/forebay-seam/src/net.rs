@@ -17,7 +17,7 @@ pub use tokio::net::{TcpListener, TcpStream, UnixStream};
 
 pub use listener::Listener;
 pub use socket::{Address, Peer, Socket};
-pub use unix::{Permissions, UnixListener};
+pub use unix::{Leaver, Permissions, UnixListener};
 
 const BACKLOG: i32 = 4096;
 

@@ -1,9 +1,10 @@
 //! `forebay run`: load, listen, serve, stop.
 //!
 //! Ports are bound before anything is opened, so a port that is taken is told at once; or they
-//! are those of the process that runs already ([`crate::handover`]). The first SIGTERM or SIGINT
-//! lets running work finish until the deadline ([`crate::stop`]), the second does not; SIGQUIT
-//! does not wait at all; SIGHUP reloads.
+//! are those of the process that runs already ([`crate::handover`]). The first SIGTERM or SIGINT lets running work finish until the deadline, the second does not;
+//! SIGHUP reloads.
+
+mod signals;
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,16 +12,14 @@ use std::path::Path;
 use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use forebay_pool::Roster;
 use forebay_pool::overlap::Overlaps;
-use forebay_postgres::PostgresSettings;
+use forebay_postgres::{Gateway, PostgresSettings};
 use forebay_seam::net::{Address, Listener, Permissions, TcpListener};
 use forebay_seam::task::{Spawner, Stopper};
 use forebay_seam::time;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::field::display;
 
 use crate::admin;
@@ -29,15 +28,22 @@ use crate::events::Events;
 use crate::handover::Estate;
 use crate::log_limit;
 use crate::logging::{self, Level};
-use crate::reload::{self, Cause, Record, Reloader, Rooms, Source};
-use crate::stop::{Ending, Manners};
+use crate::reload::{self, Record, Reloader, Rooms, Source};
 use crate::system;
 use crate::view::{VERSION, Viewer};
 
+pub use signals::{Ender, Ending, Manners};
+
+use signals::Signals;
+
 /// The exit code of wrong usage or a wrong configuration.
 pub const EXIT_USAGE: u8 = 2;
+/// Longer than anybody waits.
+const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// How long before the deadline what still runs is counted as cut off.
 const LAST_LOOK: Duration = Duration::from_millis(50);
+/// How often is looked whether clients have left.
+const LOOK: Duration = Duration::from_millis(50);
 /// How long tasks that were cut off may take to notice.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -48,9 +54,9 @@ pub enum RunError {
     /// The configuration cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// `FOREBAY_LOG` or `log.level` is no filter.
-    #[error("cannot log as `FOREBAY_LOG` or `log.level` says: {0}")]
-    Log(#[from] tracing_subscriber::filter::ParseError),
+    /// Nothing can be logged as the settings say.
+    #[error(transparent)]
+    Log(#[from] logging::LogError),
     /// A gateway cannot carry its settings out.
     #[error("{at}: {reason}")]
     Settings {
@@ -125,17 +131,23 @@ pub fn run(file: &Path) -> Result<(), RunError> {
 /// # Errors
 /// When it cannot start; nothing was served then.
 pub fn run_from(source: Source) -> Result<(), RunError> {
-    run_with(source, Manners::default())
+    run_as(source, Manners::Forebay, Box::new(|| {}))
 }
 
-/// The same, where signals mean what `manners` say.
+/// As [`run_from`]; signals mean what `manners` say, and `listening` is called once all ports
+/// are open.
 ///
 /// # Errors
-/// As [`run_from`].
-pub fn run_with(source: Source, manners: Manners) -> Result<(), RunError> {
+/// When it cannot start; nothing was served then.
+pub fn run_as(
+    source: Source,
+    manners: Manners,
+    listening: Box<dyn FnOnce()>,
+) -> Result<(), RunError> {
     let loaded = source()?;
     let config = &loaded.config;
     let level = logging::start(&config.log)?;
+    loaded.tell();
     system::prepare(config);
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder.worker_threads(config.worker_threads.unwrap_or_else(workers));
@@ -154,9 +166,14 @@ pub fn run_with(source: Source, manners: Manners) -> Result<(), RunError> {
     let (events, pools) = (program.events.clone(), program.pools.clone());
     let reloader = program.reloader.clone();
     let admin = admin.start(move || viewer.snapshot(), events, pools, reloader)?;
+    listening();
     let mut admin = Some(admin);
     // A successor answers there from now on.
-    let handed_over = || drop(admin.take().map(admin::Running::stop));
+    let handed_over = || {
+        if let Some(admin) = admin.take() {
+            admin.stop();
+        }
+    };
     runtime.block_on(program.serve(admin_address, handed_over));
     if let Some(admin) = admin {
         admin.stop();
@@ -174,7 +191,7 @@ fn workers() -> usize {
 struct Program {
     estate: Estate,
     signals: Signals,
-    postgres: Option<(Vec<Listener>, forebay_postgres::Gateway)>,
+    postgres: Option<(Vec<Listener>, Gateway)>,
     http: Option<(TcpListener, forebay_http::Gateway)>,
     viewer: Viewer,
     events: Events,
@@ -207,7 +224,7 @@ impl Program {
             .map(|settings| {
                 let (overlaps, roster) = (Arc::clone(&overlaps), Arc::clone(&roster));
                 estate.furnish(settings, default_tenant, |settings, tenant| {
-                    forebay_postgres::Gateway::new(settings, overlaps, roster, tenant)
+                    Gateway::new(settings, overlaps, roster, tenant)
                 })
             })
             .transpose()?;
@@ -236,11 +253,7 @@ impl Program {
 
     /// Serves until a signal or a successor, then drains.
     async fn serve(mut self, admin: SocketAddr, handed_over: impl FnOnce()) {
-        let (postgres, http) = (
-            self.postgres.as_ref().map(|(_, gateway)| gateway.clone()),
-            self.http.as_ref().map(|(_, gateway)| gateway.clone()),
-        );
-        self.estate.enter(&self.viewer, postgres.as_ref()).await;
+        self.estate.enter(&self.viewer, self.postgres.as_ref().map(|(_, gateway)| gateway)).await;
         let listens = |listener: &TcpListener| listener.local_addr().ok().map(display);
         let all = |listeners: &[Listener]| {
             let addresses = listeners.iter().filter_map(|listener| listener.address().ok());
@@ -254,43 +267,48 @@ impl Program {
             "Forebay listens"
         );
         let (stopper, stop) = Stopper::new();
+        // Who listens ends before the clients do, where those are waited for.
+        let (closer, close) = Stopper::new();
         let spawner = Spawner::current();
-        let is_left = Arc::new(AtomicBool::new(false));
-        for (listeners, gateway) in self.postgres {
+        let postgres = self.postgres.take().map(|(listeners, gateway)| {
             for listener in listeners {
-                let (serving, stop, is_left) =
-                    (gateway.clone(), stop.clone(), Arc::clone(&is_left));
+                let (serving, stop, mut close) = (gateway.clone(), stop.clone(), close.clone());
                 spawner.spawn(async move {
-                    let mut listener = serving.serve(listener, stop).await;
-                    if is_left.load(Ordering::Acquire) {
-                        listener.leave();
+                    tokio::select! {
+                        () = serving.serve(listener, stop) => {}
+                        () = close.told() => {}
                     }
                 });
             }
-        }
-        if let Some((listener, gateway)) = self.http {
-            let stop = stop.clone();
-            spawner.spawn(async move { gateway.serve(listener, stop).await });
-        }
+            gateway
+        });
+        let http = self.http.take().map(|(listener, gateway)| {
+            let (serving, stop) = (gateway.clone(), stop.clone());
+            spawner.spawn(async move { serving.serve(listener, stop).await });
+            gateway
+        });
 
-        let (signal, ending, successor) = tokio::select! {
-            (signal, ending) = self.signals.stop(&self.reloader) => (signal, ending, None),
+        let (signal, how) = tokio::select! {
+            told = self.signals.stop(&self.reloader, postgres.as_ref()) => told,
             successor = self.estate.give_away(postgres.clone()) => {
-                is_left.store(true, Ordering::Release);
                 handed_over();
-                ("take-over", Ending::HandedOver, Some(successor))
+                spawner.spawn(successor.keep_informed(postgres.clone()));
+                ("take-over", Ending::HandedOver)
             }
         };
         self.viewer.drains();
-        let stop_timeout = self.reloader.stop_timeout();
-        let now = time::now();
-        let (deadline, home) =
-            (now + ending.patience(stop_timeout), now + ending.welcome(stop_timeout));
-        if let Some(gateway) = postgres.as_ref().filter(|_| home > now) {
-            gateway.let_clients_stay();
-        }
+        closer.stop();
+        let how = match (how, &postgres) {
+            (Ending::Drain | Ending::Now, _) | (_, None) => how,
+            (_, Some(gateway)) => self.wait(signal, how, gateway).await,
+        };
         stopper.stop();
+        if how == Ending::Now {
+            return tracing::info!(signal, "Forebay has stopped at once");
+        }
         let before = Running::of(&self.viewer);
+        let stop_timeout = self.reloader.stop_timeout();
+        let deadline = time::now() + stop_timeout;
         tracing::info!(
             signal,
             clients = before.clients,
@@ -298,10 +316,6 @@ impl Program {
             stop_timeout = stop_timeout.as_secs_f64(),
             "stopping: running work may finish"
         );
-        if let Some(successor) = successor {
-            spawner.spawn(successor.keep_informed(postgres.clone()));
-        }
-        let mut are_welcome = home > now;
         let drained = async {
             tokio::join!(
                 async {
@@ -326,16 +340,10 @@ impl Program {
                     Some(_) => "the deadline cut off what still ran",
                     None => "all work had finished",
                 },
-                () = time::sleep_until(home), if are_welcome => {
-                    are_welcome = false;
-                    if let Some(gateway) = &postgres {
-                        gateway.send_home();
-                    }
-                }
                 () = time::sleep_until(last_look), if cut_off.is_none() => {
                     cut_off = Some(Running::of(&self.viewer));
                 }
-                _ = self.signals.stop(&self.reloader) => {
+                _ = self.signals.stop(&self.reloader, postgres.as_ref()) => {
                     cut_off = Some(Running::of(&self.viewer));
                     break "a second signal cut off what still ran";
                 }
@@ -350,6 +358,27 @@ impl Program {
             leases_cut_off = cut_off.leases,
             "Forebay has stopped"
         );
+    }
+
+    /// Waits for clients or server connections, nobody new being let in; how to end then.
+    async fn wait(&mut self, signal: &str, how: Ending, gateway: &Gateway) -> Ending {
+        tracing::info!(signal, clients = gateway.snapshot().clients, "stopping: waiting for {how}");
+        let over = async {
+            while gateway.snapshot().clients > 0 {
+                time::sleep(LOOK).await;
+            }
+        };
+        let (patience, then) = match how {
+            Ending::HandedOver => (self.reloader.stop_timeout() / 2, Ending::Drain),
+            Ending::Drain | Ending::Now | Ending::ServersReleased | Ending::ClientsLeft => {
+                (FOR_EVER, Ending::Now)
+            }
+        };
+        tokio::select! {
+            () = over => then,
+            () = time::sleep(patience) => then,
+            _ = self.signals.stop(&self.reloader, Some(gateway)) => Ending::Now,
+        }
     }
 }
 
@@ -392,44 +421,6 @@ impl Running {
         Self {
             clients: postgres.map_or(0, |p| p.clients) + http.map_or(0, |h| h.clients),
             leases: pools.map(|pool| pool.leased).sum(),
-        }
-    }
-}
-
-/// The signals that mean something to us.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    quit: Signal,
-    hangup: Signal,
-    manners: Manners,
-}
-
-impl Signals {
-    fn new(manners: Manners) -> io::Result<Self> {
-        Ok(Self {
-            manners,
-            quit: signal(SignalKind::quit())?,
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-
-    /// Waits for one that says stop, and how; those that say reload are obeyed.
-    async fn stop(&mut self, reloader: &Reloader) -> (&'static str, Ending) {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return ("SIGTERM", self.manners.terminate),
-                _ = self.interrupt.recv() => return ("SIGINT", self.manners.interrupt),
-                _ = self.quit.recv() => return ("SIGQUIT", Ending::Immediate),
-                _ = self.hangup.recv() => {
-                    let reloader = reloader.clone();
-                    // What came of it is in the log.
-                    let reload = async move { drop(reloader.reload(Cause::Signal).await) };
-                    Spawner::current().spawn(reload);
-                }
-            }
         }
     }
 }

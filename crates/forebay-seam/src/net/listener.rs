@@ -38,14 +38,6 @@ impl AsFd for Listener {
 }
 
 impl Listener {
-    /// Leaves what it listens at to another process that has got the same socket.
-    pub fn leave(&mut self) {
-        match self {
-            Self::Tcp(_) => {}
-            Self::Unix(listener) => listener.leave(),
-        }
-    }
-
     /// The next connection and who it is.
     ///
     /// # Errors

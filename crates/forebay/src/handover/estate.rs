@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_postgres::{Gateway, PostgresSettings, SettingsError};
-use forebay_seam::net::{self, Permissions, TcpListener, UnixListener};
+use forebay_seam::net::{self, Leaver, Permissions, TcpListener, UnixListener};
 use forebay_seam::time;
 
 use super::{Heirlooms, Inheritance, Successor, give_away};
@@ -26,6 +26,8 @@ const RESTART: &str = "restart.socket";
 pub struct Estate {
     inherited: Option<Inheritance>,
     heirlooms: Heirlooms,
+    /// Leave the files of Unix sockets.
+    leavers: Vec<Leaver>,
     door: Option<UnixListener>,
     is_offered: bool,
 }
@@ -89,6 +91,7 @@ impl Estate {
             None => UnixListener::bind(path, permissions)?,
         };
         self.leave(at, name, &listener)?;
+        self.leavers.push(listener.leaver());
         Ok(listener)
     }
 
@@ -140,10 +143,10 @@ impl Estate {
 
     /// Waits until a successor has all and is ready; for ever, if none can ask.
     pub async fn give_away(&mut self, gateway: Option<Gateway>) -> Successor {
-        let Some(door) = &mut self.door else { return std::future::pending().await };
+        let Some(door) = &self.door else { return std::future::pending().await };
         let heirlooms = std::mem::take(&mut self.heirlooms);
         let successor = give_away(door, heirlooms, gateway).await;
-        door.leave();
+        self.leavers.iter().for_each(Leaver::leave);
         successor
     }
 }
