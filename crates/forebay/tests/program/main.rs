@@ -6,5 +6,7 @@ mod admin;
 mod check;
 mod reloading;
 mod running;
+mod secrets;
+mod sockets;
 mod stopping;
 mod streams;
