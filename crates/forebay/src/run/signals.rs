@@ -36,6 +36,9 @@ pub enum Ending {
     ServersReleased,
     /// At once.
     Now,
+    /// Another process has the sockets. Clients may stay for half of `stop_timeout`, so that who
+    /// has just come can do what it came for; then as [`Ending::Drain`].
+    HandedOver,
 }
 
 impl fmt::Display for Ending {
@@ -45,6 +48,7 @@ impl fmt::Display for Ending {
             Self::ClientsLeft => "all clients to leave",
             Self::ServersReleased => "all server connections",
             Self::Now => "nobody",
+            Self::HandedOver => "clients to leave, for a while",
         })
     }
 }

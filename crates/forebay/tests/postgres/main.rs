@@ -25,6 +25,7 @@ mod pipelines;
 mod policies;
 mod reloads;
 mod replication;
+mod restarts;
 mod servers;
 mod sessions;
 mod sql_names;
