@@ -22,6 +22,8 @@ use forebay_seam::{net, random, time};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Notify, Semaphore};
 
+use crate::gateway::Entry;
+
 /// Requests to servers under way at once; more than these wait.
 const AT_ONCE: usize = 64;
 /// A server that does not close the request's connection within this has lost it.
@@ -183,6 +185,10 @@ pub(crate) enum Begun {
 pub(crate) struct Cancelable {
     state: Mutex<State>,
     changed: Notify,
+    /// The client is to be sent away.
+    ended: AtomicBool,
+    /// The task that serves it.
+    task: Mutex<Option<Waker>>,
 }
 
 #[derive(Debug, Default)]
@@ -215,6 +221,26 @@ enum Aim {
 }
 
 impl Cancelable {
+    /// The task of `cx` serves the client from now on, and is woken at its end.
+    pub(crate) fn is_served_by(&self, cx: &Context<'_>) {
+        *self.task.lock() = Some(cx.waker().clone());
+    }
+
+    /// The client is to be sent away, whatever it does.
+    pub(crate) fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+        let task = self.task.lock().clone();
+        if let Some(task) = task {
+            task.wake();
+        }
+    }
+
+    /// Is it?
+    #[inline]
+    pub(crate) fn is_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
     /// Waits in line; ready when that is cancelled.
     pub(crate) fn poll_wait(&self, cx: &Context<'_>) -> Poll<()> {
         let doing = &mut self.state.lock().doing;
@@ -360,6 +386,8 @@ pub(crate) struct Registration {
     pub(crate) pid: i32,
     pub(crate) secret: i32,
     pub(crate) client: Arc<Cancelable>,
+    /// Its place on the roll, once it has logged in.
+    pub(crate) entry: Option<Entry>,
 }
 
 impl Drop for Registration {
@@ -380,7 +408,8 @@ impl Registry {
             if pid != 0 && !clients.contains_key(&pid) {
                 clients.insert(pid, (secret, Arc::clone(&client)));
                 drop(clients);
-                return Registration { registry: Arc::clone(self), pid, secret, client };
+                let registry = Arc::clone(self);
+                return Registration { registry, pid, secret, client, entry: None };
             }
         }
     }

@@ -3,8 +3,12 @@
 mod address;
 mod backend;
 mod client;
+mod control;
+mod doors;
+mod pairs;
 mod passwords;
 mod plan;
+mod roll;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,7 +35,11 @@ use crate::prepared::Statements;
 use crate::settings::PostgresSettings;
 use crate::welcome::Welcomes;
 
+pub use control::ControlError;
+pub use doors::{ControlSnapshot, Flow};
+pub(crate) use pairs::Pairs;
 pub(crate) use plan::Plan;
+pub(crate) use roll::Entry;
 
 /// Pause after a failed accept: usually no file descriptor is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -72,6 +80,8 @@ pub struct PostgresSnapshot {
     pub notifications: Vec<NotificationCounts>,
     /// Replication connections, by server.
     pub replications: BTreeMap<String, u32>,
+    /// What an operator has closed.
+    pub control: ControlSnapshot,
     /// Pools, one for each server.
     pub pools: Vec<Snapshot>,
 }
@@ -79,6 +89,10 @@ pub struct PostgresSnapshot {
 /// What all sessions share.
 pub(crate) struct Inner {
     plan: ArcSwap<Plan>,
+    /// What each pair of a database and a user may have; outlives plans.
+    pub(crate) pairs: Arc<Pairs>,
+    /// A pause was ended.
+    resumed: Notify,
     pub(crate) statements: Statements,
     pub(crate) welcomes: Welcomes,
     pub(crate) overlaps: Arc<Overlaps>,
@@ -135,10 +149,13 @@ impl Gateway {
         default_tenant: Option<Arc<str>>,
     ) -> Result<Self, SettingsError> {
         let held = held::Account::new(settings.max_message_memory);
-        let plan = Plan::new(settings, &roster, default_tenant)?;
+        let pairs = Arc::new(Pairs::new(&settings));
+        let plan = Plan::new(settings, &roster, &pairs, default_tenant)?;
         plan.warm_up();
         let inner = Arc::new(Inner {
             plan: ArcSwap::from_pointee(plan),
+            pairs,
+            resumed: Notify::new(),
             statements: Statements::default(),
             welcomes: Welcomes::default(),
             overlaps,
@@ -244,6 +261,7 @@ impl Gateway {
                 .iter()
                 .map(|(name, backend)| (name.clone(), backend.replications.count()))
                 .collect(),
+            control: self.inner.pairs.doors.snapshot(),
             pools: backends.values().map(|backend| backend.pool.snapshot()).collect(),
         }
     }

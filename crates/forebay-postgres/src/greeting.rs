@@ -16,7 +16,6 @@ use crate::params::{Settings, is_fact};
 use crate::replication::Parameters;
 use crate::route::Who;
 use crate::scram::{self, Challenge, ScramError, Verifier};
-use crate::server::connector::Identity;
 use crate::settings::{ClientAuth, PoolMode};
 use crate::stream::Stream;
 use crate::wire::startup::{self, First, Startup};
@@ -289,7 +288,8 @@ impl Greeting<'_> {
     /// What a client that has proved to be `user` wants.
     fn who(&self, user: &str, startup: &Startup) -> Result<(Who, Settings), Fault> {
         let name = startup.get("database").filter(|name| !name.is_empty()).unwrap_or(user);
-        let route = self.plan.route(name).ok_or_else(|| Fault::UnknownDatabase(name.to_owned()))?;
+        let route =
+            self.plan.route(name, user).ok_or_else(|| Fault::UnknownDatabase(name.to_owned()))?;
         if startup.wants_replication().map_err(Fault::ReplicationValue)?
             && route.mode == PoolMode::Transaction
         {
@@ -315,9 +315,10 @@ impl Greeting<'_> {
             settings.set("application_name", called);
         }
         let mut who = Who {
-            database: Arc::from(name),
-            identity: Identity { database: Arc::clone(&route.database), user: Arc::from(user) },
-            backend: Arc::clone(&route.backend),
+            database: Arc::clone(&route.identity.name),
+            user: Arc::from(user),
+            identity: route.identity,
+            backend: route.backend,
             mode: route.mode,
             tenant: self.plan.tenant(user),
             ruled: None,

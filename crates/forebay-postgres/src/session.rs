@@ -26,8 +26,10 @@ mod unnamed;
 mod work;
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -236,10 +238,11 @@ impl Session {
     }
 
     async fn begin(&mut self) -> Greeted {
+        self.is_served_here().await;
         match self.greet().await {
             Ok(()) => return Greeted::Well,
             Err(End::Fault(fault)) => {
-                tracing::info!(user = %self.who.identity.user, database = %self.who.database, error = %fault, "login failed");
+                tracing::info!(user = %self.who.user, database = %self.who.database, error = %fault, "login failed");
                 fault.write_at_login(&mut self.outbox);
             }
             Err(end) => self.ends(end),
@@ -249,7 +252,7 @@ impl Session {
 
     /// What the client is told at the end, and what it leaves.
     fn ends(&mut self, end: End) {
-        let (user, database) = (&self.who.identity.user, &self.who.database);
+        let (user, database) = (&self.who.user, &self.who.database);
         match end {
             End::Left => {}
             End::Io(error) => tracing::debug!(%user, %database, %error, "client lost"),
@@ -276,6 +279,7 @@ impl Session {
     }
 
     async fn serve(&mut self, stop: &mut Stop) -> End {
+        self.is_served_here().await;
         let heard = stop.clone();
         let mut told = std::pin::pin!(stop.told());
         let mut ear = Ear::new(heard, told.as_mut());
@@ -317,9 +321,19 @@ impl Session {
                 Ok(Moved::ClientGone) => return End::Left,
                 Ok(Moved::ServerGone) => return self.server_gone(),
                 Ok(Moved::Stop) => return Fault::Stopping.into(),
+                Ok(Moved::Killed) => return Fault::Killed.into(),
                 Err(error) => return End::Io(error),
             }
         }
+    }
+
+    /// Who is to be sent away is told by waking this task.
+    async fn is_served_here(&self) {
+        poll_fn(|cx| {
+            self.registration.client.is_served_by(cx);
+            Poll::Ready(())
+        })
+        .await;
     }
 
     fn server_gone(&mut self) -> End {

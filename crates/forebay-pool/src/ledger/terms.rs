@@ -224,6 +224,16 @@ impl Ledger {
         }
     }
 
+    /// Those of which some connections are kept open, once in each round.
+    pub(crate) fn keepers_due(&self, now: Instant) -> Vec<IdentityId> {
+        if self.keepers == 0 || self.next_round > now {
+            return Vec::new();
+        }
+        let keeps =
+            |(id, identity): (IdentityId, &Identity)| (identity.terms.keep > 0).then_some(id);
+        self.identities.iter().filter_map(keeps).collect()
+    }
+
     /// Is everything that `id` has to be kept open?
     pub(super) fn is_kept(&self, id: IdentityId) -> bool {
         let identity = &self.identities[id];

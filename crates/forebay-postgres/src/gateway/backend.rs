@@ -7,14 +7,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use forebay_pool::{
-    Budget, ClassName, ClassSettings, Kind, Pool, PoolSettings, Snapshot, Timetable,
+    Budget, ClassName, ClassSettings, Kind, Parting, Pool, PoolSettings, Snapshot, Timetable,
 };
 use forebay_seam::{net, time};
 use tokio::sync::watch;
 
 use super::SettingsError;
 use super::address::address;
-use super::passwords::Password;
+use super::pairs::Pairs;
+use super::passwords::{Password, additions};
 use crate::listener::Listeners;
 use crate::replication::Replications;
 use crate::route::Backend;
@@ -51,6 +52,7 @@ pub(super) fn backend(
     server: &ServerSettings,
     settings: &PostgresSettings,
     passwords: &HashMap<String, Password>,
+    pairs: &Arc<Pairs>,
 ) -> Result<Backend, SettingsError> {
     let at = |key: &str, reason: String| SettingsError {
         at: format!("postgres.servers.{name}.{key}"),
@@ -94,9 +96,12 @@ pub(super) fn backend(
     pool_settings.classes = classes(server);
     let class_settings = pool_settings.classes.clone();
     let (capacity, mut told) = watch::channel(None);
+    pool_settings.parting = Parting::Awaited;
     let connector = Postgres {
         target,
         credentials,
+        additions: additions(settings)?,
+        pairs: Arc::clone(pairs),
         surveyor: Surveyor::new(capacity),
         catalogues: Catalogues::default(),
     };

@@ -1,11 +1,13 @@
 //! The secrets of configured users: read once, when a configuration is applied.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use forebay_seam::secret::{ExposeSecret, SecretRef, SecretString};
 
 use super::SettingsError;
 use crate::scram::Verifier;
+use crate::server::connector::{Addition, Credentials};
 use crate::settings::{PostgresSettings, UserSettings};
 
 /// A user's secrets, read once.
@@ -33,6 +35,28 @@ pub(super) fn read(
         passwords.insert(name.clone(), password(name, user, own, at_server)?);
     }
     Ok(passwords)
+}
+
+/// What the configuration of each database adds to its connections.
+pub(super) fn additions(
+    settings: &PostgresSettings,
+) -> Result<HashMap<Arc<str>, Addition>, SettingsError> {
+    let mut additions = HashMap::new();
+    for (name, database) in &settings.databases {
+        let password = database.password.as_ref().map(SecretRef::read).transpose();
+        let password = password.map_err(|error| SettingsError {
+            at: format!("postgres.databases.{name}.password"),
+            reason: error.to_string(),
+        })?;
+        // Without a password of its own it is what is configured for that user.
+        let credentials = password.zip(database.force_user.clone());
+        let credentials =
+            credentials.map(|(password, user)| Credentials { user, password: Some(password) });
+        let query = database.connect_query.as_deref().map(Arc::from);
+        // Each has its own, or those of all others would count.
+        additions.insert(Arc::from(name.as_str()), Addition { credentials, query });
+    }
+    Ok(additions)
 }
 
 fn password(

@@ -11,11 +11,12 @@ use tokio_rustls::TlsAcceptor;
 
 use super::address::address;
 use super::backend::{backend, classes};
+use super::pairs::Pairs;
 use super::{SettingsError, passwords};
 use crate::route::Backend;
 use crate::scram::Verifier;
 use crate::server::connector::Identity;
-use crate::settings::{ClientAuth, PoolMode, PostgresSettings};
+use crate::settings::{ClientAuth, DatabaseSettings, PoolMode, PostgresSettings};
 use crate::tls;
 
 /// A configuration that is carried out.
@@ -28,19 +29,31 @@ pub(crate) struct Plan {
     default_tenant: Option<Arc<str>>,
 }
 
-/// A database name and what is behind it.
+/// Where the work of a client goes.
 pub(crate) struct Route {
     pub(crate) backend: Arc<Backend>,
-    /// Its name on the server.
-    pub(crate) database: Arc<str>,
+    /// Whose connections it takes.
+    pub(crate) identity: Identity,
     pub(crate) mode: PoolMode,
 }
 
-enum Routes {
-    /// These names only.
-    Named(HashMap<String, Route>),
-    /// Every name, on one server.
-    Any(Arc<Backend>),
+/// What is behind a database name.
+#[derive(Clone)]
+struct Behind {
+    backend: Arc<Backend>,
+    /// Its name on the server. `None`: the same.
+    database: Option<Arc<str>>,
+    /// The user of all its connections. `None`: the client's.
+    user: Option<Arc<str>>,
+    mode: Option<PoolMode>,
+}
+
+/// Database names and what is behind them.
+#[derive(Default)]
+struct Routes {
+    named: HashMap<String, Behind>,
+    /// Behind every other name.
+    others: Option<Behind>,
 }
 
 impl Plan {
@@ -52,6 +65,7 @@ impl Plan {
     pub(super) fn new(
         settings: PostgresSettings,
         roster: &Arc<Roster>,
+        pairs: &Arc<Pairs>,
         default_tenant: Option<Arc<str>>,
     ) -> Result<Self, SettingsError> {
         check(&settings)?;
@@ -60,7 +74,7 @@ impl Plan {
         let passwords = passwords::read(&settings)?;
         let mut backends = BTreeMap::new();
         for (name, server) in &settings.servers {
-            let backend = backend(name, server, &settings, &passwords)?;
+            let backend = backend(name, server, &settings, &passwords, pairs)?;
             backend.pool.join(roster);
             backends.insert(name.clone(), Arc::new(backend));
         }
@@ -74,15 +88,17 @@ impl Plan {
 
     /// Warms what is known before anybody asks: configured databases of configured users.
     pub(super) fn warm_up(&self) {
-        let Routes::Named(named) = &self.routes else { return };
-        for route in named.values() {
+        for (name, behind) in &self.routes.named {
+            if let Some(user) = &behind.user {
+                let identity = behind.identity(name, user);
+                behind.backend.pool.warm_up([identity.clone()]);
+                behind.backend.pool.review_one(&identity);
+                continue;
+            }
             let users = self.settings.users.keys().filter(|user| {
-                route.backend.pool.connector().credentials.contains_key(user.as_str())
+                behind.backend.pool.connector().credentials.contains_key(user.as_str())
             });
-            route.backend.pool.warm_up(users.map(|user| Identity {
-                database: Arc::clone(&route.database),
-                user: Arc::from(user.as_str()),
-            }));
+            behind.backend.pool.warm_up(users.map(|user| behind.identity(name, user)));
         }
     }
 
@@ -90,19 +106,16 @@ impl Plan {
         Verifier::parse(self.verifiers.get(user)?)
     }
 
-    pub(crate) fn route(&self, database: &str) -> Option<Route> {
-        match &self.routes {
-            Routes::Named(named) => named.get(database).map(|route| Route {
-                backend: Arc::clone(&route.backend),
-                database: Arc::clone(&route.database),
-                mode: route.mode,
-            }),
-            Routes::Any(backend) => Some(Route {
-                backend: Arc::clone(backend),
-                database: Arc::from(database),
-                mode: self.settings.pool_mode,
-            }),
-        }
+    /// Where the work of `user` goes that asks for `database`.
+    pub(crate) fn route(&self, database: &str, user: &str) -> Option<Route> {
+        let behind = self.routes.named.get(database).or(self.routes.others.as_ref())?;
+        let identity = behind.identity(database, user);
+        let of_user = self.settings.users.get(&*identity.user).and_then(|user| user.pool_mode);
+        Some(Route {
+            backend: Arc::clone(&behind.backend),
+            identity,
+            mode: of_user.or(behind.mode).unwrap_or(self.settings.pool_mode),
+        })
     }
 
     /// The tenant whose requests a user's work belongs to.
@@ -112,27 +125,49 @@ impl Plan {
     }
 }
 
+impl Behind {
+    /// Whose connections `user` takes who asks for `name`.
+    fn identity(&self, name: &str, user: &str) -> Identity {
+        let name = Arc::from(name);
+        Identity {
+            database: self.database.as_ref().map_or_else(|| Arc::clone(&name), Arc::clone),
+            user: self.user.as_ref().map_or_else(|| Arc::from(user), Arc::clone),
+            name,
+        }
+    }
+}
+
 fn routes(
     settings: &PostgresSettings,
     backends: &BTreeMap<String, Arc<Backend>>,
 ) -> Result<Routes, SettingsError> {
-    let mut named = HashMap::new();
+    let mut routes = Routes::default();
     for (name, database) in &settings.databases {
         let at = format!("postgres.databases.{name}.server");
         let server = server_of(settings, database.server.as_deref())
             .map_err(|reason| SettingsError { at, reason })?;
         let Some(backend) = backends.get(server) else { continue };
-        let route = Route {
+        let behind = Behind {
             backend: Arc::clone(backend),
-            database: Arc::from(database.database.as_deref().unwrap_or(name)),
-            mode: database.pool_mode.unwrap_or(settings.pool_mode),
+            database: database.database.as_deref().map(Arc::from),
+            user: database.force_user.as_deref().map(Arc::from),
+            mode: database.pool_mode,
         };
-        named.insert(name.clone(), route);
+        if name == DatabaseSettings::ALL_OTHERS {
+            routes.others = Some(behind);
+        } else {
+            routes.named.insert(name.clone(), behind);
+        }
     }
-    Ok(match backends.values().next() {
-        Some(only) if named.is_empty() => Routes::Any(Arc::clone(only)),
-        _ => Routes::Named(named),
-    })
+    if settings.databases.is_empty() {
+        routes.others = backends.values().next().map(|only| Behind {
+            backend: Arc::clone(only),
+            database: None,
+            user: None,
+            mode: None,
+        });
+    }
+    Ok(routes)
 }
 
 /// Checks `settings` without opening a connection; files of certificates are read,

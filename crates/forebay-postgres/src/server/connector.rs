@@ -4,25 +4,30 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use forebay_pool::{ConnectFailure, Connector, FailureKind};
+use forebay_pool::{ConnectFailure, Connector, FailureKind, Terms};
 use forebay_seam::secret::SecretString;
 
 use super::capacity::Surveyor;
 use super::catalogue::Catalogues;
 use super::login::{Login, Target};
 use super::{Server, ServerFailure};
+use crate::gateway::Pairs;
+use crate::settings::DatabaseSettings;
 
-/// A database and a user, as the server knows the database and as our configuration knows
-/// the user.
+/// A database and a user: the database as applications call it and as the server does, the
+/// user as our configuration does.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Identity {
+    /// The database as applications call it.
+    pub(crate) name: Arc<str>,
+    /// As the server calls it.
     pub(crate) database: Arc<str>,
     pub(crate) user: Arc<str>,
 }
 
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}@{}", self.user, self.database)
+        write!(f, "{}@{}", self.user, self.name)
     }
 }
 
@@ -32,9 +37,21 @@ pub(crate) struct Credentials {
     pub(crate) password: Option<SecretString>,
 }
 
+/// What a database's configuration adds to each of its connections.
+#[derive(Default)]
+pub(crate) struct Addition {
+    /// As whom to log in, whoever the client is.
+    pub(crate) credentials: Option<Credentials>,
+    /// What is run first.
+    pub(crate) query: Option<Arc<str>>,
+}
+
 pub(crate) struct Postgres {
     pub(crate) target: Target,
     pub(crate) credentials: HashMap<Arc<str>, Credentials>,
+    /// By the name of the database as applications call it; `*` for all that are not there.
+    pub(crate) additions: HashMap<Arc<str>, Addition>,
+    pub(crate) pairs: Arc<Pairs>,
     pub(crate) surveyor: Surveyor,
     pub(crate) catalogues: Catalogues,
 }
@@ -46,7 +63,16 @@ impl Postgres {
         let mut server = self.login(identity, &parameters).await?;
         server.catalogue = self.catalogues.of(&identity.database);
         self.surveyor.survey(&mut server).await?;
+        server.connect_query = self.addition(identity).and_then(|addition| addition.query.clone());
+        server.run_connect_query().await?;
+        // What it set is what clients find.
+        server.settings.settle();
         Ok(server)
+    }
+
+    fn addition(&self, identity: &Identity) -> Option<&Addition> {
+        let all_others = || self.additions.get(DatabaseSettings::ALL_OTHERS);
+        self.additions.get(&identity.name).or_else(all_others)
     }
 
     /// A connection for one client that replicates: with its own startup parameters, and not
@@ -64,7 +90,8 @@ impl Postgres {
         identity: &Identity,
         parameters: &[(String, String)],
     ) -> Result<Server, ServerFailure> {
-        let credentials = self.credentials.get(&identity.user);
+        let forced = self.addition(identity).and_then(|addition| addition.credentials.as_ref());
+        let credentials = forced.or_else(|| self.credentials.get(&identity.user));
         let login = Login {
             user: credentials.map_or(&*identity.user, |c| c.user.as_str()),
             database: &identity.database,
@@ -84,6 +111,14 @@ impl Connector for Postgres {
             Ok(server) => Ok(Box::new(server)),
             Err(failure) => Err(ConnectFailure::new(kind(&failure), failure)),
         }
+    }
+
+    fn terms(&self, identity: &Identity) -> Terms {
+        self.pairs.terms(identity)
+    }
+
+    async fn close(&self, connection: Box<Server>) {
+        connection.close().await;
     }
 
     fn is_open(&self, connection: &mut Box<Server>) -> bool {

@@ -33,6 +33,8 @@ pub(super) enum Moved {
     Mail,
     /// The program stops, and the client runs nothing.
     Stop,
+    /// An operator sends the client away.
+    Killed,
 }
 
 /// Hears the stop of the program. Hearing for the first time takes the lock of all sessions,
@@ -78,6 +80,9 @@ impl Session {
             None => Attention::Channels,
         };
         poll_fn(|cx| {
+            if self.registration.client.is_ended() {
+                return Poll::Ready(Ok(Moved::Killed));
+            }
             let moved = self.poll_exchange(cx);
             if moved.is_pending()
                 && settling.as_mut().is_some_and(|settled| settled.as_mut().poll(cx).is_ready())

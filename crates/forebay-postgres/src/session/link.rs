@@ -93,6 +93,9 @@ impl Session {
         let (client, inbox, outbox) = (&mut self.client, &mut self.inbox, &mut self.outbox);
         let waited = poll_fn(|cx| {
             use std::future::Future;
+            if cancelable.is_ended() {
+                return Poll::Ready(Waited::Killed);
+            }
             if let Poll::Ready(result) = checkout.as_mut().poll(cx) {
                 return Poll::Ready(Waited::Over(result));
             }
@@ -127,6 +130,7 @@ impl Session {
                 self.registration.client.rests();
                 Ok(Err(Fault::Cancelled))
             }
+            Waited::Killed => Err(Fault::Killed.into()),
             Waited::Left => Err(End::Left),
             Waited::Lost(error) => Err(End::Io(error)),
         }
@@ -136,6 +140,7 @@ impl Session {
 enum Waited {
     Over(Result<Lease<Postgres>, CheckoutError>),
     Cancelled,
+    Killed,
     Left,
     Lost(std::io::Error),
 }
