@@ -18,6 +18,7 @@
 //! - a waiter is granted once or rejected once, and a granted one is never rejected.
 
 mod actions;
+mod change;
 mod circle;
 mod dispatch;
 mod gate;
@@ -127,12 +128,13 @@ fn may_hold_back(class: &ClassSettings) -> bool {
     [Policy::Admission, Policy::Lending, Policy::Freshness].iter().any(|p| policies.acts(*p))
 }
 
-/// For core 50 ms are long; agents wait until their deadline.
-fn fresh(class: &ClassSettings) -> Freshness {
-    Freshness::new(match class.kind {
+/// What a new request may wait without harm: for core 50 ms are long; agents wait until their
+/// deadline.
+fn fresh(class: &ClassSettings) -> Duration {
+    match class.kind {
         Kind::Core => Duration::from_millis(50),
         Kind::Ai => class.checkout_timeout,
-    })
+    }
 }
 
 #[derive(Default, Clone)]
@@ -146,8 +148,11 @@ struct Counters {
 
 #[derive(Clone)]
 pub(crate) struct Ledger {
-    /// With the budget that counts now.
+    /// With the budget that counts now. Classes keep their places: those that settings of
+    /// later leave out stay, without a guarantee.
     settings: PoolSettings,
+    /// The classes that are configured, in the order in which guarantees are met.
+    listed: Vec<ClassId>,
     configured: Budget,
     /// Counts in place of the configured budget.
     wanted: Option<u32>,
@@ -203,6 +208,7 @@ impl Ledger {
         let shed_from = f64::from(settings.shed_from) / 100.0;
         Self {
             configured: settings.budget,
+            listed: change::all(classes),
             wanted: None,
             opener: Opener::new(&settings, seats.budget, now),
             dice: Dice::new(settings.seed),
@@ -218,7 +224,11 @@ impl Ledger {
             breakers: vec![Breaker::new(now); classes],
             generations: Generations::default(),
             watch: (settings.evidence != Mode::Off).then(|| Box::new(Watch::new(now))),
-            freshness: settings.classes.iter().map(|(_, class)| fresh(class)).collect(),
+            freshness: settings
+                .classes
+                .iter()
+                .map(|(_, class)| Freshness::new(fresh(class)))
+                .collect(),
             conns: SlotMap::with_key(),
             identities: SlotMap::with_key(),
             waiters: SlotMap::with_key(),
@@ -333,6 +343,11 @@ impl Ledger {
     fn feature_name(&self, cost: CostId) -> Option<Arc<str>> {
         let operation = self.costs.operation(cost)?;
         Some(Arc::clone(operation.feature()))
+    }
+
+    /// What its classes are called, in their places.
+    pub(crate) fn class_names(&self) -> impl Iterator<Item = &ClassName> {
+        self.settings.classes.iter().map(|(name, _)| name)
     }
 
     fn class_name(&self, class: ClassId) -> ClassName {

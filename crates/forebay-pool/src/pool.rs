@@ -6,6 +6,7 @@
 //! grant sets the connection aside inside the lock, so a waiter that is dropped between
 //! grant and poll loses nothing: its connection goes to the next in the same step.
 
+mod change;
 mod company;
 mod errand;
 mod error;
@@ -45,6 +46,7 @@ use crate::stats::{IdentitySnapshot, Snapshot};
 use crate::wishes::{Seen, Wishes};
 
 pub use crate::ledger::Count;
+pub use change::{NoPlace, WeakPool};
 use errand::Errand;
 pub use error::{CheckoutError, Refusal};
 use names::Names;
@@ -69,10 +71,10 @@ impl<K: Connector> Clone for Pool<K> {
 pub(crate) struct Shared<K: Connector> {
     connector: K,
     spawner: Spawner,
-    /// Fixed for the pool's life, so readable without the lock.
-    names: Vec<ClassName>,
+    /// Places are filled once and never emptied, so readable without the lock.
+    names: [OnceLock<ClassName>; class::MOST],
     destination: Arc<str>,
-    timings: Timings,
+    timings: Mutex<Timings>,
     state: Mutex<State<K>>,
     alarm: Notify,
     emptied: Notify,
@@ -89,6 +91,12 @@ type WallClock = fn() -> SystemTime;
 struct Timings {
     connect: Duration,
     reset: Duration,
+}
+
+impl Timings {
+    fn of(settings: &PoolSettings) -> Self {
+        Self { connect: settings.connect_timeout, reset: settings.reset_timeout }
+    }
 }
 
 struct State<K: Connector> {
@@ -134,9 +142,9 @@ impl<K: Connector> Pool<K> {
         let shared = Arc::new(Shared {
             connector,
             spawner: Spawner::current(),
-            names: settings.classes.iter().map(|(name, _)| name.clone()).collect(),
+            names: Default::default(),
             destination: Arc::clone(&settings.name),
-            timings: Timings { connect: settings.connect_timeout, reset: settings.reset_timeout },
+            timings: Mutex::new(Timings::of(&settings)),
             state: Mutex::new(State {
                 waiting: Waiting::new(settings.classes.len()),
                 wishes: Wishes::new(&settings, now),
@@ -153,6 +161,7 @@ impl<K: Connector> Pool<K> {
             events: broadcast::channel(EVENTS).0,
             roster: OnceLock::new(),
         });
+        shared.name_classes();
         // A window that is open by now counts from the first connection on.
         shared.act(|state, actions| state.look_at_wishes(now, actions));
         shared.spawner.spawn(look_around(Arc::downgrade(&shared)));
@@ -164,15 +173,19 @@ impl<K: Connector> Pool<K> {
         &self.shared.connector
     }
 
-    /// The class called `name`.
+    /// The class called `name`; also one that [`Pool::apply`] has left out since, as long as
+    /// the pool lives.
     pub fn class(&self, name: &str) -> Option<ClassId> {
-        let place = self.shared.names.iter().position(|class| class.as_str() == name)?;
+        let place = self.class_names().position(|class| class.as_str() == name)?;
         u8::try_from(place).ok().map(ClassId)
     }
 
     /// What a class is called.
+    ///
+    /// # Panics
+    /// For a class of another pool that this one has not got.
     pub fn class_name(&self, class: ClassId) -> &ClassName {
-        &self.shared.names[class.index()]
+        self.shared.class_name(class)
     }
 
     /// Opens the warm share of the budget for `identities` (in turn), paced, and keeps it.
@@ -239,8 +252,8 @@ impl<K: Connector> Pool<K> {
         }
     }
 
-    pub(crate) fn class_names(&self) -> &[ClassName] {
-        &self.shared.names
+    pub(crate) fn class_names(&self) -> impl Iterator<Item = &ClassName> {
+        self.shared.names.iter().map_while(OnceLock::get)
     }
 
     /// One picture of the pool.
@@ -316,6 +329,10 @@ async fn look_around<K: Connector>(pool: Weak<Shared<K>>) {
 }
 
 impl<K: Connector> Shared<K> {
+    fn class_name(&self, class: ClassId) -> &ClassName {
+        self.names[class.index()].get().expect("a ClassId is made for a class that has a name")
+    }
+
     /// Lets the ledger decide under the lock, then carries out what it decided.
     fn act<R>(self: &Arc<Self>, decide: impl FnOnce(&mut State<K>, &mut Actions) -> R) -> R {
         let mut actions = Actions::new();
@@ -547,7 +564,7 @@ impl<K: Connector> State<K> {
         now: Instant,
     ) -> CheckoutError {
         let destination = Arc::clone(&shared.destination);
-        let name = || shared.names[class.index()].clone();
+        let name = || shared.class_name(class).clone();
         match why {
             Rejection::Refused { why, retry_after } => {
                 CheckoutError::Refused { destination, class: name(), why, retry_after }

@@ -138,6 +138,20 @@ impl Opener {
         self.health = Health::Unknown;
     }
 
+    /// The destination is another one, of which nothing is known: no failure counts.
+    pub(crate) fn start_over(&mut self, now: Instant) {
+        self.refill(now);
+        self.trusted = u32::MAX;
+        self.failures = 0;
+        self.record = Record::default();
+        self.not_before = None;
+        self.recovery = Recovery::Whole;
+        self.health = Health::Unknown;
+        self.last_failure = None;
+        self.connect_time = None;
+        self.patience = Duration::ZERO;
+    }
+
     pub(crate) fn pace(&mut self, now: Instant) -> Pace {
         if let Some(at) = self.not_before
             && at > now

@@ -2,12 +2,14 @@
 
 mod address;
 mod backend;
+mod bell;
 mod client;
 mod control;
 mod doors;
 mod pairs;
 mod passwords;
 mod plan;
+mod reload;
 mod roll;
 
 use std::collections::BTreeMap;
@@ -20,6 +22,7 @@ use forebay_pool::event::Told;
 use forebay_pool::overlap::Overlaps;
 use forebay_pool::{Roster, Snapshot};
 use forebay_seam::net::TcpListener;
+use forebay_seam::sync::Mutex;
 use forebay_seam::task::Stop;
 use forebay_seam::time::Instant;
 use forebay_seam::{random, time};
@@ -35,10 +38,12 @@ use crate::prepared::Statements;
 use crate::settings::PostgresSettings;
 use crate::welcome::Welcomes;
 
+pub(crate) use bell::{Bell, Course};
 pub use control::ControlError;
 pub use doors::{ControlSnapshot, Flow};
 pub(crate) use pairs::Pairs;
 pub(crate) use plan::Plan;
+pub use reload::Changes;
 pub(crate) use roll::Entry;
 
 /// Pause after a failed accept: usually no file descriptor is left.
@@ -93,6 +98,10 @@ pub(crate) struct Inner {
     pub(crate) pairs: Arc<Pairs>,
     /// A pause was ended.
     resumed: Notify,
+    /// Held while the next plan is made: one at a time.
+    changing: Mutex<()>,
+    /// Rung when there is another plan, and when sessions should end.
+    bell: bell::Ringer,
     pub(crate) statements: Statements,
     pub(crate) welcomes: Welcomes,
     pub(crate) overlaps: Arc<Overlaps>,
@@ -124,6 +133,12 @@ impl Inner {
     pub(crate) fn plan(&self) -> Arc<Plan> {
         self.plan.load_full()
     }
+
+    /// The configuration in force, unless it is `known`.
+    pub(crate) fn plan_beside(&self, known: &Arc<Plan>) -> Option<Arc<Plan>> {
+        let plan = self.plan.load();
+        (!Arc::ptr_eq(&plan, known)).then(|| Arc::clone(&plan))
+    }
 }
 
 impl Gateway {
@@ -150,12 +165,14 @@ impl Gateway {
     ) -> Result<Self, SettingsError> {
         let held = held::Account::new(settings.max_message_memory);
         let pairs = Arc::new(Pairs::new(&settings));
-        let plan = Plan::new(settings, &roster, &pairs, default_tenant)?;
+        let (plan, _) = Plan::new(settings, &roster, &pairs, default_tenant, None)?;
         plan.warm_up();
         let inner = Arc::new(Inner {
             plan: ArcSwap::from_pointee(plan),
             pairs,
             resumed: Notify::new(),
+            changing: Mutex::default(),
+            bell: bell::Ringer::default(),
             statements: Statements::default(),
             welcomes: Welcomes::default(),
             overlaps,
@@ -181,7 +198,10 @@ impl Gateway {
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
-                () = stop.told() => return,
+                () = stop.told() => {
+                    self.inner.bell.ring(Course::Stopping);
+                    return;
+                }
             };
             match accepted {
                 Ok((client, from)) => {
@@ -234,6 +254,11 @@ impl Gateway {
     /// What happens in each pool, from now on ([`Pool::events`]).
     pub fn events(&self) -> Vec<broadcast::Receiver<Told>> {
         self.inner.plan().backends.values().map(|backend| backend.pool.events()).collect()
+    }
+
+    /// What happens in the pool of `server`, from now on; `None`: there is none of that name.
+    pub fn events_of(&self, server: &str) -> Option<broadcast::Receiver<Told>> {
+        self.inner.plan().backends.get(server).map(|backend| backend.pool.events())
     }
 
     /// Is every pool warm, and did every server answer?

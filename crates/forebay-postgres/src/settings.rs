@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 /// `[postgres]`: where applications connect, who they are, and which servers are behind.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PostgresSettings {
     /// Where applications connect. Default 127.0.0.1:6432.
@@ -115,7 +115,7 @@ impl PostgresSettings {
 }
 
 /// `[postgres.notifications]`: bounds of LISTEN in transaction pooling.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct NotificationSettings {
     /// Notifications that may wait for one client, because it is in a transaction or does not
@@ -166,7 +166,7 @@ pub enum PoolMode {
 }
 
 /// `[postgres.tls]`: TLS towards applications.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClientTls {
     /// Certificate chain, PEM.
@@ -179,7 +179,7 @@ pub struct ClientTls {
 }
 
 /// `[postgres.servers.NAME]`: one physical server, one budget.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServerSettings {
     /// `host`, `host:port` or `[v6]:port`; the port defaults to 5432.
@@ -320,7 +320,7 @@ pub enum SslMode {
 }
 
 /// `[postgres.databases.NAME]`: a database name that applications may ask for.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DatabaseSettings {
     /// Which server has it. Default: the only one.
@@ -355,7 +355,7 @@ impl DatabaseSettings {
 }
 
 /// `[postgres.users.NAME]`: a user that may log in.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct UserSettings {
     /// The password, or a verifier as `pg_authid` stores it (`SCRAM-SHA-256$…`).
@@ -383,7 +383,7 @@ pub struct UserSettings {
 }
 
 /// `[[postgres.rules]]`: work that matches all conditions belongs to `class`.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
     /// The user, `*` for any run of characters.

@@ -381,11 +381,11 @@ impl Ledger {
 
     /// The connection is closed, and counts no more when that is done.
     pub(super) fn discard(&mut self, id: ConnId, actions: &mut Actions) {
-        self.part_with(id, None, actions);
+        self.make_room(id, None, actions);
     }
 
     /// As [`Ledger::discard`]; it makes room for `heir`.
-    pub(super) fn part_with(
+    pub(super) fn make_room(
         &mut self,
         id: ConnId,
         heir: Option<IdentityId>,

@@ -102,7 +102,7 @@ impl Ledger {
         }
         self.take_idle(victim);
         self.counters.closed.evicted += 1;
-        self.part_with(victim, Some(identity), actions);
+        self.make_room(victim, Some(identity), actions);
         match self.settings.parting {
             Parting::AtOnce => self.open(identity, now, actions),
             Parting::Awaited => true,

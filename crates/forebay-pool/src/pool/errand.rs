@@ -45,7 +45,7 @@ impl<K: Connector> Errand<K> {
     /// Opens a connection of `identity`.
     pub(super) async fn open(pool: Arc<Shared<K>>, conn: ConnId, identity: K::Identity) {
         let mut errand = Self { pool, conn, purpose: Purpose::Open };
-        let patience = errand.pool.timings.connect;
+        let patience = errand.pool.timings.lock().connect;
         let attempt = time::timeout(patience, errand.pool.connector.connect(&identity)).await;
         let outcome = attempt.unwrap_or_else(|_| {
             Err(ConnectFailure::new(FailureKind::Unreachable, ConnectError::TimedOut(patience)))
@@ -67,24 +67,27 @@ impl<K: Connector> Errand<K> {
     /// Brings a connection back to a known state, or closes it.
     pub(super) async fn reset(pool: Arc<Shared<K>>, conn: ConnId, connection: K::Connection) {
         let mut errand = Self { pool, conn, purpose: Purpose::Reset };
+        let patience = errand.pool.timings.lock().reset;
         let reset = errand.pool.connector.reset(connection);
-        let connection = time::timeout(errand.pool.timings.reset, reset).await.ok().flatten();
+        let connection = time::timeout(patience, reset).await.ok().flatten();
         errand.was_reset(connection);
     }
 
     /// Asks a connection whether it answers.
     pub(super) async fn probe(pool: Arc<Shared<K>>, conn: ConnId, connection: K::Connection) {
         let mut errand = Self { pool, conn, purpose: Purpose::Probe };
+        let patience = errand.pool.timings.lock().connect;
         let probe = errand.pool.connector.probe(connection);
-        let connection = time::timeout(errand.pool.timings.connect, probe).await.ok().flatten();
+        let connection = time::timeout(patience, probe).await.ok().flatten();
         errand.was_probed(connection);
     }
 
     /// Closes a connection, and waits for the other side at most as long as a reset may take.
     pub(super) async fn part(pool: Arc<Shared<K>>, conn: ConnId, connection: K::Connection) {
         let mut errand = Self { pool, conn, purpose: Purpose::Part };
+        let patience = errand.pool.timings.lock().reset;
         let close = errand.pool.connector.close(connection);
-        drop(time::timeout(errand.pool.timings.reset, close).await);
+        drop(time::timeout(patience, close).await);
         errand.has_parted();
     }
 

@@ -42,7 +42,7 @@ impl<I: Clone + Eq + Hash> Names<I> {
         self.names.get(id)
     }
 
-    /// All of them.
+    /// All that are known.
     pub(super) fn iter(&self) -> impl Iterator<Item = (IdentityId, &I)> {
         self.names.iter()
     }

@@ -111,7 +111,7 @@ impl Pairs {
     }
 
     /// `settings` are in force from now on; pools have to be told to ask again.
-    #[cfg(test)]
+    /// `settings` are in force from now on; pools have to be told to ask again.
     pub(super) fn follow(&self, settings: &PostgresSettings) {
         self.settings.store(Arc::new(settings.clone()));
     }

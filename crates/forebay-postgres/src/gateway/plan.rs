@@ -1,7 +1,9 @@
 //! What a configuration comes to: the servers with their pools, the databases that lead to
 //! them, and the proofs that users give.
 //!
-//! A plan never changes. A client takes the plan in force when it logs in.
+//! A plan never changes; a reload makes the next one, which takes over the pools of servers
+//! that keep their names. A client takes the plan in force when it logs in, and the next one
+//! when it rests ([`crate::session`]).
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -10,8 +12,9 @@ use forebay_pool::{ClassName, Roster, timetable};
 use tokio_rustls::TlsAcceptor;
 
 use super::address::address;
-use super::backend::{backend, classes};
+use super::backend::{Carried, Draft, classes};
 use super::pairs::Pairs;
+use super::reload::Changes;
 use super::{SettingsError, passwords};
 use crate::route::Backend;
 use crate::scram::Verifier;
@@ -57,33 +60,55 @@ struct Routes {
 }
 
 impl Plan {
-    /// Carries `settings` out: reads secrets and certificates, and makes a pool for each server
-    /// that opens nothing yet. Inside a runtime.
+    /// Carries `settings` out: reads secrets and certificates, makes a pool for each server that
+    /// is new, and changes those that run `before`. Inside a runtime.
     ///
     /// # Errors
-    /// The first setting that cannot be carried out, or secret that cannot be read.
+    /// The first setting that cannot be carried out, or secret that cannot be read; nothing
+    /// has changed then.
     pub(super) fn new(
         settings: PostgresSettings,
         roster: &Arc<Roster>,
         pairs: &Arc<Pairs>,
         default_tenant: Option<Arc<str>>,
-    ) -> Result<Self, SettingsError> {
+        before: Option<&Self>,
+    ) -> Result<(Self, Changes), SettingsError> {
         check(&settings)?;
         let tls = settings.tls.as_ref().map(tls::acceptor).transpose();
         let tls = tls.map_err(|reason| SettingsError { at: "postgres.tls".into(), reason })?;
         let passwords = passwords::read(&settings)?;
+        let servers = settings.servers.iter();
+        let drafts = servers
+            .map(|(name, server)| {
+                Ok((name, Draft::new(name, server, &settings, &passwords, pairs)?))
+            })
+            .collect::<Result<Vec<_>, SettingsError>>()?;
+        // Nothing fails from here on.
+        let mut changes = Changes::between(before.map(|before| &before.settings), &settings);
         let mut backends = BTreeMap::new();
-        for (name, server) in &settings.servers {
-            let backend = backend(name, server, &settings, &passwords, pairs)?;
-            backend.pool.join(roster);
+        for (name, draft) in drafts {
+            let running = before.and_then(|before| before.backends.get(name));
+            let backend = match draft.carry_out(running.map(|backend| &**backend)) {
+                Carried::Opened(backend) => {
+                    backend.pool.join(roster);
+                    changes.opened.push(name.clone());
+                    backend
+                }
+                Carried::Kept(backend) => backend,
+                Carried::Reconnected(backend) => {
+                    changes.reconnected.push(name.clone());
+                    backend
+                }
+            };
             backends.insert(name.clone(), Arc::new(backend));
         }
-        let routes = routes(&settings, &backends)?;
+        let routes = routes(&settings, &backends);
         let verifiers = passwords
             .iter()
             .filter_map(|(user, password)| Some((user.clone(), password.verifier.clone()?)))
             .collect();
-        Ok(Self { settings, tls, backends, routes, verifiers, default_tenant })
+        let plan = Self { settings, tls, backends, routes, verifiers, default_tenant };
+        Ok((plan, changes))
     }
 
     /// Warms what is known before anybody asks: configured databases of configured users.
@@ -95,20 +120,51 @@ impl Plan {
                 behind.backend.pool.review_one(&identity);
                 continue;
             }
-            let users = self.settings.users.keys().filter(|user| {
-                behind.backend.pool.connector().credentials.contains_key(user.as_str())
-            });
+            let access = behind.backend.pool.connector().access();
+            let users = self.settings.users.keys();
+            let users = users.filter(|user| access.credentials.contains_key(user.as_str()));
             behind.backend.pool.warm_up(users.map(|user| behind.identity(name, user)));
         }
+    }
+
+    /// Parts with connections of databases and users that are served no more.
+    pub(super) fn part_with_others(&self) {
+        for backend in self.backends.values() {
+            backend.pool.keep(|identity| {
+                let behind = self.behind(&identity.name).filter(|behind| {
+                    Arc::ptr_eq(&behind.backend, backend) && behind.leads_to(identity)
+                });
+                behind.is_some_and(|behind| behind.user.is_some() || self.knows(&identity.user))
+            });
+        }
+    }
+
+    /// May `user` be one of ours? Where no users are configured, anybody may.
+    fn knows(&self, user: &str) -> bool {
+        self.settings.users.is_empty() || self.settings.users.contains_key(user)
+    }
+
+    /// Does `user` keep its session under this plan, having had it under `before`?
+    pub(crate) fn keeps_user(&self, user: &str, before: &Self) -> bool {
+        !before.settings.users.contains_key(user) || self.settings.users.contains_key(user)
     }
 
     pub(crate) fn verifier(&self, user: &str) -> Option<Verifier> {
         Verifier::parse(self.verifiers.get(user)?)
     }
 
+    fn behind(&self, database: &str) -> Option<&Behind> {
+        self.routes.named.get(database).or(self.routes.others.as_ref())
+    }
+
+    /// May applications ask for `database`?
+    pub(crate) fn has(&self, database: &str) -> bool {
+        self.behind(database).is_some()
+    }
+
     /// Where the work of `user` goes that asks for `database`.
     pub(crate) fn route(&self, database: &str, user: &str) -> Option<Route> {
-        let behind = self.routes.named.get(database).or(self.routes.others.as_ref())?;
+        let behind = self.behind(database)?;
         let identity = behind.identity(database, user);
         let of_user = self.settings.users.get(&*identity.user).and_then(|user| user.pool_mode);
         Some(Route {
@@ -135,17 +191,20 @@ impl Behind {
             name,
         }
     }
+
+    /// Does it lead to `identity`, whoever the client is?
+    fn leads_to(&self, identity: &Identity) -> bool {
+        let database = self.database.as_ref().unwrap_or(&identity.name);
+        *database == identity.database
+            && self.user.as_ref().is_none_or(|user| *user == identity.user)
+    }
 }
 
-fn routes(
-    settings: &PostgresSettings,
-    backends: &BTreeMap<String, Arc<Backend>>,
-) -> Result<Routes, SettingsError> {
+fn routes(settings: &PostgresSettings, backends: &BTreeMap<String, Arc<Backend>>) -> Routes {
     let mut routes = Routes::default();
     for (name, database) in &settings.databases {
-        let at = format!("postgres.databases.{name}.server");
-        let server = server_of(settings, database.server.as_deref())
-            .map_err(|reason| SettingsError { at, reason })?;
+        // That there is one was checked.
+        let Ok(server) = server_of(settings, database.server.as_deref()) else { continue };
         let Some(backend) = backends.get(server) else { continue };
         let behind = Behind {
             backend: Arc::clone(backend),
@@ -167,7 +226,7 @@ fn routes(
             mode: None,
         });
     }
-    Ok(routes)
+    routes
 }
 
 /// Checks `settings` without opening a connection; files of certificates are read,

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use forebay_pool::{ConnectFailure, Connector, FailureKind, Terms};
 use forebay_seam::secret::SecretString;
 
@@ -46,33 +47,51 @@ pub(crate) struct Addition {
     pub(crate) query: Option<Arc<str>>,
 }
 
-pub(crate) struct Postgres {
+/// Where the server is, and as whom our users log in there: what a reload may change.
+pub(crate) struct Access {
     pub(crate) target: Target,
     pub(crate) credentials: HashMap<Arc<str>, Credentials>,
     /// By the name of the database as applications call it; `*` for all that are not there.
     pub(crate) additions: HashMap<Arc<str>, Addition>,
+    /// What each pair may have.
     pub(crate) pairs: Arc<Pairs>,
+    /// Of the databases behind `target`.
+    pub(crate) catalogues: Arc<Catalogues>,
+}
+
+pub(crate) struct Postgres {
+    access: ArcSwap<Access>,
     pub(crate) surveyor: Surveyor,
-    pub(crate) catalogues: Catalogues,
 }
 
 impl Postgres {
+    pub(crate) fn new(access: Access, surveyor: Surveyor) -> Self {
+        Self { access: ArcSwap::from_pointee(access), surveyor }
+    }
+
+    /// How connections are opened now.
+    pub(crate) fn access(&self) -> Arc<Access> {
+        self.access.load_full()
+    }
+
+    /// Connections are opened like this from now on; those that are open stay as they are.
+    pub(crate) fn set_access(&self, access: Access) {
+        self.access.store(Arc::new(access));
+    }
+
     /// A connection as a user of ours, counted among our connections.
     pub(crate) async fn open(&self, identity: &Identity) -> Result<Server, ServerFailure> {
         let parameters = [("application_name".to_owned(), "forebay".to_owned())];
-        let mut server = self.login(identity, &parameters).await?;
-        server.catalogue = self.catalogues.of(&identity.database);
+        let access = self.access();
+        let mut server = access.login(identity, &parameters).await?;
+        server.catalogue = access.catalogues.of(&identity.database);
         self.surveyor.survey(&mut server).await?;
-        server.connect_query = self.addition(identity).and_then(|addition| addition.query.clone());
+        server.connect_query =
+            access.addition(identity).and_then(|addition| addition.query.clone());
         server.run_connect_query().await?;
         // What it set is what clients find.
         server.settings.settle();
         Ok(server)
-    }
-
-    fn addition(&self, identity: &Identity) -> Option<&Addition> {
-        let all_others = || self.additions.get(DatabaseSettings::ALL_OTHERS);
-        self.additions.get(&identity.name).or_else(all_others)
     }
 
     /// A connection for one client that replicates: with its own startup parameters, and not
@@ -82,7 +101,14 @@ impl Postgres {
         identity: &Identity,
         parameters: &[(String, String)],
     ) -> Result<Server, ServerFailure> {
-        self.login(identity, parameters).await
+        self.access().login(identity, parameters).await
+    }
+}
+
+impl Access {
+    fn addition(&self, identity: &Identity) -> Option<&Addition> {
+        let all_others = || self.additions.get(DatabaseSettings::ALL_OTHERS);
+        self.additions.get(&identity.name).or_else(all_others)
     }
 
     async fn login(
@@ -114,7 +140,7 @@ impl Connector for Postgres {
     }
 
     fn terms(&self, identity: &Identity) -> Terms {
-        self.pairs.terms(identity)
+        self.access.load().pairs.terms(identity)
     }
 
     async fn close(&self, connection: Box<Server>) {

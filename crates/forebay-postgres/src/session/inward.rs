@@ -446,12 +446,13 @@ impl Session {
                 Change::ResetAll => {
                     settings.reset_all();
                     self.wanted.clone_from(&self.wanted_at_start);
-                    self.learns.clear();
+                    self.learns = Box::default();
                     self.pins.held.remove(PinReason::Setting);
                 }
                 Change::Learn { names } => {
                     let news = names.into_iter().filter(|name| settings.now.get(name).is_none());
-                    self.learns.extend(news);
+                    self.learns =
+                        std::mem::take(&mut self.learns).into_iter().chain(news).collect();
                 }
                 Change::Listen(change) => {
                     if let Some(listening) = &mut self.listening {

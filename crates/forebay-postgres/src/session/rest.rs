@@ -120,7 +120,7 @@ impl Session {
             user = %self.who.user, database = %self.who.database, error = why,
             "the server does not say what the session holds"
         );
-        self.learns.clear();
+        self.learns = Box::default();
     }
 
     /// What the client keeps its connection for is certain.
@@ -150,7 +150,7 @@ impl Session {
             server.residue.at_least(Residue::Possible);
         }
         self.pins.clear();
-        self.learns.clear();
+        self.learns = Box::default();
         let catalogue = &server.catalogue;
         let has_run = server.seen.statements == Statements::Some;
         if has_run && !catalogue.holds(&server.seen) {

@@ -20,6 +20,7 @@ mod parameters;
 mod pins;
 mod pipelines;
 mod policies;
+mod reloads;
 mod replication;
 mod sessions;
 mod sql_names;
