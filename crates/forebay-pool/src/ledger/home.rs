@@ -13,6 +13,7 @@ use crate::queue::Rejection;
 use crate::settings::Parting;
 use crate::slot::{Conn, ConnId, IdentityId, Lent, Slot, Told};
 
+use super::opening::SPARE_PAUSE;
 use super::{Action, Actions, Ledger};
 
 /// How long a server's refusal of an identity is believed.
@@ -366,6 +367,14 @@ impl Ledger {
         if !self.may_rest(self.conns[id].identity) {
             self.counters.closed.surplus += 1;
             return self.discard(id, actions);
+        }
+        if self.gives_up(id) {
+            self.counters.closed.evicted += 1;
+            return self.discard(id, actions);
+        }
+        if self.capped > 0 && !self.has_places(self.conns[id].identity) {
+            // Another pool may come to lack what rests here.
+            actions.ring(now + SPARE_PAUSE);
         }
         let conn = &mut self.conns[id];
         conn.slot = Slot::Idle { since, checked: now };

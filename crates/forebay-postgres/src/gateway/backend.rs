@@ -18,7 +18,6 @@ use forebay_seam::{net, time};
 use tokio::sync::watch;
 
 use super::SettingsError;
-use super::address::address;
 use super::pairs::Pairs;
 use super::passwords::{Password, additions};
 use crate::listener::Listeners;
@@ -27,6 +26,8 @@ use crate::route::Backend;
 use crate::server::capacity::{Capacity, Surveyor};
 use crate::server::connector::{Access, Addition, Credentials, Postgres};
 use crate::server::login::Target;
+use crate::server::place::Place;
+use crate::server::proof::Proof;
 use crate::settings::{PostgresSettings, ServerSettings};
 use crate::tls;
 
@@ -84,19 +85,20 @@ impl<'a> Draft<'a> {
             at: format!("postgres.servers.{name}.{key}"),
             reason,
         };
-        let (host, port) = address(&server.address).map_err(|reason| at("address", reason))?;
+        let place = Place::parse(&server.address).map_err(|reason| at("address", reason))?;
         let tls = tls::connector(server.sslmode, server.sslrootcert.as_deref())
             .map_err(|reason| at("sslrootcert", reason))?;
         let max_prepared =
             NonZeroUsize::new(settings.max_prepared_statements).unwrap_or(NonZeroUsize::MIN);
-        let target = Target { host, port, sslmode: server.sslmode, tls, max_prepared };
+        let target = Target { place, sslmode: server.sslmode, tls, max_prepared };
         let credentials = settings
             .users
             .iter()
             .map(|(user, configured)| {
-                let password = passwords.get(user).and_then(|password| password.at_server.clone());
+                let proof = passwords.get(user).and_then(|password| password.at_server.clone());
+                let proof = proof.map(Proof::Password);
                 let at_server = configured.server_user.clone().unwrap_or_else(|| user.clone());
-                (Arc::from(user.as_str()), Credentials { user: at_server, password })
+                (Arc::from(user.as_str()), Credentials { user: at_server, proof })
             })
             .collect();
         let additions = additions(settings)?;
@@ -272,15 +274,15 @@ fn look_for_room(Capacity { all, others }: Capacity, pool: &Snapshot) {
 /// Tries the server until it accepts a connection: where nothing can be warmed up, because
 /// databases are not configured, that is what readiness means.
 fn await_answer(target: &Target) -> Arc<AtomicBool> {
-    let (host, port) = (target.host.clone(), target.port);
+    let place = target.place.clone();
     let answers = Arc::new(AtomicBool::new(false));
     let asked = Arc::downgrade(&answers);
     drop(tokio::spawn(async move {
         // Nobody waits for the answer of a server that is configured no more.
         while asked.strong_count() > 0 {
             let attempt = async {
-                let addresses = net::resolve(&host, port).await?;
-                net::connect(&addresses).await
+                let addresses = place.addresses().await?;
+                net::reach(&addresses).await.map(drop)
             };
             if let Ok(Ok(_)) = time::timeout(ANSWER_PATIENCE, attempt).await {
                 if let Some(answers) = asked.upgrade() {

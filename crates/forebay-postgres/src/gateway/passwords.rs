@@ -8,6 +8,7 @@ use forebay_seam::secret::{ExposeSecret, SecretRef, SecretString};
 use super::SettingsError;
 use crate::scram::Verifier;
 use crate::server::connector::{Addition, Credentials};
+use crate::server::proof::Proof;
 use crate::settings::{PostgresSettings, UserSettings};
 
 /// A user's secrets, read once.
@@ -50,8 +51,8 @@ pub(super) fn additions(
         })?;
         // Without a password of its own it is what is configured for that user.
         let credentials = password.zip(database.force_user.clone());
-        let credentials =
-            credentials.map(|(password, user)| Credentials { user, password: Some(password) });
+        let credentials = credentials
+            .map(|(password, user)| Credentials { user, proof: Some(Proof::Password(password)) });
         let query = database.connect_query.as_deref().map(Arc::from);
         // Each has its own, or those of all others would count.
         additions.insert(Arc::from(name.as_str()), Addition { credentials, query });

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use forebay_pool::{ConnectFailure, Connector, FailureKind, Terms};
-use forebay_seam::secret::SecretString;
 
 use super::capacity::Surveyor;
 use super::catalogue::Catalogues;
 use super::login::{Login, Target};
+use super::proof::Proof;
 use super::{Server, ServerFailure};
 use crate::gateway::Pairs;
 use crate::settings::DatabaseSettings;
@@ -35,7 +35,7 @@ impl fmt::Display for Identity {
 /// How a user logs in to the server.
 pub(crate) struct Credentials {
     pub(crate) user: String,
-    pub(crate) password: Option<SecretString>,
+    pub(crate) proof: Option<Proof>,
 }
 
 /// What a database's configuration adds to each of its connections.
@@ -121,7 +121,7 @@ impl Access {
         let login = Login {
             user: credentials.map_or(&*identity.user, |c| c.user.as_str()),
             database: &identity.database,
-            password: credentials.and_then(|c| c.password.as_ref()),
+            proof: credentials.and_then(|c| c.proof.as_ref()),
             parameters,
         };
         self.target.connect(&login).await
