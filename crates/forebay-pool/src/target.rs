@@ -26,7 +26,8 @@ use record::Record;
 /// Failed connects in a row after which waiting is pointless: callers are told at once.
 const BREAKER: u32 = 5;
 const BACKOFF_BASE: Duration = Duration::from_millis(100);
-const BACKOFF_MOST: Duration = Duration::from_secs(1);
+/// Who is back is found so soon.
+const BACKOFF_MOST: Duration = Duration::from_millis(400);
 const ROUNDING: Duration = Duration::from_micros(1);
 /// A busy server is asked again after this.
 const BUSY_PAUSE: Duration = Duration::from_secs(1);
@@ -73,8 +74,13 @@ pub(crate) struct Opener {
     refilled: Instant,
     /// The jitter of the last open: none before this.
     spaced: Option<Instant>,
-    /// Connects that failed in a row; at least [`BREAKER`] while it has given up.
+    /// Connects that failed in a row; at least [`BREAKER`] while it has given up, and fewer
+    /// until then.
     failures: u32,
+    /// How long connects fail before it gives up.
+    restart_patience: Duration,
+    /// It does not give up before.
+    patient_until: Option<Instant>,
     record: Record,
     not_before: Option<Instant>,
     recovery: Recovery,
@@ -98,6 +104,8 @@ impl Opener {
             refilled: now,
             spaced: None,
             failures: 0,
+            restart_patience: Duration::ZERO,
+            patient_until: None,
             record: Record::default(),
             not_before: None,
             recovery: Recovery::Whole,
@@ -116,6 +124,7 @@ impl Opener {
     /// the pace before.
     pub(crate) fn resize(&mut self, settings: &PoolSettings, budget: u32, now: Instant) {
         self.refill(now);
+        self.restart_patience = settings.restart_patience;
         let before = self.concurrent;
         self.concurrent = settings.concurrent_opens.unwrap_or((budget / 8).clamp(1, 8)).max(1);
         self.rate = f64::from(settings.opens_per_second.unwrap_or((budget / 2).max(4)).max(1));
@@ -128,6 +137,21 @@ impl Opener {
         }
     }
 
+    /// The destination is another one, of which nothing is known: no failure counts.
+    pub(crate) fn start_over(&mut self, now: Instant) {
+        self.refill(now);
+        self.trusted = u32::MAX;
+        self.failures = 0;
+        self.patient_until = None;
+        self.record = Record::default();
+        self.not_before = None;
+        self.recovery = Recovery::Whole;
+        self.health = Health::Unknown;
+        self.last_failure = None;
+        self.connect_time = None;
+        self.patience = Duration::ZERO;
+    }
+
     /// Everybody comes back at once, to a destination of which nothing is known any more: one
     /// connect at a time, and twice as many after each that succeeds.
     pub(crate) fn begin_slowly(&mut self, now: Instant) {
@@ -136,20 +160,6 @@ impl Opener {
         (self.failures, self.not_before, self.record) = (0, None, Record::default());
         self.last_failure = None;
         self.health = Health::Unknown;
-    }
-
-    /// The destination is another one, of which nothing is known: no failure counts.
-    pub(crate) fn start_over(&mut self, now: Instant) {
-        self.refill(now);
-        self.trusted = u32::MAX;
-        self.failures = 0;
-        self.record = Record::default();
-        self.not_before = None;
-        self.recovery = Recovery::Whole;
-        self.health = Health::Unknown;
-        self.last_failure = None;
-        self.connect_time = None;
-        self.patience = Duration::ZERO;
     }
 
     pub(crate) fn pace(&mut self, now: Instant) -> Pace {
@@ -218,11 +228,12 @@ impl Opener {
             self.record = Record::default();
         }
         self.failures = 0;
+        self.patient_until = None;
         self.record.succeeded(now);
         self.trusted = self.trusted.saturating_mul(2).min(self.concurrent);
     }
 
-    /// Full jitter: `U(0, min(1 s, 100 ms · 2ⁿ))` ("Exponential Backoff And Jitter", AWS
+    /// Full jitter: `U(0, min(400 ms, 100 ms · 2ⁿ))` ("Exponential Backoff And Jitter", AWS
     /// Architecture Blog, 2015).
     pub(crate) fn failed(&mut self, failure: &ConnectFailure, now: Instant, dice: &mut Dice) {
         self.in_flight -= 1;
@@ -231,8 +242,15 @@ impl Opener {
                 self.failures = self.failures.saturating_add(1);
                 self.record.failed(now);
                 self.trusted = (self.trusted / 2).max(1);
-                if self.record.is_bad(now) {
-                    self.failures = self.failures.max(BREAKER);
+                let patient_until = *self.patient_until.get_or_insert(now + self.restart_patience);
+                if self.failures >= BREAKER {
+                    if now < patient_until {
+                        self.failures = BREAKER - 1;
+                    }
+                } else if self.record.is_bad(now) {
+                    // It comes and goes.
+                    self.failures = BREAKER;
+                    self.patient_until = Some(now);
                 }
                 if self.gave_up() {
                     self.recovery = Recovery::Due;
@@ -244,11 +262,11 @@ impl Opener {
                 self.not_before = Some(now + pause);
                 self.health = Health::Down;
             }
-            // It is full, which is another thing than away: a pause, and fewer at a time.
+            // It is full, which is another thing than away: a pause, and one at a time.
             FailureKind::Busy => {
                 self.answered(now);
-                self.trusted = (self.trusted / 2).max(1);
-                self.not_before = Some(now + BUSY_PAUSE.mul_f64(dice.between(0.8..1.2)));
+                self.trusted = 1;
+                self.not_before = Some(now + BUSY_PAUSE);
                 self.health = Health::Busy;
             }
             // An answer about one identity, which the ledger does not ask again for a while.

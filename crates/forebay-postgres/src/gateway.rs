@@ -1,15 +1,17 @@
 //! The gateway: accepts clients, knows the pools, and comes to an orderly end.
 
+mod additions;
 mod backend;
 mod bell;
 mod client;
 mod control;
 mod doors;
+mod lookups;
 mod pairs;
-mod passwords;
 mod plan;
 mod reload;
 mod roll;
+mod stillness;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,11 +25,12 @@ use forebay_pool::{Roster, Snapshot};
 use forebay_seam::net::Listener;
 use forebay_seam::sync::Mutex;
 use forebay_seam::task::Stop;
+use forebay_seam::time;
 use forebay_seam::time::Instant;
-use forebay_seam::{random, time};
 use serde::Serialize;
 use tokio::sync::{Notify, broadcast};
 
+use crate::auth::Doorkeeper;
 use crate::cancel::Registry;
 use crate::held;
 use crate::listener::NotificationCounts;
@@ -35,6 +38,7 @@ use crate::operations::Operations;
 use crate::pins::{Board, Pinned};
 use crate::prepared::Statements;
 use crate::settings::PostgresSettings;
+use crate::timeouts::{Counter, TimeoutCounts};
 use crate::welcome::Welcomes;
 
 pub(crate) use bell::{Bell, Course};
@@ -44,6 +48,7 @@ pub(crate) use pairs::Pairs;
 pub(crate) use plan::Plan;
 pub use reload::Changes;
 pub(crate) use roll::Entry;
+use stillness::Stillness;
 
 /// Pause after a failed accept: usually no file descriptor is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -74,6 +79,12 @@ pub struct PostgresSnapshot {
     pub refused: u64,
     /// Cancel requests received since start.
     pub cancels: u64,
+    /// What lasted too long, since start.
+    pub timeouts: TimeoutCounts,
+    /// Logins that were turned away because too many like them failed, since start.
+    pub throttled: u64,
+    /// Iterations of hashing that clients' passwords have cost since start.
+    pub hash_iterations: u64,
     /// Clients that kept a server connection beyond a transaction, since start, by reason.
     pub pins: BTreeMap<&'static str, u64>,
     /// Clients that keep a server connection now, the longest first.
@@ -97,6 +108,7 @@ pub(crate) struct Inner {
     pub(crate) pairs: Arc<Pairs>,
     /// A pause was ended.
     resumed: Notify,
+    pub(crate) stillness: Stillness,
     /// Held while the next plan is made: one at a time.
     changing: Mutex<()>,
     /// Rung when there is another plan, and when sessions should end.
@@ -109,8 +121,8 @@ pub(crate) struct Inner {
     pub(crate) operations: Operations,
     /// Memory of messages that are not whole yet.
     pub(crate) held: Arc<held::Account>,
-    /// Makes the salt of users who do not exist.
-    pub(crate) nobody: [u8; 32],
+    /// What all logins share.
+    pub(crate) door: Doorkeeper,
     registry: Arc<Registry>,
     clients: AtomicU32,
     /// Those beyond the limit, while it is not known what they want.
@@ -118,6 +130,7 @@ pub(crate) struct Inner {
     refused: AtomicU64,
     cancels: AtomicU64,
     pub(crate) pins: Arc<Board>,
+    pub(crate) timeouts: Counter,
     hints_ignored: AtomicU64,
     left: Notify,
 }
@@ -170,6 +183,7 @@ impl Gateway {
             plan: ArcSwap::from_pointee(plan),
             pairs,
             resumed: Notify::new(),
+            stillness: Stillness::default(),
             changing: Mutex::default(),
             bell: bell::Ringer::default(),
             statements: Statements::default(),
@@ -178,13 +192,14 @@ impl Gateway {
             roster,
             operations: Operations::default(),
             held,
-            nobody: random::bytes(),
+            door: Doorkeeper::default(),
             registry: Arc::new(Registry::default()),
             clients: AtomicU32::new(0),
             beyond: AtomicU32::new(0),
             refused: AtomicU64::new(0),
             cancels: AtomicU64::new(0),
             pins: Arc::default(),
+            timeouts: Counter::default(),
             hints_ignored: AtomicU64::new(0),
             left: Notify::new(),
         });
@@ -205,6 +220,12 @@ impl Gateway {
             };
             match accepted {
                 Ok((client, from)) => {
+                    if self.inner.stillness.round().is_some() {
+                        tokio::select! {
+                            () = self.inner.stillness.until(|round| round.is_none()) => {}
+                            () = stop.told() => {}
+                        }
+                    }
                     let session =
                         client::serve(Arc::clone(&self.inner), client, from, stop.clone());
                     drop(tokio::spawn(session));
@@ -278,6 +299,9 @@ impl Gateway {
             clients: self.inner.clients.load(Ordering::Relaxed),
             refused: self.inner.refused.load(Ordering::Relaxed),
             cancels: self.inner.cancels.load(Ordering::Relaxed),
+            timeouts: self.inner.timeouts.counts(),
+            throttled: self.inner.door.throttled(),
+            hash_iterations: self.inner.door.hash_iterations(),
             pins: self.inner.pins.counts(),
             pinned: self.inner.pins.pinned(),
             hints_ignored: self.inner.hints_ignored.load(Ordering::Relaxed),

@@ -98,7 +98,7 @@ impl Ledger {
 
     /// These identities are served no more: what rests of theirs is closed and not kept warm;
     /// what is lent or on its way is closed for idleness once it rests.
-    pub(crate) fn part_with(
+    pub(crate) fn serve_no_more(
         &mut self,
         identities: impl IntoIterator<Item = IdentityId>,
         now: Instant,

@@ -20,6 +20,7 @@ use crate::replication::{self, Parameters};
 use crate::route::Who;
 use crate::session::Session;
 use crate::stream::Stream;
+use crate::timeouts::Kind;
 
 /// Connections beyond the limit of clients that are listened to, since they may be cancel
 /// requests.
@@ -69,13 +70,13 @@ async fn receive(
     from: Peer,
 ) -> Option<Received> {
     let greeted = match room {
-        Some(room) => greet(inner, client, room).await,
+        Some(room) => greet(inner, client, from, room).await,
         None => refuse(client, Fault::TooManyClients),
     };
     match greeted {
         Greeted::In(arrival) => {
-            let mut registration = inner.registry.register();
             let mut arrival = *arrival;
+            let mut registration = inner.registry.register(arrival.keys, &arrival.plan.fleet);
             match enter(inner, &arrival.who, &registration) {
                 Ok(entry) => registration.entry = Some(entry),
                 Err(fault) => {
@@ -93,9 +94,9 @@ async fn receive(
             let session = Session::new(Arc::clone(inner), arrival, registration);
             return Some(Received::Asks(Box::new(session)));
         }
-        Greeted::Cancel { client, pid, secret } => {
+        Greeted::Cancel { client, request } => {
             inner.cancels.fetch_add(1, Ordering::Relaxed);
-            let early = inner.registry.cancel(pid, secret).await;
+            let early = inner.registry.cancel(&request, &inner.plan().fleet).await;
             let repeat = async {
                 if let Some(early) = early {
                     inner.registry.repeat(early).await;
@@ -134,10 +135,13 @@ fn enter(inner: &Inner, who: &Who, registration: &Registration) -> Result<Entry,
 }
 
 /// A client's greeting, in time.
-async fn greet(inner: &Inner, client: Socket, room: Room) -> Greeted {
-    let greeted =
-        time::timeout(inner.plan().settings.login_timeout, greeting::greet(inner, client, room));
-    greeted.await.unwrap_or(Greeted::Gone)
+async fn greet(inner: &Inner, client: Socket, from: Peer, room: Room) -> Greeted {
+    let login_timeout = inner.plan().settings.login_timeout;
+    let greeted = time::timeout(login_timeout, greeting::greet(inner, client, from, room));
+    greeted.await.unwrap_or_else(|_| {
+        inner.timeouts.count(Kind::Login);
+        Greeted::Gone
+    })
 }
 
 fn refuse(client: Socket, fault: Fault) -> Greeted {

@@ -1,11 +1,14 @@
 //! What an operator does to a gateway that serves: PAUSE, RESUME, RECONNECT, KILL, KILL_CLIENT,
-//! DISABLE, ENABLE, WAIT_CLOSE, as PgBouncer's console has them.
+//! DISABLE, ENABLE, WAIT_CLOSE, SUSPEND, as PgBouncer's console has them.
 //!
 //! A command changes its state first and waits after that, so who gives it up while it waits
 //! takes nothing back. Texts of errors are PgBouncer's. Always true: what is paused stays so
 //! until RESUME, over reloads and whoever leaves.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use forebay_seam::time;
 
 use super::Gateway;
 use super::doors::Flow;
@@ -86,7 +89,15 @@ impl Gateway {
         let doors = &self.inner.pairs.doors;
         match database {
             None => {
-                doors.turn(Flow::Paused, Flow::Running).map_err(|_| ControlError::NotPaused)?;
+                let was_paused = doors.turn(Flow::Paused, Flow::Running).is_ok();
+                let was_still = doors.turn(Flow::Suspended, Flow::Running).is_ok();
+                if !was_paused && !was_still {
+                    return Err(ControlError::NotPaused);
+                }
+                if was_still {
+                    self.inner.stillness.end();
+                    self.inner.pairs.roll.wake_all();
+                }
             }
             Some(name) => {
                 if !doors.resume(name) {
@@ -199,6 +210,42 @@ impl Gateway {
             replaced.await;
         }
         Ok(())
+    }
+
+    /// SUSPEND: nothing more is read from clients and servers, and nobody is accepted; ends
+    /// when all that was read is written out. Clients whose buffers cannot be emptied within
+    /// `patience` are sent away. Replication goes on. [`Gateway::resume`] ends it; PgBouncer
+    /// does so when the console that asked for it leaves, which is for the console to do.
+    ///
+    /// # Errors
+    /// When all is paused or suspended already, or a database is paused;
+    /// [`ControlError::Resumed`] when somebody ended it meanwhile.
+    ///
+    /// # Cancel safety
+    /// It is suspended from the first poll on, whether anybody waits or not.
+    pub async fn suspend(&self, patience: Duration) -> Result<(), ControlError> {
+        let (doors, roll) = (&self.inner.pairs.doors, &self.inner.pairs.roll);
+        self.may_command_all()?;
+        if doors.is_any_paused() {
+            return Err(ControlError::PausedDatabases);
+        }
+        doors.turn(Flow::Running, Flow::Suspended).map_err(|_| ControlError::AlreadyPaused)?;
+        tracing::info!("SUSPEND");
+        let stillness = &self.inner.stillness;
+        let round = stillness.begin();
+        roll.wake_all();
+        let reached = stillness.until(|now| {
+            now.is_none_or(|now| now.get() != round) || roll.not_still_in(round).is_empty()
+        });
+        if time::timeout(patience, reached).await.is_err() {
+            let late = roll.not_still_in(round);
+            tracing::warn!(clients = late.len(), "sent away: they do not read what they asked for");
+            late.iter().for_each(|client| client.end());
+        }
+        match doors.flow() {
+            Flow::Suspended => Ok(()),
+            Flow::Running | Flow::Paused => Err(ControlError::Resumed),
+        }
     }
 
     /// Pools ask anew what the pairs of `database` may have.

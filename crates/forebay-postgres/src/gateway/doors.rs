@@ -98,6 +98,10 @@ impl Doors {
         self.0.lock().of(database).work == Door::Closed
     }
 
+    pub(super) fn is_any_paused(&self) -> bool {
+        self.0.lock().databases.values().any(|pair| pair.work == Door::Closed)
+    }
+
     pub(super) fn is_disabled(&self, database: &str) -> bool {
         self.0.lock().of(database).logins == Door::Closed
     }

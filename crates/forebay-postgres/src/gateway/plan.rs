@@ -10,24 +10,30 @@ use std::sync::Arc;
 
 use forebay_pool::{ClassName, Roster, timetable};
 
+use super::SettingsError;
 use super::backend::{Carried, Draft, classes};
+use super::lookups::{self, lookups};
 use super::pairs::Pairs;
 use super::reload::Changes;
-use super::{SettingsError, passwords};
+use crate::auth::{self, Authentication};
+use crate::cancel::fleet::Fleet;
 use crate::route::Backend;
-use crate::scram::Verifier;
 use crate::server::connector::Identity;
 use crate::server::place::Place;
-use crate::settings::{ClientAuth, DatabaseSettings, PoolMode, PostgresSettings};
-use crate::tls;
+use crate::settings::{DatabaseSettings, PoolMode, PostgresSettings};
+use crate::tls::{ClientSide, Encryption, Fresh};
+
+/// The process id of a client's key names its instance, and has room for so many clients.
+const MOST_CLIENTS_IN_FLEET: u32 = 100_000;
 
 /// A configuration that is carried out.
 pub(crate) struct Plan {
     pub(crate) settings: PostgresSettings,
-    pub(crate) tls: Option<tls::ClientSide>,
+    pub(crate) tls: Option<Arc<Fresh<ClientSide>>>,
+    pub(crate) fleet: Fleet,
     pub(super) backends: BTreeMap<String, Arc<Backend>>,
     routes: Routes,
-    verifiers: HashMap<String, String>,
+    pub(crate) auth: Authentication,
     default_tenant: Option<Arc<str>>,
 }
 
@@ -73,13 +79,16 @@ impl Plan {
         before: Option<&Self>,
     ) -> Result<(Self, Changes), SettingsError> {
         check(&settings)?;
-        let tls = settings.tls.as_ref().map(tls::ClientSide::new).transpose();
+        let tls = settings.tls.as_ref().map(ClientSide::following).transpose();
         let tls = tls.map_err(|reason| SettingsError { at: "postgres.tls".into(), reason })?;
-        let passwords = passwords::read(&settings)?;
+        let tls = tls.flatten();
+        let fleet = settings.fleet.as_ref().map(Fleet::new).transpose();
+        let fleet = fleet.map_err(|(key, reason)| of_fleet(&key, reason))?.unwrap_or_default();
+        let auth = Authentication::new(&settings, before.map(|before| &before.auth))?;
         let servers = settings.servers.iter();
         let drafts = servers
             .map(|(name, server)| {
-                Ok((name, Draft::new(name, server, &settings, &passwords, pairs)?))
+                Ok((name, Draft::new(name, server, &settings, auth.secrets(), pairs)?))
             })
             .collect::<Result<Vec<_>, SettingsError>>()?;
         // Nothing fails from here on.
@@ -102,11 +111,13 @@ impl Plan {
             backends.insert(name.clone(), Arc::new(backend));
         }
         let routes = routes(&settings, &backends);
-        let verifiers = passwords
-            .iter()
-            .filter_map(|(user, password)| Some((user.clone(), password.verifier.clone()?)))
-            .collect();
-        let plan = Self { settings, tls, backends, routes, verifiers, default_tenant };
+        let lookups = lookups(&settings, &auth, &|database| {
+            let behind = routes.behind(database)?;
+            let there = behind.database.clone().unwrap_or_else(|| Arc::from(database));
+            Some((Arc::clone(&behind.backend), there))
+        });
+        let auth = auth.looking_up(lookups);
+        let plan = Self { settings, tls, fleet, backends, routes, auth, default_tenant };
         Ok((plan, changes))
     }
 
@@ -130,40 +141,28 @@ impl Plan {
     pub(super) fn part_with_others(&self) {
         for backend in self.backends.values() {
             backend.pool.keep(|identity| {
-                let behind = self.behind(&identity.name).filter(|behind| {
+                let behind = self.routes.behind(&identity.name).filter(|behind| {
                     Arc::ptr_eq(&behind.backend, backend) && behind.leads_to(identity)
                 });
-                behind.is_some_and(|behind| behind.user.is_some() || self.knows(&identity.user))
+                let may_know = || self.auth.may_know(&identity.user);
+                behind.is_some_and(|behind| behind.user.is_some() || may_know())
             });
         }
     }
 
-    /// May `user` be one of ours? Where no users are configured, anybody may.
-    fn knows(&self, user: &str) -> bool {
-        self.settings.users.is_empty() || self.settings.users.contains_key(user)
-    }
-
     /// Does `user` keep its session under this plan, having had it under `before`?
     pub(crate) fn keeps_user(&self, user: &str, before: &Self) -> bool {
-        !before.settings.users.contains_key(user) || self.settings.users.contains_key(user)
-    }
-
-    pub(crate) fn verifier(&self, user: &str) -> Option<Verifier> {
-        Verifier::parse(self.verifiers.get(user)?)
-    }
-
-    fn behind(&self, database: &str) -> Option<&Behind> {
-        self.routes.named.get(database).or(self.routes.others.as_ref())
+        !before.auth.lists(user) || self.auth.may_know(user)
     }
 
     /// May applications ask for `database`?
     pub(crate) fn has(&self, database: &str) -> bool {
-        self.behind(database).is_some()
+        self.routes.behind(database).is_some()
     }
 
     /// Where the work of `user` goes that asks for `database`.
     pub(crate) fn route(&self, database: &str, user: &str) -> Option<Route> {
-        let behind = self.behind(database)?;
+        let behind = self.routes.behind(database)?;
         let identity = behind.identity(database, user);
         let of_user = self.settings.users.get(&*identity.user).and_then(|user| user.pool_mode);
         Some(Route {
@@ -177,6 +176,12 @@ impl Plan {
     pub(crate) fn tenant(&self, user: &str) -> Option<Arc<str>> {
         let own = self.settings.users.get(user).and_then(|user| user.tenant.as_deref());
         own.map(Arc::from).or_else(|| self.default_tenant.clone())
+    }
+}
+
+impl Routes {
+    fn behind(&self, database: &str) -> Option<&Behind> {
+        self.named.get(database).or(self.others.as_ref())
     }
 }
 
@@ -239,19 +244,23 @@ pub(super) fn check(settings: &PostgresSettings) -> Result<(), SettingsError> {
         let reason = "no server: add [postgres.servers.NAME] with its `address`";
         return Err(error("postgres.servers".into(), reason.into()));
     }
-    if settings.auth == ClientAuth::ScramSha256 && settings.users.is_empty() {
-        let reason = "nobody may log in: add [postgres.users.NAME] with a `password`, or set \
-                      `auth = \"trust\"`";
-        return Err(error("postgres.users".into(), reason.into()));
-    }
+    auth::check(settings)?;
+    lookups::check(settings)?;
     if let Some(client_tls) = &settings.tls {
-        tls::ClientSide::new(client_tls).map_err(|reason| error("postgres.tls".into(), reason))?;
+        ClientSide::new(client_tls).map_err(|reason| error("postgres.tls".into(), reason))?;
+    }
+    if let Some(fleet) = &settings.fleet {
+        Fleet::check(fleet).map_err(|(key, reason)| of_fleet(&key, reason))?;
+        if settings.max_clients > MOST_CLIENTS_IN_FLEET {
+            let reason =
+                format!("an instance of a fleet has names for {MOST_CLIENTS_IN_FLEET} clients");
+            return Err(error("postgres.max_clients".into(), reason));
+        }
     }
     for (name, server) in &settings.servers {
         let at = |key: &str| format!("postgres.servers.{name}.{key}");
         Place::parse(&server.address).map_err(|reason| error(at("address"), reason))?;
-        tls::connector(server.sslmode, server.sslrootcert.as_deref())
-            .map_err(|reason| error(at("sslrootcert"), reason))?;
+        Encryption::check(server).map_err(|(key, reason)| error(at(key), reason))?;
         if let Some(budget) = server.budget {
             let classes = classes(server);
             forebay_pool::class::check(&classes, budget, server.ai_share)
@@ -274,6 +283,10 @@ pub(super) fn check(settings: &PostgresSettings) -> Result<(), SettingsError> {
         server_of(settings, None).map_err(|reason| error("postgres.databases".into(), reason))?;
     }
     Ok(())
+}
+
+fn of_fleet(key: &str, reason: String) -> SettingsError {
+    SettingsError { at: format!("postgres.fleet.{key}"), reason }
 }
 
 /// The server called `name`, or the only one.

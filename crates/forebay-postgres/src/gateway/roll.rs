@@ -113,11 +113,23 @@ impl Roll {
 
     /// Ends the clients of the databases that `which` says.
     pub(super) fn end_all_of(&self, which: impl Fn(&str) -> bool) {
+        self.handles(|client| which(&client.database)).iter().for_each(|handle| handle.end());
+    }
+
+    /// Every client's task looks around.
+    pub(super) fn wake_all(&self) {
+        self.handles(|_| true).iter().for_each(|handle| handle.wake());
+    }
+
+    /// Those whose buffers were not empty in `round` of stillness.
+    pub(super) fn not_still_in(&self, round: u64) -> Vec<Arc<Cancelable>> {
+        self.handles(|client| !client.handle.was_still_in(round))
+    }
+
+    fn handles(&self, which: impl Fn(&Client) -> bool) -> Vec<Arc<Cancelable>> {
         let lists = self.0.lock();
-        let those = lists.clients.values().filter(|client| which(&client.database));
-        let handles: Vec<_> = those.map(|client| Arc::clone(&client.handle)).collect();
-        drop(lists);
-        handles.iter().for_each(|handle| handle.end());
+        let those = lists.clients.values().filter(|client| which(client));
+        those.map(|client| Arc::clone(&client.handle)).collect()
     }
 
     pub(super) fn has_clients_of(&self, identity: &Identity) -> bool {

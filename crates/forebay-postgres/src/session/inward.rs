@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 use super::exchange::COPIED;
 use super::heal::{self, First};
 use super::notify::ListenChange;
+use super::rest::Learns;
 use super::unnamed::Path;
 use super::{Change, End, Session};
 use crate::fault::Fault;
@@ -446,13 +447,12 @@ impl Session {
                 Change::ResetAll => {
                     settings.reset_all();
                     self.wanted.clone_from(&self.wanted_at_start);
-                    self.learns = Box::default();
+                    self.learns = None;
                     self.pins.held.remove(PinReason::Setting);
                 }
                 Change::Learn { names } => {
                     let news = names.into_iter().filter(|name| settings.now.get(name).is_none());
-                    self.learns =
-                        std::mem::take(&mut self.learns).into_iter().chain(news).collect();
+                    Learns::add(&mut self.learns, news);
                 }
                 Change::Listen(change) => {
                     if let Some(listening) = &mut self.listening {
@@ -510,6 +510,9 @@ impl Session {
             None => self.registration.client.pauses(),
             Some(Awaited::OwnQuery(_)) => self.registration.client.prepares(),
             Some(_) => self.registration.client.goes_on(),
+        }
+        if let Some(watch) = &mut self.watch {
+            watch.ends(status);
         }
         let failed = std::mem::take(&mut self.failed);
         if status == TxStatus::Idle {

@@ -287,3 +287,41 @@ async fn a_disabled_database_takes_no_new_clients_and_keeps_those_it_has() {
     bench.gateway.enable(&bench.database).unwrap();
     assert_eq!(bench.client().await.value("SELECT 2").await, "2");
 }
+
+#[tokio::test]
+async fn a_suspended_gateway_reads_nothing_and_loses_nothing() {
+    let bench = Bench::start(10).await;
+    let (mut idle, mut busy) = (bench.client().await, bench.client().await);
+    busy.query("BEGIN; SELECT 1").await;
+    let patience = Duration::from_secs(10);
+    bench.gateway.suspend(patience).await.unwrap();
+    assert_eq!(bench.gateway.suspend(patience).await, Err(ControlError::AlreadyPaused));
+    for client in [&mut idle, &mut busy] {
+        client.send(&query("SELECT 2")).await;
+        assert!(client.is_silent().await, "nothing is read");
+    }
+    let late = {
+        let (address, database) = (bench.address, bench.database.clone());
+        tokio::spawn(async move { Client::connect(address, &database, &[]).await })
+    };
+    time::sleep(Duration::from_millis(100)).await;
+    assert!(!late.is_finished(), "nobody is accepted");
+    bench.gateway.resume(None).unwrap();
+    assert_eq!(show(&idle.until_ready(1).await), "T D[2] C[SELECT 1] Z[I]");
+    assert_eq!(show(&busy.until_ready(1).await), "T D[2] C[SELECT 1] Z[T]");
+    assert_eq!(late.await.unwrap().unwrap().value("SELECT 3").await, "3");
+}
+
+#[tokio::test]
+async fn who_does_not_read_is_sent_away_by_a_suspend_and_holds_it_up_no_longer() {
+    let bench = Bench::start(10).await;
+    let (mut slow, mut idle) = (bench.client().await, bench.client().await);
+    slow.send(&query("SELECT repeat('x', 1000000) FROM generate_series(1, 200)")).await;
+    until("it runs", async || bench.leased() == 1).await;
+    time::sleep(Duration::from_millis(200)).await;
+    bench.gateway.suspend(Duration::from_millis(300)).await.unwrap();
+    bench.gateway.resume(None).unwrap();
+    assert_eq!(idle.value("SELECT 1").await, "1");
+    bench.all_home().await;
+    drop(slow);
+}

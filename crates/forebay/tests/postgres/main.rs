@@ -1,6 +1,7 @@
 //! The PostgreSQL gateway beside a real PostgreSQL.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
+mod authentication;
 mod begins;
 mod bench;
 mod by_chance;
@@ -10,6 +11,8 @@ mod control;
 mod departures;
 mod differential;
 mod failures;
+mod fleets;
+mod guarded;
 mod hostile;
 mod leftovers;
 mod naming;
@@ -27,6 +30,8 @@ mod sql_names;
 mod stale_plans;
 mod statements;
 mod statuses;
+mod timeouts;
+mod tls;
 mod traps_cancel_and_copy;
 mod traps_failures;
 mod traps_sessions;

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use forebay_pool::Snapshot;
+use forebay_postgres::gateway::Flow;
 use forebay_postgres::{NotificationCounts, PostgresSnapshot};
 
 use super::{Labels, Sheet};
@@ -62,11 +63,35 @@ pub(super) fn sessions(postgres: &PostgresSnapshot, sheet: &mut Sheet<'_>) -> fm
         "Applications that were sent away before they had a session",
         postgres.refused,
     )?;
+    sheet.count(
+        "forebay_logins_throttled",
+        "Logins that were turned away because too many like them failed",
+        postgres.throttled,
+    )?;
+    sheet.count(
+        "forebay_login_hash_iterations",
+        "Iterations of hashing that clients' passwords have cost",
+        postgres.hash_iterations,
+    )?;
     sheet.count("forebay_cancel_requests", "Cancel requests received", postgres.cancels)?;
     sheet.count(
         "forebay_hints_ignored",
         "Tags of statements, and settings of ours, that cannot be read",
         postgres.hints_ignored,
+    )?;
+    let late = &postgres.timeouts;
+    sheet.counter(
+        "forebay_timeouts",
+        "What was ended because it lasted too long, by the setting that limits it",
+        [
+            ("query_timeout", late.query),
+            ("cancel_wait_timeout", late.disobeyed),
+            ("transaction_timeout", late.transaction),
+            ("idle_transaction_timeout", late.idle_transaction),
+            ("client_idle_timeout", late.client_idle),
+            ("login_timeout", late.login),
+        ]
+        .map(|(setting, count)| (vec![("setting", setting)], count)),
     )?;
     notifications(&postgres.notifications, sheet)?;
     sheet.gauge(
@@ -75,6 +100,19 @@ pub(super) fn sessions(postgres: &PostgresSnapshot, sheet: &mut Sheet<'_>) -> fm
         postgres.replications.iter().map(|(server, count)| {
             (vec![("gateway", "postgres"), ("destination", &**server)], *count)
         }),
+    )?;
+    let all = (postgres.control.flow == Flow::Paused).then_some("*");
+    let paused = postgres.control.paused.iter().map(|database| &**database);
+    sheet.gauge(
+        "forebay_paused",
+        "Databases whose new work waits until RESUME; `*` is all of them",
+        all.into_iter().chain(paused).map(|database| (vec![("database", database)], 1_u32)),
+    )?;
+    let disabled = postgres.control.disabled.iter();
+    sheet.gauge(
+        "forebay_disabled",
+        "Databases that take no new clients until ENABLE",
+        disabled.map(|database| (vec![("database", &**database)], 1_u32)),
     )?;
     sheet.counter(
         "forebay_pins",
