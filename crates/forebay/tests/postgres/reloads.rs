@@ -78,7 +78,7 @@ async fn twenty_reloads_under_load_are_noticed_by_nobody() {
         bench
             .apply(|settings| {
                 let server = server(settings);
-                server.budget = Some(3 + round % 5);
+                server.budget = Some(5 + round % 5);
                 server.idle_ttl = Duration::from_secs(u64::from(20 + round));
                 server.classes = classes(&["a", "b", "c"][..(round % 4) as usize]);
                 // Every fifth replaces all connections.
