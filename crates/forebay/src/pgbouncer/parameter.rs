@@ -127,8 +127,7 @@ pub(super) const OF_USERS: &[Parameter] = &[
     parameter("client_idle_timeout", Number, Becomes("postgres.users.NAME.client_idle_timeout")),
 ];
 
-const PEERS: Fate =
-    Instead("cancel requests are not forwarded to peers: run one process, it uses all cores");
+const PEERS: Fate = Becomes("postgres.fleet.peers");
 
 /// Keys of a line in `[peers]`.
 pub(super) const OF_PEERS: &[Parameter] = &[

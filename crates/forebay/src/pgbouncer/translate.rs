@@ -19,6 +19,7 @@ use super::ini::Place;
 use super::parameter::{OF_DATABASES, OF_PEERS, OF_USERS, Parameter};
 use super::secrets::{SecretFile, Secrets};
 use super::setting::Fate;
+use super::value;
 
 /// As good as never, for settings of ours that know no "never".
 const NEVER: &str = "36500days";
@@ -87,6 +88,7 @@ pub(super) fn translate(file: &File, secrets: Secrets) -> Result<Translation, Ve
     timeouts(&mut work);
     servers::translate(&mut work);
     users::translate(&mut work);
+    fleet(&mut work);
     log::translate(&mut work);
     // Several instances may run on a machine, and nobody expects this port.
     work.document
@@ -188,6 +190,28 @@ fn pooling(work: &mut Work<'_>) {
     work.set("max_prepared_statements", statements, "max_prepared_statements");
     let ttl = file.seconds("dns_max_ttl");
     work.set("dns_max_ttl", time(ttl), "dns_max_ttl");
+}
+
+/// Peers, where this instance has a number among them.
+fn fleet(work: &mut Work<'_>) {
+    let file = work.file;
+    let id = file.number("peer_id");
+    if id == 0 {
+        return;
+    }
+    let table = &["postgres", "fleet"];
+    work.document.set(table, "id", id).from(file.place("peer_id"));
+    let peers = file.peers.iter().filter_map(|line| {
+        let id = value::number(&line.name).ok()?;
+        let port = line.text("port").unwrap_or("6432");
+        let address = servers::address(line.text("host")?, port);
+        let peer = [("id", toml::Value::from(id)), ("address", toml::Value::from(address))];
+        Some(peer.into_iter().map(|(key, value)| (key.to_owned(), value)).collect::<toml::Table>())
+    });
+    let peers: Vec<_> = peers.map(toml::Value::Table).collect();
+    if !peers.is_empty() {
+        work.document.set(table, "peers", peers).from(file.peers.first().map(|line| &line.place));
+    }
 }
 
 fn timeouts(work: &mut Work<'_>) {

@@ -71,7 +71,7 @@ fn server(work: &Work<'_>, line: &Line) -> Server {
     }
 }
 
-fn address(host: &str, port: &str) -> String {
+pub(super) fn address(host: &str, port: &str) -> String {
     if host.starts_with('/') {
         format!("{}/.s.PGSQL.{port}", host.trim_end_matches('/'))
     } else if host.contains(':') {

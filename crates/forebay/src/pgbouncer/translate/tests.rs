@@ -78,6 +78,7 @@ fn another(setting: &super::super::setting::Setting) -> String {
     let value = match (setting.name, setting.kind) {
         ("auth_type", _) => "scram-sha-256",
         ("client_tls_protocols" | "server_tls_protocols", _) => "tlsv1.3",
+        ("client_tls13_ciphers", _) => "TLS_AES_128_GCM_SHA256",
         (name, _) if name.ends_with("ciphers") => "ECDHE-RSA-AES256-GCM-SHA384",
         ("pool_mode", _) => "transaction",
         ("listen_addr", _) => "127.0.0.2",
