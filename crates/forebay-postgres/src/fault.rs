@@ -8,6 +8,8 @@ use bytes::BytesMut;
 use forebay_pool::policy::Policy;
 use forebay_pool::{CheckoutError, Refusal};
 
+use crate::auth::scram::ScramError;
+use crate::auth::{Barred, Method};
 use crate::held::Full;
 use crate::listener::ListenError;
 use crate::own::Nonsense;
@@ -32,6 +34,20 @@ pub(crate) enum Fault {
     WrongPassword(String),
     #[error("this server accepts encrypted connections only")]
     TlsRequired,
+    #[error("pg_hba.conf rejects connection for {0}")]
+    Rejected(Barred),
+    #[error("no pg_hba.conf entry for {0}")]
+    NoHbaEntry(Barred),
+    #[error("authentication method \"{0}\" is not supported")]
+    MethodUnsupported(String),
+    #[error("a password in clear text is accepted over TLS only")]
+    CleartextWithoutTls,
+    #[error("connection requires a valid client certificate")]
+    NoCertificate,
+    #[error("{method} authentication failed for user \"{user}\"")]
+    NotThatName { method: Method, user: String },
+    #[error("{0}")]
+    Scram(#[from] ScramError),
     #[error("invalid value for parameter \"replication\": \"{0}\"")]
     ReplicationValue(String),
     #[error("replication needs a connection of its own, and `{database}` is pooled by transaction")]
@@ -146,9 +162,18 @@ impl Fault {
         let code = match self {
             Self::Protocol(_) | Self::Unexpected { .. } => "08P01",
             Self::UnsupportedProtocol { .. } | Self::ReplicationMode { .. } => "0A000",
-            Self::NoUser | Self::TlsRequired => "28000",
+            Self::Scram(ScramError::Malformed(_)) => "08P01",
+            Self::NoUser
+            | Self::TlsRequired
+            | Self::Rejected(_)
+            | Self::NoHbaEntry(_)
+            | Self::MethodUnsupported(_)
+            | Self::CleartextWithoutTls
+            | Self::NoCertificate
+            | Self::NotThatName { .. }
+            | Self::Scram(ScramError::Downgrade | ScramError::Binding) => "28000",
             Self::StartupOption(_) | Self::Nonsense(_) | Self::ReplicationValue(_) => "22023",
-            Self::WrongPassword(_) => "28P01",
+            Self::WrongPassword(_) | Self::Scram(ScramError::WrongPassword) => "28P01",
             Self::UnknownDatabase(_) => "3D000",
             Self::TooManyClients | Self::TooManyReplications { .. } => "53300",
             Self::NoReplication(_) => "08001",
@@ -228,6 +253,9 @@ impl Fault {
                  SET forebay.needs = {}.",
                 held + 1
             ));
+        }
+        if let Self::CleartextWithoutTls = self {
+            return Some("Connect with sslmode=require.".into());
         }
         if let Self::Nonsense(nonsense) = self {
             return Some(nonsense.hint.into());

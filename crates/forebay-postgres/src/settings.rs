@@ -1,5 +1,6 @@
 //! What an operator sets for the PostgreSQL gateway.
 
+mod auth;
 mod fleet;
 mod listen;
 mod tls;
@@ -14,6 +15,7 @@ use forebay_seam::secret::SecretRef;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub use auth::{AuthQuerySettings, ClientAuth};
 pub use fleet::{FleetSettings, PeerSettings};
 pub use listen::{Listen, SocketMode};
 pub use tls::{
@@ -34,6 +36,18 @@ pub struct PostgresSettings {
     pub unix_socket_group: Option<String>,
     /// How applications prove who they are. Default `scram-sha-256`.
     pub auth: ClientAuth,
+    /// Rules in the syntax of pg_hba.conf, for `auth = "hba"`. Read again at a reload.
+    pub hba_file: Option<PathBuf>,
+    /// Maps of names in the syntax of pg_ident.conf, for certificates and Unix sockets. Read
+    /// again at a reload.
+    pub ident_file: Option<PathBuf>,
+    /// Users and their secrets as in PgBouncer's userlist.txt: `"user" "secret"` on each line,
+    /// a password, `md5…` or `SCRAM-SHA-256$…`. Read again at a reload.
+    pub users_file: Option<PathBuf>,
+    /// Where to look up users that are in no list. Default: nowhere.
+    pub auth_query: Option<AuthQuerySettings>,
+    /// Whether the method `password` may be used over plaintext TCP. Default false.
+    pub cleartext_without_tls: bool,
     /// When a server connection goes back to the pool. Default `transaction`.
     pub pool_mode: PoolMode,
     /// TLS towards applications. Default: none.
@@ -106,6 +120,11 @@ impl Default for PostgresSettings {
             unix_socket_mode: SocketMode::default(),
             unix_socket_group: None,
             auth: ClientAuth::default(),
+            hba_file: None,
+            ident_file: None,
+            users_file: None,
+            auth_query: None,
+            cleartext_without_tls: false,
             pool_mode: PoolMode::default(),
             tls: None,
             fleet: None,
@@ -155,18 +174,6 @@ impl Default for NotificationSettings {
             connections: 10,
         }
     }
-}
-
-/// How applications prove who they are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum ClientAuth {
-    /// By password, which never crosses the wire (RFC 5802, RFC 7677).
-    #[default]
-    #[serde(rename = "scram-sha-256")]
-    ScramSha256,
-    /// Not at all: whoever reaches the port is who they say.
-    Trust,
 }
 
 /// When a server connection goes back to the pool.
@@ -354,17 +361,26 @@ pub struct DatabaseSettings {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String", extend("format" = "humantime"))]
     pub client_idle_timeout: Duration,
+    /// As whom to look up its users. Default: `user` of `[postgres.auth_query]`.
+    pub auth_user: Option<String>,
+    /// What to ask to look up its users. Default: `query` of `[postgres.auth_query]`.
+    pub auth_query: Option<String>,
+    /// In which of our databases to look up its users. Default: `database` of
+    /// `[postgres.auth_query]`.
+    pub auth_database: Option<String>,
 }
 
 /// `[postgres.users.NAME]`: a user that may log in.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct UserSettings {
-    /// The password, or a verifier as `pg_authid` stores it (`SCRAM-SHA-256$…`).
+    /// The password, or what `pg_authid` stores of it (`SCRAM-SHA-256$…`, `md5…`). Default: as
+    /// in `users_file`.
     pub password: Option<SecretRef>,
     /// As whom to log in to the server. Default: the same user.
     pub server_user: Option<String>,
-    /// The password there. Default: `password`, where that is no verifier.
+    /// The password there. Default: `password`; where that is a verifier, what clients prove it
+    /// by.
     pub server_password: Option<SecretRef>,
     /// The tenant whose HTTP calls belong to the same requests. Default: the tenant
     /// `default` while no tenants are configured, else none.

@@ -18,15 +18,14 @@ use forebay_seam::{net, time};
 use tokio::sync::watch;
 
 use super::SettingsError;
-use super::passwords::Password;
+use crate::auth::Secrets;
 use crate::listener::Listeners;
 use crate::replication::Replications;
 use crate::route::Backend;
 use crate::server::capacity::{Capacity, Surveyor};
-use crate::server::connector::{Access, Credentials, Postgres};
+use crate::server::connector::{Access, Postgres};
 use crate::server::login::Target;
 use crate::server::place::Place;
-use crate::server::proof::Proof;
 use crate::settings::{PostgresSettings, ServerSettings};
 use crate::tls::Encryption;
 
@@ -80,7 +79,7 @@ impl<'a> Draft<'a> {
         name: &'a str,
         server: &'a ServerSettings,
         settings: &'a PostgresSettings,
-        passwords: &HashMap<String, Password>,
+        secrets: &Secrets,
     ) -> Result<Self, SettingsError> {
         let at = |key: &str, reason: String| SettingsError {
             at: format!("postgres.servers.{name}.{key}"),
@@ -92,16 +91,7 @@ impl<'a> Draft<'a> {
             NonZeroUsize::new(settings.max_prepared_statements).unwrap_or(NonZeroUsize::MIN);
         let target =
             Target { place, encryption, protocol: server.max_protocol_version, max_prepared };
-        let credentials = settings
-            .users
-            .iter()
-            .map(|(user, configured)| {
-                let proof = passwords.get(user).and_then(|password| password.at_server.clone());
-                let proof = proof.map(Proof::Password);
-                let at_server = configured.server_user.clone().unwrap_or_else(|| user.clone());
-                (Arc::from(user.as_str()), Credentials { user: at_server, proof })
-            })
-            .collect();
+        let credentials = secrets.credentials();
         let access = Access { target, credentials, catalogues: Arc::default() };
         let timetable =
             Timetable::new(&server.timetable).map_err(|error| at(&error.place(), error.reason))?;

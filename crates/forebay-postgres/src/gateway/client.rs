@@ -68,7 +68,7 @@ async fn receive(
     from: Peer,
 ) -> Option<Received> {
     let greeted = match room {
-        Some(room) => greet(inner, client, room).await,
+        Some(room) => greet(inner, client, from, room).await,
         None => refuse(client, Fault::TooManyClients),
     };
     match greeted {
@@ -103,9 +103,9 @@ async fn receive(
 }
 
 /// A client's greeting, in time.
-async fn greet(inner: &Inner, client: Socket, room: Room) -> Greeted {
-    let greeted =
-        time::timeout(inner.plan().settings.login_timeout, greeting::greet(inner, client, room));
+async fn greet(inner: &Inner, client: Socket, from: Peer, room: Room) -> Greeted {
+    let login_timeout = inner.plan().settings.login_timeout;
+    let greeted = time::timeout(login_timeout, greeting::greet(inner, client, from, room));
     greeted.await.unwrap_or_else(|_| {
         inner.timeouts.count(Kind::Login);
         Greeted::Gone

@@ -10,15 +10,16 @@ use std::sync::Arc;
 
 use forebay_pool::{ClassName, Roster, timetable};
 
+use super::SettingsError;
 use super::backend::{Carried, Draft, classes};
+use super::lookups::{self, lookups};
 use super::reload::Changes;
-use super::{SettingsError, passwords};
+use crate::auth::{self, Authentication};
 use crate::cancel::fleet::Fleet;
 use crate::route::Backend;
-use crate::scram::Verifier;
 use crate::server::connector::Identity;
 use crate::server::place::Place;
-use crate::settings::{ClientAuth, PoolMode, PostgresSettings};
+use crate::settings::{PoolMode, PostgresSettings};
 use crate::tls::{ClientSide, Encryption, Fresh};
 
 /// The process id of a client's key names its instance, and has room for so many clients.
@@ -31,7 +32,7 @@ pub(crate) struct Plan {
     pub(crate) fleet: Fleet,
     pub(super) backends: BTreeMap<String, Arc<Backend>>,
     routes: Routes,
-    verifiers: HashMap<String, String>,
+    pub(crate) auth: Authentication,
     default_tenant: Option<Arc<str>>,
 }
 
@@ -69,10 +70,10 @@ impl Plan {
         let tls = tls.flatten();
         let fleet = settings.fleet.as_ref().map(Fleet::new).transpose();
         let fleet = fleet.map_err(|(key, reason)| of_fleet(&key, reason))?.unwrap_or_default();
-        let passwords = passwords::read(&settings)?;
+        let auth = Authentication::new(&settings, before.map(|before| &before.auth))?;
         let servers = settings.servers.iter();
         let drafts = servers
-            .map(|(name, server)| Ok((name, Draft::new(name, server, &settings, &passwords)?)))
+            .map(|(name, server)| Ok((name, Draft::new(name, server, &settings, auth.secrets())?)))
             .collect::<Result<Vec<_>, SettingsError>>()?;
         // Nothing fails from here on.
         let mut changes = Changes::between(before.map(|before| &before.settings), &settings);
@@ -94,11 +95,12 @@ impl Plan {
             backends.insert(name.clone(), Arc::new(backend));
         }
         let routes = routes(&settings, &backends);
-        let verifiers = passwords
-            .iter()
-            .filter_map(|(user, password)| Some((user.clone(), password.verifier.clone()?)))
-            .collect();
-        let plan = Self { settings, tls, fleet, backends, routes, verifiers, default_tenant };
+        let lookups = lookups(&settings, &auth, &|database| {
+            let Route { backend, database, .. } = routes.route(database, &settings)?;
+            Some((backend, database))
+        });
+        let auth = auth.looking_up(lookups);
+        let plan = Self { settings, tls, fleet, backends, routes, auth, default_tenant };
         Ok((plan, changes))
     }
 
@@ -126,44 +128,41 @@ impl Plan {
                     }),
                     Routes::Any(_) => true,
                 };
-                database && self.knows(&identity.user)
+                database && self.auth.may_know(&identity.user)
             });
         }
     }
 
-    /// May `user` be one of ours? Where no users are configured, anybody may.
-    fn knows(&self, user: &str) -> bool {
-        self.settings.users.is_empty() || self.settings.users.contains_key(user)
-    }
-
     /// Does `user` keep its session under this plan, having had it under `before`?
     pub(crate) fn keeps_user(&self, user: &str, before: &Self) -> bool {
-        !before.settings.users.contains_key(user) || self.settings.users.contains_key(user)
-    }
-
-    pub(crate) fn verifier(&self, user: &str) -> Option<Verifier> {
-        Verifier::parse(self.verifiers.get(user)?)
+        !before.auth.lists(user) || self.auth.may_know(user)
     }
 
     pub(crate) fn route(&self, database: &str) -> Option<Route> {
-        match &self.routes {
-            Routes::Named(named) => named.get(database).map(|route| Route {
-                backend: Arc::clone(&route.backend),
-                database: Arc::clone(&route.database),
-                mode: route.mode,
-            }),
-            Routes::Any(backend) => Some(Route {
-                backend: Arc::clone(backend),
-                database: Arc::from(database),
-                mode: self.settings.pool_mode,
-            }),
-        }
+        self.routes.route(database, &self.settings)
     }
 
     /// The tenant whose requests a user's work belongs to.
     pub(crate) fn tenant(&self, user: &str) -> Option<Arc<str>> {
         let own = self.settings.users.get(user).and_then(|user| user.tenant.as_deref());
         own.map(Arc::from).or_else(|| self.default_tenant.clone())
+    }
+}
+
+impl Routes {
+    fn route(&self, database: &str, settings: &PostgresSettings) -> Option<Route> {
+        match self {
+            Self::Named(named) => named.get(database).map(|route| Route {
+                backend: Arc::clone(&route.backend),
+                database: Arc::clone(&route.database),
+                mode: route.mode,
+            }),
+            Self::Any(backend) => Some(Route {
+                backend: Arc::clone(backend),
+                database: Arc::from(database),
+                mode: settings.pool_mode,
+            }),
+        }
     }
 }
 
@@ -197,11 +196,8 @@ pub(super) fn check(settings: &PostgresSettings) -> Result<(), SettingsError> {
         let reason = "no server: add [postgres.servers.NAME] with its `address`";
         return Err(error("postgres.servers".into(), reason.into()));
     }
-    if settings.auth == ClientAuth::ScramSha256 && settings.users.is_empty() {
-        let reason = "nobody may log in: add [postgres.users.NAME] with a `password`, or set \
-                      `auth = \"trust\"`";
-        return Err(error("postgres.users".into(), reason.into()));
-    }
+    auth::check(settings)?;
+    lookups::check(settings)?;
     if let Some(client_tls) = &settings.tls {
         ClientSide::new(client_tls).map_err(|reason| error("postgres.tls".into(), reason))?;
     }

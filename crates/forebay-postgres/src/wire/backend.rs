@@ -151,6 +151,11 @@ pub(crate) struct ServerError {
 }
 
 impl ServerError {
+    /// Does it end the connection?
+    pub(crate) fn ends_the_connection(&self) -> bool {
+        self.severity == Severity::Fatal
+    }
+
     /// Does it say that the work failed because there was too much of something, or too little
     /// time? Errors of the statement itself say nothing of its class.
     pub(crate) fn is_of_load_or_time(&self) -> bool {

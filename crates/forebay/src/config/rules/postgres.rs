@@ -143,18 +143,27 @@ fn databases(settings: &PostgresSettings, found: &mut Findings) {
 }
 
 fn users(settings: &PostgresSettings, http: Option<&HttpSettings>, found: &mut Findings) {
+    let elsewhere = settings.users_file.is_some() || settings.auth_query.is_some();
     match settings.auth {
-        ClientAuth::ScramSha256 if settings.users.is_empty() => found.add(
+        auth if auth.needs_secrets() && settings.users.is_empty() && !elsewhere => found.add(
             "postgres.users",
             "nobody could log in: write `[postgres.users]` and \
              `NAME = { password = \"env:VARIABLE\" }` for each user",
         ),
-        ClientAuth::Trust if !settings.listen.is_local() => found.add(
-            "postgres.auth",
-            "`trust` asks nobody for a password, so it is only possible where `listen` is a \
-             loopback address: use `scram-sha-256` here",
-        ),
-        ClientAuth::ScramSha256 | ClientAuth::Trust => {}
+        auth @ (ClientAuth::Trust | ClientAuth::Any) if !settings.listen.is_local() => {
+            found.add(
+                "postgres.auth",
+                format!(
+                    "`{}` asks nobody for a password, so it is only possible where `listen` is \
+                     a loopback address: use `scram-sha-256` here",
+                    auth.name()
+                ),
+            );
+        }
+        _ => {}
+    }
+    if let Some(password) = settings.auth_query.as_ref().and_then(|query| query.password.as_ref()) {
+        found.secret("postgres.auth_query.password".into(), password);
     }
     for (name, user) in &settings.users {
         let at = format!("postgres.users.{name}");
@@ -162,7 +171,7 @@ fn users(settings: &PostgresSettings, http: Option<&HttpSettings>, found: &mut F
             Some(password) => {
                 found.secret(format!("{at}.password"), password);
             }
-            None if settings.auth == ClientAuth::ScramSha256 => {
+            None if settings.auth.needs_secrets() && !elsewhere => {
                 found.add(at.clone(), "without a `password` this user cannot log in");
             }
             None => {}
