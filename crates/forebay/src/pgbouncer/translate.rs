@@ -142,30 +142,49 @@ impl Work<'_> {
     fn tell_fates(&mut self) {
         let file = self.file;
         for (setting, said) in file.changed() {
-            self.tell_fate(setting.name, setting.fate, &said.place);
+            self.tell_fate(setting.name, &said.value, setting.fate, &said.place);
         }
         let lines: [(&[Line], &[Parameter]); 3] =
             [(&file.databases, OF_DATABASES), (&file.users, OF_USERS), (&file.peers, OF_PEERS)];
         for (lines, parameters) in lines {
             for line in lines {
-                for parameter in parameters.iter().filter(|p| line.text(p.name).is_some()) {
+                for parameter in parameters {
+                    let Some(value) = line.text(parameter.name) else { continue };
                     let about = format!("{} {}", line.name, parameter.name);
-                    self.tell_fate(&about, parameter.fate, &line.place);
+                    self.tell_fate(&about, value, parameter.fate, &line.place);
                 }
             }
         }
     }
 
-    fn tell_fate(&mut self, about: &str, fate: Fate, place: &Place) {
+    fn tell_fate(&mut self, about: &str, value: &str, fate: Fate, place: &Place) {
         match fate {
             Fate::Becomes(_) | Fate::Mode(_) => {}
             Fate::Resembles { differs, .. } => {
-                self.note(NoteKind::Differs, about, Some(place), differs);
+                if differs_for(about.rsplit(' ').next().unwrap_or_default(), value) {
+                    self.note(NoteKind::Differs, about, Some(place), differs);
+                }
             }
             Fate::Nothing(why) => self.note(NoteKind::Needless, about, Some(place), why),
             Fate::Instead(what) => self.note(NoteKind::Dropped, about, Some(place), what),
             Fate::Refused(why) => self.refuse(Some(place), format!("{about}: {why}")),
         }
+    }
+}
+
+/// Is what differs of the setting `name` of any concern to who set it to `value`?
+fn differs_for(name: &str, value: &str) -> bool {
+    let value = value.to_ascii_lowercase();
+    match name {
+        "auth_type" => value == "any" || value == "trust",
+        "pool_mode" => value == "statement",
+        "host" => value.contains(','),
+        "max_prepared_statements" => value == "0",
+        "client_tls_protocols" | "server_tls_protocols" => !value
+            .split([',', ':', ' '])
+            .all(|name| matches!(name, "secure" | "tlsv1.2" | "tlsv1.3")),
+        "client_tls_ciphers" => value == "all",
+        _ => true,
     }
 }
 

@@ -56,8 +56,9 @@ pub struct Ender(mpsc::Sender<Ending>);
 impl Ender {
     /// Ends it, as a signal would. While an end is under way, another one ends it at once.
     pub fn end(&self, how: Ending) {
-        // A full line says it already.
-        drop(self.0.try_send(how));
+        if self.0.try_send(how).is_err() {
+            tracing::debug!("the end is under way already");
+        }
     }
 }
 

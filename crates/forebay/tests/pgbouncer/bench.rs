@@ -46,7 +46,10 @@ pub(crate) fn psql(to: &str, statements: &str) -> Output {
     let folder = postgres_binaries::find().unwrap().folder().to_owned();
     let beside = folder.join("psql");
     let mut command = Command::new(if beside.is_file() { beside } else { "psql".into() });
-    command.env("PGCONNECT_TIMEOUT", "20").env_remove("PGPASSWORD").env("PGPASSFILE", "/dev/null");
+    command
+        .env("PGCONNECT_TIMEOUT", "20")
+        .env_remove("PGPASSWORD")
+        .env("PGPASSFILE", "/nonexistent");
     for statement in statements.split(';').map(str::trim).filter(|text| !text.is_empty()) {
         command.arg("-c").arg(statement);
     }

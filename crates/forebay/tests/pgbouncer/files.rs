@@ -8,7 +8,7 @@ use crate::bench::{Folder, cluster, psql};
 const WHO: &str = "SELECT current_user || '@' || current_database()";
 
 /// Runs `file` as PgBouncer's, then what it was migrated to, and looks at both with `look`.
-fn both(folder: &Folder, file: &str, look: impl Fn()) {
+pub(crate) fn both(folder: &Folder, file: &str, look: impl Fn()) {
     let running = folder.run(&["pgbouncer", file]);
     look();
     drop(running);
@@ -27,7 +27,7 @@ fn text(output: &Output) -> String {
 }
 
 /// psql's answer to [`WHO`].
-fn who(to: &str) -> String {
+pub(crate) fn who(to: &str) -> String {
     text(&psql(to, WHO))
 }
 

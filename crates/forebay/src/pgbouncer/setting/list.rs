@@ -71,8 +71,9 @@ pub(in crate::pgbouncer) const SETTINGS: &[Setting] = &[
         AtReload,
         Resembles {
             key: "postgres.auth",
-            differs: "`any` is `trust`, and admits nobody to the console who is not in \
-                      `admin_users` or `stats_users`; `ldap` and `pam` are refused",
+            differs: "`any` admits nobody to the console who is not in `admin_users` or \
+                      `stats_users`; `ldap` and `pam` are refused; `trust` and `any` are \
+                      possible on loopback addresses and Unix sockets only",
         },
     ),
     unset("auth_user", Text, AtReload, Becomes("postgres.auth_query.user")),
