@@ -1,11 +1,17 @@
 //! The gateway: accepts clients, knows the pools, and comes to an orderly end.
 
+mod additions;
 mod backend;
 mod bell;
 mod client;
+mod control;
+mod doors;
 mod lookups;
+mod pairs;
 mod plan;
 mod reload;
+mod roll;
+mod stillness;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -36,8 +42,13 @@ use crate::timeouts::{Counter, TimeoutCounts};
 use crate::welcome::Welcomes;
 
 pub(crate) use bell::{Bell, Course};
+pub use control::ControlError;
+pub use doors::{ControlSnapshot, Flow};
+pub(crate) use pairs::Pairs;
 pub(crate) use plan::Plan;
 pub use reload::Changes;
+pub(crate) use roll::Entry;
+use stillness::Stillness;
 
 /// Pause after a failed accept: usually no file descriptor is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -84,6 +95,8 @@ pub struct PostgresSnapshot {
     pub notifications: Vec<NotificationCounts>,
     /// Replication connections, by server.
     pub replications: BTreeMap<String, u32>,
+    /// What an operator has closed.
+    pub control: ControlSnapshot,
     /// Pools, one for each server.
     pub pools: Vec<Snapshot>,
 }
@@ -91,6 +104,11 @@ pub struct PostgresSnapshot {
 /// What all sessions share.
 pub(crate) struct Inner {
     plan: ArcSwap<Plan>,
+    /// What each pair of a database and a user may have; outlives plans.
+    pub(crate) pairs: Arc<Pairs>,
+    /// A pause was ended.
+    resumed: Notify,
+    pub(crate) stillness: Stillness,
     /// Held while the next plan is made: one at a time.
     changing: Mutex<()>,
     /// Rung when there is another plan, and when sessions should end.
@@ -158,10 +176,14 @@ impl Gateway {
         default_tenant: Option<Arc<str>>,
     ) -> Result<Self, SettingsError> {
         let held = held::Account::new(settings.max_message_memory);
-        let (plan, _) = Plan::new(settings, &roster, default_tenant, None)?;
+        let pairs = Arc::new(Pairs::new(&settings));
+        let (plan, _) = Plan::new(settings, &roster, &pairs, default_tenant, None)?;
         plan.warm_up();
         let inner = Arc::new(Inner {
             plan: ArcSwap::from_pointee(plan),
+            pairs,
+            resumed: Notify::new(),
+            stillness: Stillness::default(),
             changing: Mutex::default(),
             bell: bell::Ringer::default(),
             statements: Statements::default(),
@@ -198,6 +220,12 @@ impl Gateway {
             };
             match accepted {
                 Ok((client, from)) => {
+                    if self.inner.stillness.round().is_some() {
+                        tokio::select! {
+                            () = self.inner.stillness.until(|round| round.is_none()) => {}
+                            () = stop.told() => {}
+                        }
+                    }
                     let session =
                         client::serve(Arc::clone(&self.inner), client, from, stop.clone());
                     drop(tokio::spawn(session));
@@ -282,6 +310,7 @@ impl Gateway {
                 .iter()
                 .map(|(name, backend)| (name.clone(), backend.replications.count()))
                 .collect(),
+            control: self.inner.pairs.doors.snapshot(),
             pools: backends.values().map(|backend| backend.pool.snapshot()).collect(),
         }
     }

@@ -21,7 +21,6 @@ use crate::own::Own;
 use crate::params::{Settings, is_fact};
 use crate::replication::Parameters;
 use crate::route::Who;
-use crate::server::connector::Identity;
 use crate::settings::PoolMode;
 use crate::stream::Stream;
 use crate::wire::backend;
@@ -146,7 +145,8 @@ impl Greeting<'_> {
         name: &str,
         startup: &Startup,
     ) -> Result<(Who, Settings), Fault> {
-        let route = self.plan.route(name).ok_or_else(|| Fault::UnknownDatabase(name.to_owned()))?;
+        let route = self.plan.route(name, proven.user());
+        let route = route.ok_or_else(|| Fault::UnknownDatabase(name.to_owned()))?;
         if startup.wants_replication().map_err(Fault::ReplicationValue)?
             && route.mode == PoolMode::Transaction
         {
@@ -177,9 +177,10 @@ impl Greeting<'_> {
         }
         let tenant = self.plan.tenant(&user);
         let mut who = Who {
-            database: Arc::from(name),
-            identity: Identity { database: Arc::clone(&route.database), user },
-            backend: Arc::clone(&route.backend),
+            database: Arc::clone(&route.identity.name),
+            user,
+            identity: route.identity,
+            backend: route.backend,
             mode: route.mode,
             tenant,
             ruled: None,

@@ -334,7 +334,8 @@ impl Program {
         tracing::info!(signal, clients = gateway.snapshot().clients, "stopping: waiting for {how}");
         let over = async {
             match how {
-                Ending::Drain | Ending::Now | Ending::ServersReleased | Ending::ClientsLeft => {
+                Ending::ServersReleased => signals::pause(gateway).await,
+                Ending::Drain | Ending::Now | Ending::ClientsLeft => {
                     while gateway.snapshot().clients > 0 {
                         time::sleep(LOOK).await;
                     }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use forebay_pool::{ConnectFailure, Connector, FailureKind};
+use forebay_pool::{ConnectFailure, Connector, FailureKind, Terms};
 
 use super::capacity::Surveyor;
 use super::catalogue::Catalogues;
@@ -13,18 +13,23 @@ use super::login::{Login, Target};
 use super::proof::Proof;
 use super::{Server, ServerFailure};
 use crate::auth::brought::Brought;
+use crate::gateway::Pairs;
+use crate::settings::DatabaseSettings;
 
-/// A database and a user, as the server knows the database and as our configuration knows
-/// the user.
+/// A database and a user: the database as applications call it and as the server does, the
+/// user as our configuration does.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Identity {
+    /// The database as applications call it.
+    pub(crate) name: Arc<str>,
+    /// As the server calls it.
     pub(crate) database: Arc<str>,
     pub(crate) user: Arc<str>,
 }
 
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}@{}", self.user, self.database)
+        write!(f, "{}@{}", self.user, self.name)
     }
 }
 
@@ -35,10 +40,23 @@ pub(crate) struct Credentials {
     pub(crate) proof: Option<Proof>,
 }
 
+/// What a database's configuration adds to each of its connections.
+#[derive(Default)]
+pub(crate) struct Addition {
+    /// As whom to log in, whoever the client is.
+    pub(crate) credentials: Option<Credentials>,
+    /// What is run first.
+    pub(crate) query: Option<Arc<str>>,
+}
+
 /// Where the server is, and as whom our users log in there: what a reload may change.
 pub(crate) struct Access {
     pub(crate) target: Target,
     pub(crate) credentials: HashMap<Arc<str>, Credentials>,
+    /// By the name of the database as applications call it; `*` for all that are not there.
+    pub(crate) additions: HashMap<Arc<str>, Addition>,
+    /// What each pair may have.
+    pub(crate) pairs: Arc<Pairs>,
     /// Of the databases behind `target`.
     pub(crate) catalogues: Arc<Catalogues>,
 }
@@ -73,6 +91,11 @@ impl Postgres {
         let mut server = access.login(identity, &self.brought, &parameters).await?;
         server.catalogue = access.catalogues.of(&identity.database);
         self.surveyor.survey(&mut server).await?;
+        server.connect_query =
+            access.addition(identity).and_then(|addition| addition.query.clone());
+        server.run_connect_query().await?;
+        // What it set is what clients find.
+        server.settings.settle();
         Ok(server)
     }
 
@@ -93,13 +116,19 @@ impl Postgres {
 }
 
 impl Access {
+    fn addition(&self, identity: &Identity) -> Option<&Addition> {
+        let all_others = || self.additions.get(DatabaseSettings::ALL_OTHERS);
+        self.additions.get(&identity.name).or_else(all_others)
+    }
+
     async fn login(
         &self,
         identity: &Identity,
         brought: &Brought,
         parameters: &[(String, String)],
     ) -> Result<Server, ServerFailure> {
-        let credentials = self.credentials.get(&identity.user);
+        let forced = self.addition(identity).and_then(|addition| addition.credentials.as_ref());
+        let credentials = forced.or_else(|| self.credentials.get(&identity.user));
         let user = credentials.map_or(&*identity.user, |c| c.user.as_str());
         // What proves one user says nothing of another.
         let brought = (*user == *identity.user).then(|| brought.of(user)).flatten();
@@ -122,6 +151,14 @@ impl Connector for Postgres {
             Ok(server) => Ok(Box::new(server)),
             Err(failure) => Err(ConnectFailure::new(kind(&failure), failure)),
         }
+    }
+
+    fn terms(&self, identity: &Identity) -> Terms {
+        self.access.load().pairs.terms(identity)
+    }
+
+    async fn close(&self, connection: Box<Server>) {
+        connection.close().await;
     }
 
     fn is_open(&self, connection: &mut Box<Server>) -> bool {
