@@ -4,5 +4,6 @@
 
 mod bench;
 mod commands;
+mod day;
 mod files;
 mod proofs;
