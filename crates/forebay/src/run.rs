@@ -370,8 +370,13 @@ impl Program {
     async fn wait(&mut self, signal: &str, how: Ending, gateway: &Gateway) -> Ending {
         tracing::info!(signal, clients = gateway.snapshot().clients, "stopping: waiting for {how}");
         let over = async {
-            while gateway.snapshot().clients > 0 {
-                time::sleep(LOOK).await;
+            match how {
+                Ending::ServersReleased => signals::pause(gateway).await,
+                Ending::Drain | Ending::Now | Ending::ClientsLeft | Ending::HandedOver => {
+                    while gateway.snapshot().clients > 0 {
+                        time::sleep(LOOK).await;
+                    }
+                }
             }
         };
         let (patience, then) = match how {

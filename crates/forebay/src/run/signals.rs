@@ -60,8 +60,9 @@ pub struct Ender(mpsc::Sender<Ending>);
 impl Ender {
     /// Ends it, as a signal would. While an end is under way, another one ends it at once.
     pub fn end(&self, how: Ending) {
-        // A full line says it already.
-        drop(self.0.try_send(how));
+        if self.0.try_send(how).is_err() {
+            tracing::debug!("the end is under way already");
+        }
     }
 }
 
@@ -120,7 +121,31 @@ impl Signals {
                     let reload = async move { drop(reloader.reload(Cause::Signal).await) };
                     Spawner::current().spawn(reload);
                 }
+                () = pausing(&mut self.first, self.manners) => {
+                    if let Some(gateway) = gateway.cloned() {
+                        Spawner::current().spawn(async move { pause(&gateway).await });
+                    }
+                }
+                () = pausing(&mut self.second, self.manners) => {
+                    if let Some(Err(error)) = gateway.map(|gateway| gateway.resume(None)) {
+                        tracing::warn!(%error, "SIGUSR2: nothing to resume");
+                    }
+                }
             }
         }
+    }
+}
+
+/// A signal that pauses or resumes, where signals do.
+async fn pausing(signal: &mut Signal, manners: Manners) {
+    match manners {
+        Manners::Forebay => pending().await,
+        Manners::PgBouncer => drop(signal.recv().await),
+    }
+}
+
+pub(super) async fn pause(gateway: &Gateway) {
+    if let Err(error) = gateway.pause(None).await {
+        tracing::warn!(%error, "the pause did not come to its end");
     }
 }
