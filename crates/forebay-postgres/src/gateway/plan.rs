@@ -118,7 +118,10 @@ impl Plan {
         for route in named.values() {
             let access = route.backend.pool.connector().access();
             let users = self.settings.users.keys();
-            let users = users.filter(|user| access.credentials.contains_key(user.as_str()));
+            // Of a verifier alone nobody can log in: its clients bring what is missing.
+            let users = users.filter(|user| {
+                access.credentials.contains_key(user.as_str()) && !self.auth.needs_its_client(user)
+            });
             route.backend.pool.warm_up(users.map(|user| Identity {
                 database: Arc::clone(&route.database),
                 user: Arc::from(user.as_str()),

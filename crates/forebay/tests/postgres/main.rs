@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 mod authentication;
+mod authentication_rules;
 mod begins;
 mod bench;
 mod by_chance;
@@ -10,6 +11,7 @@ mod client;
 mod departures;
 mod differential;
 mod failures;
+mod faults;
 mod fleets;
 mod guarded;
 mod hostile;
