@@ -76,6 +76,28 @@ impl Ledger {
         actions.push(Action::Probe(id));
     }
 
+    /// A connection does not lead where it should: it is not lent again, and its end says
+    /// nothing about others.
+    pub(crate) fn outdate(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get_mut(id) {
+            conn.generation = Generation::OUTDATED;
+        }
+    }
+
+    /// Connections that rest.
+    pub(crate) fn resting(&self) -> Vec<ConnId> {
+        let resting = self.conns.iter().filter(|(_, conn)| conn.idle_since().is_some());
+        resting.map(|(id, _)| id).collect()
+    }
+
+    /// Closes those that rest and were found outdated, and opens others where they are needed.
+    pub(crate) fn replace_outdated(&mut self, now: Instant, actions: &mut Actions) {
+        self.part_with_the_old(actions);
+        self.open_more(now, actions);
+        self.keep_warm(now, actions);
+        self.conclude(now, actions);
+    }
+
     /// Closes what rests and is of an older generation.
     fn part_with_the_old(&mut self, actions: &mut Actions) {
         self.tell(Event::Renewed);

@@ -24,6 +24,7 @@ mod pipelines;
 mod policies;
 mod reloads;
 mod replication;
+mod servers;
 mod sessions;
 mod sql_names;
 mod stale_plans;
