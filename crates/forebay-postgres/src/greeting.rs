@@ -11,7 +11,6 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use forebay_seam::net::{Peer, Socket};
 
-use crate::auth::brought::Is;
 use crate::auth::conversation::{Conversation, Failure};
 use crate::auth::hba::{Replicates, Wish};
 use crate::auth::{Caller, Proven};
@@ -175,11 +174,8 @@ impl Greeting<'_> {
         let user = Arc::clone(proven.user());
         let tenant = self.plan.tenant(&user);
         let identity = Identity { database: Arc::clone(&route.database), user };
-        let pool = &route.backend.pool;
-        if let Some(proof) = proven.take_brought()
-            && pool.connector().brought.bring(&identity.user, proof) == Is::New
-        {
-            pool.forgive(&identity);
+        if let Some(proof) = proven.take_brought() {
+            route.backend.bring(&identity, proof);
         }
         let mut who = Who {
             database: Arc::from(name),
