@@ -14,7 +14,9 @@ pub(crate) mod hba;
 mod ident;
 mod lines;
 pub(crate) mod lookup;
+mod method;
 mod proving;
+mod rules;
 pub(crate) mod scram;
 pub(crate) mod secret;
 mod secrets;
@@ -30,10 +32,13 @@ use forebay_seam::secret::{SecretRef, SecretString};
 pub(crate) use caller::Caller;
 use conversation::{Conversation, Failure, Say};
 pub(crate) use doorkeeper::Doorkeeper;
-use hba::{Certificate, Demand, Hba, Wish};
+use hba::{Certificate, Demand, Wish};
 use ident::Maps;
 use lookup::Lookups;
+pub(crate) use method::Method;
 use proving::{Proving, Shown, Wire};
+use rules::Rules;
+pub(crate) use rules::check;
 use secret::Secret;
 pub(crate) use secrets::Secrets;
 use throttle::Verdict;
@@ -41,44 +46,7 @@ use throttle::Verdict;
 use crate::fault::Fault;
 use crate::gateway::SettingsError;
 use crate::server::proof::Proof;
-use crate::settings::{ClientAuth, PostgresSettings};
-
-/// The maps that `auth = "cert"` and `auth = "peer"` go by, where they are there.
-const CERT_MAP: &str = "cert";
-const PEER_MAP: &str = "peer";
-
-/// How a client has to prove who it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Method {
-    /// It need not; but it must be somebody we know, where we know anybody.
-    Trust,
-    /// It need not, and may be anybody.
-    Any,
-    Reject,
-    Password,
-    Md5,
-    ScramSha256,
-    Cert,
-    Peer,
-    /// One of PostgreSQL's that is not offered here.
-    Unsupported(Arc<str>),
-}
-
-impl fmt::Display for Method {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Trust => "trust",
-            Self::Any => "any",
-            Self::Reject => "reject",
-            Self::Password => "password",
-            Self::Md5 => "md5",
-            Self::ScramSha256 => "scram-sha-256",
-            Self::Cert => "cert",
-            Self::Peer => "peer",
-            Self::Unsupported(name) => name,
-        })
-    }
-}
+use crate::settings::PostgresSettings;
 
 /// A client that has proved who it is. Nothing else makes one.
 pub(crate) struct Proven {
@@ -125,12 +93,6 @@ pub(crate) struct Authentication {
     cleartext: Cleartext,
 }
 
-enum Rules {
-    /// The same for all.
-    One(Demand),
-    Lines(Hba),
-}
-
 /// Where a password may be sent in clear text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cleartext {
@@ -155,7 +117,7 @@ impl Authentication {
         settings: &PostgresSettings,
         before: Option<&Self>,
     ) -> Result<Self, SettingsError> {
-        let (rules, maps) = rules(settings)?;
+        let (rules, maps) = rules::rules(settings)?;
         let secrets = Secrets::read(settings, before.map(|before| &before.secrets))?;
         let mut kinds = Kinds::default();
         for secret in secrets.secrets() {
@@ -325,7 +287,13 @@ impl Authentication {
         let wire = match method {
             Method::Password => Wire::Cleartext,
             Method::Md5 => self.md5_or_scram(&door.nobody, wish.user, account.secret()),
-            _ => Wire::Scram,
+            Method::ScramSha256
+            | Method::Trust
+            | Method::Any
+            | Method::Reject
+            | Method::Cert
+            | Method::Peer
+            | Method::Unsupported(_) => Wire::Scram,
         };
         let proving = Proving {
             hashing: &door.hashing,
@@ -413,64 +381,4 @@ fn check_certificate(caller: &Caller, wanted: Certificate) -> Result<(), Fault> 
         Certificate::Trusted | Certificate::Named if caller.certificate.is_some() => Ok(()),
         Certificate::Trusted | Certificate::Named => Err(Fault::NoCertificate),
     }
-}
-
-/// How `settings` want clients to prove who they are.
-///
-/// # Errors
-/// A file that is missing, cannot be read or is wrong.
-fn rules(settings: &PostgresSettings) -> Result<(Rules, Maps), SettingsError> {
-    let wrong = |key: &str, reason: String| SettingsError { at: format!("postgres.{key}"), reason };
-    let maps = settings.ident_file.as_deref().map(Maps::read).transpose();
-    let maps = maps.map_err(|error| wrong("ident_file", error.to_string()))?.unwrap_or_default();
-    let map = |name: &str| maps.has(name).then(|| Arc::from(name));
-    let rules = match settings.auth {
-        ClientAuth::Hba => {
-            let file = settings.hba_file.as_deref().ok_or_else(|| {
-                wrong("hba_file", "`auth = \"hba\"` needs a file of rules: write `hba_file`".into())
-            })?;
-            let hba = Hba::read(file).map_err(|error| wrong("hba_file", error.to_string()))?;
-            let maps_used =
-                hba.rules().filter_map(|rule| Some((rule.line, rule.demand.map.clone()?)));
-            for (line, used) in maps_used {
-                if !maps.has(&used) {
-                    let file = file.display();
-                    let reason = format!("{file}, line {line}: `ident_file` has no map `{used}`");
-                    return Err(wrong("hba_file", reason));
-                }
-            }
-            Rules::Lines(hba)
-        }
-        ClientAuth::Trust => Rules::One(Demand::of(Method::Trust)),
-        ClientAuth::Any => Rules::One(Demand::of(Method::Any)),
-        ClientAuth::Password => Rules::One(Demand::of(Method::Password)),
-        ClientAuth::Md5 => Rules::One(Demand::of(Method::Md5)),
-        ClientAuth::ScramSha256 => Rules::One(Demand::of(Method::ScramSha256)),
-        ClientAuth::Cert => Rules::One(Demand { map: map(CERT_MAP), ..Demand::of(Method::Cert) }),
-        ClientAuth::Peer => Rules::One(Demand { map: map(PEER_MAP), ..Demand::of(Method::Peer) }),
-    };
-    Ok((rules, maps))
-}
-
-/// Checks what `settings` say of authentication: files are read, secrets of the configuration
-/// are not.
-///
-/// # Errors
-/// The first setting that cannot be carried out.
-pub(crate) fn check(settings: &PostgresSettings) -> Result<(), SettingsError> {
-    rules(settings)?;
-    if let Some(file) = &settings.users_file {
-        userlist::read(file).map_err(|error| SettingsError {
-            at: "postgres.users_file".into(),
-            reason: error.to_string(),
-        })?;
-    }
-    let nobody =
-        settings.users.is_empty() && settings.users_file.is_none() && settings.auth_query.is_none();
-    if settings.auth.needs_secrets() && nobody {
-        let reason = "nobody may log in: add [postgres.users.NAME] with a `password`, a \
-                      `users_file` or [postgres.auth_query], or set `auth = \"trust\"`";
-        return Err(SettingsError { at: "postgres.users".into(), reason: reason.into() });
-    }
-    Ok(())
 }

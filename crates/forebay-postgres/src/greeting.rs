@@ -11,7 +11,6 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use forebay_seam::net::{Peer, Socket};
 
-use crate::auth::brought::Is;
 use crate::auth::conversation::{Conversation, Failure};
 use crate::auth::hba::{Replicates, Wish};
 use crate::auth::{Caller, Proven};
@@ -174,11 +173,11 @@ impl Greeting<'_> {
         }
         let user = Arc::clone(proven.user());
         let tenant = self.plan.tenant(&user);
-        let pool = &route.backend.pool;
+        // Who works as somebody else brings nothing for that one.
         if let Some(proof) = proven.take_brought()
-            && pool.connector().brought.bring(&user, proof) == Is::New
+            && route.identity.user == user
         {
-            pool.forgive(&route.identity);
+            route.backend.bring(&route.identity, proof);
         }
         let mut who = Who {
             database: Arc::clone(&route.identity.name),

@@ -6,11 +6,13 @@ use std::sync::atomic::AtomicBool;
 
 use forebay_pool::{ClassId, ClassName, Kind, Pool};
 
+use crate::auth::brought::Is;
 use crate::listener::Listeners;
 use crate::own::Own;
 use crate::replicas::Replicas;
 use crate::replication::Replications;
 use crate::server::connector::{Identity, Postgres};
+use crate::server::proof::Proof;
 use crate::settings::{PoolMode, Rule, ServerSettings};
 
 /// One server's pool and its classes by name.
@@ -38,6 +40,16 @@ impl Backend {
     pub(crate) fn leads_to(self: &Arc<Self>, other: &Arc<Self>) -> bool {
         let replicas = self.replicas.as_ref().map(|replicas| &replicas.backend);
         Arc::ptr_eq(self, other) || replicas.is_some_and(|there| Arc::ptr_eq(there, other))
+    }
+
+    /// `identity` has proved who it is, and brought what logs in here and at the replicas.
+    pub(crate) fn bring(&self, identity: &Identity, proof: Proof) {
+        if let Some(replicas) = &self.replicas {
+            replicas.backend.bring(identity, proof.clone());
+        }
+        if self.pool.connector().brought.bring(&identity.user, proof) == Is::New {
+            self.pool.forgive(identity);
+        }
     }
 
     /// Do unnamed statements of `class` get names?

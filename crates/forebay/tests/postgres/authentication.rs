@@ -192,6 +192,23 @@ async fn a_changed_password_counts_at_once_and_the_old_one_no_more() {
 }
 
 #[tokio::test]
+async fn a_look_up_survives_the_end_of_its_connection() {
+    let server = guarded().await;
+    let admin = server.admin().await;
+    let bench = server.gateway(ClientAuth::ScramSha256, |s| s.auth_query = Some(auth_query()));
+    drop(log_in(&bench, &Way::Plain, ANN, RIGHT).await.unwrap());
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'asker'";
+    admin.execute(end, &[]).await.unwrap();
+    // All at once share what is asked.
+    let login = || log_in(&bench, &Way::Plain, ANN, RIGHT);
+    let (a, b, c, d) = tokio::join!(login(), login(), login(), login());
+    assert!(a.is_ok() && b.is_ok() && c.is_ok() && d.is_ok());
+    let own = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'asker'";
+    let own: i64 = admin.query_one(own, &[]).await.unwrap().get(0);
+    assert!(own >= 1, "its connection is kept");
+}
+
+#[tokio::test]
 async fn trap_48_a_look_up_knows_nothing_of_what_its_client_says() {
     let server = guarded().await;
     let admin = server.admin().await;

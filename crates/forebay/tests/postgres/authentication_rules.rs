@@ -59,6 +59,38 @@ async fn rules_that_are_wrong_are_told_with_file_and_line() {
 }
 
 #[tokio::test]
+async fn rules_and_lists_are_read_again_at_a_reload() {
+    let server = guarded().await;
+    let list = |secret: &str| server.file("reloaded.txt", &format!("\"ann\" \"{secret}\"\n"));
+    let rules =
+        |method: &str| server.file("reloaded.conf", &format!("host all all all {method}\n"));
+    let mut kept = None;
+    let bench = server.gateway(ClientAuth::Hba, |settings| {
+        settings.users_file = Some(list("one"));
+        settings.hba_file = Some(rules("scram-sha-256"));
+        kept = Some(settings.clone());
+    });
+    let kept = kept.unwrap();
+    let log_in = async |password: &str| {
+        let told = log_in(&bench, &Way::Plain, ANN, password).await;
+        told.err().map(|(code, _)| code)
+    };
+    assert_eq!(log_in("two").await.as_deref(), Some("28P01"));
+    list("two");
+    bench.gateway.apply(kept.clone(), None).unwrap();
+    // Right for us; the server has another one.
+    assert_ne!(log_in("two").await.as_deref(), Some("28000"));
+    assert_eq!(log_in("one").await.as_deref(), Some("28P01"));
+    rules("reject");
+    bench.gateway.apply(kept.clone(), None).unwrap();
+    assert_eq!(log_in("two").await.as_deref(), Some("28000"));
+    // A file that is wrong changes nothing.
+    rules("magic");
+    assert!(bench.gateway.apply(kept, None).is_err());
+    assert_eq!(log_in("two").await.as_deref(), Some("28000"));
+}
+
+#[tokio::test]
 async fn a_certificate_is_who_it_names_or_who_the_map_says() {
     let server = guarded().await;
     let maps = "mail /^(.*)@example\\.com$ \\1\n";

@@ -131,6 +131,6 @@ fn what_a_line_demands() {
 proptest! {
     #[test]
     fn no_file_breaks_the_reader(text in "(host|local|all|md5|[ \"@,/+=0-9.:\n]){0,40}") {
-        let _ = Hba::parse(&text, Path::new("/nonexistent/hba.conf")).is_ok();
+        drop(Hba::parse(&text, Path::new("/nonexistent/hba.conf")));
     }
 }
