@@ -346,7 +346,10 @@ impl<K: Connector> Pool<K> {
 async fn look_around<K: Connector>(pool: Weak<Shared<K>>) {
     loop {
         let Some(shared) = pool.upgrade() else { return };
-        let at = shared.act(|state, actions| state.look_around(time::now(), actions));
+        let at = shared.act(|state, actions| {
+            state.review_keepers(&shared.connector, actions);
+            state.look_around(time::now(), actions)
+        });
         shared.untangle();
         let mut timer = pin!(time::sleep_until(at));
         // Held for one round at the most, so a pool that nobody has any more ends with it.

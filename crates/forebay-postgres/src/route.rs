@@ -50,6 +50,9 @@ impl Backend {
 pub(crate) struct Who {
     /// The database as the client calls it.
     pub(crate) database: Arc<str>,
+    /// The user as the client calls itself.
+    pub(crate) user: Arc<str>,
+    /// Whose connections it works on.
     pub(crate) identity: Identity,
     pub(crate) backend: Arc<Backend>,
     pub(crate) mode: PoolMode,
@@ -92,7 +95,7 @@ impl Who {
             .backend
             .rules
             .iter()
-            .find(|rule| applies(rule, &self.identity.user, &self.database, name))
+            .find(|rule| applies(rule, &self.user, &self.database, name))
             .and_then(|rule| self.backend.classes.get(rule.class.as_str()))
             .map(|(class, _)| *class);
         self.application = Arc::from(name);
