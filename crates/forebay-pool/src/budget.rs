@@ -55,13 +55,25 @@ impl Seats {
         seats
     }
 
+    /// Seats of one identity's own: `size` of them, for the classes of `settings`.
+    pub(crate) fn of_its_own(settings: &PoolSettings, size: u32) -> Self {
+        let mut seats = Self::new(settings);
+        seats.fit(settings.ai_share, size.max(1), None);
+        seats
+    }
+
     /// New limits for a destination that can take `capacity` in all, if that is known.
     pub(crate) fn resize(&mut self, settings: &PoolSettings, capacity: Option<u32>) {
+        self.fit(settings.ai_share, settings.budget.of(capacity), capacity);
+    }
+
+    /// New limits: `budget` seats.
+    pub(crate) fn fit(&mut self, ai_share: u8, budget: u32, capacity: Option<u32>) {
         self.capacity = capacity;
-        self.budget = settings.budget.of(capacity);
+        self.budget = budget;
         self.lendable_now = self.budget;
         let capacity = capacity.unwrap_or(self.budget);
-        self.ai_ceiling = class::ai_ceiling(self.budget, capacity, settings.ai_share);
+        self.ai_ceiling = class::ai_ceiling(self.budget, capacity, ai_share);
         let in_order: Vec<_> = self.order.iter().map(|at| self.settings[*at].clone()).collect();
         let limits = class::resolve(&in_order, self.budget, self.ai_ceiling);
         let guaranteed: u32 = limits.iter().map(|limits| limits.guarantee).sum();

@@ -8,7 +8,7 @@
 //! say to one who asks), `circle` (requests that wait for each other), `home` (what
 //! becomes of a connection that comes home, or never came), `opening` (when one more is
 //! opened, and for whom), `requests` (what is known of each request), `sizing` (another
-//! budget while it is used), `upkeep` (what is done without being asked), `renewal` (connections
+//! budget while it is used), `terms` (what one identity may have), `upkeep` (what is done without being asked), `renewal` (connections
 //! that died with their server), `picture` (the snapshot), `actions` (what comes out).
 //!
 //! Always true after each event:
@@ -29,6 +29,7 @@ mod picture;
 mod renewal;
 mod requests;
 mod sizing;
+mod terms;
 mod upkeep;
 
 #[cfg(test)]
@@ -62,11 +63,13 @@ use crate::shed::Shedding;
 use crate::slot::{Conn, ConnId, IdentityId, Slot, WaiterId};
 use crate::stats::{Closed, Spread};
 use crate::target::Opener;
+use crate::terms::{Access, Terms};
 
 pub(crate) use actions::{Action, Actions};
 pub use home::Fitness;
 pub(crate) use line::{Asked, Came, Wanted};
 use requests::Requests;
+pub use terms::Count;
 
 /// Connections, waiters and warmth of one identity.
 #[derive(Debug, Clone)]
@@ -77,12 +80,29 @@ struct Identity {
     opening: u32,
     /// All of its connections, in whatever state but opening.
     live: u32,
+    /// On their way out.
+    parting: u32,
+    /// Connections that make room for it and are on their way out.
+    coming: u32,
     warm: bool,
+    terms: Terms,
+    /// Its seats, where it has a size of its own.
+    own: Option<Box<Seats>>,
     /// The server would not have it: what it said, and until when that is believed.
     denied: Option<(ConnectFailure, Instant)>,
 }
 
 impl Identity {
+    /// Does nobody of it get anything, whatever comes?
+    fn is_paused(&self) -> bool {
+        self.terms.access == Access::Paused
+    }
+
+    /// All of its connections, in whatever state.
+    fn all(&self) -> u32 {
+        self.live + self.opening + self.parting
+    }
+
     fn denied(&self, now: Instant) -> Option<(&ConnectFailure, Instant)> {
         self.denied.as_ref().map(|(failure, until)| (failure, *until)).filter(|(_, at)| *at > now)
     }
@@ -167,6 +187,9 @@ pub(crate) struct Ledger {
     opening: u32,
     cleaning: u32,
     probing: u32,
+    parting: u32,
+    /// Identities of which some connections are kept open.
+    keepers: u32,
     /// When the slow part of looking around is due again.
     next_round: Instant,
     /// Some identity is to be kept warm.
@@ -217,6 +240,8 @@ impl Ledger {
             opening: 0,
             cleaning: 0,
             probing: 0,
+            parting: 0,
+            keepers: 0,
             next_round: now,
             keeps_warm: false,
             warmed: false,
@@ -230,14 +255,20 @@ impl Ledger {
         }
     }
 
-    /// Makes room for an identity that was not known.
-    pub(crate) fn introduce(&mut self) -> IdentityId {
+    /// Makes room for an identity that was not known and may have what `terms` say.
+    pub(crate) fn introduce(&mut self, terms: Terms) -> IdentityId {
+        let own = terms.most().map(|most| Box::new(Seats::of_its_own(&self.settings, most)));
+        self.keepers += u32::from(terms.keep > 0);
         self.identities.insert(Identity {
             idle: Vec::new(),
             lanes: Lanes::new(self.settings.classes.len()),
             opening: 0,
             live: 0,
+            parting: 0,
+            coming: 0,
             warm: false,
+            terms,
+            own,
             denied: None,
         })
     }
@@ -284,7 +315,7 @@ impl Ledger {
 
     /// Does the destination not answer, and is no connection to it left?
     pub(crate) fn is_away(&self) -> bool {
-        self.opener.outage().is_some() && self.total() == self.opening
+        self.opener.outage().is_some() && self.total() == self.opening + self.parting
     }
 
     pub(crate) fn deadline(&self, class: ClassId, since: Instant) -> Instant {
@@ -298,7 +329,8 @@ impl Ledger {
             Slot::Opening { .. }
             | Slot::Idle { .. }
             | Slot::Cleaning { .. }
-            | Slot::Probing { .. } => None,
+            | Slot::Probing { .. }
+            | Slot::Parting { .. } => None,
         }
     }
 

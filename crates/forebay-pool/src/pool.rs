@@ -12,6 +12,7 @@ mod errand;
 mod error;
 mod names;
 mod patience;
+mod review;
 mod shelf;
 #[cfg(test)]
 mod tests;
@@ -44,6 +45,7 @@ use crate::slot::{ConnId, IdentityId, WaiterId};
 use crate::stats::{IdentitySnapshot, Snapshot};
 use crate::wishes::{Seen, Wishes};
 
+pub use crate::ledger::Count;
 pub use change::{NoPlace, WeakPool};
 use errand::Errand;
 pub use error::{CheckoutError, Refusal};
@@ -76,6 +78,8 @@ pub(crate) struct Shared<K: Connector> {
     state: Mutex<State<K>>,
     alarm: Notify,
     emptied: Notify,
+    /// A connection is gone.
+    left: Notify,
     events: broadcast::Sender<Told>,
     roster: OnceLock<Arc<Roster>>,
 }
@@ -113,6 +117,7 @@ enum Chore<K: Connector> {
     Wake(Waker),
     Open(ConnId, K::Identity),
     Close(K::Connection),
+    Part(ConnId, K::Connection),
     Reset(ConnId, K::Connection),
     Probe(ConnId, K::Connection),
     Alarm,
@@ -152,6 +157,7 @@ impl<K: Connector> Pool<K> {
             }),
             alarm: Notify::new(),
             emptied: Notify::new(),
+            left: Notify::new(),
             events: broadcast::channel(EVENTS).0,
             roster: OnceLock::new(),
         });
@@ -187,7 +193,7 @@ impl<K: Connector> Pool<K> {
         let now = time::now();
         for identity in identities {
             self.shared.act(|state, actions| {
-                let id = state.identity(&identity);
+                let id = state.identity(&identity, &self.shared.connector);
                 state.ledger.warm_up(id, now, actions);
             });
         }
@@ -359,7 +365,13 @@ impl<K: Connector> Shared<K> {
     fn carry_out(self: &Arc<Self>, chore: Chore<K>) {
         match chore {
             Chore::Wake(waker) => waker.wake(),
-            Chore::Close(connection) => drop(connection),
+            Chore::Close(connection) => {
+                drop(connection);
+                self.one_left();
+            }
+            Chore::Part(id, connection) => {
+                self.spawner.spawn(Errand::part(Arc::clone(self), id, connection));
+            }
             Chore::Alarm => self.alarm.notify_one(),
             Chore::Emptied => self.emptied.notify_waiters(),
             Chore::Open(id, identity) => {
@@ -442,13 +454,11 @@ impl<K: Connector> State<K> {
         self.ledger.set_budget(wanted, now, actions);
     }
 
-    fn identity(&mut self, identity: &K::Identity) -> IdentityId {
-        if let Some(id) = self.names.number(identity) {
-            return id;
+    fn identity(&mut self, identity: &K::Identity, connector: &K) -> IdentityId {
+        match self.names.number(identity) {
+            Some(id) => id,
+            None => self.introduce(identity, connector),
         }
-        let id = self.ledger.introduce();
-        self.names.insert(id, identity.clone());
-        id
     }
 
     /// `waiter` waits, at most as long as its class allows: the pool's own clock looks.
@@ -523,6 +533,7 @@ impl<K: Connector> State<K> {
                     self.names.name(identity).map(|name| Chore::Open(id, name.clone()))
                 }
                 Action::Close(id) => self.shelf.take(id).map(Chore::Close),
+                Action::Part(id) => self.shelf.take(id).map(|c| Chore::Part(id, c)),
                 Action::Reset(id) => self.shelf.take(id).map(|c| Chore::Reset(id, c)),
                 Action::Probe(id) => self.shelf.take(id).map(|c| Chore::Probe(id, c)),
                 Action::Forget(id) => {

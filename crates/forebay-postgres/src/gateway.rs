@@ -3,7 +3,7 @@
 mod backend;
 mod bell;
 mod client;
-mod passwords;
+mod lookups;
 mod plan;
 mod reload;
 
@@ -19,11 +19,12 @@ use forebay_pool::{Roster, Snapshot};
 use forebay_seam::net::Listener;
 use forebay_seam::sync::Mutex;
 use forebay_seam::task::Stop;
+use forebay_seam::time;
 use forebay_seam::time::Instant;
-use forebay_seam::{random, time};
 use serde::Serialize;
 use tokio::sync::{Notify, broadcast};
 
+use crate::auth::Doorkeeper;
 use crate::cancel::Registry;
 use crate::held;
 use crate::listener::NotificationCounts;
@@ -69,6 +70,10 @@ pub struct PostgresSnapshot {
     pub cancels: u64,
     /// What lasted too long, since start.
     pub timeouts: TimeoutCounts,
+    /// Logins that were turned away because too many like them failed, since start.
+    pub throttled: u64,
+    /// Iterations of hashing that clients' passwords have cost since start.
+    pub hash_iterations: u64,
     /// Clients that kept a server connection beyond a transaction, since start, by reason.
     pub pins: BTreeMap<&'static str, u64>,
     /// Clients that keep a server connection now, the longest first.
@@ -98,8 +103,8 @@ pub(crate) struct Inner {
     pub(crate) operations: Operations,
     /// Memory of messages that are not whole yet.
     pub(crate) held: Arc<held::Account>,
-    /// Makes the salt of users who do not exist.
-    pub(crate) nobody: [u8; 32],
+    /// What all logins share.
+    pub(crate) door: Doorkeeper,
     registry: Arc<Registry>,
     clients: AtomicU32,
     /// Clients that the system has room for.
@@ -167,7 +172,7 @@ impl Gateway {
             roster,
             operations: Operations::default(),
             held,
-            nobody: random::bytes(),
+            door: Doorkeeper::default(),
             registry: Arc::new(Registry::default()),
             clients: AtomicU32::new(0),
             room: AtomicU32::new(u32::MAX),
@@ -275,6 +280,8 @@ impl Gateway {
             refused: self.inner.refused.load(Ordering::Relaxed),
             cancels: self.inner.cancels.load(Ordering::Relaxed),
             timeouts: self.inner.timeouts.counts(),
+            throttled: self.inner.door.throttled(),
+            hash_iterations: self.inner.door.hash_iterations(),
             pins: self.inner.pins.counts(),
             pinned: self.inner.pins.pinned(),
             hints_ignored: self.inner.hints_ignored.load(Ordering::Relaxed),

@@ -5,6 +5,7 @@
 //! → `session::outward` (the client's messages) → `session::link` (class, request, checkout)
 //! → `session::inward` (the server's answers) → the lease goes home.
 
+mod auth;
 mod cancel;
 mod fault;
 #[cfg(test)]
@@ -20,7 +21,6 @@ mod pins;
 mod prepared;
 mod replication;
 mod route;
-mod scram;
 mod server;
 mod session;
 pub mod settings;

@@ -62,7 +62,7 @@ impl<K: Connector> Pool<K> {
             let others = known.filter(|(_, identity)| !is_served(identity));
             let others: Vec<_> = others.map(|(id, _)| id).collect();
             if !others.is_empty() {
-                state.ledger.part_with(others, now, actions);
+                state.ledger.serve_no_more(others, now, actions);
             }
         });
     }

@@ -26,6 +26,7 @@ enum Purpose {
     Open,
     Reset,
     Probe,
+    Part,
     /// Its end was told.
     Done,
 }
@@ -81,10 +82,26 @@ impl<K: Connector> Errand<K> {
         errand.was_probed(connection);
     }
 
+    /// Closes a connection, and waits for the other side at most as long as a reset may take.
+    pub(super) async fn part(pool: Arc<Shared<K>>, conn: ConnId, connection: K::Connection) {
+        let mut errand = Self { pool, conn, purpose: Purpose::Part };
+        let patience = errand.pool.timings.lock().reset;
+        let close = errand.pool.connector.close(connection);
+        drop(time::timeout(patience, close).await);
+        errand.has_parted();
+    }
+
+    fn has_parted(&mut self) {
+        self.purpose = Purpose::Done;
+        let now = time::now();
+        self.pool.act(|state, actions| state.ledger.parted(self.conn, now, actions));
+        self.pool.one_left();
+    }
+
     fn was_opened(&mut self, outcome: Result<K::Connection, ConnectFailure>) -> News {
         self.purpose = Purpose::Done;
         let now = time::now();
-        self.pool.act(|state, actions| {
+        let news = self.pool.act(|state, actions| {
             let said = outcome.as_ref().err().map(ToString::to_string);
             let news = match (&said, &state.last_failure) {
                 (now, before) if now == before => News::None,
@@ -105,7 +122,9 @@ impl<K: Connector> Errand<K> {
                 }
             }
             news
-        })
+        });
+        self.pool.one_left();
+        news
     }
 
     fn was_reset(&mut self, connection: Option<K::Connection>) {
@@ -115,6 +134,7 @@ impl<K: Connector> Errand<K> {
             let fitness = state.put_back(self.conn, connection, Fitness::Unclean);
             state.ledger.cleaned(self.conn, fitness, now, actions);
         });
+        self.pool.one_left();
     }
 
     fn was_probed(&mut self, connection: Option<K::Connection>) {
@@ -124,6 +144,7 @@ impl<K: Connector> Errand<K> {
             let fitness = state.put_back(self.conn, connection, Fitness::Dead);
             state.ledger.probed(self.conn, fitness, now, actions);
         });
+        self.pool.one_left();
     }
 }
 
@@ -136,6 +157,7 @@ impl<K: Connector> Drop for Errand<K> {
             }
             Purpose::Reset => self.was_reset(None),
             Purpose::Probe => self.was_probed(None),
+            Purpose::Part => self.has_parted(),
             Purpose::Done => {}
         }
     }

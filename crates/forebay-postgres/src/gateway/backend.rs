@@ -18,17 +18,16 @@ use forebay_seam::{net, time};
 use tokio::sync::watch;
 
 use super::SettingsError;
-use super::passwords::Password;
+use crate::auth::Secrets;
 use crate::listener::Listeners;
 use crate::replication::Replications;
 use crate::route::Backend;
 use crate::server::capacity::{Capacity, Surveyor};
-use crate::server::connector::{Access, Credentials, Postgres};
+use crate::server::connector::{Access, Postgres};
 use crate::server::login::Target;
 use crate::server::place::Place;
-use crate::server::proof::Proof;
 use crate::settings::{PostgresSettings, ServerSettings};
-use crate::tls;
+use crate::tls::Encryption;
 
 /// The budget until the first login has read what the server can take.
 const BUDGET_UNTIL_KNOWN: u32 = 10;
@@ -80,32 +79,23 @@ impl<'a> Draft<'a> {
         name: &'a str,
         server: &'a ServerSettings,
         settings: &'a PostgresSettings,
-        passwords: &HashMap<String, Password>,
+        secrets: &Secrets,
     ) -> Result<Self, SettingsError> {
         let at = |key: &str, reason: String| SettingsError {
             at: format!("postgres.servers.{name}.{key}"),
             reason,
         };
         let place = Place::parse(&server.address).map_err(|reason| at("address", reason))?;
-        let tls = tls::connector(server.sslmode, server.sslrootcert.as_deref())
-            .map_err(|reason| at("sslrootcert", reason))?;
+        let encryption = Encryption::new(name, server).map_err(|(key, reason)| at(key, reason))?;
         let max_prepared =
             NonZeroUsize::new(settings.max_prepared_statements).unwrap_or(NonZeroUsize::MIN);
-        let target = Target { place, sslmode: server.sslmode, tls, max_prepared };
-        let credentials = settings
-            .users
-            .iter()
-            .map(|(user, configured)| {
-                let proof = passwords.get(user).and_then(|password| password.at_server.clone());
-                let proof = proof.map(Proof::Password);
-                let at_server = configured.server_user.clone().unwrap_or_else(|| user.clone());
-                (Arc::from(user.as_str()), Credentials { user: at_server, proof })
-            })
-            .collect();
+        let target =
+            Target { place, encryption, protocol: server.max_protocol_version, max_prepared };
+        let credentials = secrets.credentials();
         let access = Access { target, credentials, catalogues: Arc::default() };
         let timetable =
             Timetable::new(&server.timetable).map_err(|error| at(&error.place(), error.reason))?;
-        let pool = pool_settings(name, server, settings.query_wait_timeout, timetable);
+        let pool = pool_settings(name, server, timetable, settings.query_wait_timeout);
         if !pool.classes.iter().any(|(class, _)| class.as_str() == ClassName::CORE) {
             let reason = "there must be a class `core`: work that nobody names belongs to it";
             return Err(at("classes", reason.into()));
@@ -222,8 +212,8 @@ fn logs_in_differently(before: &Access, now: &Access) -> bool {
 fn pool_settings(
     name: &str,
     server: &ServerSettings,
-    query_wait_timeout: Duration,
     timetable: Timetable,
+    query_wait_timeout: Duration,
 ) -> PoolSettings {
     let budget = match server.budget {
         Some(budget) => Budget::Fixed(budget),

@@ -68,13 +68,13 @@ async fn receive(
     from: Peer,
 ) -> Option<Received> {
     let greeted = match room {
-        Some(room) => greet(inner, client, room).await,
+        Some(room) => greet(inner, client, from, room).await,
         None => refuse(client, Fault::TooManyClients),
     };
     match greeted {
         Greeted::In(arrival) => {
-            let registration = inner.registry.register();
             let mut arrival = *arrival;
+            let registration = inner.registry.register(arrival.keys, &arrival.plan.fleet);
             if let Some(parameters) = arrival.replicates.take() {
                 let replica = Replica { arrival, parameters, registration };
                 return Some(Received::Replicates(Box::new(replica)));
@@ -82,9 +82,9 @@ async fn receive(
             let session = Session::new(Arc::clone(inner), arrival, registration);
             return Some(Received::Asks(Box::new(session)));
         }
-        Greeted::Cancel { client, pid, secret } => {
+        Greeted::Cancel { client, request } => {
             inner.cancels.fetch_add(1, Ordering::Relaxed);
-            let early = inner.registry.cancel(pid, secret).await;
+            let early = inner.registry.cancel(&request, &inner.plan().fleet).await;
             let repeat = async {
                 if let Some(early) = early {
                     inner.registry.repeat(early).await;
@@ -103,9 +103,9 @@ async fn receive(
 }
 
 /// A client's greeting, in time.
-async fn greet(inner: &Inner, client: Socket, room: Room) -> Greeted {
-    let greeted =
-        time::timeout(inner.plan().settings.login_timeout, greeting::greet(inner, client, room));
+async fn greet(inner: &Inner, client: Socket, from: Peer, room: Room) -> Greeted {
+    let login_timeout = inner.plan().settings.login_timeout;
+    let greeted = time::timeout(login_timeout, greeting::greet(inner, client, from, room));
     greeted.await.unwrap_or_else(|_| {
         inner.timeouts.count(Kind::Login);
         Greeted::Gone

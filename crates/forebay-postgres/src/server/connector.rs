@@ -12,6 +12,7 @@ use super::catalogue::Catalogues;
 use super::login::{Login, Target};
 use super::proof::Proof;
 use super::{Server, ServerFailure};
+use crate::auth::brought::Brought;
 
 /// A database and a user, as the server knows the database and as our configuration knows
 /// the user.
@@ -28,6 +29,7 @@ impl fmt::Display for Identity {
 }
 
 /// How a user logs in to the server.
+#[derive(Clone)]
 pub(crate) struct Credentials {
     pub(crate) user: String,
     pub(crate) proof: Option<Proof>,
@@ -43,12 +45,15 @@ pub(crate) struct Access {
 
 pub(crate) struct Postgres {
     access: ArcSwap<Access>,
+    /// What clients brought, where `credentials` has no proof.
+    pub(crate) brought: Brought,
     pub(crate) surveyor: Surveyor,
 }
 
 impl Postgres {
     pub(crate) fn new(access: Access, surveyor: Surveyor) -> Self {
-        Self { access: ArcSwap::from_pointee(access), surveyor }
+        let brought = Brought::default();
+        Self { access: ArcSwap::from_pointee(access), brought, surveyor }
     }
 
     /// How connections are opened now.
@@ -65,7 +70,7 @@ impl Postgres {
     pub(crate) async fn open(&self, identity: &Identity) -> Result<Server, ServerFailure> {
         let parameters = [("application_name".to_owned(), "forebay".to_owned())];
         let access = self.access();
-        let mut server = access.login(identity, &parameters).await?;
+        let mut server = access.login(identity, &self.brought, &parameters).await?;
         server.catalogue = access.catalogues.of(&identity.database);
         self.surveyor.survey(&mut server).await?;
         Ok(server)
@@ -78,7 +83,12 @@ impl Postgres {
         identity: &Identity,
         parameters: &[(String, String)],
     ) -> Result<Server, ServerFailure> {
-        self.access().login(identity, parameters).await
+        self.access().login(identity, &self.brought, parameters).await
+    }
+
+    /// A connection for questions of our own, which no client gets.
+    pub(crate) async fn log_in(&self, login: &Login<'_>) -> Result<Server, ServerFailure> {
+        self.access().target.connect(login).await
     }
 }
 
@@ -86,13 +96,17 @@ impl Access {
     async fn login(
         &self,
         identity: &Identity,
+        brought: &Brought,
         parameters: &[(String, String)],
     ) -> Result<Server, ServerFailure> {
         let credentials = self.credentials.get(&identity.user);
+        let user = credentials.map_or(&*identity.user, |c| c.user.as_str());
+        // What proves one user says nothing of another.
+        let brought = (*user == *identity.user).then(|| brought.of(user)).flatten();
         let login = Login {
-            user: credentials.map_or(&*identity.user, |c| c.user.as_str()),
+            user,
             database: &identity.database,
-            proof: credentials.and_then(|c| c.proof.as_ref()),
+            proof: credentials.and_then(|c| c.proof.as_ref()).or(brought.as_ref()),
             parameters,
         };
         self.target.connect(&login).await

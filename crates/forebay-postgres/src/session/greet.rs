@@ -31,8 +31,8 @@ impl Session {
             backend::parameter_status(&mut self.outbox, name, value);
         }
         self.reported = welcome.reported;
-        let key = self.registration.key();
-        backend::backend_key_data(&mut self.outbox, key.pid, key.secret);
+        let (pid, secret) = self.registration.key(&self.plan.fleet);
+        backend::backend_key_data(&mut self.outbox, pid, &secret);
         backend::ready_for_query(&mut self.outbox, TxStatus::Idle);
         Ok(())
     }

@@ -11,8 +11,6 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-use tracing_subscriber::fmt::MakeWriter;
-
 /// Lines that may wait for their reader.
 const ROOM: usize = 2_048;
 /// How long the end of the program waits for them, in looks.
@@ -38,6 +36,11 @@ impl Lines {
         self.counts.lost.load(Ordering::Relaxed)
     }
 
+    /// One more was lost.
+    pub(super) fn lose(&self) {
+        self.counts.lost.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Waits a moment for lines that are on their way: 200 ms at the most.
     pub fn settle(&self) {
         for _ in 0..LOOKS {
@@ -57,55 +60,36 @@ pub(super) struct Outlet {
 }
 
 impl Outlet {
-    /// Starts the thread, which writes to `output`.
+    /// Starts the thread, which writes to `output`; `lines` count.
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub(super) fn to(output: impl Write + Send + 'static) -> io::Result<Self> {
+    pub(super) fn to(output: impl Write + Send + 'static, lines: &Lines) -> io::Result<Self> {
         let (sender, receiver) = sync_channel(ROOM);
-        let lines = Lines::default();
+        let lines = lines.clone();
         let written = lines.clone();
         let thread = thread::Builder::new().name("forebay-log".to_owned());
         drop(thread.spawn(move || write_all(output, &receiver, &written))?);
         Ok(Self { sender, lines })
     }
 
-    pub(super) fn lines(&self) -> Lines {
-        self.lines.clone()
+    /// Takes a line, or loses it.
+    pub(super) fn take(&self, line: &[u8]) {
+        let counts = &self.lines.counts;
+        counts.taken.fetch_add(1, Ordering::AcqRel);
+        if self.sender.try_send(line.to_vec()).is_err() {
+            self.lines.lose();
+            counts.done.fetch_add(1, Ordering::Release);
+        }
     }
 }
 
 fn write_all(mut output: impl Write, receiver: &Receiver<Vec<u8>>, lines: &Lines) {
     while let Ok(line) = receiver.recv() {
         if output.write_all(&line).and_then(|()| output.flush()).is_err() {
-            lines.counts.lost.fetch_add(1, Ordering::Relaxed);
+            lines.lose();
         }
         lines.counts.done.fetch_add(1, Ordering::Release);
-    }
-}
-
-impl<'a> MakeWriter<'a> for Outlet {
-    type Writer = &'a Self;
-
-    fn make_writer(&'a self) -> &'a Self {
-        self
-    }
-}
-
-/// Each write is a line.
-impl Write for &Outlet {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let counts = &self.lines.counts;
-        counts.taken.fetch_add(1, Ordering::AcqRel);
-        if self.sender.try_send(line.to_vec()).is_err() {
-            counts.lost.fetch_add(1, Ordering::Relaxed);
-            counts.done.fetch_add(1, Ordering::Release);
-        }
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 
@@ -116,28 +100,30 @@ mod tests {
     #[test]
     fn a_reader_that_has_stopped_stops_nobody_and_what_is_lost_is_counted() {
         let (unread, output) = io::pipe().unwrap();
-        let outlet = Outlet::to(output).unwrap();
+        let lines = Lines::default();
+        let outlet = Outlet::to(output, &lines).unwrap();
         // More than a pipe and the room take.
         let line = [b'x'; 1_024];
         for _ in 0..2 * ROOM {
-            (&outlet).write_all(&line).unwrap();
+            outlet.take(&line);
         }
-        let lost = outlet.lines().lost();
+        let lost = lines.lost();
         assert!(lost > 0 && lost < 2 * u64::try_from(ROOM).unwrap(), "{lost}");
         drop(unread);
-        outlet.lines().settle();
-        assert!(outlet.lines().lost() > lost, "nobody will read the others either");
+        lines.settle();
+        assert!(lines.lost() > lost, "nobody will read the others either");
     }
 
     #[test]
     fn lines_come_out_whole_and_in_order() {
         let (mut read, output) = io::pipe().unwrap();
-        let outlet = Outlet::to(output).unwrap();
-        (&outlet).write_all(b"one\n").unwrap();
-        (&outlet).write_all(b"two\n").unwrap();
-        outlet.lines().settle();
+        let lines = Lines::default();
+        let outlet = Outlet::to(output, &lines).unwrap();
+        outlet.take(b"one\n");
+        outlet.take(b"two\n");
+        lines.settle();
         let mut out = [0; 8];
         io::Read::read_exact(&mut read, &mut out).unwrap();
-        assert_eq!((&out, outlet.lines().lost()), (b"one\ntwo\n", 0));
+        assert_eq!((&out, lines.lost()), (b"one\ntwo\n", 0));
     }
 }

@@ -1,6 +1,7 @@
 //! The PostgreSQL gateway beside a real PostgreSQL.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
+mod authentication;
 mod begins;
 mod bench;
 mod by_chance;
@@ -10,6 +11,8 @@ mod departures;
 mod differential;
 mod failures;
 mod faults;
+mod fleets;
+mod guarded;
 mod hostile;
 mod leftovers;
 mod naming;
@@ -19,6 +22,7 @@ mod parameters;
 mod pins;
 mod pipelines;
 mod policies;
+mod reloads;
 mod replication;
 mod sessions;
 mod sql_names;
@@ -26,6 +30,7 @@ mod stale_plans;
 mod statements;
 mod statuses;
 mod timeouts;
+mod tls;
 mod traps_cancel_and_copy;
 mod traps_failures;
 mod traps_sessions;

@@ -62,6 +62,16 @@ pub(super) fn sessions(postgres: &PostgresSnapshot, sheet: &mut Sheet<'_>) -> fm
         "Applications that were sent away before they had a session",
         postgres.refused,
     )?;
+    sheet.count(
+        "forebay_logins_throttled",
+        "Logins that were turned away because too many like them failed",
+        postgres.throttled,
+    )?;
+    sheet.count(
+        "forebay_login_hash_iterations",
+        "Iterations of hashing that clients' passwords have cost",
+        postgres.hash_iterations,
+    )?;
     sheet.count("forebay_cancel_requests", "Cancel requests received", postgres.cancels)?;
     sheet.count(
         "forebay_hints_ignored",
