@@ -144,8 +144,8 @@ pub fn run_as(
     let loaded = source()?;
     let config = &loaded.config;
     let level = logging::start(&config.log)?;
-    loaded.tell();
     let lines = level.lines();
+    loaded.tell();
     let room = system::prepare(config);
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder.worker_threads(config.worker_threads.unwrap_or_else(workers));
