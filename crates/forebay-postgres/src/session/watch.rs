@@ -256,7 +256,7 @@ mod tests {
         let limits =
             Limits { query: Some(second(10)), client_idle: Some(second(60)), ..Limits::default() };
         let mut watch = Watch::new(limits, second(1)).unwrap();
-        let mut look = async |watch: &mut Watch, doing| {
+        let look = async |watch: &mut Watch, doing| {
             watch.sees(doing);
             poll_fn(|cx| Poll::Ready(watch.poll_late(cx).is_pending())).await
         };
