@@ -222,3 +222,57 @@ impl Session {
         Err(fault.into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    fn armed(watch: &Watch) -> Option<Instant> {
+        watch.timer.as_ref().map(|(at, _)| *at)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn trap_52_a_timer_is_never_armed_far_in_the_future() {
+        let month = Duration::from_secs(30 * 24 * 3_600);
+        let limits = Limits { client_idle: Some(month), ..Limits::default() };
+        let mut watch = Watch::new(limits, Duration::ZERO).unwrap();
+        watch.sees(Doing::Rests);
+        let start = time::now();
+        let late = poll_fn(|cx| {
+            let late = watch.poll_late(cx);
+            assert!(armed(&watch).unwrap() <= time::now() + FARTHEST);
+            late
+        });
+        assert_eq!(late.await, Late::ClientIdle);
+        let took = time::now() - start;
+        assert!((month..month + Duration::from_secs(1)).contains(&took), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn statements_that_are_over_in_time_touch_no_timer() {
+        let second = Duration::from_secs;
+        let limits =
+            Limits { query: Some(second(10)), client_idle: Some(second(60)), ..Limits::default() };
+        let mut watch = Watch::new(limits, second(1)).unwrap();
+        let look = async |watch: &mut Watch, doing| {
+            watch.sees(doing);
+            poll_fn(|cx| Poll::Ready(watch.poll_late(cx).is_pending())).await
+        };
+        look(&mut watch, Doing::Runs).await;
+        let first = armed(&watch);
+        for _ in 0..9_000 {
+            assert!(look(&mut watch, Doing::Runs).await);
+            watch.ends(TxStatus::Idle);
+            assert!(look(&mut watch, Doing::Rests).await);
+            time::sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(armed(&watch), first);
+        // And the next one has its whole time.
+        watch.sees(Doing::Runs);
+        let start = time::now();
+        assert_eq!(poll_fn(|cx| watch.poll_late(cx)).await, Late::Query);
+        assert!(time::now() - start >= second(10));
+    }
+}
