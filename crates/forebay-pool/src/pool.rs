@@ -236,6 +236,16 @@ impl<K: Connector> Pool<K> {
         });
     }
 
+    /// `identity` proves itself with something else from now on: that it was denied before says
+    /// nothing any more.
+    pub fn forgive(&self, identity: &K::Identity) {
+        self.shared.act(|state, _| {
+            if let Some(id) = state.names.number(identity) {
+                state.ledger.forgive(id);
+            }
+        });
+    }
+
     /// Sets the budget by hand, as far as the capacity goes; `None`: what is configured, the
     /// timetable and demand count again. No lease is broken: idle connections above a
     /// smaller budget are closed at once, leased ones when they come home.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use forebay_seam::net::{Peer, Socket};
 
+use crate::auth::brought::Is;
 use crate::auth::conversation::{Conversation, Failure};
 use crate::auth::hba::{Replicates, Wish};
 use crate::auth::{Caller, Proven};
@@ -172,10 +173,13 @@ impl Greeting<'_> {
             settings.set("application_name", called);
         }
         let user = Arc::clone(proven.user());
-        if let Some(proof) = proven.take_brought() {
-            route.backend.pool.connector().brought.bring(&user, proof);
-        }
         let tenant = self.plan.tenant(&user);
+        let pool = &route.backend.pool;
+        if let Some(proof) = proven.take_brought()
+            && pool.connector().brought.bring(&user, proof) == Is::New
+        {
+            pool.forgive(&route.identity);
+        }
         let mut who = Who {
             database: Arc::clone(&route.identity.name),
             user,

@@ -7,7 +7,7 @@ use crate::event::Event;
 use crate::generation::{Generation, Suspicion};
 use crate::slot::{ConnId, Slot};
 
-use super::{Action, Actions, Ledger};
+use super::{Action, Actions, IdentityId, Ledger};
 
 impl Ledger {
     /// By hand: all connections of now are replaced, those on lease when they come home.
@@ -32,6 +32,13 @@ impl Ledger {
     /// Whatever identity was refused may be tried again.
     pub(super) fn believe_no_denial(&mut self) {
         self.identities.values_mut().for_each(|identity| identity.denied = None);
+    }
+
+    /// `id` may be tried again, though it was refused.
+    pub(crate) fn forgive(&mut self, id: IdentityId) {
+        if let Some(identity) = self.identities.get_mut(id) {
+            identity.denied = None;
+        }
     }
 
     /// A connection of `generation` was found dead: has the server been restarted?

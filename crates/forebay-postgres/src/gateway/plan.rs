@@ -142,7 +142,10 @@ impl Plan {
             }
             let access = behind.backend.pool.connector().access();
             let users = self.settings.users.keys();
-            let users = users.filter(|user| access.credentials.contains_key(user.as_str()));
+            // Of a verifier alone nobody can log in: its clients bring what is missing.
+            let users = users.filter(|user| {
+                access.credentials.contains_key(user.as_str()) && !self.auth.needs_its_client(user)
+            });
             behind.backend.pool.warm_up(users.map(|user| behind.identity(name, user)));
         }
     }

@@ -225,6 +225,7 @@ fn program() -> ProgramSnapshot {
             destinations: vec![destination],
             pools: vec![pool("llm")],
         }),
+        log_lines_lost: 3,
         overlaps: vec![OverlapCount {
             feature: "answer".into(),
             destination: "llm".into(),
@@ -281,6 +282,7 @@ fn every_figure_of_the_picture_is_there_and_well_formed() {
         ("forebay_paused{database=\"*\"}", 1.0),
         ("forebay_paused{database=\"app\"}", 1.0),
         ("forebay_disabled{database=\"old\"}", 1.0),
+        ("forebay_log_lines_lost_total", 3.0),
         ("forebay_pins_total{reason=\"listen\"}", 6.0),
         (r#"forebay_notification_connections{gateway="postgres",destination="main"}"#, 1.0),
         (r#"forebay_notification_channels{gateway="postgres",destination="main"}"#, 3.0),

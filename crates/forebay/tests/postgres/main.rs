@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 mod authentication;
+mod authentication_rules;
 mod begins;
 mod bench;
 mod by_chance;
@@ -11,6 +12,7 @@ mod control;
 mod departures;
 mod differential;
 mod failures;
+mod faults;
 mod fleets;
 mod guarded;
 mod hostile;

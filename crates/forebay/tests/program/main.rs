@@ -5,5 +5,7 @@
 mod admin;
 mod check;
 mod running;
+mod secrets;
+mod sockets;
 mod stopping;
 mod streams;
