@@ -244,9 +244,10 @@ impl Gateway {
         }
     }
 
-    /// Waits until clients have finished what runs (idle ones are sent away with 57P01 by the
-    /// stop), at most until `deadline`; then closes every pool.
+    /// Sends idle clients away with 57P01 and waits until the others have finished what runs, at
+    /// most until `deadline`; then closes every pool.
     pub async fn drain(&self, deadline: Instant) {
+        self.inner.bell.ring(Course::Stopping);
         let mut timer = std::pin::pin!(time::sleep_until(deadline));
         loop {
             let mut left = std::pin::pin!(self.inner.left.notified());

@@ -23,7 +23,7 @@ pub(super) type Leads<'a> = dyn Fn(&str) -> Option<(Arc<Backend>, Arc<str>)> + '
 /// The first that is not.
 pub(super) fn check(settings: &PostgresSettings) -> Result<(), SettingsError> {
     let there = |key: String, asked: &str| {
-        let is_there = settings.databases.is_empty() || settings.databases.contains_key(asked);
+        let is_there = settings.databases.is_empty() || settings.database(asked).is_some();
         let reason = || format!("there is no database `{asked}` in [postgres.databases]");
         is_there.then_some(()).ok_or_else(|| SettingsError { at: key, reason: reason() })
     };

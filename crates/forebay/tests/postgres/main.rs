@@ -27,6 +27,7 @@ mod pipelines;
 mod policies;
 mod reloads;
 mod replication;
+mod restarts;
 mod servers;
 mod sessions;
 mod sql_names;

@@ -4,6 +4,7 @@
 
 mod admin;
 mod check;
+mod reloading;
 mod running;
 mod secrets;
 mod sockets;
