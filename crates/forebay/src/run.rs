@@ -147,8 +147,9 @@ pub fn run_as(
     let loaded = source()?;
     let config = &loaded.config;
     let level = logging::start(&config.log)?;
+    let lines = level.lines();
     loaded.tell();
-    system::prepare(config);
+    let room = system::prepare(config);
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder.worker_threads(config.worker_threads.unwrap_or_else(workers));
     let runtime = builder.thread_name("forebay").enable_all().build()?;
@@ -162,6 +163,9 @@ pub fn run_as(
     estate.leave("admin.listen", address.to_string(), &admin)?;
     let opening = async { Program::open(loaded, source, level, manners, estate) };
     let program = runtime.block_on(opening)?;
+    if let (Some(room), Some((_, gateway))) = (room, &program.postgres) {
+        gateway.set_room(room);
+    }
     let viewer = program.viewer.clone();
     let (events, pools) = (program.events.clone(), program.pools.clone());
     let reloader = program.reloader.clone();
@@ -179,6 +183,7 @@ pub fn run_as(
         admin.stop();
     }
     runtime.shutdown_timeout(LAST_WORDS);
+    lines.settle();
     Ok(())
 }
 
@@ -235,6 +240,7 @@ impl Program {
         let events = Events::gather(postgres.as_ref(), http.as_ref(), &overlaps);
         Spawner::current().spawn(log_limit::run(events.listen()));
         let record = Arc::<Record>::default();
+        let lines = level.lines();
         let rooms =
             Rooms { postgres: postgres.clone(), http: http.clone(), events: events.clone(), level };
         let reloader = Reloader::new(source, loaded, rooms, Arc::clone(&record));
@@ -242,7 +248,7 @@ impl Program {
         Ok(Self {
             estate,
             signals,
-            viewer: Viewer::new(postgres.clone(), http.clone(), overlaps, record),
+            viewer: Viewer::new(postgres.clone(), http.clone(), overlaps, record, lines),
             reloader,
             events,
             pools: admin::ByHand::new(postgres.clone(), http.clone()),

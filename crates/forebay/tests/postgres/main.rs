@@ -11,6 +11,7 @@ mod client;
 mod departures;
 mod differential;
 mod failures;
+mod faults;
 mod fleets;
 mod guarded;
 mod hostile;
