@@ -6,7 +6,6 @@
 //! next one, together with all others who asked meanwhile; a reload that fails changes nothing.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use forebay_seam::sync::Mutex;
@@ -113,7 +112,7 @@ struct Inside {
     /// Held while something is changed.
     alone: Mutex<()>,
     /// Reloads asked for since start.
-    asked: AtomicU64,
+    asked: Mutex<u64>,
     turnstile: Turnstile<Last>,
     record: Arc<Record>,
 }
@@ -137,7 +136,7 @@ impl Reloader {
             in_force: Mutex::new(Arc::new(loaded.clone())),
             started_with: loaded,
             alone: Mutex::default(),
-            asked: AtomicU64::new(0),
+            asked: Mutex::default(),
             turnstile: Turnstile::default(),
             record,
         };
@@ -168,14 +167,18 @@ impl Reloader {
     /// A reload that has begun goes on.
     pub async fn reload(&self, cause: Cause) -> Result<Outcome, ReloadError> {
         let inside = &self.inside;
-        let mine = inside.asked.fetch_add(1, Ordering::AcqRel) + 1;
+        let mine = {
+            let mut asked = inside.asked.lock();
+            *asked += 1;
+            *asked
+        };
         let mut last = inside.turnstile.lock().await;
         if last.answers >= mine
             && let Some(outcome) = &last.outcome
         {
             return outcome.clone();
         }
-        let answers = inside.asked.load(Ordering::Acquire);
+        let answers = *inside.asked.lock();
         let working = Arc::clone(inside);
         let carried_out = inside.spawner.block(move || working.carry_out(cause)).await;
         let outcome = carried_out.unwrap_or(Err(ReloadError::Stopping));

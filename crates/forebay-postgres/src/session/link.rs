@@ -175,10 +175,8 @@ impl Session {
             Waited::Over(Ok(lease)) => Ok(Ok(lease)),
             Waited::Over(Err(error)) => {
                 self.registration.client.rests();
-                Ok(Err(match error {
-                    CheckoutError::Closed { .. } => Fault::Stopping,
-                    error => error.into(),
-                }))
+                let is_closed = matches!(error, CheckoutError::Closed { .. });
+                Ok(Err(if is_closed { Fault::Stopping } else { error.into() }))
             }
             Waited::Cancelled => {
                 self.registration.client.rests();

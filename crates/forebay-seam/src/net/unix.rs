@@ -234,8 +234,7 @@ mod tests {
         let second = UnixListener::bind(&path, &all).unwrap();
         drop(first);
         assert!(path.exists());
-        let mut second = second;
-        second.leave();
+        second.leaver().leave();
         drop(second);
         assert!(path.exists());
     }

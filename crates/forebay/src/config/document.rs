@@ -113,7 +113,12 @@ impl<'t> Document<'t> {
     pub(super) fn leaves(&mut self, mut visit: impl FnMut(String, Leaf<'_>)) {
         walk(self.root.get_mut(), &mut Vec::new(), &mut |path, value| match value.get_ref() {
             DeValue::String(text) => visit(shown(path), Leaf::Text(text)),
-            other => visit(shown(path), Leaf::Other(format!("{other:?}"))),
+            other @ (DeValue::Integer(_)
+            | DeValue::Float(_)
+            | DeValue::Boolean(_)
+            | DeValue::Datetime(_)
+            | DeValue::Array(_)
+            | DeValue::Table(_)) => visit(shown(path), Leaf::Other(format!("{other:?}"))),
         });
     }
 

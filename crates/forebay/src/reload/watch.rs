@@ -20,9 +20,13 @@ const OFF: Duration = Duration::from_secs(1);
 /// Which file it is, and when it was changed; `None`: it is not there.
 type Stamp = Option<(u64, u64, u64, i64, i64)>;
 
-/// Watches as long as the runtime lives.
-pub async fn watch(reloader: Reloader) {
-    let mut known = look(&reloader).await;
+/// Watches as long as the runtime lives what changes from now on.
+pub fn watch(reloader: Reloader) -> impl Future<Output = ()> + Send {
+    let known = look_at(&reloader.in_force().files);
+    watch_since(reloader, known)
+}
+
+async fn watch_since(reloader: Reloader, mut known: Vec<(PathBuf, Stamp)>) {
     let mut seen: Option<Vec<(PathBuf, Stamp)>> = None;
     loop {
         let period = reloader.in_force().config.reload.watch;
@@ -48,8 +52,11 @@ pub async fn watch(reloader: Reloader) {
 
 async fn look(reloader: &Reloader) -> Vec<(PathBuf, Stamp)> {
     let files = reloader.in_force().files.clone();
-    let look = move || files.into_iter().map(|file| (file.clone(), stamp(&file))).collect();
-    reloader.spawner().block(look).await.unwrap_or_default()
+    reloader.spawner().block(move || look_at(&files)).await.unwrap_or_default()
+}
+
+fn look_at(files: &[PathBuf]) -> Vec<(PathBuf, Stamp)> {
+    files.iter().map(|file| (file.clone(), stamp(file))).collect()
 }
 
 fn stamp(file: &Path) -> Stamp {

@@ -70,6 +70,6 @@ fn a_second_signal_does_not_wait() {
 fn sighup_is_no_reason_to_end() {
     let program = Running::towards(slow_service().address, "");
     program.signal(Signal::SIGHUP);
-    program.logged("SIGHUP: the configuration is read at the start only; restart");
+    program.logged("the configuration was reloaded");
     assert_eq!(program.ask("/healthz").status, 200);
 }
