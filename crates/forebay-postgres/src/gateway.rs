@@ -7,8 +7,8 @@ mod passwords;
 mod plan;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -23,6 +23,8 @@ use serde::Serialize;
 use tokio::sync::{Notify, broadcast};
 
 use crate::cancel::Registry;
+use crate::census::Census;
+use crate::console::{self, Office};
 use crate::held;
 use crate::listener::NotificationCounts;
 use crate::operations::Operations;
@@ -89,7 +91,10 @@ pub(crate) struct Inner {
     pub(crate) held: Arc<held::Account>,
     /// Makes the salt of users who do not exist.
     pub(crate) nobody: [u8; 32],
-    registry: Arc<Registry>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) census: Arc<Census>,
+    /// What the program does for the console.
+    pub(crate) office: OnceLock<Arc<dyn Office>>,
     clients: AtomicU32,
     /// Those beyond the limit, while it is not known what they want.
     beyond: AtomicU32,
@@ -104,6 +109,12 @@ impl Inner {
     /// A statement's tag could not be read.
     pub(crate) fn count_ignored_hint(&self) {
         self.hints_ignored.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Clients that are here and have not logged in yet, if `known` have.
+    pub(crate) fn greeting(&self, known: usize) -> usize {
+        let all = usize::try_from(self.clients.load(Ordering::Relaxed)).unwrap_or(usize::MAX);
+        all.saturating_sub(known)
     }
 
     /// The configuration in force.
@@ -135,7 +146,8 @@ impl Gateway {
         default_tenant: Option<Arc<str>>,
     ) -> Result<Self, SettingsError> {
         let held = held::Account::new(settings.max_message_memory);
-        let plan = Plan::new(settings, &roster, default_tenant)?;
+        let census = Arc::new(Census::default());
+        let plan = Plan::new(settings, &roster, &census, default_tenant)?;
         plan.warm_up();
         let inner = Arc::new(Inner {
             plan: ArcSwap::from_pointee(plan),
@@ -147,6 +159,8 @@ impl Gateway {
             held,
             nobody: random::bytes(),
             registry: Arc::new(Registry::default()),
+            census,
+            office: OnceLock::new(),
             clients: AtomicU32::new(0),
             beyond: AtomicU32::new(0),
             refused: AtomicU64::new(0),
@@ -155,7 +169,20 @@ impl Gateway {
             hints_ignored: AtomicU64::new(0),
             left: Notify::new(),
         });
+        drop(tokio::spawn(console::sample(Arc::downgrade(&inner))));
         Ok(Self { inner })
+    }
+
+    /// What the console shows and does beyond this gateway is `office`'s from now on; the first
+    /// that opens it stays.
+    pub fn open_office(&self, office: Arc<dyn Office>) {
+        if self.inner.office.set(office).is_err() {
+            tracing::error!("the console has an office already");
+        }
+    }
+
+    pub(crate) fn of(inner: &Arc<Inner>) -> Self {
+        Self { inner: Arc::clone(inner) }
     }
 
     /// Serves the clients that `listener` accepts, until `stop` is told; then accepts no

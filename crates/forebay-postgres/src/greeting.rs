@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::{Buf, BytesMut};
 use forebay_seam::net::TcpStream;
 
+use crate::console::{Door, Rank, Visitor};
 use crate::fault::{Fault, Limit};
 use crate::gateway::{Inner, Plan};
 use crate::own::Own;
@@ -28,6 +29,8 @@ const LONGEST_SASL: usize = 4 * 1024;
 /// What came out of a greeting.
 pub(crate) enum Greeted {
     In(Box<Arrival>),
+    /// Wants to speak to us and not to a server.
+    Visits(Box<Visitor>),
     /// A cancel request: no session. Its client waits for the end of the connection, which
     /// says that the request was dealt with.
     Cancel {
@@ -93,7 +96,11 @@ pub(crate) async fn greet(gateway: &Inner, tcp: TcpStream, room: Room) -> Greete
         Err((client, fault)) => return greeting.refuse(client, fault),
     };
     match greeting.identify(&mut client, &startup).await {
-        Ok((who, settings)) => {
+        Ok(Identified::Operator { user, door, rank, application }) => {
+            let Greeting { inbox, .. } = greeting;
+            Greeted::Visits(Box::new(Visitor { client, inbox, user, door, rank, application }))
+        }
+        Ok(Identified::Application(who, settings)) => {
             let Greeting { inbox, plan, .. } = greeting;
             let wants = startup.wants_replication() == Ok(true);
             let replicates = wants.then(|| startup.into_parameters());
@@ -102,6 +109,12 @@ pub(crate) async fn greet(gateway: &Inner, tcp: TcpStream, room: Room) -> Greete
         Err(Failure::Fault(fault)) => greeting.refuse(client, fault),
         Err(Failure::Io) => Greeted::Gone,
     }
+}
+
+/// Who has proved to be whom they say.
+enum Identified {
+    Application(Who, Settings),
+    Operator { user: Arc<str>, door: Door, rank: Rank, application: Arc<str> },
 }
 
 enum Start {
@@ -215,7 +228,7 @@ impl Greeting<'_> {
         &mut self,
         client: &mut Stream,
         startup: &Startup,
-    ) -> Result<(Who, Settings), Failure> {
+    ) -> Result<Identified, Failure> {
         if startup.minor > 0 || !startup.options.is_empty() {
             let unknown: Vec<_> = startup.options.iter().map(String::as_bytes).collect();
             backend::negotiate_protocol_version(&mut self.outbox, &unknown);
@@ -232,7 +245,22 @@ impl Greeting<'_> {
             ClientAuth::ScramSha256 => self.scram(client, user).await?,
         }
         client.drain(&mut self.outbox).await.map_err(|_| Failure::Io)?;
-        Ok(self.who(user, startup)?)
+        if let Some(door) = startup.get("database").and_then(Door::of) {
+            return Ok(self.operator(user, door, startup)?);
+        }
+        let (who, settings) = self.who(user, startup)?;
+        Ok(Identified::Application(who, settings))
+    }
+
+    /// One who has proved to be `user` and asks for us: most may not.
+    fn operator(&self, user: &str, door: Door, startup: &Startup) -> Result<Identified, Fault> {
+        let rank = Rank::of(user, &self.plan.settings);
+        if rank == Rank::Nobody {
+            return Err(Fault::NoOperator { user: user.to_owned(), database: door.name() });
+        }
+        let application = startup.get("application_name").unwrap_or_default();
+        let application = application.chars().take(63).collect::<String>().into();
+        Ok(Identified::Operator { user: user.into(), door, rank, application })
     }
 
     async fn scram(&mut self, client: &mut Stream, user: &str) -> Result<(), Failure> {

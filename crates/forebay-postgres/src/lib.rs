@@ -6,6 +6,8 @@
 //! → `session::inward` (the server's answers) → the lease goes home.
 
 mod cancel;
+mod census;
+pub mod console;
 mod fault;
 #[cfg(test)]
 mod fuzz;
@@ -26,6 +28,7 @@ mod session;
 pub mod settings;
 mod sql;
 mod stream;
+mod tally;
 mod tls;
 mod welcome;
 mod wire;

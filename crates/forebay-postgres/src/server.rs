@@ -28,6 +28,7 @@ use kept::Kept;
 use pipeline::Pipeline;
 
 use crate::cancel::{InFlight, ServerKey};
+use crate::census::ServerEntry;
 use crate::params::Applied;
 use crate::prepared::{Shape, StatementId};
 use crate::stream::Stream;
@@ -162,6 +163,8 @@ pub(crate) struct Server {
     pub(crate) in_flight: Arc<InFlight>,
     /// Counts it among our connections, once it has logged in.
     ours: Option<Ours>,
+    /// What the console shows of it.
+    pub(crate) card: Option<ServerEntry>,
 }
 
 impl Server {
@@ -194,6 +197,7 @@ impl Server {
             key,
             in_flight: Arc::default(),
             ours: None,
+            card: None,
         }
     }
 
@@ -218,6 +222,20 @@ impl Server {
     /// end in another status.
     pub(crate) fn transaction_is_known_to_work(&self) -> bool {
         self.status != TxStatus::Failed && !self.awaited.iter().any(Awaited::ends_with_ready)
+    }
+
+    /// It is at rest, as far as the console shows it.
+    pub(crate) fn shows_rest(&self) {
+        if let Some(card) = &self.card {
+            card.rests(self.prepared.len());
+        }
+    }
+
+    /// It is being reset or probed, as far as the console shows it.
+    pub(crate) fn shows_test(&self) {
+        if let Some(card) = &self.card {
+            card.is_tested();
+        }
     }
 
     /// Fit for the next owner as it is.

@@ -40,6 +40,15 @@ pub struct PostgresSettings {
     pub max_message_memory: usize,
     /// What clients in transaction pooling may listen to.
     pub notifications: NotificationSettings,
+    /// Who may do everything in the console, the databases `pgbouncer` and `forebay`.
+    /// Default: nobody.
+    pub admin_users: Vec<String>,
+    /// Who may look at everything in the console but file descriptors. Default: nobody.
+    pub stats_users: Vec<String>,
+    /// Over which time the console's averages are taken. Default 60s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub stats_period: Duration,
     /// The PostgreSQL servers, by a name of your choice.
     pub servers: BTreeMap<String, ServerSettings>,
     /// Database names that applications may ask for. Empty: every name, on the only server.
@@ -64,6 +73,9 @@ impl Default for PostgresSettings {
             max_message: 16 << 20,
             max_message_memory: 256 << 20,
             notifications: NotificationSettings::default(),
+            admin_users: Vec::new(),
+            stats_users: Vec::new(),
+            stats_period: Duration::from_secs(60),
             servers: BTreeMap::new(),
             databases: BTreeMap::new(),
             users: BTreeMap::new(),

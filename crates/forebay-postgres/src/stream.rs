@@ -6,6 +6,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -15,6 +16,8 @@ use forebay_seam::net::TcpStream;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
+
+use crate::census::{Cipher, Ends};
 
 /// Bytes asked of a socket at once where many come.
 const CHUNK: usize = 16 * 1024;
@@ -42,6 +45,27 @@ impl Stream {
         name: ServerName<'static>,
     ) -> io::Result<Self> {
         Ok(Self::Connected(Box::new(TlsConnector::from(tls).connect(name, tcp).await?)))
+    }
+
+    /// Its socket, as far as people are shown it.
+    pub(crate) fn ends(&self) -> Ends {
+        let (tcp, tls) = match self {
+            Self::Plain(tcp) => (tcp, None),
+            Self::Accepted(tls) => {
+                let (tcp, session) = tls.get_ref();
+                (tcp, cipher(session))
+            }
+            Self::Connected(tls) => {
+                let (tcp, session) = tls.get_ref();
+                (tcp, cipher(session))
+            }
+        };
+        Ends {
+            fd: tcp.as_raw_fd(),
+            theirs: tcp.peer_addr().ok().into(),
+            ours: tcp.local_addr().ok().into(),
+            tls,
+        }
     }
 
     pub(crate) fn is_encrypted(&self) -> bool {
@@ -159,6 +183,11 @@ impl Stream {
     pub(crate) async fn shutdown(&mut self) -> io::Result<()> {
         poll_fn(|cx| Pin::new(&mut *self).poll_shutdown(cx)).await
     }
+}
+
+fn cipher(session: &rustls::CommonState) -> Option<Cipher> {
+    let suite = session.negotiated_cipher_suite()?.suite();
+    Some(Cipher { version: session.protocol_version()?, suite })
 }
 
 impl AsyncRead for Stream {

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use super::SettingsError;
 use super::address::address;
 use super::passwords::Password;
+use crate::census::Census;
 use crate::listener::Listeners;
 use crate::replication::Replications;
 use crate::route::Backend;
@@ -51,6 +52,7 @@ pub(super) fn backend(
     server: &ServerSettings,
     settings: &PostgresSettings,
     passwords: &HashMap<String, Password>,
+    census: &Arc<Census>,
 ) -> Result<Backend, SettingsError> {
     let at = |key: &str, reason: String| SettingsError {
         at: format!("postgres.servers.{name}.{key}"),
@@ -99,6 +101,8 @@ pub(super) fn backend(
         credentials,
         surveyor: Surveyor::new(capacity),
         catalogues: Catalogues::default(),
+        name: Arc::from(name),
+        census: Arc::clone(census),
     };
     let pool = Pool::new(connector, pool_settings);
     let ids: HashMap<_, _> = class_settings

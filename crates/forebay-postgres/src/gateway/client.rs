@@ -14,6 +14,7 @@ use forebay_seam::time;
 
 use super::Inner;
 use crate::cancel::Registration;
+use crate::console::Visit;
 use crate::fault::Fault;
 use crate::greeting::{self, Arrival, Greeted, Room};
 use crate::replication::{self, Parameters};
@@ -31,6 +32,7 @@ pub(super) async fn serve(inner: Arc<Inner>, client: TcpStream, from: SocketAddr
     let room = counted.as_ref().map(|counted| counted.room);
     match Box::pin(receive(&inner, room, client, from)).await {
         Some(Received::Asks(session)) => session.run(stop).await,
+        Some(Received::Visits(visit)) => Box::pin(visit.serve(stop)).await,
         Some(Received::Replicates(replica)) => Box::pin(replica.serve(stop)).await,
         None => {}
     }
@@ -41,6 +43,7 @@ pub(super) async fn serve(inner: Arc<Inner>, client: TcpStream, from: SocketAddr
 enum Received {
     Asks(Box<Session>),
     Replicates(Box<Replica>),
+    Visits(Box<Visit>),
 }
 
 /// A client that replicates.
@@ -78,6 +81,11 @@ async fn receive(
             }
             let session = Session::new(Arc::clone(inner), arrival, registration);
             return Some(Received::Asks(Box::new(session)));
+        }
+        Greeted::Visits(visitor) => {
+            let registration = inner.registry.register();
+            let visit = Visit::new(Arc::clone(inner), *visitor, registration);
+            return Some(Received::Visits(Box::new(visit)));
         }
         Greeted::Cancel { client, pid, secret } => {
             inner.cancels.fetch_add(1, Ordering::Relaxed);
@@ -160,6 +168,6 @@ mod tests {
             size_of::<F>()
         }
         let (task, session) = (future(serve), size_of::<Session>());
-        assert!(task <= 512 && session <= 896, "task {task}, session {session}");
+        assert!(task <= 512 && session <= 904, "task {task}, session {session}");
     }
 }

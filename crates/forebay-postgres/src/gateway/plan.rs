@@ -12,6 +12,8 @@ use tokio_rustls::TlsAcceptor;
 use super::address::address;
 use super::backend::{backend, classes};
 use super::{SettingsError, passwords};
+use crate::census::Census;
+use crate::console::Door;
 use crate::route::Backend;
 use crate::scram::Verifier;
 use crate::server::connector::Identity;
@@ -52,6 +54,7 @@ impl Plan {
     pub(super) fn new(
         settings: PostgresSettings,
         roster: &Arc<Roster>,
+        census: &Arc<Census>,
         default_tenant: Option<Arc<str>>,
     ) -> Result<Self, SettingsError> {
         check(&settings)?;
@@ -60,7 +63,7 @@ impl Plan {
         let passwords = passwords::read(&settings)?;
         let mut backends = BTreeMap::new();
         for (name, server) in &settings.servers {
-            let backend = backend(name, server, &settings, &passwords)?;
+            let backend = backend(name, server, &settings, &passwords, census)?;
             backend.pool.join(roster);
             backends.insert(name.clone(), Arc::new(backend));
         }
@@ -103,6 +106,35 @@ impl Plan {
                 mode: self.settings.pool_mode,
             }),
         }
+    }
+
+    /// The server behind `database`, and its name there.
+    pub(crate) fn behind(&self, database: &str) -> Option<(String, Arc<str>)> {
+        let route = self.route(database)?;
+        let is_behind =
+            |(_, backend): &(&String, &Arc<Backend>)| Arc::ptr_eq(backend, &route.backend);
+        let (server, _) = self.backends.iter().find(is_behind)?;
+        Some((server.clone(), route.database))
+    }
+
+    /// What clients call `database` of `server`, where they do so by a name.
+    pub(crate) fn called(&self, server: &str, database: &str) -> Option<&str> {
+        let Routes::Named(named) = &self.routes else { return None };
+        let backend = self.backends.get(server)?;
+        let mut names: Vec<_> = named
+            .iter()
+            .filter(|(_, route)| {
+                Arc::ptr_eq(&route.backend, backend) && &*route.database == database
+            })
+            .map(|(name, _)| name.as_str())
+            .collect();
+        names.sort_unstable();
+        names.first().copied()
+    }
+
+    /// How many connections `server` may have.
+    pub(crate) fn budget(&self, server: &str) -> Option<u32> {
+        Some(self.backends.get(server)?.pool.snapshot().budget)
     }
 
     /// The tenant whose requests a user's work belongs to.
@@ -174,6 +206,10 @@ pub(super) fn check(settings: &PostgresSettings) -> Result<(), SettingsError> {
             .map_err(|wrong| error(at(&wrong.place()), wrong.reason))?;
     }
     for (name, database) in &settings.databases {
+        if Door::of(name).is_some() {
+            let reason = format!("`{name}` is the console: choose another name");
+            return Err(error(format!("postgres.databases.{name}"), reason));
+        }
         let at = format!("postgres.databases.{name}.server");
         server_of(settings, database.server.as_deref()).map_err(|reason| error(at, reason))?;
     }

@@ -11,6 +11,7 @@ use super::capacity::Surveyor;
 use super::catalogue::Catalogues;
 use super::login::{Login, Target};
 use super::{Server, ServerFailure};
+use crate::census::{Census, Known, Replication};
 
 /// A database and a user, as the server knows the database and as our configuration knows
 /// the user.
@@ -37,13 +38,16 @@ pub(crate) struct Postgres {
     pub(crate) credentials: HashMap<Arc<str>, Credentials>,
     pub(crate) surveyor: Surveyor,
     pub(crate) catalogues: Catalogues,
+    /// The server's name, and where its connections are listed under it.
+    pub(crate) name: Arc<str>,
+    pub(crate) census: Arc<Census>,
 }
 
 impl Postgres {
     /// A connection as a user of ours, counted among our connections.
     pub(crate) async fn open(&self, identity: &Identity) -> Result<Server, ServerFailure> {
         let parameters = [("application_name".to_owned(), "forebay".to_owned())];
-        let mut server = self.login(identity, &parameters).await?;
+        let mut server = self.login(identity, &parameters, Replication::None).await?;
         server.catalogue = self.catalogues.of(&identity.database);
         self.surveyor.survey(&mut server).await?;
         Ok(server)
@@ -55,15 +59,18 @@ impl Postgres {
         &self,
         identity: &Identity,
         parameters: &[(String, String)],
+        replication: Replication,
     ) -> Result<Server, ServerFailure> {
-        self.login(identity, parameters).await
+        self.login(identity, parameters, replication).await
     }
 
     async fn login(
         &self,
         identity: &Identity,
         parameters: &[(String, String)],
+        replication: Replication,
     ) -> Result<Server, ServerFailure> {
+        let card = self.census.opens(&self.name, identity, replication);
         let credentials = self.credentials.get(&identity.user);
         let login = Login {
             user: credentials.map_or(&*identity.user, |c| c.user.as_str()),
@@ -71,7 +78,10 @@ impl Postgres {
             password: credentials.and_then(|c| c.password.as_ref()),
             parameters,
         };
-        self.target.connect(&login).await
+        let mut server = self.target.connect(&login).await?;
+        card.is_open(Known { ends: server.stream.ends(), pid: server.key.pid });
+        server.card = Some(card);
+        Ok(server)
     }
 }
 
@@ -91,11 +101,17 @@ impl Connector for Postgres {
     }
 
     async fn probe(&self, connection: Box<Server>) -> Option<Box<Server>> {
-        connection.probe().await.map(Box::new)
+        connection.shows_test();
+        let server = connection.probe().await?;
+        server.shows_rest();
+        Some(Box::new(server))
     }
 
     async fn reset(&self, connection: Box<Server>) -> Option<Box<Server>> {
-        connection.reset().await.map(Box::new)
+        connection.shows_test();
+        let server = connection.reset().await?;
+        server.shows_rest();
+        Some(Box::new(server))
     }
 }
 

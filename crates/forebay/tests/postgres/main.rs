@@ -6,6 +6,7 @@ mod bench;
 mod by_chance;
 mod cancelling;
 mod client;
+mod console;
 mod departures;
 mod differential;
 mod failures;
