@@ -9,13 +9,14 @@
 //! sent again.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use aws_lc_rs::constant_time;
+use forebay_seam::net::Address;
 use forebay_seam::sync::Mutex;
 use forebay_seam::time::Instant;
 use forebay_seam::{net, random, time};
@@ -32,11 +33,37 @@ const HAS_BEGUN: Duration = Duration::from_millis(100);
 const AGAIN: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(400)];
 
 /// How to reach one server connection for a cancel.
-#[derive(Debug, Clone)]
 pub(crate) struct ServerKey {
-    pub(crate) addresses: Arc<[SocketAddr]>,
+    /// Where the connection leads: another address of the same name may be another server.
+    pub(crate) address: Address,
     pub(crate) pid: i32,
-    pub(crate) secret: i32,
+    /// Four bytes; up to 256 since protocol 3.2.
+    pub(crate) secret: Box<[u8]>,
+}
+
+impl ServerKey {
+    /// Before the server has given one.
+    pub(crate) fn none(address: Address) -> Arc<Self> {
+        Arc::new(Self { address, pid: 0, secret: Box::default() })
+    }
+
+    /// CancelRequest ("Message Formats").
+    fn request(&self) -> Vec<u8> {
+        let length = 12 + self.secret.len();
+        let mut request = Vec::with_capacity(length);
+        // Never so long that the conversion fails.
+        for word in [i32::try_from(length).unwrap_or(i32::MAX), 80_877_102, self.pid] {
+            request.extend_from_slice(&word.to_be_bytes());
+        }
+        request.extend_from_slice(&self.secret);
+        request
+    }
+}
+
+impl fmt::Debug for ServerKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "process {} at {}", self.pid, self.address)
+    }
 }
 
 /// Cancel requests on their way to one server connection.
@@ -98,14 +125,9 @@ impl Underway {
     async fn send(&mut self, key: &ServerKey) -> std::io::Result<()> {
         let arrival = &mut self.arrival;
         let exchange = async {
-            let mut stream = net::connect(&key.addresses).await?;
-            let mut request = [0; 16];
-            let words = [16, 80_877_102, key.pid, key.secret];
-            for (place, word) in request.chunks_exact_mut(4).zip(words) {
-                place.copy_from_slice(&word.to_be_bytes());
-            }
+            let (mut stream, _) = net::reach(std::slice::from_ref(&key.address)).await?;
             *arrival = Arrival::Unknown;
-            stream.write_all(&request).await?;
+            stream.write_all(&key.request()).await?;
             let mut end = [0; 1];
             // Nothing comes; a reset is an end as well.
             drop(stream.read(&mut end).await);
@@ -143,7 +165,7 @@ enum Doing {
     /// Waiting for a connection: the cancel ends this wait, and wakes who waits.
     Waiting(Waker, Asked),
     Linked {
-        key: ServerKey,
+        key: Arc<ServerKey>,
         in_flight: Arc<InFlight>,
         now: Now,
     },
@@ -179,10 +201,18 @@ pub(crate) enum Begun {
 }
 
 /// One client's handle in the registry.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Cancelable {
+    key: ClientKey,
     state: Mutex<State>,
     changed: Notify,
+}
+
+/// What a cancel request must name.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct ClientKey {
+    pub(crate) pid: i32,
+    pub(crate) secret: i32,
 }
 
 #[derive(Debug, Default)]
@@ -228,8 +258,8 @@ impl Cancelable {
     }
 
     /// Has a connection, which runs what is ours until the statement [begins](Self::begins).
-    pub(crate) fn links(&self, key: &ServerKey, in_flight: &Arc<InFlight>) {
-        let (key, in_flight) = (key.clone(), Arc::clone(in_flight));
+    pub(crate) fn links(&self, key: &Arc<ServerKey>, in_flight: &Arc<InFlight>) {
+        let (key, in_flight) = (Arc::clone(key), Arc::clone(in_flight));
         self.state.lock().doing = Doing::Linked { key, in_flight, now: Now::Ours };
     }
 
@@ -322,13 +352,13 @@ impl Cancelable {
     }
 
     /// Notes a request as under way, while the statement still runs and has none.
-    fn shoot(&self, wanted: u64) -> Option<(ServerKey, Underway)> {
+    fn shoot(&self, wanted: u64) -> Option<(Arc<ServerKey>, Underway)> {
         match &mut self.state.lock().doing {
             Doing::Linked { key, in_flight, now: Now::Statement { ticket, asked, .. } }
                 if *ticket == wanted && in_flight.is_settled() =>
             {
                 *asked = Asked::Yes;
-                Some((key.clone(), in_flight.begin()))
+                Some((Arc::clone(key), in_flight.begin()))
             }
             Doing::Linked { .. } | Doing::Nothing | Doing::Waiting(..) => None,
         }
@@ -337,7 +367,7 @@ impl Cancelable {
 
 /// All clients that may be cancelled.
 pub(crate) struct Registry {
-    clients: Mutex<HashMap<i32, (i32, Arc<Cancelable>)>>,
+    clients: Mutex<HashMap<i32, Arc<Cancelable>>>,
     slots: Semaphore,
 }
 
@@ -356,14 +386,18 @@ pub(crate) struct Early {
 /// A client's key; dropped, the key dies.
 pub(crate) struct Registration {
     registry: Arc<Registry>,
-    pub(crate) pid: i32,
-    pub(crate) secret: i32,
     pub(crate) client: Arc<Cancelable>,
+}
+
+impl Registration {
+    pub(crate) fn key(&self) -> ClientKey {
+        self.client.key
+    }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.registry.clients.lock().remove(&self.pid);
+        self.registry.clients.lock().remove(&self.client.key.pid);
         self.client.rests();
     }
 }
@@ -371,15 +405,16 @@ impl Drop for Registration {
 impl Registry {
     /// A key for a new client, from the operating system's generator.
     pub(crate) fn register(self: &Arc<Self>) -> Registration {
-        let client = Arc::new(Cancelable::default());
         let secret = i32::from_be_bytes(random::bytes());
         let mut clients = self.clients.lock();
         loop {
             let pid = i32::from_be_bytes(random::bytes()) & i32::MAX;
             if pid != 0 && !clients.contains_key(&pid) {
-                clients.insert(pid, (secret, Arc::clone(&client)));
+                let key = ClientKey { pid, secret };
+                let client = Arc::new(Cancelable { key, ..Cancelable::default() });
+                clients.insert(pid, Arc::clone(&client));
                 drop(clients);
-                return Registration { registry: Arc::clone(self), pid, secret, client };
+                return Registration { registry: Arc::clone(self), client };
             }
         }
     }
@@ -390,7 +425,7 @@ impl Registry {
     /// Dropped, the request may be lost, and hits nothing else.
     pub(crate) async fn cancel(&self, pid: i32, secret: i32) -> Option<Early> {
         let client = match self.clients.lock().get(&pid) {
-            Some((own, client)) if same(*own, secret) => Arc::clone(client),
+            Some(client) if same(client.key.secret, secret) => Arc::clone(client),
             _ => return None,
         };
         let (ticket, is_young) = client.aim_at_statement().await?;
@@ -445,12 +480,12 @@ mod tests {
         let registry = Arc::new(Registry::default());
         let one = registry.register();
         assert!(!wait_is_over(&one.client).await);
-        registry.cancel(one.pid, one.secret ^ 1).await;
+        registry.cancel(one.key().pid, one.key().secret ^ 1).await;
         assert!(!wait_is_over(&one.client).await);
         let client = Arc::clone(&one.client);
         let wait = tokio::spawn(async move { poll_fn(|cx| client.poll_wait(cx)).await });
         tokio::task::yield_now().await;
-        registry.cancel(one.pid, one.secret).await;
+        registry.cancel(one.key().pid, one.key().secret).await;
         wait.await.unwrap();
     }
 
@@ -459,7 +494,7 @@ mod tests {
         let registry = Arc::new(Registry::default());
         let one = registry.register();
         assert!(!wait_is_over(&one.client).await);
-        registry.cancel(one.pid, one.secret).await;
+        registry.cancel(one.key().pid, one.key().secret).await;
         assert!(wait_is_over(&one.client).await);
         one.client.rests();
         assert!(!wait_is_over(&one.client).await);
@@ -467,7 +502,8 @@ mod tests {
 
     fn linked() -> (Cancelable, Arc<InFlight>) {
         let (client, in_flight) = (Cancelable::default(), Arc::<InFlight>::default());
-        client.links(&ServerKey { addresses: Arc::from([]), pid: 1, secret: 2 }, &in_flight);
+        let nowhere = Address::Unix(std::path::Path::new("/nowhere").into());
+        client.links(&ServerKey::none(nowhere), &in_flight);
         (client, in_flight)
     }
 

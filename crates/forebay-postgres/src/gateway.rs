@@ -1,6 +1,5 @@
 //! The gateway: accepts clients, knows the pools, and comes to an orderly end.
 
-mod address;
 mod backend;
 mod client;
 mod passwords;
@@ -15,7 +14,7 @@ use arc_swap::ArcSwap;
 use forebay_pool::event::Told;
 use forebay_pool::overlap::Overlaps;
 use forebay_pool::{Roster, Snapshot};
-use forebay_seam::net::TcpListener;
+use forebay_seam::net::Listener;
 use forebay_seam::task::Stop;
 use forebay_seam::time::Instant;
 use forebay_seam::{random, time};
@@ -186,8 +185,9 @@ impl Gateway {
     }
 
     /// Serves the clients that `listener` accepts, until `stop` is told; then accepts no
-    /// more. Sessions go on; see [`Gateway::drain`].
-    pub async fn serve(&self, listener: TcpListener, mut stop: Stop) {
+    /// more. Sessions go on; see [`Gateway::drain`]. Called once for each listener.
+    pub async fn serve(&self, listener: impl Into<Listener>, mut stop: Stop) {
+        let listener = listener.into();
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
-use forebay_seam::net::TcpStream;
+use forebay_seam::net::Socket;
 
 use crate::console::{Door, Rank, Visitor};
 use crate::fault::{Fault, Limit};
@@ -81,10 +81,10 @@ pub(crate) enum Room {
 }
 
 /// Greets a client that has just connected.
-pub(crate) async fn greet(gateway: &Inner, tcp: TcpStream, room: Room) -> Greeted {
+pub(crate) async fn greet(gateway: &Inner, socket: Socket, room: Room) -> Greeted {
     let mut greeting =
         Greeting { gateway, plan: gateway.plan(), inbox: BytesMut::new(), outbox: BytesMut::new() };
-    let (mut client, startup) = match greeting.first(Stream::Plain(tcp)).await {
+    let (mut client, startup) = match greeting.first(Stream::Plain(socket)).await {
         Ok(Start::Session(client, _)) if room == Room::ForCancels => {
             return greeting.refuse(client, Fault::TooManyClients);
         }
@@ -158,7 +158,8 @@ impl Greeting<'_> {
                 }
                 First::Startup(startup) => {
                     let settings = self.plan.settings.tls.as_ref();
-                    if settings.is_some_and(|tls| tls.required) && !client.is_encrypted() {
+                    let is_required = settings.is_some_and(|tls| tls.required);
+                    if is_required && !client.is_encrypted() && !client.is_local() {
                         return Err((client, Fault::TlsRequired));
                     }
                     return Ok(Start::Session(client, startup));
@@ -188,13 +189,14 @@ impl Greeting<'_> {
         if !self.inbox.is_empty() || client.is_encrypted() {
             return Err((client, Malformed::Trailing(self.inbox.len()).into()));
         }
-        let Some(tls) = self.plan.tls.clone() else {
+        // Nobody listens in on a Unix socket; PostgreSQL has no TLS there, either.
+        let Some(tls) = self.plan.tls.clone().filter(|_| !client.is_local()) else {
             return Ok(self.answer(&mut client, b'N').await.ok().map(|()| client));
         };
         if self.answer(&mut client, b'S').await.is_err() {
             return Ok(None);
         }
-        let Stream::Plain(tcp) = client else { return Ok(None) };
+        let Stream::Plain(Socket::Tcp(tcp)) = client else { return Ok(None) };
         match Stream::accept(tcp, &tls).await {
             Ok(stream) => Ok(Some(stream)),
             Err(error) => {

@@ -146,7 +146,8 @@ fn welcome(server: &Server, registration: &Registration, out: &mut BytesMut) {
     for (name, value) in server.settings.now.iter() {
         backend::parameter_status(out, name, value);
     }
-    backend::backend_key_data(out, registration.pid, registration.secret);
+    let key = registration.key();
+    backend::backend_key_data(out, key.pid, key.secret);
     backend::ready_for_query(out, TxStatus::Idle);
 }
 

@@ -11,7 +11,10 @@ pub(crate) mod connector;
 mod kept;
 pub(crate) mod login;
 mod pipeline;
+pub(crate) mod place;
+pub(crate) mod proof;
 mod reset;
+mod sasl;
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
@@ -159,7 +162,7 @@ pub(crate) struct Server {
     pub(crate) seen: Seen,
     /// The work at hand defines something.
     pub(crate) defining: Option<Defining>,
-    pub(crate) key: ServerKey,
+    pub(crate) key: Arc<ServerKey>,
     pub(crate) in_flight: Arc<InFlight>,
     /// Counts it among our connections, once it has logged in.
     ours: Option<Ours>,
@@ -168,7 +171,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    fn new(stream: Stream, key: ServerKey, max_prepared: NonZeroUsize) -> Self {
+    fn new(stream: Stream, key: Arc<ServerKey>, max_prepared: NonZeroUsize) -> Self {
         Self {
             stream,
             inbox: BytesMut::new(),

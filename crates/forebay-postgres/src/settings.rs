@@ -1,7 +1,8 @@
 //! What an operator sets for the PostgreSQL gateway.
 
+mod listen;
+
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,12 +12,20 @@ use forebay_seam::secret::SecretRef;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub use listen::{Listen, SocketMode};
+
 /// `[postgres]`: where applications connect, who they are, and which servers are behind.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PostgresSettings {
-    /// Where applications connect. Default 127.0.0.1:6432.
-    pub listen: SocketAddr,
+    /// Where applications connect: an address, or a list of them. `127.0.0.1:6432`, or a Unix
+    /// socket: `unix:/run/forebay` for the socket `.s.PGSQL.PORT` there, with the port of the
+    /// first TCP address (else 6432), or the path of the socket. Default 127.0.0.1:6432.
+    pub listen: Listen,
+    /// Permissions of Unix sockets, in octal. Default `"0777"`.
+    pub unix_socket_mode: SocketMode,
+    /// The group that Unix sockets belong to. Default: the process's.
+    pub unix_socket_group: Option<String>,
     /// How applications prove who they are. Default `scram-sha-256`.
     pub auth: ClientAuth,
     /// When a server connection goes back to the pool. Default `transaction`.
@@ -63,7 +72,9 @@ pub struct PostgresSettings {
 impl Default for PostgresSettings {
     fn default() -> Self {
         Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 6432)),
+            listen: Listen::default(),
+            unix_socket_mode: SocketMode::default(),
+            unix_socket_group: None,
             auth: ClientAuth::default(),
             pool_mode: PoolMode::default(),
             tls: None,

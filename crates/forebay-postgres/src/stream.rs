@@ -1,4 +1,4 @@
-//! A byte stream to a client or a server, with or without TLS.
+//! A byte stream to a client or a server: TCP or a Unix socket, with or without TLS.
 //!
 //! The TLS variants exist only after their handshake and take the plaintext stream by value:
 //! bytes that came before belong to nobody after.
@@ -12,10 +12,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
-use forebay_seam::net::TcpStream;
-use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
-use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
+use forebay_seam::net::{Socket, TcpStream};
+use rustls::pki_types::{CertificateDer, ServerName};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_rustls::{TlsConnector, client, server};
+
+use crate::tls::{Binding, ClientSide};
 
 use crate::census::{Cipher, Ends};
 
@@ -25,17 +27,25 @@ const CHUNK: usize = 16 * 1024;
 const FIRST: usize = 4 * 1024;
 
 pub(crate) enum Stream {
-    Plain(TcpStream),
+    Plain(Socket),
     /// TLS with a client, as its server.
-    Accepted(Box<server::TlsStream<TcpStream>>),
+    Accepted(Box<Accepted>),
     /// TLS with a server, as its client.
     Connected(Box<client::TlsStream<TcpStream>>),
 }
 
+/// A TLS session with a client.
+pub(crate) struct Accepted {
+    tls: server::TlsStream<TcpStream>,
+    /// Of the certificate that it was shown.
+    binding: Option<Binding>,
+}
+
 impl Stream {
     /// The TLS session of a client that asked for one.
-    pub(crate) async fn accept(tcp: TcpStream, tls: &TlsAcceptor) -> io::Result<Self> {
-        Ok(Self::Accepted(Box::new(tls.accept(tcp).await?)))
+    pub(crate) async fn accept(tcp: TcpStream, tls: &ClientSide) -> io::Result<Self> {
+        let session = tls.acceptor().accept(tcp).await?;
+        Ok(Self::Accepted(Box::new(Accepted { tls: session, binding: tls.binding() })))
     }
 
     /// A TLS session with a server that agreed to one.
@@ -72,6 +82,31 @@ impl Stream {
         !matches!(self, Self::Plain(_))
     }
 
+    /// Does it stay on this machine, out of everybody's sight?
+    pub(crate) fn is_local(&self) -> bool {
+        matches!(self, Self::Plain(Socket::Unix(_)))
+    }
+
+    /// What binds a login to this TLS session (`tls-server-end-point`, RFC 5929): the hash of
+    /// the certificate that its server showed, which is we towards clients. `None` without TLS,
+    /// and for a certificate whose signature names no hash.
+    pub(crate) fn channel_binding(&self) -> Option<Binding> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Accepted(accepted) => accepted.binding.clone(),
+            Self::Connected(_) => Binding::of(self.peer_certificate()?),
+        }
+    }
+
+    /// The certificate that the other side has shown, and that was checked as the settings say.
+    pub(crate) fn peer_certificate(&self) -> Option<&CertificateDer<'static>> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Accepted(accepted) => accepted.tls.get_ref().1.peer_certificates()?.first(),
+            Self::Connected(tls) => tls.get_ref().1.peer_certificates()?.first(),
+        }
+    }
+
     /// Reads what is there, behind what `buffer` holds. `Ok(0)`: the other side has closed.
     /// A short message takes as much memory as it is long, and none before it comes.
     pub(crate) fn poll_fill(
@@ -82,9 +117,9 @@ impl Stream {
         if buffer.capacity() - buffer.len() >= FIRST {
             return tokio_util::io::poll_read_buf(Pin::new(self), cx, buffer);
         }
-        if let Self::Plain(tcp) = self {
+        if let Self::Plain(socket) = self {
             // Mostly there is nothing yet, and that is known without a place to read to.
-            ready!(tcp.poll_read_ready(cx))?;
+            ready!(socket.poll_read_ready(cx))?;
         }
         if buffer.try_reclaim(CHUNK) {
             return tokio_util::io::poll_read_buf(Pin::new(self), cx, buffer);
@@ -111,7 +146,7 @@ impl Stream {
     /// Is it known, without asking the system, that nothing has come?
     pub(crate) fn is_silent(&self) -> bool {
         match self {
-            Self::Plain(tcp) => tcp.try_io(Interest::READABLE, || Ok(())).is_err(),
+            Self::Plain(socket) => socket.is_silent(),
             Self::Accepted(_) | Self::Connected(_) => false,
         }
     }
@@ -197,8 +232,8 @@ impl AsyncRead for Stream {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
-            Self::Accepted(tls) => Pin::new(tls).poll_read(cx, buf),
+            Self::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
+            Self::Accepted(accepted) => Pin::new(&mut accepted.tls).poll_read(cx, buf),
             Self::Connected(tls) => Pin::new(tls).poll_read(cx, buf),
         }
     }
@@ -211,24 +246,24 @@ impl AsyncWrite for Stream {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, buf),
-            Self::Accepted(tls) => Pin::new(tls).poll_write(cx, buf),
+            Self::Plain(socket) => Pin::new(socket).poll_write(cx, buf),
+            Self::Accepted(accepted) => Pin::new(&mut accepted.tls).poll_write(cx, buf),
             Self::Connected(tls) => Pin::new(tls).poll_write(cx, buf),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
-            Self::Accepted(tls) => Pin::new(tls).poll_flush(cx),
+            Self::Plain(socket) => Pin::new(socket).poll_flush(cx),
+            Self::Accepted(accepted) => Pin::new(&mut accepted.tls).poll_flush(cx),
             Self::Connected(tls) => Pin::new(tls).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
-            Self::Accepted(tls) => Pin::new(tls).poll_shutdown(cx),
+            Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
+            Self::Accepted(accepted) => Pin::new(&mut accepted.tls).poll_shutdown(cx),
             Self::Connected(tls) => Pin::new(tls).poll_shutdown(cx),
         }
     }
@@ -250,7 +285,7 @@ mod tests {
         let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
         std::fs::write(&cert, made.cert.pem()).unwrap();
         std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-        let acceptor = tls::acceptor(&ClientTls { cert, key, required: false }).unwrap();
+        let acceptor = ClientSide::new(&ClientTls { cert, key, required: false }).unwrap();
         let connector = tls::connector(SslMode::Require, None).unwrap().unwrap();
         let listener = net::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();

@@ -1,6 +1,8 @@
 //! TLS towards clients and servers. `sslmode` means what it means in libpq ("SSL Mode
 //! Descriptions"), so `require` encrypts without asking who is there.
 
+mod binding;
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,23 +20,46 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::settings::{ClientTls, SslMode};
 
+pub(crate) use binding::Binding;
+
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
-/// What accepts TLS from clients.
-///
-/// # Errors
-/// A file that cannot be read, or a key that does not fit its certificate.
-pub(crate) fn acceptor(settings: &ClientTls) -> Result<TlsAcceptor, String> {
-    let cert = certificates(&settings.cert)?;
-    let key = PrivateKeyDer::from_pem_file(&settings.key)
-        .map_err(|error| format!("cannot read the key `{}`: {error}", settings.key.display()))?;
-    let config = ServerConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .and_then(|builder| builder.with_no_client_auth().with_single_cert(cert, key))
-        .map_err(|error| format!("certificate and key cannot be used: {error}"))?;
-    Ok(TlsAcceptor::from(Arc::new(config)))
+/// TLS towards clients.
+#[derive(Clone)]
+pub(crate) struct ClientSide {
+    acceptor: TlsAcceptor,
+    binding: Option<Binding>,
+}
+
+impl ClientSide {
+    /// TLS with the certificate that `settings` name.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or a key that does not fit its certificate.
+    pub(crate) fn new(settings: &ClientTls) -> Result<Self, String> {
+        let cert = certificates(&settings.cert)?;
+        let binding = cert.first().and_then(Binding::of);
+        let shown = settings.key.display();
+        let key = PrivateKeyDer::from_pem_file(&settings.key)
+            .map_err(|error| format!("cannot read the key `{shown}`: {error}"))?;
+        let config = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .and_then(|builder| builder.with_no_client_auth().with_single_cert(cert, key))
+            .map_err(|error| format!("certificate and key cannot be used: {error}"))?;
+        Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), binding })
+    }
+
+    /// What accepts a session.
+    pub(crate) fn acceptor(&self) -> &TlsAcceptor {
+        &self.acceptor
+    }
+
+    /// What binds a login to a session: of the certificate that is shown.
+    pub(crate) fn binding(&self) -> Option<Binding> {
+        self.binding.clone()
+    }
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {

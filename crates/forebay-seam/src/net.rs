@@ -1,14 +1,22 @@
-//! Sockets: TCP towards clients, servers and services, with the options that a gateway
-//! wants (no delay, keepalive). A listener has them for all that it accepts: five system calls
-//! fewer for each client.
+//! Sockets: TCP and Unix sockets towards clients, servers and services, with the options that a
+//! gateway wants (no delay, keepalive). A listener has them for all that it accepts: five system
+//! calls fewer for each client.
 #![allow(clippy::disallowed_methods, reason = "this module is the door")]
+
+mod listener;
+mod socket;
+mod unix;
 
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
-pub use tokio::net::{TcpListener, TcpStream};
+pub use tokio::net::{TcpListener, TcpStream, UnixStream};
+
+pub use listener::Listener;
+pub use socket::{Address, Peer, Socket};
+pub use unix::{Permissions, UnixListener};
 
 const BACKLOG: i32 = 4096;
 
@@ -33,17 +41,43 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 /// # Errors
 /// The last address's error.
 pub async fn connect(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    let mut last = nowhere();
     for address in addresses {
-        match TcpStream::connect(address).await {
-            Ok(stream) => {
-                tune(&stream)?;
-                return Ok(stream);
-            }
+        match connect_tcp(*address).await {
+            Ok(stream) => return Ok(stream),
             Err(error) => last = error,
         }
     }
     Err(last)
+}
+
+/// As [`connect`], also to Unix sockets; says which address it was.
+///
+/// # Errors
+/// The last address's error.
+pub async fn reach(addresses: &[Address]) -> io::Result<(Socket, &Address)> {
+    let mut last = nowhere();
+    for address in addresses {
+        let connected = match address {
+            Address::Tcp(address) => connect_tcp(*address).await.map(Socket::Tcp),
+            Address::Unix(path) => UnixStream::connect(path).await.map(Socket::from),
+        };
+        match connected {
+            Ok(socket) => return Ok((socket, address)),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+async fn connect_tcp(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    tune(&stream)?;
+    Ok(stream)
+}
+
+fn nowhere() -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, "the name has no address")
 }
 
 /// The addresses of `host` (a name, an IPv4 or an IPv6 address).

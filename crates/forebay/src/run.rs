@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use forebay_pool::Roster;
 use forebay_pool::overlap::Overlaps;
-use forebay_seam::net::{self, TcpListener};
+use forebay_postgres::PostgresSettings;
+use forebay_seam::net::{self, Address, Listener, Permissions, TcpListener, UnixListener};
 use forebay_seam::task::{Spawner, Stopper};
 use forebay_seam::time;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -58,7 +59,7 @@ pub enum RunError {
         /// Path of the key.
         at: &'static str,
         /// The address.
-        address: SocketAddr,
+        address: Address,
         /// The reason.
         source: io::Error,
     },
@@ -74,7 +75,8 @@ fn hint(error: &io::Error) -> &'static str {
     } else if kind == io::ErrorKind::AddrNotAvailable {
         "; the address is none of this machine's"
     } else if kind == io::ErrorKind::PermissionDenied {
-        "; ports below 1024 need a privilege, choose a higher one"
+        "; ports below 1024 need a privilege, choose a higher one, and a Unix socket needs the \
+         right to write in its folder"
     } else {
         ""
     }
@@ -116,7 +118,7 @@ pub fn run(file: &Path) -> Result<(), RunError> {
     let address = config.admin.listen;
     let admin = admin::Server::bind(&config.admin).map_err(|source| RunError::Listen {
         at: "admin.listen",
-        address,
+        address: address.into(),
         source,
     })?;
     let admin_address = admin.address()?;
@@ -139,7 +141,7 @@ fn workers() -> usize {
 struct Program {
     stop_timeout: Duration,
     signals: Signals,
-    postgres: Option<(TcpListener, forebay_postgres::Gateway)>,
+    postgres: Option<(Vec<Listener>, forebay_postgres::Gateway)>,
     http: Option<(TcpListener, forebay_http::Gateway)>,
     viewer: Viewer,
     events: Events,
@@ -150,8 +152,7 @@ impl Program {
     /// Binds all ports, then opens the gateways. Inside a runtime.
     fn open(config: Config) -> Result<Self, RunError> {
         let signals = Signals::new()?;
-        let postgres_listener =
-            config.postgres.as_ref().map(|p| bind("postgres.listen", p.listen)).transpose()?;
+        let postgres_listeners = config.postgres.as_ref().map(bind_all).transpose()?;
         let http_listener =
             config.http.as_ref().map(|h| bind("http.listen", h.listen)).transpose()?;
 
@@ -179,7 +180,7 @@ impl Program {
             viewer: Viewer::new(postgres.clone(), http.clone(), overlaps),
             events,
             pools: admin::ByHand::new(postgres.clone(), http.clone()),
-            postgres: postgres_listener.zip(postgres),
+            postgres: postgres_listeners.zip(postgres),
             http: http_listener.zip(http),
         })
     }
@@ -187,18 +188,24 @@ impl Program {
     /// Serves until a signal, then drains.
     async fn serve(mut self, admin: SocketAddr) {
         let listens = |listener: &TcpListener| listener.local_addr().ok().map(display);
+        let all = |listeners: &[Listener]| {
+            let addresses = listeners.iter().filter_map(|listener| listener.address().ok());
+            addresses.map(|address| address.to_string()).collect::<Vec<_>>().join(", ")
+        };
         tracing::info!(
             version = VERSION,
-            postgres = self.postgres.as_ref().and_then(|(listener, _)| listens(listener)),
+            postgres = self.postgres.as_ref().map(|(listeners, _)| all(listeners)),
             http = self.http.as_ref().and_then(|(listener, _)| listens(listener)),
             admin = %admin,
             "Forebay listens"
         );
         let (stopper, stop) = Stopper::new();
         let spawner = Spawner::current();
-        let postgres = self.postgres.map(|(listener, gateway)| {
-            let (serving, stop) = (gateway.clone(), stop.clone());
-            spawner.spawn(async move { serving.serve(listener, stop).await });
+        let postgres = self.postgres.map(|(listeners, gateway)| {
+            for listener in listeners {
+                let (serving, stop) = (gateway.clone(), stop.clone());
+                spawner.spawn(async move { serving.serve(listener, stop).await });
+            }
             gateway
         });
         let http = self.http.map(|(listener, gateway)| {
@@ -265,7 +272,25 @@ impl Program {
 }
 
 fn bind(at: &'static str, address: SocketAddr) -> Result<TcpListener, RunError> {
-    net::bind(address).map_err(|source| RunError::Listen { at, address, source })
+    let address_shown = address.into();
+    net::bind(address).map_err(|source| RunError::Listen { at, address: address_shown, source })
+}
+
+/// Everything that `[postgres]` listens at.
+fn bind_all(settings: &PostgresSettings) -> Result<Vec<Listener>, RunError> {
+    let permissions = Permissions {
+        mode: settings.unix_socket_mode.0,
+        group: settings.unix_socket_group.clone(),
+    };
+    let bound = settings.listen.addresses().iter().map(|address| {
+        let bound = match address {
+            Address::Tcp(address) => net::bind(*address).map(Listener::from),
+            Address::Unix(path) => UnixListener::bind(path, &permissions).map(Listener::from),
+        };
+        let at = "postgres.listen";
+        bound.map_err(|source| RunError::Listen { at, address: address.clone(), source })
+    });
+    bound.collect()
 }
 
 /// What would be cut off if the program ended now.

@@ -13,7 +13,6 @@ use forebay_seam::{net, time};
 use tokio::sync::watch;
 
 use super::SettingsError;
-use super::address::address;
 use super::passwords::Password;
 use crate::census::Census;
 use crate::listener::Listeners;
@@ -23,6 +22,8 @@ use crate::server::capacity::{Capacity, Surveyor};
 use crate::server::catalogue::Catalogues;
 use crate::server::connector::{Credentials, Postgres};
 use crate::server::login::Target;
+use crate::server::place::Place;
+use crate::server::proof::Proof;
 use crate::settings::{PostgresSettings, ServerSettings};
 use crate::tls;
 
@@ -58,20 +59,21 @@ pub(super) fn backend(
         at: format!("postgres.servers.{name}.{key}"),
         reason,
     };
-    let (host, port) = address(&server.address).map_err(|reason| at("address", reason))?;
+    let place = Place::parse(&server.address).map_err(|reason| at("address", reason))?;
     let tls = tls::connector(server.sslmode, server.sslrootcert.as_deref())
         .map_err(|reason| at("sslrootcert", reason))?;
     let max_prepared =
         NonZeroUsize::new(settings.max_prepared_statements).unwrap_or(NonZeroUsize::MIN);
-    let address_of_target = (host.clone(), port);
-    let target = Target { host, port, sslmode: server.sslmode, tls, max_prepared };
+    let place_of_target = place.clone();
+    let target = Target { place, sslmode: server.sslmode, tls, max_prepared };
     let credentials = settings
         .users
         .iter()
         .map(|(user, configured)| {
-            let password = passwords.get(user).and_then(|password| password.at_server.clone());
+            let proof = passwords.get(user).and_then(|password| password.at_server.clone());
+            let proof = proof.map(Proof::Password);
             let at_server = configured.server_user.clone().unwrap_or_else(|| user.clone());
-            (Arc::from(user.as_str()), Credentials { user: at_server, password })
+            (Arc::from(user.as_str()), Credentials { user: at_server, proof })
         })
         .collect();
     let budget = match server.budget {
@@ -127,7 +129,7 @@ pub(super) fn backend(
         }
     }));
     let answers = Arc::new(AtomicBool::new(false));
-    drop(tokio::spawn(await_answer(address_of_target, Arc::clone(&answers))));
+    drop(tokio::spawn(await_answer(place_of_target, Arc::clone(&answers))));
     let listeners = Listeners::new(pool.clone(), server, settings.notifications.clone());
     let replications = Replications::new(server.replication_connections, server.connect_timeout);
     let rules = settings.rules.clone().into();
@@ -156,11 +158,11 @@ fn look_for_room(Capacity { all, others }: Capacity, pool: &Snapshot) {
 
 /// Tries the server until it accepts a connection: where nothing can be warmed up, because
 /// databases are not configured, that is what readiness means.
-async fn await_answer((host, port): (String, u16), answers: Arc<AtomicBool>) {
+async fn await_answer(place: Place, answers: Arc<AtomicBool>) {
     loop {
         let attempt = async {
-            let addresses = net::resolve(&host, port).await?;
-            net::connect(&addresses).await
+            let addresses = place.addresses().await?;
+            net::reach(&addresses).await.map(drop)
         };
         if let Ok(Ok(_)) = time::timeout(ANSWER_PATIENCE, attempt).await {
             return answers.store(true, Ordering::Relaxed);

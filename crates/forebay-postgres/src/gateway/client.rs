@@ -3,12 +3,11 @@
 //! What only the beginning and the end need is boxed. Always true: a client is counted as long
 //! as it is here, whichever way it goes.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::BytesMut;
-use forebay_seam::net::TcpStream;
+use forebay_seam::net::{Peer, Socket};
 use forebay_seam::task::Stop;
 use forebay_seam::time;
 
@@ -27,7 +26,7 @@ const FOR_CANCELS: u32 = 64;
 
 /// One client from accept to end. What only the beginning and the end need is boxed, so that
 /// it takes no memory while thousands of clients are there and ask nothing.
-pub(super) async fn serve(inner: Arc<Inner>, client: TcpStream, from: SocketAddr, stop: Stop) {
+pub(super) async fn serve(inner: Arc<Inner>, client: Socket, from: Peer, stop: Stop) {
     let counted = Counted::admit(&inner);
     let room = counted.as_ref().map(|counted| counted.room);
     match Box::pin(receive(&inner, room, client, from)).await {
@@ -64,8 +63,8 @@ impl Replica {
 async fn receive(
     inner: &Arc<Inner>,
     room: Option<Room>,
-    client: TcpStream,
-    from: SocketAddr,
+    client: Socket,
+    from: Peer,
 ) -> Option<Received> {
     let greeted = match room {
         Some(room) => greet(inner, client, room).await,
@@ -108,13 +107,13 @@ async fn receive(
 }
 
 /// A client's greeting, in time.
-async fn greet(inner: &Inner, client: TcpStream, room: Room) -> Greeted {
+async fn greet(inner: &Inner, client: Socket, room: Room) -> Greeted {
     let greeted =
         time::timeout(inner.plan().settings.login_timeout, greeting::greet(inner, client, room));
     greeted.await.unwrap_or(Greeted::Gone)
 }
 
-fn refuse(client: TcpStream, fault: Fault) -> Greeted {
+fn refuse(client: Socket, fault: Fault) -> Greeted {
     let mut outbox = BytesMut::new();
     fault.write_at_login(&mut outbox);
     Greeted::Refused { client: Stream::Plain(client), outbox, fault }

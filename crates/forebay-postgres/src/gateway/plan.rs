@@ -7,9 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use forebay_pool::{ClassName, Roster, timetable};
-use tokio_rustls::TlsAcceptor;
 
-use super::address::address;
 use super::backend::{backend, classes};
 use super::{SettingsError, passwords};
 use crate::census::Census;
@@ -17,13 +15,14 @@ use crate::console::Door;
 use crate::route::Backend;
 use crate::scram::Verifier;
 use crate::server::connector::Identity;
+use crate::server::place::Place;
 use crate::settings::{ClientAuth, PoolMode, PostgresSettings};
 use crate::tls;
 
 /// A configuration that is carried out.
 pub(crate) struct Plan {
     pub(crate) settings: PostgresSettings,
-    pub(crate) tls: Option<TlsAcceptor>,
+    pub(crate) tls: Option<tls::ClientSide>,
     pub(super) backends: BTreeMap<String, Arc<Backend>>,
     routes: Routes,
     verifiers: HashMap<String, String>,
@@ -58,7 +57,7 @@ impl Plan {
         default_tenant: Option<Arc<str>>,
     ) -> Result<Self, SettingsError> {
         check(&settings)?;
-        let tls = settings.tls.as_ref().map(tls::acceptor).transpose();
+        let tls = settings.tls.as_ref().map(tls::ClientSide::new).transpose();
         let tls = tls.map_err(|reason| SettingsError { at: "postgres.tls".into(), reason })?;
         let passwords = passwords::read(&settings)?;
         let mut backends = BTreeMap::new();
@@ -184,11 +183,11 @@ pub(super) fn check(settings: &PostgresSettings) -> Result<(), SettingsError> {
         return Err(error("postgres.users".into(), reason.into()));
     }
     if let Some(client_tls) = &settings.tls {
-        tls::acceptor(client_tls).map_err(|reason| error("postgres.tls".into(), reason))?;
+        tls::ClientSide::new(client_tls).map_err(|reason| error("postgres.tls".into(), reason))?;
     }
     for (name, server) in &settings.servers {
         let at = |key: &str| format!("postgres.servers.{name}.{key}");
-        address(&server.address).map_err(|reason| error(at("address"), reason))?;
+        Place::parse(&server.address).map_err(|reason| error(at("address"), reason))?;
         tls::connector(server.sslmode, server.sslrootcert.as_deref())
             .map_err(|reason| error(at("sslrootcert"), reason))?;
         if let Some(budget) = server.budget {

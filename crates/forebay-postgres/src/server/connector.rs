@@ -5,11 +5,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use forebay_pool::{ConnectFailure, Connector, FailureKind};
-use forebay_seam::secret::SecretString;
 
 use super::capacity::Surveyor;
 use super::catalogue::Catalogues;
 use super::login::{Login, Target};
+use super::proof::Proof;
 use super::{Server, ServerFailure};
 use crate::census::{Census, Known, Replication};
 
@@ -30,7 +30,7 @@ impl fmt::Display for Identity {
 /// How a user logs in to the server.
 pub(crate) struct Credentials {
     pub(crate) user: String,
-    pub(crate) password: Option<SecretString>,
+    pub(crate) proof: Option<Proof>,
 }
 
 pub(crate) struct Postgres {
@@ -75,7 +75,7 @@ impl Postgres {
         let login = Login {
             user: credentials.map_or(&*identity.user, |c| c.user.as_str()),
             database: &identity.database,
-            password: credentials.and_then(|c| c.password.as_ref()),
+            proof: credentials.and_then(|c| c.proof.as_ref()),
             parameters,
         };
         let mut server = self.target.connect(&login).await?;

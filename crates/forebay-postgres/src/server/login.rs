@@ -1,30 +1,30 @@
 //! Connecting and logging in to a server ("Message Flow, Start-up"; libpq's `sslmode`).
 
-use std::io;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
-use forebay_seam::net;
-use forebay_seam::secret::{ExposeSecret, SecretString};
+use forebay_seam::net::{self, Address, Socket};
+use forebay_seam::secret::ExposeSecret;
+use md5::{Digest, Md5};
 use postgres_protocol::authentication::md5_hash;
-use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
 use postgres_protocol::message::frontend;
 use rustls::pki_types::ServerName;
 use tokio::task::spawn_blocking;
 
+use super::place::Place;
+use super::proof::{Proof, ScramKeys};
+use super::sasl::{Exchange, SCRAM, SCRAM_PLUS, Said, SaslError};
 use super::{Server, ServerFailure};
 use crate::cancel::ServerKey;
 use crate::settings::SslMode;
 use crate::stream::Stream;
-use crate::wire::Fields;
-use crate::wire::TxStatus;
 use crate::wire::backend::ServerError;
+use crate::wire::{Fields, Malformed, TxStatus};
 
 /// Where a server is, and how to speak to it.
 pub(crate) struct Target {
-    pub(crate) host: String,
-    pub(crate) port: u16,
+    pub(crate) place: Place,
     pub(crate) sslmode: SslMode,
     pub(crate) tls: Option<Arc<rustls::ClientConfig>>,
     pub(crate) max_prepared: NonZeroUsize,
@@ -34,13 +34,13 @@ pub(crate) struct Target {
 pub(crate) struct Login<'a> {
     pub(crate) user: &'a str,
     pub(crate) database: &'a str,
-    pub(crate) password: Option<&'a SecretString>,
+    pub(crate) proof: Option<&'a Proof>,
     /// Further startup parameters.
     pub(crate) parameters: &'a [(String, String)],
 }
 
-/// A wrong server may ask for hashing without end (CVE-2026-6665's neighbour).
-const MOST_ITERATIONS: u32 = 1_000_000;
+/// Bytes of a key for cancel requests (BackendKeyData, protocol 3.2).
+const LONGEST_KEY: usize = 256;
 
 impl Target {
     /// A connection that is logged in and idle.
@@ -60,30 +60,28 @@ impl Target {
     }
 
     async fn attempt(&self, login: &Login<'_>, encrypt: Encrypt) -> Result<Server, ServerFailure> {
-        let addresses: Arc<[_]> = net::resolve(&self.host, self.port).await?.into();
-        let stream = self.open(&addresses, encrypt).await?;
-        let key = ServerKey { addresses, pid: 0, secret: 0 };
-        let mut server = Server::new(stream, key, self.max_prepared);
+        let addresses = self.place.addresses().await?;
+        let (socket, address) = net::reach(&addresses).await?;
+        let stream = self.open(socket, encrypt).await?;
+        let mut server = Server::new(stream, ServerKey::none(address.clone()), self.max_prepared);
         let who = [("user", login.user), ("database", login.database)];
         let parameters = login.parameters.iter().map(|(name, value)| (&**name, &**value));
         frontend::startup_message(who.into_iter().chain(parameters), &mut server.outbox)?;
         server.send().await?;
         server.authenticate(login).await?;
-        server.greeted().await?;
+        server.greeted(address).await?;
         Ok(server)
     }
 
-    async fn open(
-        &self,
-        addresses: &[std::net::SocketAddr],
-        encrypt: Encrypt,
-    ) -> Result<Stream, ServerFailure> {
-        let tcp = net::connect(addresses).await?;
-        let tls = match (encrypt, &self.tls) {
-            (Encrypt::Never, _) | (_, None) => return Ok(Stream::Plain(tcp)),
-            (Encrypt::IfOffered | Encrypt::Must, Some(tls)) => Arc::clone(tls),
+    /// TLS over `socket`, where it is wanted; never over a Unix socket, as in libpq.
+    async fn open(&self, socket: Socket, encrypt: Encrypt) -> Result<Stream, ServerFailure> {
+        let (tls, host) = match (encrypt, &self.tls, &self.place) {
+            (Encrypt::Never, _, _) | (_, None, _) | (_, _, Place::Socket(_)) => {
+                return Ok(Stream::Plain(socket));
+            }
+            (_, Some(tls), Place::Host { host, .. }) => (Arc::clone(tls), host),
         };
-        let mut plain = Stream::Plain(tcp);
+        let mut plain = Stream::Plain(socket);
         let mut request = BytesMut::new();
         frontend::ssl_request(&mut request);
         plain.drain(&mut request).await?;
@@ -94,16 +92,16 @@ impl Target {
         if answer.len() != 1 {
             return Err(ServerFailure::Tls("plaintext came before the handshake".into()));
         }
-        let Stream::Plain(tcp) = plain else { return Ok(plain) };
+        let Stream::Plain(Socket::Tcp(tcp)) = plain else { return Ok(plain) };
         match (answer.get_u8(), encrypt) {
             (b'S', _) => {
-                let name = ServerName::try_from(self.host.clone())
+                let name = ServerName::try_from(host.clone())
                     .map_err(|error| ServerFailure::Tls(error.to_string()))?;
                 Stream::connect(tcp, tls, name)
                     .await
                     .map_err(|error| ServerFailure::Tls(error.to_string()))
             }
-            (b'N', Encrypt::IfOffered) => Ok(Stream::Plain(tcp)),
+            (b'N', Encrypt::IfOffered) => Ok(Stream::Plain(tcp.into())),
             (b'N', _) => Err(ServerFailure::Tls("the server does not offer it".into())),
             _ => Err(ServerFailure::Tls("the server does not understand the request".into())),
         }
@@ -119,40 +117,26 @@ enum Encrypt {
 
 impl Server {
     async fn authenticate(&mut self, login: &Login<'_>) -> Result<(), ServerFailure> {
-        let password = || {
-            login.password.map(|p| p.expose_secret().as_bytes()).ok_or_else(|| {
-                let user = login.user;
-                ServerFailure::Auth(format!(
-                    "the server wants a password for `{user}`, and none is configured: set \
-                     `server_password` (a stored verifier is not enough)"
-                ))
-            })
-        };
         loop {
             let (tag, body) = self.receive().await?;
             let mut fields = Fields::new(&body);
             match (tag, if tag == b'R' { fields.i32()? } else { 0 }) {
                 (b'R', 0) => return Ok(()),
                 (b'R', 3) if self.stream.is_encrypted() => {
-                    frontend::password_message(password()?, &mut self.outbox)?;
+                    let password = password(login)?;
+                    frontend::password_message(password.as_bytes(), &mut self.outbox)?;
                 }
                 (b'R', 3) => {
                     let why = "the server wants the password in clear text over plaintext";
                     return Err(ServerFailure::Auth(why.into()));
                 }
                 (b'R', 5) => {
-                    let salt = fields.bytes(4)?.try_into().unwrap_or_default();
-                    let hashed = md5_hash(login.user.as_bytes(), password()?, salt);
-                    frontend::password_message(hashed.as_bytes(), &mut self.outbox)?;
+                    let salt = fields.bytes(4)?;
+                    let answer = md5_answer(login, salt)?;
+                    frontend::password_message(answer.as_bytes(), &mut self.outbox)?;
                 }
                 (b'R', 10) => {
-                    let offered = fields.rest().split(|b| *b == 0).any(|m| m == b"SCRAM-SHA-256");
-                    if !offered {
-                        return Err(ServerFailure::Auth(
-                            "the server offers no SCRAM-SHA-256".into(),
-                        ));
-                    }
-                    self.scram(password()?).await?;
+                    self.scram(login, fields.rest()).await?;
                     continue;
                 }
                 (b'R', method) => {
@@ -167,25 +151,44 @@ impl Server {
         }
     }
 
-    /// SCRAM-SHA-256 as the client (RFC 5802).
-    async fn scram(&mut self, password: &[u8]) -> Result<(), ServerFailure> {
-        let failed = |error: io::Error| ServerFailure::Auth(error.to_string());
-        let mut scram = ScramSha256::new(password, ChannelBinding::unsupported());
-        frontend::sasl_initial_response("SCRAM-SHA-256", scram.message(), &mut self.outbox)?;
-        self.send().await?;
-        let challenge = self.sasl_data(11).await?;
-        if iterations(&challenge).is_none_or(|n| n > MOST_ITERATIONS) {
-            return Err(ServerFailure::Auth(
-                "the server's SCRAM challenge is not acceptable".into(),
-            ));
+    /// SCRAM-SHA-256 as the client (RFC 5802), with what the server `offers`.
+    async fn scram(&mut self, login: &Login<'_>, offers: &[u8]) -> Result<(), ServerFailure> {
+        let failed = |error: SaslError| ServerFailure::Auth(error.to_string());
+        let offers = |mechanism: &str| offers.split(|b| *b == 0).any(|m| m == mechanism.as_bytes());
+        let said = match self.stream.channel_binding() {
+            Some(binding) if offers(SCRAM_PLUS) => Said::Bound(binding),
+            Some(_) => Said::NotOffered,
+            None => Said::Nothing,
+        };
+        if !offers(said.mechanism()) {
+            let why = format!("the server offers no {SCRAM}");
+            return Err(ServerFailure::Auth(why));
         }
-        // Thousands of hashes, as many as the server likes: others are served meanwhile.
-        let hashed = spawn_blocking(move || scram.update(&challenge).map(|()| scram));
-        let mut scram = hashed.await.map_err(io::Error::other)?.map_err(failed)?;
-        frontend::sasl_response(scram.message(), &mut self.outbox)?;
+        let known = match login.proof {
+            Some(Proof::ScramKeys(keys)) => Known::Keys(keys.clone()),
+            _ => Known::Password(password(login)?.to_owned().into_bytes()),
+        };
+        let mechanism = said.mechanism();
+        let exchange = Exchange::new(said);
+        let first = exchange.first();
+        frontend::sasl_initial_response(mechanism, first.as_bytes(), &mut self.outbox)?;
         self.send().await?;
-        let last = self.sasl_data(12).await?;
-        scram.finish(&last).map_err(failed)
+        let challenge = exchange.challenge(&self.sasl_data(11).await?).map_err(failed)?;
+        let (challenge, keys) = match known {
+            Known::Keys(keys) => (challenge, keys),
+            // Thousands of hashes, as many as the server likes: others are served meanwhile.
+            Known::Password(password) => {
+                let hash = move || {
+                    let keys = Box::new(challenge.keys_of(&password));
+                    (challenge, keys)
+                };
+                spawn_blocking(hash).await.map_err(std::io::Error::other)?
+            }
+        };
+        let (last, expected) = challenge.answer(&keys).map_err(failed)?;
+        frontend::sasl_response(last.as_bytes(), &mut self.outbox)?;
+        self.send().await?;
+        expected.check(&self.sasl_data(12).await?).map_err(failed)
     }
 
     async fn sasl_data(&mut self, code: i32) -> Result<Vec<u8>, ServerFailure> {
@@ -199,14 +202,18 @@ impl Server {
     }
 
     /// From AuthenticationOk to the first ReadyForQuery.
-    async fn greeted(&mut self) -> Result<(), ServerFailure> {
+    async fn greeted(&mut self, address: &Address) -> Result<(), ServerFailure> {
         loop {
             let (tag, body) = self.receive().await?;
             let mut fields = Fields::new(&body);
             match tag {
                 b'K' => {
-                    self.key.pid = fields.i32()?;
-                    self.key.secret = fields.i32()?;
+                    let (pid, secret) = (fields.i32()?, fields.rest());
+                    if !(4..=LONGEST_KEY).contains(&secret.len()) {
+                        return Err(Malformed::Value.into());
+                    }
+                    let address = address.clone();
+                    self.key = Arc::new(ServerKey { address, pid, secret: secret.into() });
                 }
                 b'S' => self.take_parameter(&body)?,
                 b'Z' => {
@@ -227,8 +234,41 @@ pub(super) fn unexpected(tag: u8) -> ServerFailure {
     ServerFailure::Auth(format!("the server sent an unexpected message `{tag}`"))
 }
 
-/// `i=` of a SCRAM challenge.
-fn iterations(challenge: &[u8]) -> Option<u32> {
-    let text = std::str::from_utf8(challenge).ok().filter(|text| text.len() < 1024)?;
-    text.split(',').find_map(|part| part.strip_prefix("i="))?.parse().ok()
+/// What a SCRAM exchange begins with.
+enum Known {
+    Password(Vec<u8>),
+    Keys(Box<ScramKeys>),
+}
+
+/// The password itself, which some methods need.
+fn password<'a>(login: &Login<'a>) -> Result<&'a str, ServerFailure> {
+    let user = login.user;
+    let why = match login.proof {
+        Some(Proof::Password(password)) => return Ok(password.expose_secret()),
+        None => format!(
+            "the server wants a password for `{user}`, and none is configured: set \
+             `server_password` (a stored verifier is not enough)"
+        ),
+        Some(Proof::ScramKeys(_)) => format!(
+            "the server wants the password of `{user}` itself, and only the keys of its SCRAM \
+             login are known: let the server ask for scram-sha-256, or set `server_password`"
+        ),
+        Some(Proof::Md5Hash(_)) => format!(
+            "the server wants the password of `{user}` itself, and only its md5 hash is known: \
+             let the server ask for md5, or set `server_password`"
+        ),
+    };
+    Err(ServerFailure::Auth(why))
+}
+
+/// What answers a request for md5 ("Message Flow, AuthenticationMD5Password").
+fn md5_answer(login: &Login<'_>, salt: &[u8]) -> Result<String, ServerFailure> {
+    let salt: [u8; 4] = salt.try_into().unwrap_or_default();
+    if let Some(Proof::Md5Hash(hash)) = login.proof {
+        let digits = hash.expose_secret().strip_prefix("md5").unwrap_or_default();
+        let answer = Md5::new().chain_update(digits).chain_update(salt).finalize();
+        let answer = answer.iter().map(|byte| format!("{byte:02x}"));
+        return Ok(format!("md5{}", answer.collect::<String>()));
+    }
+    Ok(md5_hash(login.user.as_bytes(), password(login)?.as_bytes(), salt))
 }

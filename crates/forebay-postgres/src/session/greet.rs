@@ -28,11 +28,8 @@ impl Session {
             backend::parameter_status(&mut self.outbox, name, value);
         }
         self.reported = welcome.reported;
-        backend::backend_key_data(
-            &mut self.outbox,
-            self.registration.pid,
-            self.registration.secret,
-        );
+        let key = self.registration.key();
+        backend::backend_key_data(&mut self.outbox, key.pid, key.secret);
         backend::ready_for_query(&mut self.outbox, TxStatus::Idle);
         Ok(())
     }

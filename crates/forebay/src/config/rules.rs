@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use forebay_pool::ClassName;
 use forebay_pool::class::{self, ClassError, ClassSettings, Share};
+use forebay_seam::net::Address;
 use forebay_seam::secret::{SecretRef, SecretString};
 use tracing_subscriber::EnvFilter;
 
@@ -63,12 +64,14 @@ pub(super) fn check(config: &Config) -> Vec<Problem> {
 
 /// Two listeners cannot share a port on the same address.
 fn listeners(config: &Config, found: &mut Findings) {
-    let listeners = [
-        config.postgres.as_ref().map(|p| ("postgres.listen", p.listen)),
-        config.http.as_ref().map(|h| ("http.listen", h.listen)),
-        Some(("admin.listen", config.admin.listen)),
-    ];
-    let listeners: Vec<_> = listeners.into_iter().flatten().collect();
+    let postgres = config.postgres.iter().flat_map(|p| p.listen.addresses());
+    let postgres = postgres.filter_map(|address| match address {
+        Address::Tcp(address) => Some(("postgres.listen", *address)),
+        Address::Unix(_) => None,
+    });
+    let http = config.http.iter().map(|h| ("http.listen", h.listen));
+    let admin = ("admin.listen", config.admin.listen);
+    let listeners: Vec<_> = postgres.chain(http).chain([admin]).collect();
     for (number, (name, address)) in listeners.iter().enumerate() {
         for (other, taken) in listeners.iter().take(number) {
             if clash(*address, *taken) {

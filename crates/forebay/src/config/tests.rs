@@ -26,7 +26,7 @@ fn good_with(more: &str) -> String {
 fn a_server_and_a_user_suffice() {
     let config = parse(&good_with("")).unwrap();
     let postgres = config.postgres.unwrap();
-    assert_eq!(postgres.listen.port(), 6432);
+    assert_eq!(postgres.listen.to_string(), "127.0.0.1:6432");
     assert_eq!(config.admin.listen.port(), 6490);
     assert!(config.http.is_none());
 }

@@ -137,7 +137,7 @@ fn users(settings: &PostgresSettings, http: Option<&HttpSettings>, found: &mut F
             "nobody could log in: write `[postgres.users]` and \
              `NAME = { password = \"env:VARIABLE\" }` for each user",
         ),
-        ClientAuth::Trust if !settings.listen.ip().is_loopback() => found.add(
+        ClientAuth::Trust if !settings.listen.is_local() => found.add(
             "postgres.auth",
             "`trust` asks nobody for a password, so it is only possible where `listen` is a \
              loopback address: use `scram-sha-256` here",

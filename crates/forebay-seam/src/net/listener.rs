@@ -1,0 +1,61 @@
+//! What accepts connections, over TCP or at a Unix socket.
+
+use std::io;
+
+use tokio::net::TcpListener;
+
+use super::{Address, Peer, Socket, UnixListener};
+
+/// Accepts connections.
+#[derive(Debug)]
+pub enum Listener {
+    /// Over the network.
+    Tcp(TcpListener),
+    /// From processes of this machine.
+    Unix(UnixListener),
+}
+
+impl From<TcpListener> for Listener {
+    fn from(listener: TcpListener) -> Self {
+        Self::Tcp(listener)
+    }
+}
+
+impl From<UnixListener> for Listener {
+    fn from(listener: UnixListener) -> Self {
+        Self::Unix(listener)
+    }
+}
+
+impl Listener {
+    /// The next connection and who it is.
+    ///
+    /// # Errors
+    /// Usually that no file descriptor is left.
+    ///
+    /// # Cancel safety
+    /// Dropped, no connection is lost.
+    pub async fn accept(&self) -> io::Result<(Socket, Peer)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, from) = listener.accept().await?;
+                Ok((stream.into(), Peer::Tcp(from)))
+            }
+            Self::Unix(listener) => {
+                let (stream, from) = listener.accept().await?;
+                Ok((stream.into(), from))
+            }
+        }
+    }
+
+    /// Where it listens; the port that the system chose, where it was asked to.
+    ///
+    /// # Errors
+    /// When the socket is already closed.
+    pub fn address(&self) -> io::Result<Address> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().map(Address::Tcp),
+            Self::Unix(listener) => Ok(Address::Unix(listener.path().into())),
+        }
+    }
+}
