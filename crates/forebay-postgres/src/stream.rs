@@ -17,9 +17,8 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::{TlsConnector, client, server};
 
+use crate::census::{Cipher, Ends, Place};
 use crate::tls::{Binding, ClientSide};
-
-use crate::census::{Cipher, Ends};
 
 /// Bytes asked of a socket at once where many come.
 const CHUNK: usize = 16 * 1024;
@@ -60,9 +59,13 @@ impl Stream {
     /// Its socket, as far as people are shown it.
     pub(crate) fn ends(&self) -> Ends {
         let (tcp, tls) = match self {
-            Self::Plain(tcp) => (tcp, None),
-            Self::Accepted(tls) => {
-                let (tcp, session) = tls.get_ref();
+            Self::Plain(Socket::Tcp(tcp)) => (tcp, None),
+            Self::Plain(Socket::Unix(unix)) => {
+                let (theirs, ours) = (Place::Local, Place::Local);
+                return Ends { fd: unix.as_raw_fd(), theirs, ours, tls: None };
+            }
+            Self::Accepted(accepted) => {
+                let (tcp, session) = accepted.tls.get_ref();
                 (tcp, cipher(session))
             }
             Self::Connected(tls) => {
@@ -70,12 +73,8 @@ impl Stream {
                 (tcp, cipher(session))
             }
         };
-        Ends {
-            fd: tcp.as_raw_fd(),
-            theirs: tcp.peer_addr().ok().into(),
-            ours: tcp.local_addr().ok().into(),
-            tls,
-        }
+        let (theirs, ours) = (tcp.peer_addr().ok().into(), tcp.local_addr().ok().into());
+        Ends { fd: tcp.as_raw_fd(), theirs, ours, tls }
     }
 
     pub(crate) fn is_encrypted(&self) -> bool {

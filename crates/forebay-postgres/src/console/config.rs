@@ -120,7 +120,6 @@ pub(super) fn rows(settings: &PostgresSettings) -> Vec<Row> {
 }
 
 fn value(key: &str, settings: &PostgresSettings) -> Cell {
-    let listen = settings.listen;
     match key {
         "admin_users" => settings.admin_users.join(",").into(),
         "stats_users" => settings.stats_users.join(",").into(),
@@ -140,8 +139,12 @@ fn value(key: &str, settings: &PostgresSettings) -> Cell {
             Some(tls) if tls.required => "require".into(),
             Some(_) => "allow".into(),
         },
-        "listen_addr" => listen.ip().to_string().into(),
-        "listen_port" => listen.port().to_string().into(),
+        "listen_addr" => {
+            let tcp = settings.listen.tcp();
+            tcp.map(|address| address.ip().to_string()).collect::<Vec<_>>().join(",").into()
+        }
+        "listen_port" => settings.listen.port().to_string().into(),
+        "unix_socket_dir" => settings.listen.folder().into(),
         "max_client_conn" => settings.max_clients.to_string().into(),
         "max_packet_size" => settings.max_message.to_string().into(),
         "max_prepared_statements" => settings.max_prepared_statements.to_string().into(),

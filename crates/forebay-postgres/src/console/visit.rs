@@ -137,7 +137,8 @@ impl Visit {
         for (name, value) in parameters {
             backend::parameter_status(out, name, value);
         }
-        backend::backend_key_data(out, self.registration.pid, self.registration.secret);
+        let key = self.registration.key();
+        backend::backend_key_data(out, key.pid, key.secret);
         backend::ready_for_query(out, TxStatus::Idle);
     }
 

@@ -7,6 +7,7 @@ use super::{Scene, mode};
 use crate::console::Door;
 use crate::console::table::{Cell, Row};
 use crate::row;
+use crate::server::place::Place;
 
 /// Names of databases: those configured, else those that were asked for.
 pub(super) fn names(scene: &Scene<'_>) -> BTreeSet<Arc<str>> {
@@ -84,12 +85,10 @@ fn clients_of(scene: &Scene<'_>, database: &str) -> usize {
 }
 
 fn host_and_port(text: &str) -> (String, u16) {
-    match text.rsplit_once(':') {
-        Some((host, port)) if !host.contains(':') || host.ends_with(']') => {
-            let host = host.trim_start_matches('[').trim_end_matches(']');
-            (host.to_owned(), port.parse().unwrap_or(5432))
-        }
-        Some(_) | None => (text.to_owned(), 5432),
+    match Place::parse(text) {
+        Ok(Place::Host { host, port }) => (host, port),
+        Ok(Place::Socket(path)) => (path.display().to_string(), 0),
+        Err(_) => (text.to_owned(), 0),
     }
 }
 
@@ -116,18 +115,4 @@ pub(super) fn users(scene: &Scene<'_>) -> Vec<Row> {
             ]
         })
         .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_are_shown_as_host_and_port() {
-        let shown = host_and_port;
-        assert_eq!(shown("db.example:6000"), ("db.example".into(), 6000));
-        assert_eq!(shown("db"), ("db".into(), 5432));
-        assert_eq!(shown("[::1]:5433"), ("::1".into(), 5433));
-        assert_eq!(shown("::1"), ("::1".into(), 5432));
-    }
 }
