@@ -70,11 +70,19 @@ struct Load {
     slow: u32,
 }
 
+impl Load {
+    const NONE: Self =
+        Self { demand: 0.0, variance: 0.0, requests: 0, phi: START, continued: 0, slow: 0 };
+}
+
 impl Admission {
     pub(crate) fn new(classes: usize) -> Self {
-        let load =
-            Load { demand: 0.0, variance: 0.0, requests: 0, phi: START, continued: 0, slow: 0 };
-        Self { classes: vec![load; classes] }
+        Self { classes: vec![Load::NONE; classes] }
+    }
+
+    /// There are `classes` classes by now.
+    pub(crate) fn grow(&mut self, classes: usize) {
+        self.classes.resize(classes, Load::NONE);
     }
 
     /// May a request that needs `need` begin, where the class can get `reach` connections and

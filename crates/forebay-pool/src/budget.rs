@@ -30,6 +30,8 @@ pub(crate) struct Seats {
     /// Guarantees that are not in use, of all classes.
     unmet: u32,
     settings: Vec<ClassSettings>,
+    /// In which order guarantees are met where the budget cannot meet all.
+    order: Vec<usize>,
     pub(crate) classes: Vec<ClassSeats>,
 }
 
@@ -46,27 +48,62 @@ impl Seats {
             taken_ai: 0,
             unmet: 0,
             classes: vec![ClassSeats { limits: zero, reach: 1, taken: 0 }; class_settings.len()],
+            order: (0..class_settings.len()).collect(),
             settings: class_settings,
         };
         seats.resize(settings, None);
         seats
     }
 
+    /// Seats of one identity's own: `size` of them, for the classes of `settings`.
+    pub(crate) fn of_its_own(settings: &PoolSettings, size: u32) -> Self {
+        let mut seats = Self::new(settings);
+        seats.fit(settings.ai_share, size.max(1), None);
+        seats
+    }
+
     /// New limits for a destination that can take `capacity` in all, if that is known.
     pub(crate) fn resize(&mut self, settings: &PoolSettings, capacity: Option<u32>) {
+        self.fit(settings.ai_share, settings.budget.of(capacity), capacity);
+    }
+
+    /// New limits: `budget` seats.
+    pub(crate) fn fit(&mut self, ai_share: u8, budget: u32, capacity: Option<u32>) {
         self.capacity = capacity;
-        self.budget = settings.budget.of(capacity);
+        self.budget = budget;
         self.lendable_now = self.budget;
         let capacity = capacity.unwrap_or(self.budget);
-        self.ai_ceiling = class::ai_ceiling(self.budget, capacity, settings.ai_share);
-        let limits = class::resolve(&self.settings, self.budget, self.ai_ceiling);
+        self.ai_ceiling = class::ai_ceiling(self.budget, capacity, ai_share);
+        let in_order: Vec<_> = self.order.iter().map(|at| self.settings[*at].clone()).collect();
+        let limits = class::resolve(&in_order, self.budget, self.ai_ceiling);
         let guaranteed: u32 = limits.iter().map(|limits| limits.guarantee).sum();
-        for (class, limits) in self.classes.iter_mut().zip(limits) {
+        for (at, limits) in self.order.iter().zip(limits) {
+            let class = &mut self.classes[*at];
             let left = self.budget.saturating_sub(guaranteed - limits.guarantee);
             class.reach = limits.ceiling.min(left).max(1);
             class.limits = limits;
         }
         self.unmet = self.classes.iter().map(unmet).sum();
+    }
+
+    /// Other classes, in their places; those of before keep what they have taken. Guarantees
+    /// are met in the order of `first`, then those of the others. To be followed by
+    /// [`Seats::resize`].
+    pub(crate) fn change(&mut self, classes: Vec<ClassSettings>, first: &[ClassId]) {
+        let fresh = |class: &ClassSettings| {
+            let limits = Limits { kind: class.kind, guarantee: 0, ceiling: 0 };
+            ClassSeats { limits, reach: 1, taken: 0 }
+        };
+        self.classes.extend(classes.iter().skip(self.classes.len()).map(fresh));
+        let of_ai = |(seats, class): (&ClassSeats, &ClassSettings)| match class.kind {
+            Kind::Ai => seats.taken,
+            Kind::Core => 0,
+        };
+        self.taken_ai = self.classes.iter().zip(&classes).map(of_ai).sum();
+        self.order = first.iter().map(|class| class.index()).collect();
+        let others = (0..classes.len()).filter(|at| !first.iter().any(|c| c.index() == *at));
+        self.order.extend(others);
+        self.settings = classes;
     }
 
     /// Guarantees of the other classes that are not in use.

@@ -50,6 +50,11 @@ impl fmt::Display for ClassName {
 pub struct ClassId(pub(crate) u8);
 
 impl ClassId {
+    /// The first of any pool.
+    pub const FIRST: Self = Self(0);
+}
+
+impl ClassId {
     pub(crate) fn index(self) -> usize {
         usize::from(self.0)
     }

@@ -7,6 +7,8 @@ use std::future::Future;
 use std::hash::Hash;
 use std::sync::Arc;
 
+use crate::terms::Terms;
+
 /// A protocol's side of a pool.
 ///
 /// # Cancel safety
@@ -31,6 +33,22 @@ pub trait Connector: Send + Sync + 'static {
         &self,
         identity: &Self::Identity,
     ) -> impl Future<Output = Result<Self::Connection, ConnectFailure>> + Send;
+
+    /// What `identity` may have of the pool. Asked when it comes, and for all that are known by
+    /// [`Pool::review`](crate::Pool::review). Runs under the pool's lock, so it never waits.
+    /// By default as much as it can get.
+    fn terms(&self, _identity: &Self::Identity) -> Terms {
+        Terms::default()
+    }
+
+    /// Closes a connection and ends when the other side has let it go. By default at once.
+    ///
+    /// # Cancel safety
+    /// Runs in a task of the pool. Dropped after `reset_timeout` (1 s), the connection is
+    /// closed all the same.
+    fn close(&self, connection: Self::Connection) -> impl Future<Output = ()> + Send {
+        async move { drop(connection) }
+    }
 
     /// A look at a connection that rested in the pool: has the other side closed it? Runs
     /// under the pool's lock, so it never waits and makes no system call unless data came.

@@ -104,6 +104,12 @@ impl Costs {
         }
     }
 
+    /// There are `classes` classes by now.
+    pub(crate) fn grow(&mut self, classes: usize, now: Instant) {
+        self.slots.resize_with(classes, HashMap::default);
+        self.classes.resize_with(classes, || Learnt::new(now));
+    }
+
     /// The entry of `operation`, made if there is none.
     #[inline]
     pub(crate) fn find(

@@ -20,9 +20,10 @@ use crate::lease::Condition;
 use crate::ledger::{Action, Actions, Asked, Came, Ledger, Wanted};
 use crate::pool::Refusal;
 use crate::queue::{Fate, Rejection};
-use crate::settings::PoolSettings;
+use crate::settings::{Parting, PoolSettings};
 use crate::slot::{ConnId, IdentityId, WaiterId};
 use crate::stats::Snapshot;
+use crate::terms::Terms;
 
 pub use crate::ledger::Fitness;
 
@@ -118,7 +119,9 @@ impl DryPool {
     ///
     /// # Panics
     /// Unless `settings` have 1 to 16 classes.
-    pub fn new(settings: PoolSettings, now: Instant) -> Self {
+    pub fn new(mut settings: PoolSettings, now: Instant) -> Self {
+        // Nobody is there who would have to let go.
+        settings.parting = Parting::AtOnce;
         let classes = settings.classes.len();
         assert!((1..=class::MOST).contains(&classes), "a pool has 1 to 16 classes");
         Self {
@@ -270,7 +273,7 @@ impl DryPool {
         if let Some(id) = self.identities.get(&number) {
             return *id;
         }
-        let id = self.ledger.introduce();
+        let id = self.ledger.introduce(Terms::default());
         self.identities.insert(number, id);
         self.numbers.insert(id, number);
         id
@@ -289,7 +292,9 @@ impl DryPool {
             match *action {
                 Action::Wake(waiter) => self.tell(waiter),
                 Action::Open(conn, _) => self.news.push_back(News::Open(Connection(conn))),
-                Action::Close(conn) => self.news.push_back(News::Closed(Connection(conn))),
+                Action::Close(conn) | Action::Part(conn) => {
+                    self.news.push_back(News::Closed(Connection(conn)))
+                }
                 Action::Reset(conn) => self.news.push_back(News::Reset(Connection(conn))),
                 Action::Probe(conn) => self.news.push_back(News::Probe(Connection(conn))),
                 Action::Forget(id) => {

@@ -60,6 +60,15 @@ impl Fair {
         Self { clocks: weights.into_iter().map(clock).collect(), present: 0 }
     }
 
+    /// The weights are others by now, also of classes that came to be. Time that passed stays.
+    pub(crate) fn reweigh(&mut self, weights: impl IntoIterator<Item = u32>) {
+        let fresh = Self::new(weights).clocks;
+        let before = std::mem::replace(&mut self.clocks, fresh);
+        for (clock, before) in self.clocks.iter_mut().zip(before) {
+            clock.time = before.time;
+        }
+    }
+
     /// When it is the turn of `class`.
     pub(crate) fn turn(&self, class: ClassId) -> Turn {
         Turn(self.clocks[class.index()].time.max(self.present.saturating_sub(CREDIT)))

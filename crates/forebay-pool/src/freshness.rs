@@ -43,6 +43,11 @@ impl Freshness {
         Self { target, busy_since: None, state: State::Below }
     }
 
+    /// A new request may wait so long without harm from now on.
+    pub(crate) fn aim_at(&mut self, target: Duration) {
+        self.target = target;
+    }
+
     /// Somebody waits now, or nobody does.
     pub(crate) fn queue(&mut self, waiting: u32, now: Instant) {
         if waiting == 0 {

@@ -48,6 +48,11 @@ pub(crate) struct Generations {
     doubt: Doubt,
 }
 
+impl Generation {
+    /// Of a connection that is to be replaced, whatever becomes of the others.
+    pub(crate) const REPLACED: Self = Self(u64::MAX);
+}
+
 impl Default for Generations {
     fn default() -> Self {
         Self { current: Generation(0), doubt: Doubt::None }

@@ -8,7 +8,7 @@
 //! say to one who asks), `circle` (requests that wait for each other), `home` (what
 //! becomes of a connection that comes home, or never came), `opening` (when one more is
 //! opened, and for whom), `requests` (what is known of each request), `sizing` (another
-//! budget while it is used), `upkeep` (what is done without being asked), `renewal` (connections
+//! budget while it is used), `terms` (what one identity may have), `upkeep` (what is done without being asked), `renewal` (connections
 //! that died with their server), `picture` (the snapshot), `actions` (what comes out).
 //!
 //! Always true after each event:
@@ -18,6 +18,7 @@
 //! - a waiter is granted once or rejected once, and a granted one is never rejected.
 
 mod actions;
+mod change;
 mod circle;
 mod dispatch;
 mod gate;
@@ -28,6 +29,7 @@ mod picture;
 mod renewal;
 mod requests;
 mod sizing;
+mod terms;
 mod upkeep;
 
 #[cfg(test)]
@@ -61,11 +63,13 @@ use crate::shed::Shedding;
 use crate::slot::{Conn, ConnId, IdentityId, Slot, WaiterId};
 use crate::stats::{Closed, Spread};
 use crate::target::Opener;
+use crate::terms::{Access, Terms};
 
 pub(crate) use actions::{Action, Actions};
 pub use home::Fitness;
 pub(crate) use line::{Asked, Came, Wanted};
 use requests::Requests;
+pub use terms::Count;
 
 /// Connections, waiters and warmth of one identity.
 #[derive(Debug, Clone)]
@@ -76,12 +80,29 @@ struct Identity {
     opening: u32,
     /// All of its connections, in whatever state but opening.
     live: u32,
+    /// On their way out.
+    parting: u32,
+    /// Connections that make room for it and are on their way out.
+    coming: u32,
     warm: bool,
+    terms: Terms,
+    /// Its seats, where it has a size of its own.
+    own: Option<Box<Seats>>,
     /// The server would not have it: what it said, and until when that is believed.
     denied: Option<(ConnectFailure, Instant)>,
 }
 
 impl Identity {
+    /// Does nobody of it get anything, whatever comes?
+    fn is_paused(&self) -> bool {
+        self.terms.access == Access::Paused
+    }
+
+    /// All of its connections, in whatever state.
+    fn all(&self) -> u32 {
+        self.live + self.opening + self.parting
+    }
+
     fn denied(&self, now: Instant) -> Option<(&ConnectFailure, Instant)> {
         self.denied.as_ref().map(|(failure, until)| (failure, *until)).filter(|(_, at)| *at > now)
     }
@@ -107,12 +128,13 @@ fn may_hold_back(class: &ClassSettings) -> bool {
     [Policy::Admission, Policy::Lending, Policy::Freshness].iter().any(|p| policies.acts(*p))
 }
 
-/// For core 50 ms are long; agents wait until their deadline.
-fn fresh(class: &ClassSettings) -> Freshness {
-    Freshness::new(match class.kind {
+/// What a new request may wait without harm: for core 50 ms are long; agents wait until their
+/// deadline.
+fn fresh(class: &ClassSettings) -> Duration {
+    match class.kind {
         Kind::Core => Duration::from_millis(50),
         Kind::Ai => class.checkout_timeout,
-    })
+    }
 }
 
 #[derive(Default, Clone)]
@@ -126,8 +148,11 @@ struct Counters {
 
 #[derive(Clone)]
 pub(crate) struct Ledger {
-    /// With the budget that counts now.
+    /// With the budget that counts now. Classes keep their places: those that settings of
+    /// later leave out stay, without a guarantee.
     settings: PoolSettings,
+    /// The classes that are configured, in the order in which guarantees are met.
+    listed: Vec<ClassId>,
     configured: Budget,
     /// Counts in place of the configured budget.
     wanted: Option<u32>,
@@ -162,6 +187,9 @@ pub(crate) struct Ledger {
     opening: u32,
     cleaning: u32,
     probing: u32,
+    parting: u32,
+    /// Identities of which some connections are kept open.
+    keepers: u32,
     /// When the slow part of looking around is due again.
     next_round: Instant,
     /// Some identity is to be kept warm.
@@ -180,6 +208,7 @@ impl Ledger {
         let shed_from = f64::from(settings.shed_from) / 100.0;
         Self {
             configured: settings.budget,
+            listed: change::all(classes),
             wanted: None,
             opener: Opener::new(&settings, seats.budget, now),
             dice: Dice::new(settings.seed),
@@ -195,7 +224,11 @@ impl Ledger {
             breakers: vec![Breaker::new(now); classes],
             generations: Generations::default(),
             watch: (settings.evidence != Mode::Off).then(|| Box::new(Watch::new(now))),
-            freshness: settings.classes.iter().map(|(_, class)| fresh(class)).collect(),
+            freshness: settings
+                .classes
+                .iter()
+                .map(|(_, class)| Freshness::new(fresh(class)))
+                .collect(),
             conns: SlotMap::with_key(),
             identities: SlotMap::with_key(),
             waiters: SlotMap::with_key(),
@@ -207,6 +240,8 @@ impl Ledger {
             opening: 0,
             cleaning: 0,
             probing: 0,
+            parting: 0,
+            keepers: 0,
             next_round: now,
             keeps_warm: false,
             warmed: false,
@@ -220,14 +255,20 @@ impl Ledger {
         }
     }
 
-    /// Makes room for an identity that was not known.
-    pub(crate) fn introduce(&mut self) -> IdentityId {
+    /// Makes room for an identity that was not known and may have what `terms` say.
+    pub(crate) fn introduce(&mut self, terms: Terms) -> IdentityId {
+        let own = terms.most().map(|most| Box::new(Seats::of_its_own(&self.settings, most)));
+        self.keepers += u32::from(terms.keep > 0);
         self.identities.insert(Identity {
             idle: Vec::new(),
             lanes: Lanes::new(self.settings.classes.len()),
             opening: 0,
             live: 0,
+            parting: 0,
+            coming: 0,
             warm: false,
+            terms,
+            own,
             denied: None,
         })
     }
@@ -274,7 +315,7 @@ impl Ledger {
 
     /// Does the destination not answer, and is no connection to it left?
     pub(crate) fn is_away(&self) -> bool {
-        self.opener.outage().is_some() && self.total() == self.opening
+        self.opener.outage().is_some() && self.total() == self.opening + self.parting
     }
 
     pub(crate) fn deadline(&self, class: ClassId, since: Instant) -> Instant {
@@ -288,7 +329,8 @@ impl Ledger {
             Slot::Opening { .. }
             | Slot::Idle { .. }
             | Slot::Cleaning { .. }
-            | Slot::Probing { .. } => None,
+            | Slot::Probing { .. }
+            | Slot::Parting { .. } => None,
         }
     }
 
@@ -301,6 +343,11 @@ impl Ledger {
     fn feature_name(&self, cost: CostId) -> Option<Arc<str>> {
         let operation = self.costs.operation(cost)?;
         Some(Arc::clone(operation.feature()))
+    }
+
+    /// What its classes are called, in their places.
+    pub(crate) fn class_names(&self) -> impl Iterator<Item = &ClassName> {
+        self.settings.classes.iter().map(|(name, _)| name)
     }
 
     fn class_name(&self, class: ClassId) -> ClassName {

@@ -71,7 +71,6 @@ impl<K: Connector> Overflow<K> {
     pub fn new(local: Pool<K>, shared: Pool<K>) -> Result<Self, OverflowError> {
         let classes = local
             .class_names()
-            .iter()
             .map(|class| {
                 let found = shared.class(class.as_str());
                 found.ok_or_else(|| OverflowError { class: class.clone() })
@@ -146,7 +145,10 @@ impl<K: Connector> Overflow<K> {
     }
 
     fn class_elsewhere(&self, class: ClassId) -> ClassId {
-        self.inner.classes.get(class.index()).copied().unwrap_or(class)
+        let known = self.inner.classes.get(class.index()).copied();
+        // One that the own pool got later, and the shared one has not: its first takes it.
+        let found = || self.inner.shared.class(self.inner.local.class_name(class).as_str());
+        known.or_else(found).unwrap_or(ClassId(0))
     }
 }
 

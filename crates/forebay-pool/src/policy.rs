@@ -116,6 +116,11 @@ impl Policies {
         Self { modes, decided: [Decided::default(); 7] }
     }
 
+    /// The modes of other settings; what was decided stays counted.
+    pub(crate) fn follow(&mut self, class: &ClassSettings) {
+        self.modes = Self::new(class).modes;
+    }
+
     pub(crate) fn mode(&self, policy: Policy) -> Mode {
         self.modes[policy.index()]
     }

@@ -6,11 +6,13 @@
 //! grant sets the connection aside inside the lock, so a waiter that is dropped between
 //! grant and poll loses nothing: its connection goes to the next in the same step.
 
+mod change;
 mod company;
 mod errand;
 mod error;
 mod names;
 mod patience;
+mod review;
 mod shelf;
 #[cfg(test)]
 mod tests;
@@ -43,6 +45,8 @@ use crate::slot::{ConnId, IdentityId, WaiterId};
 use crate::stats::{IdentitySnapshot, Snapshot};
 use crate::wishes::{Seen, Wishes};
 
+pub use crate::ledger::Count;
+pub use change::{NoPlace, WeakPool};
 use errand::Errand;
 pub use error::{CheckoutError, Refusal};
 use names::Names;
@@ -67,13 +71,15 @@ impl<K: Connector> Clone for Pool<K> {
 pub(crate) struct Shared<K: Connector> {
     connector: K,
     spawner: Spawner,
-    /// Fixed for the pool's life, so readable without the lock.
-    names: Vec<ClassName>,
+    /// Places are filled once and never emptied, so readable without the lock.
+    names: [OnceLock<ClassName>; class::MOST],
     destination: Arc<str>,
-    timings: Timings,
+    timings: Mutex<Timings>,
     state: Mutex<State<K>>,
     alarm: Notify,
     emptied: Notify,
+    /// A connection is gone.
+    left: Notify,
     events: broadcast::Sender<Told>,
     roster: OnceLock<Arc<Roster>>,
 }
@@ -85,6 +91,12 @@ type WallClock = fn() -> SystemTime;
 struct Timings {
     connect: Duration,
     reset: Duration,
+}
+
+impl Timings {
+    fn of(settings: &PoolSettings) -> Self {
+        Self { connect: settings.connect_timeout, reset: settings.reset_timeout }
+    }
 }
 
 struct State<K: Connector> {
@@ -105,6 +117,7 @@ enum Chore<K: Connector> {
     Wake(Waker),
     Open(ConnId, K::Identity),
     Close(K::Connection),
+    Part(ConnId, K::Connection),
     Reset(ConnId, K::Connection),
     Probe(ConnId, K::Connection),
     Alarm,
@@ -129,9 +142,9 @@ impl<K: Connector> Pool<K> {
         let shared = Arc::new(Shared {
             connector,
             spawner: Spawner::current(),
-            names: settings.classes.iter().map(|(name, _)| name.clone()).collect(),
+            names: Default::default(),
             destination: Arc::clone(&settings.name),
-            timings: Timings { connect: settings.connect_timeout, reset: settings.reset_timeout },
+            timings: Mutex::new(Timings::of(&settings)),
             state: Mutex::new(State {
                 waiting: Waiting::new(settings.classes.len()),
                 wishes: Wishes::new(&settings, now),
@@ -144,9 +157,11 @@ impl<K: Connector> Pool<K> {
             }),
             alarm: Notify::new(),
             emptied: Notify::new(),
+            left: Notify::new(),
             events: broadcast::channel(EVENTS).0,
             roster: OnceLock::new(),
         });
+        shared.name_classes();
         // A window that is open by now counts from the first connection on.
         shared.act(|state, actions| state.look_at_wishes(now, actions));
         shared.spawner.spawn(look_around(Arc::downgrade(&shared)));
@@ -158,15 +173,19 @@ impl<K: Connector> Pool<K> {
         &self.shared.connector
     }
 
-    /// The class called `name`.
+    /// The class called `name`; also one that [`Pool::apply`] has left out since, as long as
+    /// the pool lives.
     pub fn class(&self, name: &str) -> Option<ClassId> {
-        let place = self.shared.names.iter().position(|class| class.as_str() == name)?;
+        let place = self.class_names().position(|class| class.as_str() == name)?;
         u8::try_from(place).ok().map(ClassId)
     }
 
     /// What a class is called.
+    ///
+    /// # Panics
+    /// For a class of another pool that this one has not got.
     pub fn class_name(&self, class: ClassId) -> &ClassName {
-        &self.shared.names[class.index()]
+        self.shared.class_name(class)
     }
 
     /// Opens the warm share of the budget for `identities` (in turn), paced, and keeps it.
@@ -174,7 +193,7 @@ impl<K: Connector> Pool<K> {
         let now = time::now();
         for identity in identities {
             self.shared.act(|state, actions| {
-                let id = state.identity(&identity);
+                let id = state.identity(&identity, &self.shared.connector);
                 state.ledger.warm_up(id, now, actions);
             });
         }
@@ -233,8 +252,8 @@ impl<K: Connector> Pool<K> {
         }
     }
 
-    pub(crate) fn class_names(&self) -> &[ClassName] {
-        &self.shared.names
+    pub(crate) fn class_names(&self) -> impl Iterator<Item = &ClassName> {
+        self.shared.names.iter().map_while(OnceLock::get)
     }
 
     /// One picture of the pool.
@@ -307,6 +326,10 @@ async fn look_around<K: Connector>(pool: Weak<Shared<K>>) {
 }
 
 impl<K: Connector> Shared<K> {
+    fn class_name(&self, class: ClassId) -> &ClassName {
+        self.names[class.index()].get().expect("a ClassId is made for a class that has a name")
+    }
+
     /// Lets the ledger decide under the lock, then carries out what it decided.
     fn act<R>(self: &Arc<Self>, decide: impl FnOnce(&mut State<K>, &mut Actions) -> R) -> R {
         let mut actions = Actions::new();
@@ -342,7 +365,13 @@ impl<K: Connector> Shared<K> {
     fn carry_out(self: &Arc<Self>, chore: Chore<K>) {
         match chore {
             Chore::Wake(waker) => waker.wake(),
-            Chore::Close(connection) => drop(connection),
+            Chore::Close(connection) => {
+                drop(connection);
+                self.one_left();
+            }
+            Chore::Part(id, connection) => {
+                self.spawner.spawn(Errand::part(Arc::clone(self), id, connection));
+            }
             Chore::Alarm => self.alarm.notify_one(),
             Chore::Emptied => self.emptied.notify_waiters(),
             Chore::Open(id, identity) => {
@@ -425,13 +454,11 @@ impl<K: Connector> State<K> {
         self.ledger.set_budget(wanted, now, actions);
     }
 
-    fn identity(&mut self, identity: &K::Identity) -> IdentityId {
-        if let Some(id) = self.names.number(identity) {
-            return id;
+    fn identity(&mut self, identity: &K::Identity, connector: &K) -> IdentityId {
+        match self.names.number(identity) {
+            Some(id) => id,
+            None => self.introduce(identity, connector),
         }
-        let id = self.ledger.introduce();
-        self.names.insert(id, identity.clone());
-        id
     }
 
     /// `waiter` waits, at most as long as its class allows: the pool's own clock looks.
@@ -506,6 +533,7 @@ impl<K: Connector> State<K> {
                     self.names.name(identity).map(|name| Chore::Open(id, name.clone()))
                 }
                 Action::Close(id) => self.shelf.take(id).map(Chore::Close),
+                Action::Part(id) => self.shelf.take(id).map(|c| Chore::Part(id, c)),
                 Action::Reset(id) => self.shelf.take(id).map(|c| Chore::Reset(id, c)),
                 Action::Probe(id) => self.shelf.take(id).map(|c| Chore::Probe(id, c)),
                 Action::Forget(id) => {
@@ -533,7 +561,7 @@ impl<K: Connector> State<K> {
         now: Instant,
     ) -> CheckoutError {
         let destination = Arc::clone(&shared.destination);
-        let name = || shared.names[class.index()].clone();
+        let name = || shared.class_name(class).clone();
         match why {
             Rejection::Refused { why, retry_after } => {
                 CheckoutError::Refused { destination, class: name(), why, retry_after }

@@ -120,6 +120,11 @@ impl Lanes {
         Self { lanes: vec![[Lane::default(); 3]; classes], crowd: Crowd::default() }
     }
 
+    /// There are `classes` classes by now.
+    pub(crate) fn grow(&mut self, classes: usize) {
+        self.lanes.resize(classes, [Lane::default(); 3]);
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.crowd.is_empty()
     }

@@ -37,6 +37,16 @@ impl Budget {
     }
 }
 
+/// When a connection that is closed counts no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parting {
+    /// At once.
+    AtOnce,
+    /// When the destination has let it go ([`Connector::close`](crate::Connector::close)), or
+    /// has not within the reset timeout: it never has more of ours than the limits say.
+    Awaited,
+}
+
 /// Everything that can be set for one pool.
 #[derive(Debug, Clone)]
 pub struct PoolSettings {
@@ -74,6 +84,8 @@ pub struct PoolSettings {
     /// How long resetting a connection of unknown state may take before it is closed.
     /// Default 1 s.
     pub reset_timeout: Duration,
+    /// When a connection that is closed counts no more. Default: at once.
+    pub parting: Parting,
     /// Requests that may wait, as a multiple of the seats a class can get. Default 2.
     pub queue_factor: u32,
     /// New connections a second at the most. Default: half the budget, at least 4.
@@ -111,6 +123,7 @@ impl PoolSettings {
             probe_interval: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(5),
             reset_timeout: Duration::from_secs(1),
+            parting: Parting::AtOnce,
             queue_factor: 2,
             opens_per_second: None,
             concurrent_opens: None,

@@ -171,6 +171,11 @@ pub(crate) struct Shedding {
 }
 
 impl Shedding {
+    /// Sheds from another utilisation on, 0 to 1.
+    pub(crate) fn begin_at(&mut self, from: f64) {
+        self.from = from;
+    }
+
     /// Nothing is in use, of nothing. `from` is a utilisation, 0 to 1.
     pub(crate) fn new(from: f64, now: Instant) -> Self {
         Self {

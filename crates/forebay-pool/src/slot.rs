@@ -1,14 +1,17 @@
 //! A connection's place in the ledger, from birth to close:
-//! `Opening → Idle ⇄ Leased → Cleaning → Idle`, `Idle ⇄ Probing`, and from each `→ closed`.
+//! `Opening → Idle ⇄ Leased → Cleaning → Idle`, `Idle ⇄ Probing`, and from each `→ closed`,
+//! where the pool waits for the destination by way of `Parting`.
 //!
 //! Always true: a connection is in exactly one state; one that is leased or being cleaned
 //! after a lease counts for its class, so a storm of cancellations cannot exceed a ceiling.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use slotmap::new_key_type;
 
 use crate::breaker::Pass;
+use crate::cap::{Cap, Place};
 use crate::class::ClassId;
 use crate::cost::CostId;
 use crate::deadlock::Activity;
@@ -29,11 +32,24 @@ new_key_type! {
 /// Where a connection is in its life.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Slot {
-    Opening { since: Instant },
-    Idle { since: Instant, checked: Instant },
+    Opening {
+        since: Instant,
+    },
+    Idle {
+        since: Instant,
+        checked: Instant,
+    },
     Leased(Lent),
-    Cleaning { class: ClassId },
-    Probing { idle_since: Instant },
+    Cleaning {
+        class: ClassId,
+    },
+    Probing {
+        idle_since: Instant,
+    },
+    /// On its way out; it made room for `heir`.
+    Parting {
+        heir: Option<IdentityId>,
+    },
 }
 
 /// Who has a connection, and for what.
@@ -76,9 +92,16 @@ pub(crate) struct Conn {
     pub(crate) expires: Instant,
     pub(crate) generation: Generation,
     pub(crate) slot: Slot,
+    /// Its places under the caps of its identity.
+    pub(crate) places: Option<Arc<[Place]>>,
 }
 
 impl Conn {
+    /// Has it a place under `cap`?
+    pub(crate) fn is_under(&self, cap: &Arc<Cap>) -> bool {
+        self.places.as_ref().is_some_and(|places| places.iter().any(|place| place.is_of(cap)))
+    }
+
     /// Since when it rests; `None` if it does not.
     pub(crate) fn idle_since(&self) -> Option<Instant> {
         match self.slot {
@@ -86,7 +109,8 @@ impl Conn {
             Slot::Opening { .. }
             | Slot::Leased(_)
             | Slot::Cleaning { .. }
-            | Slot::Probing { .. } => None,
+            | Slot::Probing { .. }
+            | Slot::Parting { .. } => None,
         }
     }
 }

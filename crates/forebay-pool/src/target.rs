@@ -128,6 +128,30 @@ impl Opener {
         }
     }
 
+    /// The destination is another one, of which nothing is known: no failure counts.
+    pub(crate) fn start_over(&mut self, now: Instant) {
+        self.refill(now);
+        self.trusted = u32::MAX;
+        self.failures = 0;
+        self.record = Record::default();
+        self.not_before = None;
+        self.recovery = Recovery::Whole;
+        self.health = Health::Unknown;
+        self.last_failure = None;
+        self.connect_time = None;
+        self.patience = Duration::ZERO;
+    }
+
+    /// Everybody comes back at once, to a destination of which nothing is known any more: one
+    /// connect at a time, and twice as many after each that succeeds.
+    pub(crate) fn begin_slowly(&mut self, now: Instant) {
+        self.refill(now);
+        (self.trusted, self.tokens) = (1, self.tokens.min(1.0));
+        (self.failures, self.not_before, self.record) = (0, None, Record::default());
+        self.last_failure = None;
+        self.health = Health::Unknown;
+    }
+
     pub(crate) fn pace(&mut self, now: Instant) -> Pace {
         if let Some(at) = self.not_before
             && at > now

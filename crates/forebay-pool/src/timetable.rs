@@ -95,12 +95,12 @@ pub fn check(
 }
 
 /// Windows that were checked. The default has none.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Timetable {
     windows: Vec<Window>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 struct Window {
     from: Cron,
     length: SignedDuration,

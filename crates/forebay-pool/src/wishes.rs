@@ -70,6 +70,24 @@ impl Wishes {
         }
     }
 
+    /// Other settings. What a person set by hand and what was learnt of demand stay.
+    pub(crate) fn change(&mut self, settings: &PoolSettings, now: Instant) {
+        if self.timetable != settings.timetable {
+            self.timetable = settings.timetable.clone();
+            self.entry = None;
+        }
+        if settings.forecast == Mode::Off {
+            (self.advice, self.told) = (None, None);
+        }
+        self.forecasting = settings.forecast;
+        if settings.evidence == Mode::Off {
+            (self.evidence, self.borne) = (Evidence::default(), None);
+        }
+        self.heeding = settings.evidence;
+        self.opens_per_second = settings.opens_per_second;
+        self.next = now;
+    }
+
     /// A person wants `budget`, or nothing any more.
     pub(crate) fn set_by_hand(&mut self, budget: Option<u32>) {
         self.by_hand = budget.map(|budget| budget.max(1));

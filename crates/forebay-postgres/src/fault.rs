@@ -71,12 +71,30 @@ pub(crate) enum Fault {
     ServerLost { outcome: Outcome },
     #[error("terminating connection because the server is shutting down")]
     Stopping,
+    #[error("terminating connection because its {} is configured no more", .0.name())]
+    Removed(Removed),
     #[error("the server's settings could not be restored: {0}")]
     Replay(String),
     #[error("{0}")]
     Nonsense(#[from] Nonsense),
     #[error("{0}")]
     Listen(#[from] ListenError),
+}
+
+/// What a reload took away from a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Removed {
+    Database,
+    User,
+}
+
+impl Removed {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Database => "database",
+            Self::User => "user",
+        }
+    }
 }
 
 /// What limits the length of a message, and to how many bytes.
@@ -135,7 +153,7 @@ impl Fault {
             Self::NoStatement(_) | Self::NoUnnamedStatement => "26000",
             Self::NoPortal(_) => "34000",
             Self::ServerLost { .. } => "08006",
-            Self::Stopping => "57P01",
+            Self::Stopping | Self::Removed(_) => "57P01",
             Self::Replay(_) => "08006",
             Self::Refused(said) => return said.code.clone(),
             Self::Checkout(error) => return checkout_code(error),

@@ -1,9 +1,11 @@
 //! The gateway: accepts clients, knows the pools, and comes to an orderly end.
 
 mod backend;
+mod bell;
 mod client;
 mod passwords;
 mod plan;
+mod reload;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -15,6 +17,7 @@ use forebay_pool::event::Told;
 use forebay_pool::overlap::Overlaps;
 use forebay_pool::{Roster, Snapshot};
 use forebay_seam::net::Listener;
+use forebay_seam::sync::Mutex;
 use forebay_seam::task::Stop;
 use forebay_seam::time::Instant;
 use forebay_seam::{random, time};
@@ -32,7 +35,9 @@ use crate::prepared::Statements;
 use crate::settings::PostgresSettings;
 use crate::welcome::Welcomes;
 
+pub(crate) use bell::{Bell, Course};
 pub(crate) use plan::Plan;
+pub use reload::Changes;
 
 /// Pause after a failed accept: usually no file descriptor is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -80,6 +85,10 @@ pub struct PostgresSnapshot {
 /// What all sessions share.
 pub(crate) struct Inner {
     plan: ArcSwap<Plan>,
+    /// Held while the next plan is made: one at a time.
+    changing: Mutex<()>,
+    /// Rung when there is another plan, and when sessions should end.
+    bell: bell::Ringer,
     pub(crate) statements: Statements,
     pub(crate) welcomes: Welcomes,
     pub(crate) overlaps: Arc<Overlaps>,
@@ -120,6 +129,12 @@ impl Inner {
     pub(crate) fn plan(&self) -> Arc<Plan> {
         self.plan.load_full()
     }
+
+    /// The configuration in force, unless it is `known`.
+    pub(crate) fn plan_beside(&self, known: &Arc<Plan>) -> Option<Arc<Plan>> {
+        let plan = self.plan.load();
+        (!Arc::ptr_eq(&plan, known)).then(|| Arc::clone(&plan))
+    }
 }
 
 impl Gateway {
@@ -146,10 +161,12 @@ impl Gateway {
     ) -> Result<Self, SettingsError> {
         let held = held::Account::new(settings.max_message_memory);
         let census = Arc::new(Census::default());
-        let plan = Plan::new(settings, &roster, &census, default_tenant)?;
+        let (plan, _) = Plan::new(settings, &roster, &census, default_tenant, None)?;
         plan.warm_up();
         let inner = Arc::new(Inner {
             plan: ArcSwap::from_pointee(plan),
+            changing: Mutex::default(),
+            bell: bell::Ringer::default(),
             statements: Statements::default(),
             welcomes: Welcomes::default(),
             overlaps,
@@ -191,7 +208,10 @@ impl Gateway {
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
-                () = stop.told() => return,
+                () = stop.told() => {
+                    self.inner.bell.ring(Course::Stopping);
+                    return;
+                }
             };
             match accepted {
                 Ok((client, from)) => {
@@ -244,6 +264,11 @@ impl Gateway {
     /// What happens in each pool, from now on ([`Pool::events`]).
     pub fn events(&self) -> Vec<broadcast::Receiver<Told>> {
         self.inner.plan().backends.values().map(|backend| backend.pool.events()).collect()
+    }
+
+    /// What happens in the pool of `server`, from now on; `None`: there is none of that name.
+    pub fn events_of(&self, server: &str) -> Option<broadcast::Receiver<Told>> {
+        self.inner.plan().backends.get(server).map(|backend| backend.pool.events())
     }
 
     /// Is every pool warm, and did every server answer?

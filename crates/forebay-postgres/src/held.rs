@@ -14,12 +14,17 @@ pub(crate) const FREE: usize = 64 * 1024;
 #[derive(Debug)]
 pub(crate) struct Account {
     held: AtomicUsize,
-    limit: usize,
+    limit: AtomicUsize,
 }
 
 impl Account {
     pub(crate) fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { held: AtomicUsize::new(0), limit })
+        Arc::new(Self { held: AtomicUsize::new(0), limit: AtomicUsize::new(limit) })
+    }
+
+    /// Who asks for more from now on meets this limit.
+    pub(crate) fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
     }
 
     /// Bytes that are held now.
@@ -64,8 +69,9 @@ impl Holding {
         let more = counts - self.counted;
         self.counted = counts;
         let before = held.fetch_add(more, Ordering::Relaxed);
-        if before.saturating_add(more) > self.account.limit {
-            return Err(Full { limit: self.account.limit });
+        let limit = self.account.limit.load(Ordering::Relaxed);
+        if before.saturating_add(more) > limit {
+            return Err(Full { limit });
         }
         Ok(())
     }

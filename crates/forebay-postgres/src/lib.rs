@@ -33,7 +33,7 @@ mod tls;
 mod welcome;
 mod wire;
 
-pub use gateway::{Gateway, PostgresSnapshot, SettingsError};
+pub use gateway::{Changes, Gateway, PostgresSnapshot, SettingsError};
 pub use listener::NotificationCounts;
 pub use pins::Pinned;
 pub use settings::PostgresSettings;

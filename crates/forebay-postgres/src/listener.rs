@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use forebay_pool::Pool;
 use forebay_seam::sync::Mutex;
 use serde::Serialize;
@@ -126,8 +127,24 @@ struct Shared {
     hubs: Mutex<HashMap<Key, Arc<Hub>>>,
     counters: Arc<Counters>,
     pool: Pool<Postgres>,
+    terms: ArcSwap<Terms>,
+}
+
+/// What the configuration says of listening.
+struct Terms {
     pace: Pace,
     limits: NotificationSettings,
+}
+
+impl Terms {
+    fn new(server: &ServerSettings, limits: NotificationSettings) -> Self {
+        let pace = Pace {
+            connect_timeout: server.connect_timeout,
+            probe_interval: server.probe_interval,
+            idle_ttl: server.idle_ttl,
+        };
+        Self { pace, limits }
+    }
 }
 
 impl Listeners {
@@ -137,13 +154,25 @@ impl Listeners {
         server: &ServerSettings,
         limits: NotificationSettings,
     ) -> Self {
-        let pace = Pace {
-            connect_timeout: server.connect_timeout,
-            probe_interval: server.probe_interval,
-            idle_ttl: server.idle_ttl,
-        };
+        let terms = ArcSwap::from_pointee(Terms::new(server, limits));
         let (hubs, counters) = (Mutex::default(), Arc::default());
-        Self { shared: Arc::new(Shared { hubs, counters, pool, pace, limits }) }
+        Self { shared: Arc::new(Shared { hubs, counters, pool, terms }) }
+    }
+
+    /// The configuration says something else from now on. Connections that listen keep the
+    /// times with which they were opened.
+    pub(crate) fn change(&self, server: &ServerSettings, limits: NotificationSettings) {
+        self.shared.terms.store(Arc::new(Terms::new(server, limits)));
+    }
+
+    /// The server is another one. What is notified there is not heard here any more, so who
+    /// listens is told.
+    pub(crate) fn start_over(&self) {
+        let reason = "the configuration names another server";
+        let hubs: Vec<_> = self.shared.hubs.lock().drain().collect();
+        for (_, hub) in hubs {
+            hub.close(&ListenError::Lost { reason: reason.into() });
+        }
     }
 
     /// `mailbox` gets what is notified on `channel`; a connection is opened as `identity` if
@@ -158,7 +187,8 @@ impl Listeners {
         channel: &Arc<str>,
         mailbox: &Arc<Mailbox>,
     ) -> Result<(Arc<Hub>, Standing), ListenError> {
-        let Shared { hubs, counters, limits, .. } = &*self.shared;
+        let Shared { hubs, counters, terms, .. } = &*self.shared;
+        let Terms { limits, .. } = &**terms.load();
         let mut hubs = hubs.lock();
         let limit = limits.channels_per_database;
         if let Some(hub) = hubs.get(key) {
@@ -178,7 +208,7 @@ impl Listeners {
     /// A mailbox for one more client that listens.
     pub(crate) fn mailbox(&self) -> Arc<Mailbox> {
         self.shared.counters.clients.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Mailbox::new(self.shared.limits.queue))
+        Arc::new(Mailbox::new(self.shared.terms.load().limits.queue))
     }
 
     /// A client listens no longer.
@@ -192,7 +222,7 @@ impl Listeners {
 
     /// Channels that one client may listen to.
     pub(crate) fn channels_per_client(&self) -> usize {
-        self.shared.limits.channels_per_client
+        self.shared.terms.load().limits.channels_per_client
     }
 
     /// `hub` serves nobody any more; its members are told `why`.

@@ -12,13 +12,13 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use forebay_seam::task::Stop;
 use forebay_seam::time;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::cancel::Registration;
 use crate::census::{Newcomer, Replication};
@@ -39,21 +39,40 @@ pub(crate) type Parameters = Vec<(String, String)>;
 
 /// Replication connections to one server.
 pub(crate) struct Replications {
-    free: Arc<Semaphore>,
+    open: Arc<AtomicU32>,
     limit: u32,
     connect_timeout: Duration,
 }
 
+/// One of them, until dropped.
+struct Counted(Arc<AtomicU32>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 impl Replications {
     pub(crate) fn new(limit: u32, connect_timeout: Duration) -> Self {
-        let permits = usize::try_from(limit).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-        Self { free: Arc::new(Semaphore::new(permits)), limit, connect_timeout }
+        Self { open: Arc::default(), limit, connect_timeout }
+    }
+
+    /// The same connections under another limit.
+    pub(crate) fn under(&self, limit: u32, connect_timeout: Duration) -> Self {
+        Self { open: Arc::clone(&self.open), limit, connect_timeout }
     }
 
     /// How many there are.
     pub(crate) fn count(&self) -> u32 {
-        let free = u32::try_from(self.free.available_permits()).unwrap_or(u32::MAX);
-        self.limit.saturating_sub(free)
+        self.open.load(Ordering::Acquire)
+    }
+
+    /// One more, if the limit allows.
+    fn admit(&self) -> Option<Counted> {
+        let one_more = |open| (open < self.limit).then(|| open + 1);
+        let admitted = self.open.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more);
+        admitted.ok().map(|_| Counted(Arc::clone(&self.open)))
     }
 
     async fn open(
@@ -61,13 +80,13 @@ impl Replications {
         who: &Who,
         parameters: &Parameters,
         kind: Replication,
-    ) -> Result<(Server, OwnedSemaphorePermit), Fault> {
-        let Ok(permit) = Arc::clone(&self.free).try_acquire_owned() else {
+    ) -> Result<(Server, Counted), Fault> {
+        let Some(counted) = self.admit() else {
             return Err(Fault::TooManyReplications { limit: self.limit });
         };
         let opening = who.backend.pool.connector().replicate(&who.identity, parameters, kind);
         match time::timeout(self.connect_timeout, opening).await {
-            Ok(Ok(server)) => Ok((server, permit)),
+            Ok(Ok(server)) => Ok((server, counted)),
             Ok(Err(ServerFailure::Refused(said))) => Err(Fault::Refused(said)),
             Ok(Err(
                 failure @ (ServerFailure::Io(_)
@@ -91,14 +110,14 @@ pub(crate) async fn serve(
     let (user, database) = (Arc::clone(&who.identity.user), Arc::clone(&who.database));
     let mut outbox = BytesMut::new();
     let kind = kind(parameters);
-    let card = who.backend.pool.connector().census.enters(Newcomer {
+    let card = who.backend.pool.connector().listed.census.enters(Newcomer {
         database: &database,
         user: &user,
         application: &who.application,
         ends: client.ends(),
         replication: kind,
     });
-    let (server, _permit) = match who.backend.replications.open(&who, parameters, kind).await {
+    let (server, _counted) = match who.backend.replications.open(&who, parameters, kind).await {
         Ok(opened) => opened,
         Err(fault) => {
             tracing::info!(%user, %database, error = %fault, "replication refused");

@@ -10,7 +10,7 @@ use crate::listener::Listeners;
 use crate::own::Own;
 use crate::replication::Replications;
 use crate::server::connector::{Identity, Postgres};
-use crate::settings::{PoolMode, Rule};
+use crate::settings::{PoolMode, Rule, ServerSettings};
 
 /// One server's pool and its classes by name.
 pub(crate) struct Backend {
@@ -24,6 +24,8 @@ pub(crate) struct Backend {
     pub(crate) rules: Arc<[Rule]>,
     /// Classes whose unnamed statements get names.
     pub(crate) named: Vec<ClassId>,
+    /// What its open connections were opened for, as far as a change of it replaces them.
+    pub(crate) origin: ServerSettings,
     /// Whether the server has accepted a connection since start.
     pub(crate) answers: Arc<AtomicBool>,
 }

@@ -31,7 +31,7 @@ use kept::Kept;
 use pipeline::Pipeline;
 
 use crate::cancel::{InFlight, ServerKey};
-use crate::census::ServerEntry;
+use crate::census::{Known, ServerEntry};
 use crate::params::Applied;
 use crate::prepared::{Shape, StatementId};
 use crate::stream::Stream;
@@ -225,6 +225,12 @@ impl Server {
     /// end in another status.
     pub(crate) fn transaction_is_known_to_work(&self) -> bool {
         self.status != TxStatus::Failed && !self.awaited.iter().any(Awaited::ends_with_ready)
+    }
+
+    /// It has logged in, and is listed as `card` from now on.
+    fn is_listed(&mut self, card: ServerEntry) {
+        card.is_open(Known { ends: self.stream.ends(), pid: self.key.pid });
+        self.card = Some(card);
     }
 
     /// It is at rest, as far as the console shows it.

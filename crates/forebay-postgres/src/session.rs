@@ -20,6 +20,7 @@ mod notify;
 mod outward;
 mod portals;
 mod recent;
+mod reload;
 mod rest;
 mod rows;
 mod unnamed;
@@ -33,13 +34,12 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use forebay_pool::overlap::Idling;
 use forebay_pool::{Condition, Lease};
-use forebay_seam::task::Stop;
 use forebay_seam::time;
 
 use crate::cancel::{Begun, Registration};
 use crate::census::{ClientEntry, Newcomer, Replication};
 use crate::fault::{Fault, Outcome};
-use crate::gateway::{Inner, Plan};
+use crate::gateway::{Bell, Course, Inner, Plan};
 use crate::greeting::Arrival;
 use crate::held::Holding;
 use crate::listener::mailbox::Attention;
@@ -116,7 +116,7 @@ enum Change {
 
 pub(crate) struct Session {
     gateway: Arc<Inner>,
-    /// The configuration in force when the client came.
+    /// The configuration in force when the client came, or rested last.
     plan: Arc<Plan>,
     who: Who,
     client: Stream,
@@ -237,10 +237,10 @@ impl Session {
     }
 
     /// Greets the client, serves it to its end, and tells it why.
-    pub(crate) async fn run(mut self: Box<Self>, mut stop: Stop) {
+    pub(crate) async fn run(mut self: Box<Self>, mut bell: Bell) {
         // Boxed is what takes a small part of a client's time, and none while it asks nothing.
         if let Greeted::Well = Box::pin(self.begin()).await {
-            let end = self.serve(&mut stop).await;
+            let end = self.serve(&mut bell).await;
             self.ends(end);
         }
         Box::pin(self.farewell()).await;
@@ -287,50 +287,68 @@ impl Session {
         linger(&mut self.client, &mut self.outbox).await;
     }
 
-    async fn serve(&mut self, stop: &mut Stop) -> End {
-        let heard = stop.clone();
-        let mut told = std::pin::pin!(stop.told());
-        let mut ear = Ear::new(heard, told.as_mut());
+    async fn serve(&mut self, bell: &mut Bell) -> End {
         loop {
-            let next = match self.outward() {
-                Ok(next) => next,
-                Err(end) => return end,
-            };
-            match next {
-                Next::Leave => return End::Left,
-                Next::Link => {
-                    if let Err(end) = Box::pin(self.link()).await {
-                        return end;
+            let mut hears = bell.clone();
+            let mut rings = std::pin::pin!(hears.rings());
+            let mut ear = Ear::new(bell, rings.as_mut());
+            loop {
+                let next = match self.outward() {
+                    Ok(next) => next,
+                    Err(end) => return end,
+                };
+                match next {
+                    Next::Leave => return End::Left,
+                    Next::Link => {
+                        if let Err(end) = Box::pin(self.link()).await {
+                            return end;
+                        }
+                        continue;
                     }
-                    continue;
+                    Next::Exchange => {}
                 }
-                Next::Exchange => {}
-            }
-            if let Err(full) = self.held.set(self.inbox.len()) {
-                return Fault::TooMuchHeld(full).into();
-            }
-            match self.exchange(&mut ear).await {
-                Ok(Moved::Client) => {}
-                Ok(moved @ (Moved::Server | Moved::Settled)) => {
-                    if let Moved::Settled = moved {
-                        self.cancels_due = Begun::Yes;
-                    }
-                    if let Err(end) = self.inward() {
-                        return end;
-                    }
+                if let Err(full) = self.held.set(self.inbox.len()) {
+                    return Fault::TooMuchHeld(full).into();
                 }
-                Ok(Moved::Mail) => {
-                    if self.attention() != Attention::Channels
-                        && let Err(why) = self.tell_notifications()
-                    {
-                        return Fault::Listen(why).into();
+                match self.exchange(&mut ear).await {
+                    Ok(Moved::Bell) => break,
+                    Ok(moved) => {
+                        if let Err(end) = self.digest(moved) {
+                            return end;
+                        }
                     }
+                    Err(error) => return End::Io(error),
                 }
-                Ok(Moved::ClientGone) => return End::Left,
-                Ok(Moved::ServerGone) => return self.server_gone(),
-                Ok(Moved::Stop) => return Fault::Stopping.into(),
-                Err(error) => return End::Io(error),
             }
+            match bell.answer() {
+                Course::Stopping => return Fault::Stopping.into(),
+                Course::Serving => {}
+            }
+            if let Err(fault) = self.rests_under_plan() {
+                return fault.into();
+            }
+        }
+    }
+
+    /// Looks at what an exchange of bytes brought.
+    fn digest(&mut self, moved: Moved) -> Result<(), End> {
+        match moved {
+            Moved::Client | Moved::Bell => Ok(()),
+            Moved::Settled => {
+                self.cancels_due = Begun::Yes;
+                self.inward()
+            }
+            Moved::Server => self.inward(),
+            Moved::Mail => {
+                if self.attention() != Attention::Channels
+                    && let Err(why) = self.tell_notifications()
+                {
+                    return Err(Fault::Listen(why).into());
+                }
+                Ok(())
+            }
+            Moved::ClientGone => Err(End::Left),
+            Moved::ServerGone => Err(self.server_gone()),
         }
     }
 

@@ -15,7 +15,7 @@ use serde::Deserialize;
 pub use listen::{Listen, SocketMode};
 
 /// `[postgres]`: where applications connect, who they are, and which servers are behind.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PostgresSettings {
     /// Where applications connect: an address, or a list of them. `127.0.0.1:6432`, or a Unix
@@ -96,7 +96,7 @@ impl Default for PostgresSettings {
 }
 
 /// `[postgres.notifications]`: bounds of LISTEN in transaction pooling.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct NotificationSettings {
     /// Notifications that may wait for one client, because it is in a transaction or does not
@@ -147,7 +147,7 @@ pub enum PoolMode {
 }
 
 /// `[postgres.tls]`: TLS towards applications.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClientTls {
     /// Certificate chain, PEM.
@@ -160,7 +160,7 @@ pub struct ClientTls {
 }
 
 /// `[postgres.servers.NAME]`: one physical server, one budget.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServerSettings {
     /// `host`, `host:port` or `[v6]:port`; the port defaults to 5432.
@@ -301,7 +301,7 @@ pub enum SslMode {
 }
 
 /// `[postgres.databases.NAME]`: a database name that applications may ask for.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DatabaseSettings {
     /// Which server has it. Default: the only one.
@@ -313,7 +313,7 @@ pub struct DatabaseSettings {
 }
 
 /// `[postgres.users.NAME]`: a user that may log in.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct UserSettings {
     /// The password, or a verifier as `pg_authid` stores it (`SCRAM-SHA-256$…`).
@@ -328,7 +328,7 @@ pub struct UserSettings {
 }
 
 /// `[[postgres.rules]]`: work that matches all conditions belongs to `class`.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
     /// The user, `*` for any run of characters.

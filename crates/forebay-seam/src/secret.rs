@@ -45,6 +45,13 @@ pub enum SecretError {
     Empty(String),
 }
 
+impl PartialEq for SecretRef {
+    /// Whether both are written alike; what they refer to may differ all the same.
+    fn eq(&self, other: &Self) -> bool {
+        self.0.expose_secret() == other.0.expose_secret()
+    }
+}
+
 impl SecretRef {
     /// A reference or a secret, as it stands in a configuration.
     pub fn new(text: impl Into<String>) -> Self {

@@ -26,6 +26,16 @@ impl Spawner {
         drop(self.handle.spawn(future));
     }
 
+    /// Runs `work`, which blocks, on a thread for such work; `None` if it panicked, or the
+    /// runtime ends. What it asks of the runtime, it asks of this one.
+    #[cfg(not(forebay_model))]
+    pub async fn block<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        self.handle.spawn_blocking(work).await.ok()
+    }
+
     /// The model checker's scheduler.
     #[cfg(forebay_model)]
     pub fn current() -> Self {

@@ -32,6 +32,7 @@ use crate::config::AdminSettings;
 use crate::events::Events;
 use crate::metrics;
 use crate::pressure;
+use crate::reload::Reloader;
 use crate::view::ProgramSnapshot;
 
 mod by_hand;
@@ -100,11 +101,12 @@ impl Server {
         look: impl Fn() -> ProgramSnapshot + Send + Sync + 'static,
         events: Events,
         pools: ByHand,
+        reloader: Reloader,
     ) -> io::Result<Running> {
         let (stopper, stop) = Stopper::new();
         let look: Look = Arc::new(look);
         let streams = Streams::new(Arc::clone(&look), events, stop.clone());
-        let router = router(look, streams.clone(), pools, self.hosts);
+        let router = router(look, streams.clone(), pools, reloader, self.hosts);
         let (runtime, listener) = (self.runtime, self.listener);
         let thread =
             std::thread::Builder::new().name("forebay-admin".to_owned()).spawn(move || {
@@ -181,7 +183,11 @@ async fn accept(
     }
 }
 
-fn router(look: Look, streams: Streams, pools: ByHand, hosts: Hosts) -> Router {
+fn router(look: Look, streams: Streams, pools: ByHand, reloader: Reloader, hosts: Hosts) -> Router {
+    let reload = Router::new()
+        .route("/api/v1/reload", post(by_hand::reload))
+        .layer(DefaultBodyLimit::max(by_hand::BODY))
+        .with_state(reloader);
     let by_hand = Router::new()
         .route("/api/v1/pools/{gateway}/{destination}/budget", put(by_hand::set_budget))
         .route("/api/v1/pools/{gateway}/{destination}/renew", post(by_hand::renew))
@@ -204,6 +210,7 @@ fn router(look: Look, streams: Streams, pools: ByHand, hosts: Hosts) -> Router {
         .fallback(unknown)
         .with_state(look)
         .merge(by_hand)
+        .merge(reload)
         .merge(endless)
         .layer(middleware::from_fn_with_state(Arc::new(hosts), hosts::guard))
 }
@@ -220,7 +227,9 @@ const PAGES: &str = "/metrics                  for Prometheus\n\
                      PUT  /api/v1/pools/GATEWAY/DESTINATION/budget   sets a budget by hand:\n\
                      {\"budget\": 80}, or null for the configured one\n\
                      POST /api/v1/pools/GATEWAY/DESTINATION/renew    replaces all connections:\n\
-                     {}\n";
+                     {}\n\
+                     POST /api/v1/reload                             reads the configuration\n\
+                     again: {}\n";
 
 async fn index() -> String {
     format!("Forebay {}\n\n{PAGES}", crate::view::VERSION)

@@ -15,15 +15,18 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 mod document;
+mod loaded;
 mod problem;
 pub mod reference;
 mod rules;
 pub mod summary;
 mod wording;
 
+pub use loaded::Loaded;
 pub use problem::{Problem, Report};
 
 use document::Document;
+use loaded::Keys;
 
 /// Everything that an operator sets.
 ///
@@ -146,9 +149,18 @@ impl Config {
     /// # Errors
     /// All that is wrong with it, not only the first.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
+        Self::read(file).map(|loaded| loaded.config)
+    }
+
+    /// Reads and checks `file`, so that it can be compared with another one.
+    ///
+    /// # Errors
+    /// All that is wrong with it, not only the first.
+    pub fn read(file: &Path) -> Result<Loaded, ConfigError> {
         let text = fs::read_to_string(file)
             .map_err(|source| ConfigError::Read { file: file.to_owned(), source })?;
-        Self::parse(file, &text, &|name| std::env::var(name).ok()).map_err(ConfigError::Invalid)
+        let environment = |name: &str| std::env::var(name).ok();
+        Self::parse_whole(file, &text, &environment).map_err(ConfigError::Invalid)
     }
 
     /// Checks `text`, which stands in `file`, with the variables of `environment`.
@@ -160,6 +172,14 @@ impl Config {
         text: &str,
         environment: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, Report> {
+        Self::parse_whole(file, text, environment).map(|loaded| loaded.config)
+    }
+
+    fn parse_whole(
+        file: &Path,
+        text: &str,
+        environment: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Loaded, Report> {
         let mut document = Document::parse(text)
             .map_err(|(problems, hidden)| Report::new(file, text, problems, &hidden))?;
         let (replaced, mut problems) = document.replacements(environment);
@@ -176,7 +196,11 @@ impl Config {
             });
             problems.extend(broken);
             if problems.is_empty() {
-                return Ok(config);
+                let shown = problem::hide(text, document.hidden());
+                let keys = Keys::of(&mut document, &shown);
+                let mut files = vec![file.to_owned()];
+                files.extend(keys.files.iter().cloned());
+                return Ok(Loaded::new(config, files).with_keys(keys));
             }
         }
         Err(Report::new(file, text, problems, document.hidden()))

@@ -64,15 +64,19 @@ impl Events {
         let spawner = Spawner::current();
         let postgres = postgres.map(|gateway| ("postgres", gateway.events()));
         let http = http.map(|gateway| ("http", gateway.events()));
-        for (gateway, pools) in postgres.into_iter().chain(http) {
-            for pool in pools {
-                let told = move |told| Happened::Pool { gateway, told };
-                spawner.spawn(forward(pool, sender.clone(), told));
-            }
-        }
         let ended = |overlap| Happened::Overlap { event: overlap_log::KIND, overlap };
         spawner.spawn(forward(overlaps.events(), sender.clone(), ended));
-        Self(sender)
+        let events = Self(sender);
+        for (gateway, pools) in postgres.into_iter().chain(http) {
+            pools.into_iter().for_each(|pool| events.follow(gateway, pool));
+        }
+        events
+    }
+
+    /// What happens in one more pool of `gateway`. Inside a runtime.
+    pub fn follow(&self, gateway: &'static str, pool: Receiver<Told>) {
+        let told = move |told| Happened::Pool { gateway, told };
+        Spawner::current().spawn(forward(pool, self.0.clone(), told));
     }
 
     /// What happens from now on. Who falls 1,024 behind misses the oldest.

@@ -14,6 +14,7 @@ pub mod logging;
 pub mod metrics;
 mod overlap_log;
 pub mod pressure;
+pub mod reload;
 pub mod run;
 pub mod size;
 mod system;

@@ -1,7 +1,8 @@
 //! `forebay run`: load, listen, serve, stop.
 //!
 //! Ports are bound before anything is opened, so a port that is taken is told at once. The
-//! first SIGTERM or SIGINT lets running work finish until the deadline, the second does not.
+//! first SIGTERM or SIGINT lets running work finish until the deadline, the second does not;
+//! SIGHUP reloads.
 
 use std::io;
 use std::net::SocketAddr;
@@ -21,10 +22,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::field::display;
 
 use crate::admin;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Loaded};
 use crate::events::Events;
 use crate::log_limit;
-use crate::logging;
+use crate::logging::{self, Level};
+use crate::reload::{self, Cause, Record, Reloader, Rooms, Source};
 use crate::system;
 use crate::view::{VERSION, Viewer};
 
@@ -109,9 +111,20 @@ impl From<forebay_http::SettingsError> for RunError {
 /// # Errors
 /// When it cannot start; nothing was served then.
 pub fn run(file: &Path) -> Result<(), RunError> {
-    let config = Config::load(file)?;
-    logging::start(&config.log)?;
-    system::prepare(&config);
+    let file = file.to_owned();
+    run_from(Arc::new(move || Config::read(&file)))
+}
+
+/// Runs the gateways that `source` configures, until a signal says stop; reads it again for
+/// each reload.
+///
+/// # Errors
+/// When it cannot start; nothing was served then.
+pub fn run_from(source: Source) -> Result<(), RunError> {
+    let loaded = source()?;
+    let config = &loaded.config;
+    let level = logging::start(&config.log)?;
+    system::prepare(config);
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder.worker_threads(config.worker_threads.unwrap_or_else(workers));
     let runtime = builder.thread_name("forebay").enable_all().build()?;
@@ -122,10 +135,11 @@ pub fn run(file: &Path) -> Result<(), RunError> {
         source,
     })?;
     let admin_address = admin.address()?;
-    let program = runtime.block_on(async { Program::open(config) })?;
+    let program = runtime.block_on(async { Program::open(loaded, source, level) })?;
     let viewer = program.viewer.clone();
     let (events, pools) = (program.events.clone(), program.pools.clone());
-    let admin = admin.start(move || viewer.snapshot(), events, pools)?;
+    let reloader = program.reloader.clone();
+    let admin = admin.start(move || viewer.snapshot(), events, pools, reloader)?;
     runtime.block_on(program.serve(admin_address));
     admin.stop();
     runtime.shutdown_timeout(LAST_WORDS);
@@ -139,28 +153,27 @@ fn workers() -> usize {
 
 /// Everything that listens, and what is behind it.
 struct Program {
-    stop_timeout: Duration,
     signals: Signals,
     postgres: Option<(Vec<Listener>, forebay_postgres::Gateway)>,
     http: Option<(TcpListener, forebay_http::Gateway)>,
     viewer: Viewer,
     events: Events,
     pools: admin::ByHand,
+    reloader: Reloader,
 }
 
 impl Program {
     /// Binds all ports, then opens the gateways. Inside a runtime.
-    fn open(config: Config) -> Result<Self, RunError> {
+    fn open(loaded: Loaded, source: Source, level: Level) -> Result<Self, RunError> {
         let signals = Signals::new()?;
+        let config = loaded.config.clone();
         let postgres_listeners = config.postgres.as_ref().map(bind_all).transpose()?;
         let http_listener =
             config.http.as_ref().map(|h| bind("http.listen", h.listen)).transpose()?;
 
         let overlaps = Arc::new(Overlaps::default());
         let roster = Arc::new(Roster::default());
-        // Without tenants every call is of the tenant `default`, and so is every user's work.
-        let tenants = config.http.as_ref().map_or(0, |http| http.tenants.len());
-        let default_tenant = (tenants == 0).then(|| Arc::from("default"));
+        let default_tenant = reload::default_tenant(&config);
         let postgres = config
             .postgres
             .map(|settings| {
@@ -174,10 +187,13 @@ impl Program {
             .transpose()?;
         let events = Events::gather(postgres.as_ref(), http.as_ref(), &overlaps);
         Spawner::current().spawn(log_limit::run(events.listen()));
+        let record = Arc::<Record>::default();
+        let rooms =
+            Rooms { postgres: postgres.clone(), http: http.clone(), events: events.clone(), level };
         Ok(Self {
-            stop_timeout: config.stop_timeout,
             signals,
-            viewer: Viewer::new(postgres.clone(), http.clone(), overlaps),
+            viewer: Viewer::new(postgres.clone(), http.clone(), overlaps, Arc::clone(&record)),
+            reloader: Reloader::new(source, loaded, rooms, record),
             events,
             pools: admin::ByHand::new(postgres.clone(), http.clone()),
             postgres: postgres_listeners.zip(postgres),
@@ -214,16 +230,17 @@ impl Program {
             gateway
         });
 
-        let signal = self.signals.stop().await;
+        let signal = self.signals.stop(&self.reloader).await;
         self.viewer.drains();
         stopper.stop();
         let before = Running::of(&self.viewer);
-        let deadline = time::now() + self.stop_timeout;
+        let stop_timeout = self.reloader.stop_timeout();
+        let deadline = time::now() + stop_timeout;
         tracing::info!(
             signal,
             clients = before.clients,
             leases = before.leases,
-            stop_timeout = self.stop_timeout.as_secs_f64(),
+            stop_timeout = stop_timeout.as_secs_f64(),
             "stopping: running work may finish"
         );
         let drained = async {
@@ -253,7 +270,7 @@ impl Program {
                 () = time::sleep_until(last_look), if cut_off.is_none() => {
                     cut_off = Some(Running::of(&self.viewer));
                 }
-                _ = self.signals.stop() => {
+                _ = self.signals.stop(&self.reloader) => {
                     cut_off = Some(Running::of(&self.viewer));
                     break "a second signal cut off what still ran";
                 }
@@ -329,14 +346,17 @@ impl Signals {
         })
     }
 
-    /// Waits for one that says stop, and gives its name.
-    async fn stop(&mut self) -> &'static str {
+    /// Waits for one that says stop, and gives its name; those that say reload are obeyed.
+    async fn stop(&mut self, reloader: &Reloader) -> &'static str {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return "SIGTERM",
                 _ = self.interrupt.recv() => return "SIGINT",
                 _ = self.hangup.recv() => {
-                    tracing::warn!("SIGHUP: the configuration is read at the start only; restart");
+                    let reloader = reloader.clone();
+                    // What came of it is in the log.
+                    let reload = async move { drop(reloader.reload(Cause::Signal).await) };
+                    Spawner::current().spawn(reload);
                 }
             }
         }

@@ -13,6 +13,8 @@ use forebay_postgres::PostgresSnapshot;
 use forebay_seam::time;
 use serde::Serialize;
 
+use crate::reload::{ConfigurationSnapshot, Record};
+
 /// The version of the program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -31,6 +33,8 @@ pub struct ProgramSnapshot {
     pub postgres: Option<PostgresSnapshot>,
     /// The HTTP gateway, where one is configured.
     pub http: Option<HttpSnapshot>,
+    /// What it runs with, and what became of reloads.
+    pub configuration: ConfigurationSnapshot,
     /// Transactions that idled beside an outbound call of their request.
     pub overlaps: Vec<OverlapCount>,
 }
@@ -57,6 +61,7 @@ struct Inside {
     postgres: Option<forebay_postgres::Gateway>,
     http: Option<forebay_http::Gateway>,
     overlaps: Arc<Overlaps>,
+    record: Arc<Record>,
 }
 
 impl Viewer {
@@ -65,10 +70,11 @@ impl Viewer {
         postgres: Option<forebay_postgres::Gateway>,
         http: Option<forebay_http::Gateway>,
         overlaps: Arc<Overlaps>,
+        record: Arc<Record>,
     ) -> Self {
         let draining = AtomicBool::new(false);
         let started = time::now();
-        Self { inside: Arc::new(Inside { started, draining, postgres, http, overlaps }) }
+        Self { inside: Arc::new(Inside { started, draining, postgres, http, overlaps, record }) }
     }
 
     /// From now on the program drains.
@@ -106,6 +112,7 @@ impl Viewer {
             not_ready,
             postgres,
             http,
+            configuration: inside.record.snapshot(),
             overlaps: inside.overlaps.counts(),
         }
     }

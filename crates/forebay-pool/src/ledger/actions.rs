@@ -17,6 +17,8 @@ pub(crate) enum Action {
     Open(ConnId, IdentityId),
     /// The connection left the ledger: close it.
     Close(ConnId),
+    /// Close it and report [`Ledger::parted`](super::Ledger::parted).
+    Part(ConnId),
     /// Bring it to a known state and report [`Ledger::cleaned`](super::Ledger::cleaned).
     Reset(ConnId),
     /// Ask whether it answers and report [`Ledger::probed`](super::Ledger::probed).

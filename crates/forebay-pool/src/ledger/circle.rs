@@ -46,7 +46,8 @@ impl Ledger {
             Slot::Opening { .. }
             | Slot::Idle { .. }
             | Slot::Cleaning { .. }
-            | Slot::Probing { .. } => None,
+            | Slot::Probing { .. }
+            | Slot::Parting { .. } => None,
         });
         let waiting = self.waiters.iter().filter_map(|(waiter, w)| match w.fate {
             Fate::Waiting { .. } => Some(Waiting {

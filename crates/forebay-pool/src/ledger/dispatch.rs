@@ -55,7 +55,7 @@ impl Ledger {
         } else {
             self.fair.charge(class, expected.unwrap_or(UNKNOWN_HOLD))
         };
-        self.seats.take(class);
+        self.take_seat(self.conns[conn].identity, class);
         self.note_use(class, now);
         let waited =
             if since == now { Duration::ZERO } else { now.saturating_duration_since(since) };
@@ -167,7 +167,7 @@ impl Ledger {
         let Some(class) = lanes.crowd().only() else {
             return self.first_in_line(identity, now).map(|(_, waiter)| waiter);
         };
-        if !self.seats.may_take(class) {
+        if !self.may_take(identity, class) {
             return None;
         }
         self.next_of(lanes, class, now).map(|(_, waiter)| waiter)
@@ -182,7 +182,7 @@ impl Ledger {
         let lanes = &self.identities[identity].lanes;
         let mut first: Option<(Claim, WaiterId)> = None;
         for class in lanes.crowd().classes() {
-            if !self.seats.may_take(class) {
+            if !self.may_take(identity, class) {
                 continue;
             }
             let Some((level, waiter)) = self.next_of(lanes, class, now) else { continue };

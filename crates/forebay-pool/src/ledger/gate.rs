@@ -279,7 +279,7 @@ impl Ledger {
 
     /// May one who asks now have a connection at once, if there is one?
     pub(super) fn may_take_now(&self, waiter: &Waiter) -> bool {
-        if !self.seats.may_take(waiter.class) {
+        if !self.may_take(waiter.identity, waiter.class) {
             return false;
         }
         if self.is_open(waiter.class) {

@@ -10,6 +10,7 @@ use crate::connect::{ConnectFailure, FailureKind};
 use crate::lease::Condition;
 use crate::operation::Operation;
 use crate::queue::Rejection;
+use crate::settings::Parting;
 use crate::slot::{Conn, ConnId, IdentityId, Lent, Slot, Told};
 
 use super::{Action, Actions, Ledger};
@@ -67,11 +68,6 @@ impl Ledger {
         self.note_outcome(&lent, condition, now);
         self.come_home(id, lent.class, (condition, length), now, actions);
         self.conclude(now, actions);
-    }
-
-    fn free_seat(&mut self, class: ClassId, now: Instant) {
-        self.seats.free(class);
-        self.note_use(class, now);
     }
 
     /// How it went, as far as anybody knows: an owner that dropped its lease said nothing.
@@ -147,7 +143,7 @@ impl Ledger {
     ) {
         match condition {
             Condition::Clean => {
-                self.free_seat(class, now);
+                self.free_seat(self.conns[id].identity, class, now);
                 self.rest(id, now, now, actions);
             }
             // The seat stays taken, so a storm of cancellations cannot exceed a ceiling.
@@ -157,10 +153,10 @@ impl Ledger {
                 actions.push(Action::Reset(id));
             }
             Condition::Broken => {
-                self.free_seat(class, now);
+                self.free_seat(self.conns[id].identity, class, now);
                 self.counters.closed.broken += 1;
                 let generation = self.conns[id].generation;
-                self.discard(id, actions);
+                self.drop_dead(id, actions);
                 self.found_dead(generation, now, actions);
             }
         }
@@ -217,10 +213,10 @@ impl Ledger {
     /// A connection that was just lent turned out to be dead before its owner used it.
     pub(crate) fn was_dead(&mut self, id: ConnId, now: Instant, actions: &mut Actions) {
         let class = self.undo_lease(id, now);
-        self.free_seat(class, now);
+        self.free_seat(self.conns[id].identity, class, now);
         self.counters.closed.broken += 1;
         let generation = self.conns[id].generation;
-        self.discard(id, actions);
+        self.drop_dead(id, actions);
         self.found_dead(generation, now, actions);
         self.dispatch(now, actions);
         self.open_more(now, actions);
@@ -246,6 +242,7 @@ impl Ledger {
         self.dispatch(now, actions);
         self.open_more(now, actions);
         self.keep_warm(now, actions);
+        self.keep_some(now, actions);
     }
 
     /// A connect failed.
@@ -262,10 +259,11 @@ impl Ledger {
         self.opening -= 1;
         let identity = &mut self.identities[conn.identity];
         identity.opening -= 1;
+        let is_paused = identity.is_paused();
         match failure.kind {
             FailureKind::Denied => {
                 identity.denied = Some((failure.clone(), now + DENIAL));
-                if identity.live == 0 && identity.opening == 0 {
+                if identity.live == 0 && identity.opening == 0 && !is_paused {
                     self.reject_all(conn.identity, &Rejection::Denied(failure), now, actions);
                 }
             }
@@ -274,7 +272,10 @@ impl Ledger {
                     .queued
                     .iter()
                     .copied()
-                    .filter(|identity| self.identities[*identity].live == 0)
+                    .filter(|identity| {
+                        let identity = &self.identities[*identity];
+                        identity.live == 0 && !identity.is_paused()
+                    })
                     .collect();
                 let rejection = Rejection::Unreachable(failure);
                 for identity in lost {
@@ -302,7 +303,7 @@ impl Ledger {
             unreachable!("only what is being cleaned can be clean");
         };
         self.cleaning -= 1;
-        self.free_seat(class, now);
+        self.free_seat(self.conns[id].identity, class, now);
         self.back_from_upkeep(id, fit, now, now, actions);
     }
 
@@ -362,6 +363,10 @@ impl Ledger {
             self.counters.closed.renewed += 1;
             return self.discard(id, actions);
         }
+        if !self.may_rest(self.conns[id].identity) {
+            self.counters.closed.surplus += 1;
+            return self.discard(id, actions);
+        }
         let conn = &mut self.conns[id];
         conn.slot = Slot::Idle { since, checked: now };
         let idle = &mut self.identities[conn.identity].idle;
@@ -374,8 +379,50 @@ impl Ledger {
         self.idle += 1;
     }
 
-    /// The connection leaves the ledger, and the shell closes it.
+    /// The connection is closed, and counts no more when that is done.
     pub(super) fn discard(&mut self, id: ConnId, actions: &mut Actions) {
+        self.part_with(id, None, actions);
+    }
+
+    /// As [`Ledger::discard`]; it makes room for `heir`.
+    pub(super) fn part_with(
+        &mut self,
+        id: ConnId,
+        heir: Option<IdentityId>,
+        actions: &mut Actions,
+    ) {
+        if self.settings.parting == Parting::AtOnce {
+            return self.drop_dead(id, actions);
+        }
+        self.conns[id].slot = Slot::Parting { heir };
+        let identity = &mut self.identities[self.conns[id].identity];
+        identity.live -= 1;
+        identity.parting += 1;
+        self.parting += 1;
+        if let Some(heir) = heir {
+            self.identities[heir].coming += 1;
+        }
+        actions.push(Action::Part(id));
+    }
+
+    /// A connection that was on its way out is closed.
+    pub(crate) fn parted(&mut self, id: ConnId, now: Instant, actions: &mut Actions) {
+        let Some(conn) = self.conns.remove(id) else { return };
+        let Slot::Parting { heir } = conn.slot else {
+            unreachable!("only what is on its way out can be gone");
+        };
+        self.parting -= 1;
+        self.identities[conn.identity].parting -= 1;
+        if let Some(heir) = heir.and_then(|heir| self.identities.get_mut(heir)) {
+            heir.coming -= 1;
+        }
+        drop(conn);
+        self.open_more(now, actions);
+        self.keep_warm(now, actions);
+    }
+
+    /// The connection leaves the ledger at once, and the shell closes it.
+    pub(super) fn drop_dead(&mut self, id: ConnId, actions: &mut Actions) {
         self.forget(id);
         actions.push(Action::Close(id));
     }

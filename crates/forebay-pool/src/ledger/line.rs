@@ -16,7 +16,7 @@ use crate::request::Request;
 use crate::slot::{ConnId, IdentityId, RequestId, WaiterId};
 
 use super::home::Length;
-use super::{Action, Actions, Ledger};
+use super::{Action, Actions, Identity, Ledger};
 
 /// What a caller is told at once.
 #[derive(Debug)]
@@ -165,7 +165,7 @@ impl Ledger {
     /// connection of it is there that could come home.
     fn hopeless(&self, identity: IdentityId, now: Instant) -> Option<Rejection> {
         let identity = &self.identities[identity];
-        if identity.live > 0 {
+        if identity.live > 0 || identity.is_paused() {
             return None;
         }
         if let Some((failure, _)) = identity.denied(now) {
@@ -281,7 +281,8 @@ impl Ledger {
         self.leave_line(id, now);
         let stats = &mut self.counters.classes[class.index()];
         stats.wait.record(now.saturating_duration_since(since));
-        let outage = self.opener.outage().filter(|_| self.identities[identity].live == 0);
+        let is_cut_off = |identity: &Identity| identity.live == 0 && !identity.is_paused();
+        let outage = self.opener.outage().filter(|_| is_cut_off(&self.identities[identity]));
         let rejection = match outage {
             Some(failure) => {
                 stats.failed += 1;

@@ -2,15 +2,20 @@
 //! lent, as the pace allows, never more than the budget; at the budget an idle connection of
 //! another identity makes room.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::cap;
 use crate::queue::Waiter;
+use crate::settings::Parting;
 use crate::slot::{Conn, ConnId, IdentityId, Slot, WaiterId};
 use crate::target::Pace;
 
 use super::dispatch::Claim;
 use super::{Action, Actions, Identity, Ledger};
 
+/// A cap that is full of other pools' connections is looked at again after this.
+pub(super) const CAP_PAUSE: Duration = Duration::from_millis(10);
 /// An idle connection younger than this is not closed to make room for another identity,
 /// unless that one has waited for as long.
 const EVICTABLE: Duration = Duration::from_millis(50);
@@ -22,8 +27,8 @@ enum Eviction {
 }
 
 /// An identity that lacks a connection which could be lent if it were there.
-struct Needy {
-    identity: IdentityId,
+pub(super) struct Needy {
+    pub(super) identity: IdentityId,
     /// Its first waiter, and since when that one waits.
     first: WaiterId,
     since: Instant,
@@ -38,7 +43,7 @@ impl Ledger {
                 _ => self.neediest(now, actions),
             };
             let Some(needy) = neediest else { return };
-            if self.total() < self.seats.budget {
+            if self.total() < self.seats.budget && self.has_places(needy.identity) {
                 if !self.open_if_paced(needy.identity, now, actions) {
                     return;
                 }
@@ -66,13 +71,14 @@ impl Ledger {
         now: Instant,
         actions: &mut Actions,
     ) -> bool {
-        if self.queued.len() < 2 || self.closing || self.total() < self.seats.budget {
+        if self.queued.len() < 2 || self.closing || !self.is_crowded() {
             return false;
         }
         let Some(needy) = self.neediest(now, actions) else { return false };
         if needy.identity == holder
             || self.claim_of(needy.first) > claim
             || needy.since + EVICTABLE > now
+            || !self.identities[holder].idle.first().is_some_and(|id| self.frees(*id, &needy))
         {
             return false;
         }
@@ -96,9 +102,11 @@ impl Ledger {
         }
         self.take_idle(victim);
         self.counters.closed.evicted += 1;
-        self.discard(victim, actions);
-        self.open(identity, now, actions);
-        true
+        self.part_with(victim, Some(identity), actions);
+        match self.settings.parting {
+            Parting::AtOnce => self.open(identity, now, actions),
+            Parting::Awaited => true,
+        }
     }
 
     /// The identity whose first waiter has the best claim to a connection that is not there
@@ -112,7 +120,8 @@ impl Ledger {
         let mut best: Option<(Claim, Needy)> = None;
         for id in &self.queued {
             let identity = &self.identities[*id];
-            on_the_way += self.seats.lendable(identity.lanes.crowd()).min(identity.opening);
+            let coming = identity.opening + identity.coming;
+            on_the_way += self.seats.lendable(identity.lanes.crowd()).min(coming);
             let Some(needy) = self.need_of(*id, now, actions) else { continue };
             let claim = self.claim_of(needy.first);
             if best.as_ref().is_none_or(|(other, _)| claim < *other) {
@@ -128,11 +137,12 @@ impl Ledger {
         let identity = &self.identities[id];
         let crowd = identity.lanes.crowd();
         let only = crowd.only();
-        let wanted = match only {
-            Some(class) => crowd.of(class).min(self.seats.headroom(class)),
-            None => self.seats.lendable(crowd),
+        let wanted = match (only, &identity.own) {
+            (Some(class), None) => crowd.of(class).min(self.seats.headroom(class)),
+            (None, None) => self.seats.lendable(crowd),
+            (_, Some(own)) => self.seats.lendable(crowd).min(own.lendable(crowd)),
         };
-        if wanted <= identity.opening {
+        if wanted <= identity.opening + identity.coming || identity.is_paused() {
             return None;
         }
         if let Some((_, until)) = identity.denied(now) {
@@ -144,6 +154,11 @@ impl Ledger {
             None => self.first_in_line(id, now).map(|(_, waiter)| waiter),
         }?;
         let waiter = &self.waiters[first];
+        if !self.has_size_left(identity, waiter.since, now, actions)
+            || !self.may_get_place(id, now, actions)
+        {
+            return None;
+        }
         if identity.live > 0 && !self.is_worth_opening(waiter, identity, now, actions) {
             return None;
         }
@@ -159,7 +174,8 @@ impl Ledger {
         now: Instant,
         actions: &mut Actions,
     ) -> bool {
-        let taken = self.seats.classes[waiter.class.index()].taken;
+        let seats = identity.own.as_deref().unwrap_or(&self.seats);
+        let taken = seats.classes[waiter.class.index()].taken;
         let known = (self.opener.connect_time(), self.mean_hold(waiter.class));
         let (Some(connect), Some(hold)) = known else {
             return true;
@@ -197,24 +213,28 @@ impl Ledger {
         now: Instant,
         actions: &mut Actions,
     ) -> bool {
-        let paced = self.is_paced(now, actions);
-        if paced {
-            self.open(identity, now, actions);
-        }
-        paced
+        self.is_paced(now, actions) && self.open(identity, now, actions)
     }
 
-    fn open(&mut self, identity: IdentityId, now: Instant, actions: &mut Actions) {
+    /// `false`: one of its caps is full, which another pool may have filled just now.
+    fn open(&mut self, identity: IdentityId, now: Instant, actions: &mut Actions) -> bool {
+        let caps = &self.identities[identity].terms.caps;
+        let Some(places) = cap::take_all(caps) else {
+            actions.ring(now + CAP_PAUSE);
+            return false;
+        };
+        let places = (!places.is_empty()).then(|| Arc::from(places));
         let jitter = f64::from(self.settings.lifetime_jitter.min(99)) / 100.0;
         let factor = if jitter > 0.0 { self.dice.between(1.0 - jitter..1.0 + jitter) } else { 1.0 };
         let expires = now + self.settings.lifetime.mul_f64(factor);
         let slot = Slot::Opening { since: now };
         let generation = self.generations.current();
-        let id = self.conns.insert(Conn { identity, expires, generation, slot });
+        let id = self.conns.insert(Conn { identity, expires, generation, slot, places });
         self.identities[identity].opening += 1;
         self.opening += 1;
         self.opener.begin(now, &mut self.dice);
         actions.push(Action::Open(id, identity));
+        true
     }
 
     /// Whether an idle connection of another identity may be closed for `needy`.
@@ -225,7 +245,7 @@ impl Ledger {
         let coldest = self
             .conns
             .iter()
-            .filter(|(_, conn)| conn.identity != needy.identity)
+            .filter(|(id, conn)| conn.identity != needy.identity && self.frees(*id, needy))
             .filter_map(|(id, conn)| Some((conn.idle_since()?, id)))
             .min();
         let Some((idle_since, victim)) = coldest else { return Eviction::Never };

@@ -26,6 +26,7 @@ impl Ledger {
         let classes = self
             .class_ids()
             .zip(&self.settings.classes)
+            .filter(|(id, _)| self.is_shown(*id))
             .map(|(id, (name, settings))| {
                 let stats = &self.counters.classes[id.index()];
                 let seats = self.seats.classes[id.index()];
@@ -85,6 +86,13 @@ impl Ledger {
             identities: Vec::new(),
             last_error: self.opener.last_failure().map(ToString::to_string),
         }
+    }
+
+    /// A class is shown while it is configured, or has work.
+    fn is_shown(&self, class: ClassId) -> bool {
+        self.listed().contains(&class)
+            || self.seats.classes[class.index()].taken > 0
+            || self.crowd.of(class) > 0
     }
 
     fn tries(&self, class: ClassId) -> TriesSnapshot {

@@ -20,6 +20,20 @@ impl Ledger {
         self.conclude(now, actions);
     }
 
+    /// The destination is another one: as [`Ledger::renew`], and what failed before says
+    /// nothing any more.
+    pub(crate) fn start_over(&mut self, now: Instant, actions: &mut Actions) {
+        self.opener.start_over(now);
+        self.believe_no_denial();
+        self.recover(now, actions);
+        self.renew(now, actions);
+    }
+
+    /// Whatever identity was refused may be tried again.
+    pub(super) fn believe_no_denial(&mut self) {
+        self.identities.values_mut().for_each(|identity| identity.denied = None);
+    }
+
     /// A connection of `generation` was found dead: has the server been restarted?
     pub(super) fn found_dead(
         &mut self,

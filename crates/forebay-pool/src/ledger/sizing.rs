@@ -24,7 +24,7 @@ impl Ledger {
         }
     }
 
-    fn refit(&mut self, capacity: Option<u32>, now: Instant, actions: &mut Actions) {
+    pub(super) fn refit(&mut self, capacity: Option<u32>, now: Instant, actions: &mut Actions) {
         self.settings.budget = match self.wanted {
             Some(wanted) => Budget::Fixed(capacity.map_or(wanted, |most| wanted.min(most))),
             None => self.configured,

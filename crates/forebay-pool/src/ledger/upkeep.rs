@@ -35,6 +35,7 @@ impl Ledger {
             self.close_requests(now);
             self.watch_holds(now);
             self.forget_identities(now, actions);
+            self.keep_some(now, actions);
         }
         self.freshen(now, actions);
         // Who was refused may have been the way out of a circle.
@@ -73,7 +74,8 @@ impl Ledger {
             let coldest = self
                 .identities
                 .iter()
-                .filter(|(_, i)| i.warm && i.denied(now).is_none())
+                .filter(|(_, i)| i.warm && !i.is_paused() && i.denied(now).is_none())
+                .filter(|(_, i)| i.terms.size.is_none_or(|size| i.all() < size))
                 .min_by_key(|(_, identity)| identity.live + identity.opening)
                 .map(|(id, _)| id);
             let Some(identity) = coldest else { return };
@@ -115,7 +117,7 @@ impl Ledger {
             let is_stale = conn.idle_since().is_some_and(|at| at + self.settings.idle_ttl <= now);
             if conn.expires <= now {
                 self.counters.closed.lifetime += 1;
-            } else if is_stale && self.total() > target {
+            } else if is_stale && self.total() > target && !self.is_kept(conn.identity) {
                 self.counters.closed.idle += 1;
             } else {
                 continue;
@@ -140,7 +142,8 @@ impl Ledger {
                 Slot::Opening { .. }
                 | Slot::Leased(_)
                 | Slot::Cleaning { .. }
-                | Slot::Probing { .. } => None,
+                | Slot::Probing { .. }
+                | Slot::Parting { .. } => None,
             })
             .filter(|(_, _, checked)| *checked + self.settings.probe_interval <= now)
             .map(|(id, since, _)| (id, since))
@@ -162,7 +165,8 @@ impl Ledger {
                 Slot::Opening { .. }
                 | Slot::Idle { .. }
                 | Slot::Cleaning { .. }
-                | Slot::Probing { .. } => None,
+                | Slot::Probing { .. }
+                | Slot::Parting { .. } => None,
             })
             .filter(|(_, lent)| lent.watch == Watch::Silent && lent.since + limit <= now)
             .collect();
@@ -197,7 +201,8 @@ impl Ledger {
     /// Identities that nobody uses any more, except those whose refusal is still believed.
     fn forget_identities(&mut self, now: Instant, actions: &mut Actions) {
         self.identities.retain(|id, i| {
-            let is_used = i.live > 0 || i.opening > 0 || !i.lanes.is_empty() || i.warm;
+            let has_any = i.all() + i.coming > 0;
+            let is_used = has_any || !i.lanes.is_empty() || i.warm || i.terms.keep > 0;
             let keep = is_used || i.denied(now).is_some();
             if !keep {
                 actions.push(Action::Forget(id));

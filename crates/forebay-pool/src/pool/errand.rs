@@ -26,6 +26,7 @@ enum Purpose {
     Open,
     Reset,
     Probe,
+    Part,
     /// Its end was told.
     Done,
 }
@@ -44,7 +45,7 @@ impl<K: Connector> Errand<K> {
     /// Opens a connection of `identity`.
     pub(super) async fn open(pool: Arc<Shared<K>>, conn: ConnId, identity: K::Identity) {
         let mut errand = Self { pool, conn, purpose: Purpose::Open };
-        let patience = errand.pool.timings.connect;
+        let patience = errand.pool.timings.lock().connect;
         let attempt = time::timeout(patience, errand.pool.connector.connect(&identity)).await;
         let outcome = attempt.unwrap_or_else(|_| {
             Err(ConnectFailure::new(FailureKind::Unreachable, ConnectError::TimedOut(patience)))
@@ -66,23 +67,41 @@ impl<K: Connector> Errand<K> {
     /// Brings a connection back to a known state, or closes it.
     pub(super) async fn reset(pool: Arc<Shared<K>>, conn: ConnId, connection: K::Connection) {
         let mut errand = Self { pool, conn, purpose: Purpose::Reset };
+        let patience = errand.pool.timings.lock().reset;
         let reset = errand.pool.connector.reset(connection);
-        let connection = time::timeout(errand.pool.timings.reset, reset).await.ok().flatten();
+        let connection = time::timeout(patience, reset).await.ok().flatten();
         errand.was_reset(connection);
     }
 
     /// Asks a connection whether it answers.
     pub(super) async fn probe(pool: Arc<Shared<K>>, conn: ConnId, connection: K::Connection) {
         let mut errand = Self { pool, conn, purpose: Purpose::Probe };
+        let patience = errand.pool.timings.lock().connect;
         let probe = errand.pool.connector.probe(connection);
-        let connection = time::timeout(errand.pool.timings.connect, probe).await.ok().flatten();
+        let connection = time::timeout(patience, probe).await.ok().flatten();
         errand.was_probed(connection);
+    }
+
+    /// Closes a connection, and waits for the other side at most as long as a reset may take.
+    pub(super) async fn part(pool: Arc<Shared<K>>, conn: ConnId, connection: K::Connection) {
+        let mut errand = Self { pool, conn, purpose: Purpose::Part };
+        let patience = errand.pool.timings.lock().reset;
+        let close = errand.pool.connector.close(connection);
+        drop(time::timeout(patience, close).await);
+        errand.has_parted();
+    }
+
+    fn has_parted(&mut self) {
+        self.purpose = Purpose::Done;
+        let now = time::now();
+        self.pool.act(|state, actions| state.ledger.parted(self.conn, now, actions));
+        self.pool.one_left();
     }
 
     fn was_opened(&mut self, outcome: Result<K::Connection, ConnectFailure>) -> News {
         self.purpose = Purpose::Done;
         let now = time::now();
-        self.pool.act(|state, actions| {
+        let news = self.pool.act(|state, actions| {
             let said = outcome.as_ref().err().map(ToString::to_string);
             let news = match (&said, &state.last_failure) {
                 (now, before) if now == before => News::None,
@@ -103,7 +122,9 @@ impl<K: Connector> Errand<K> {
                 }
             }
             news
-        })
+        });
+        self.pool.one_left();
+        news
     }
 
     fn was_reset(&mut self, connection: Option<K::Connection>) {
@@ -113,6 +134,7 @@ impl<K: Connector> Errand<K> {
             let fitness = state.put_back(self.conn, connection, Fitness::Unclean);
             state.ledger.cleaned(self.conn, fitness, now, actions);
         });
+        self.pool.one_left();
     }
 
     fn was_probed(&mut self, connection: Option<K::Connection>) {
@@ -122,6 +144,7 @@ impl<K: Connector> Errand<K> {
             let fitness = state.put_back(self.conn, connection, Fitness::Dead);
             state.ledger.probed(self.conn, fitness, now, actions);
         });
+        self.pool.one_left();
     }
 }
 
@@ -134,6 +157,7 @@ impl<K: Connector> Drop for Errand<K> {
             }
             Purpose::Reset => self.was_reset(None),
             Purpose::Probe => self.was_probed(None),
+            Purpose::Part => self.has_parted(),
             Purpose::Done => {}
         }
     }

@@ -42,6 +42,11 @@ impl<I: Clone + Eq + Hash> Names<I> {
         self.names.get(id)
     }
 
+    /// All that are known.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (IdentityId, &I)> {
+        self.names.iter()
+    }
+
     /// `name` has the number `id` from now on; it had none.
     pub(super) fn insert(&mut self, id: IdentityId, name: I) {
         let Self { hasher, numbers, names, .. } = self;

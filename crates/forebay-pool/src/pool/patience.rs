@@ -39,6 +39,11 @@ impl Waiting {
         Self { records: SecondaryMap::new(), lines: vec![Line::default(); classes] }
     }
 
+    /// There are `classes` classes by now.
+    pub(super) fn grow(&mut self, classes: usize) {
+        self.lines.resize(classes, Line::default());
+    }
+
     /// `id` waits from now on: `waker` is to be woken. Newcomers go to the end at once.
     pub(super) fn enter(&mut self, id: WaiterId, class: ClassId, since: Instant, waker: Waker) {
         let line = &mut self.lines[class.index()];

@@ -89,7 +89,7 @@ impl<'p, K: Connector> Ticket<'p, K> {
         let since = self.since(now);
         self.came = Came::Before(since);
         pool.act(|state, actions| {
-            let identity = state.identity(&ask.identity);
+            let identity = state.identity(&ask.identity, &pool.connector);
             match state.ledger.ask(&Wanted::of(ask, identity, came), now, actions) {
                 Asked::Granted(id) => {
                     Verdict::Granted(id, now, state.hand_out(id, &pool.connector, actions))

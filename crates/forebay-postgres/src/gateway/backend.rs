@@ -1,13 +1,18 @@
-//! What stands behind a configured server: its pool, its classes, its listeners.
+//! What stands behind a configured server: its pool, its classes, its listeners; and what of it
+//! goes on when the configuration changes.
+//!
+//! Always true: what can fail has failed before anything that runs is changed; a server that
+//! keeps its name keeps its pool, so that its budget holds during the change.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use forebay_pool::{
-    Budget, ClassName, ClassSettings, Kind, Pool, PoolSettings, Snapshot, Timetable,
+    Budget, ClassId, ClassName, ClassSettings, Kind, Mode, Pool, PoolSettings, Snapshot, Timetable,
+    WeakPool,
 };
 use forebay_seam::{net, time};
 use tokio::sync::watch;
@@ -19,8 +24,7 @@ use crate::listener::Listeners;
 use crate::replication::Replications;
 use crate::route::Backend;
 use crate::server::capacity::{Capacity, Surveyor};
-use crate::server::catalogue::Catalogues;
-use crate::server::connector::{Credentials, Postgres};
+use crate::server::connector::{Access, Credentials, Listed, Postgres};
 use crate::server::login::Target;
 use crate::server::place::Place;
 use crate::server::proof::Proof;
@@ -47,102 +51,207 @@ pub(super) fn classes(server: &ServerSettings) -> Vec<(ClassName, ClassSettings)
     classes
 }
 
-/// Opens the pool of the server called `name`; its connections come when somebody asks.
-pub(super) fn backend(
-    name: &str,
+/// A server as it is configured, carried out as far as that can fail: nothing that runs knows
+/// of it yet.
+pub(super) struct Draft<'a> {
+    server: &'a ServerSettings,
+    settings: &'a PostgresSettings,
+    access: Access,
+    pool: PoolSettings,
+    census: &'a Arc<Census>,
+}
+
+/// What a draft made of a server.
+pub(super) enum Carried {
+    /// A pool of its own, which is new.
+    Opened(Backend),
+    /// The pool that there was, with all its connections.
+    Kept(Backend),
+    /// The pool that there was; its connections are replaced, idle ones at once, leased ones
+    /// when they come home, all within the budget.
+    Reconnected(Backend),
+}
+
+impl<'a> Draft<'a> {
+    /// # Errors
+    /// The first setting that cannot be carried out, or file that cannot be read.
+    pub(super) fn new(
+        name: &'a str,
+        server: &'a ServerSettings,
+        settings: &'a PostgresSettings,
+        passwords: &HashMap<String, Password>,
+        census: &'a Arc<Census>,
+    ) -> Result<Self, SettingsError> {
+        let at = |key: &str, reason: String| SettingsError {
+            at: format!("postgres.servers.{name}.{key}"),
+            reason,
+        };
+        let place = Place::parse(&server.address).map_err(|reason| at("address", reason))?;
+        let tls = tls::connector(server.sslmode, server.sslrootcert.as_deref())
+            .map_err(|reason| at("sslrootcert", reason))?;
+        let max_prepared =
+            NonZeroUsize::new(settings.max_prepared_statements).unwrap_or(NonZeroUsize::MIN);
+        let target = Target { place, sslmode: server.sslmode, tls, max_prepared };
+        let credentials = settings
+            .users
+            .iter()
+            .map(|(user, configured)| {
+                let proof = passwords.get(user).and_then(|password| password.at_server.clone());
+                let proof = proof.map(Proof::Password);
+                let at_server = configured.server_user.clone().unwrap_or_else(|| user.clone());
+                (Arc::from(user.as_str()), Credentials { user: at_server, proof })
+            })
+            .collect();
+        let access = Access { target, credentials, catalogues: Arc::default() };
+        let timetable =
+            Timetable::new(&server.timetable).map_err(|error| at(&error.place(), error.reason))?;
+        let pool = pool_settings(name, server, timetable);
+        if !pool.classes.iter().any(|(class, _)| class.as_str() == ClassName::CORE) {
+            let reason = "there must be a class `core`: work that nobody names belongs to it";
+            return Err(at("classes", reason.into()));
+        }
+        Ok(Self { server, settings, access, pool, census })
+    }
+
+    /// Changes what runs, or opens a pool; its connections come when somebody asks.
+    pub(super) fn carry_out(self, before: Option<&Backend>) -> Carried {
+        let Some(before) = before else { return Carried::Opened(self.open()) };
+        if before.pool.apply(self.pool.clone()).is_err() {
+            return Carried::Opened(self.open());
+        }
+        let Self { server, settings, mut access, .. } = self;
+        let connector = before.pool.connector();
+        let access_before = connector.access();
+        let reconnects =
+            before.origin != origin(server) || logs_in_differently(&access_before, &access);
+        before.listeners.change(server, settings.notifications.clone());
+        let mut answers = Arc::clone(&before.answers);
+        if reconnects {
+            if !answers.load(Ordering::Relaxed) {
+                answers = await_answer(&access.target);
+            }
+            connector.set_access(access);
+            connector.surveyor.forget();
+            before.pool.start_over();
+            before.listeners.start_over();
+        } else {
+            access.catalogues = Arc::clone(&access_before.catalogues);
+            connector.set_access(access);
+        }
+        let replications =
+            before.replications.under(server.replication_connections, server.connect_timeout);
+        let (pool, listeners) = (before.pool.clone(), before.listeners.clone());
+        let backend = assemble(server, settings, pool, listeners, replications, answers);
+        if reconnects { Carried::Reconnected(backend) } else { Carried::Kept(backend) }
+    }
+
+    fn open(self) -> Backend {
+        let Self { server, settings, access, pool, census } = self;
+        let answers = await_answer(&access.target);
+        let (capacity, told) = watch::channel(None);
+        let listed = Listed { name: Arc::clone(&pool.name), census: Arc::clone(census) };
+        let pool = Pool::new(Postgres::new(access, Surveyor::new(capacity), listed), pool);
+        drop(tokio::spawn(follow_capacity(told, pool.downgrade())));
+        let listeners = Listeners::new(pool.clone(), server, settings.notifications.clone());
+        let replications =
+            Replications::new(server.replication_connections, server.connect_timeout);
+        assemble(server, settings, pool, listeners, replications, answers)
+    }
+}
+
+fn assemble(
     server: &ServerSettings,
     settings: &PostgresSettings,
-    passwords: &HashMap<String, Password>,
-    census: &Arc<Census>,
-) -> Result<Backend, SettingsError> {
-    let at = |key: &str, reason: String| SettingsError {
-        at: format!("postgres.servers.{name}.{key}"),
-        reason,
-    };
-    let place = Place::parse(&server.address).map_err(|reason| at("address", reason))?;
-    let tls = tls::connector(server.sslmode, server.sslrootcert.as_deref())
-        .map_err(|reason| at("sslrootcert", reason))?;
-    let max_prepared =
-        NonZeroUsize::new(settings.max_prepared_statements).unwrap_or(NonZeroUsize::MIN);
-    let place_of_target = place.clone();
-    let target = Target { place, sslmode: server.sslmode, tls, max_prepared };
-    let credentials = settings
-        .users
-        .iter()
-        .map(|(user, configured)| {
-            let proof = passwords.get(user).and_then(|password| password.at_server.clone());
-            let proof = proof.map(Proof::Password);
-            let at_server = configured.server_user.clone().unwrap_or_else(|| user.clone());
-            (Arc::from(user.as_str()), Credentials { user: at_server, proof })
-        })
-        .collect();
-    let budget = match server.budget {
-        Some(budget) => Budget::Fixed(budget),
-        None => Budget::OfCapacity { percent: BUDGET_PERCENT, until_known: BUDGET_UNTIL_KNOWN },
-    };
-    let mut pool_settings = PoolSettings::new(name, budget);
-    pool_settings.timetable =
-        Timetable::new(&server.timetable).map_err(|error| at(&error.place(), error.reason))?;
-    pool_settings.forecast = server.forecast;
-    pool_settings.evidence = server.evidence;
-    pool_settings.ai_share = server.ai_share;
-    pool_settings.warm_up = server.warm_up;
-    pool_settings.idle_ttl = server.idle_ttl;
-    pool_settings.lifetime = server.lifetime;
-    pool_settings.connect_timeout = server.connect_timeout;
-    pool_settings.probe_interval = server.probe_interval;
-    pool_settings.queue_factor = server.queue_factor;
-    pool_settings.shed_from = server.shed_from;
-    pool_settings.hold_limit = server.hold_limit;
-    pool_settings.lend_max_hold = server.lend_max_hold;
-    pool_settings.classes = classes(server);
-    let class_settings = pool_settings.classes.clone();
-    let (capacity, mut told) = watch::channel(None);
-    let connector = Postgres {
-        target,
-        credentials,
-        surveyor: Surveyor::new(capacity),
-        catalogues: Catalogues::default(),
-        name: Arc::from(name),
-        census: Arc::clone(census),
-    };
-    let pool = Pool::new(connector, pool_settings);
-    let ids: HashMap<_, _> = class_settings
-        .iter()
+    pool: Pool<Postgres>,
+    listeners: Listeners,
+    replications: Replications,
+    answers: Arc<AtomicBool>,
+) -> Backend {
+    let classes: HashMap<_, _> = classes(server)
+        .into_iter()
         .filter_map(|(class, s)| {
             Some((class.as_str().to_owned(), (pool.class(class.as_str())?, s.kind)))
         })
         .collect();
-    let default_class = ids.get(ClassName::CORE).map(|(id, _)| *id).ok_or_else(|| {
-        at("classes", "there must be a class `core`: work that nobody names belongs to it".into())
-    })?;
     let named = server.name_unnamed.iter().filter_map(|class| pool.class(class.as_str()));
-    let named = named.collect();
-    let resized = pool.clone();
-    drop(tokio::spawn(async move {
-        while told.changed().await.is_ok() {
-            let capacity = *told.borrow_and_update();
-            if let Some(capacity) = capacity {
-                resized.set_capacity(capacity.all);
-                look_for_room(capacity, &resized.snapshot());
-            }
-        }
-    }));
-    let answers = Arc::new(AtomicBool::new(false));
-    drop(tokio::spawn(await_answer(place_of_target, Arc::clone(&answers))));
-    let listeners = Listeners::new(pool.clone(), server, settings.notifications.clone());
-    let replications = Replications::new(server.replication_connections, server.connect_timeout);
-    let rules = settings.rules.clone().into();
-    Ok(Backend {
+    Backend {
+        default_class: classes.get(ClassName::CORE).map_or(ClassId::FIRST, |(id, _)| *id),
+        named: named.collect(),
+        rules: settings.rules.clone().into(),
+        origin: origin(server),
         pool,
         listeners,
         replications,
-        classes: ids,
-        default_class,
-        rules,
-        named,
+        classes,
         answers,
+    }
+}
+
+/// `server` without what a running pool takes over as it is. Where two of these differ,
+/// connections that are open are not what would be opened now: also for a setting that nobody
+/// thought of here.
+fn origin(server: &ServerSettings) -> ServerSettings {
+    ServerSettings {
+        budget: None,
+        replication_connections: 0,
+        timetable: Vec::new(),
+        forecast: Mode::Off,
+        evidence: Mode::Off,
+        ai_share: 0,
+        warm_up: 0,
+        idle_ttl: Duration::ZERO,
+        lifetime: Duration::ZERO,
+        probe_interval: Duration::ZERO,
+        connect_timeout: Duration::ZERO,
+        queue_factor: 0,
+        shed_from: 0,
+        hold_limit: Duration::ZERO,
+        lend_max_hold: Duration::ZERO,
+        name_unnamed: Vec::new(),
+        classes: BTreeMap::new(),
+        ..server.clone()
+    }
+}
+
+/// Does a user of both log in to the server as somebody else?
+fn logs_in_differently(before: &Access, now: &Access) -> bool {
+    now.credentials.iter().any(|(user, credentials)| {
+        before.credentials.get(user).is_some_and(|before| before.user != credentials.user)
     })
+}
+
+fn pool_settings(name: &str, server: &ServerSettings, timetable: Timetable) -> PoolSettings {
+    let budget = match server.budget {
+        Some(budget) => Budget::Fixed(budget),
+        None => Budget::OfCapacity { percent: BUDGET_PERCENT, until_known: BUDGET_UNTIL_KNOWN },
+    };
+    let mut pool = PoolSettings::new(name, budget);
+    pool.timetable = timetable;
+    pool.forecast = server.forecast;
+    pool.evidence = server.evidence;
+    pool.ai_share = server.ai_share;
+    pool.warm_up = server.warm_up;
+    pool.idle_ttl = server.idle_ttl;
+    pool.lifetime = server.lifetime;
+    pool.connect_timeout = server.connect_timeout;
+    pool.probe_interval = server.probe_interval;
+    pool.queue_factor = server.queue_factor;
+    pool.shed_from = server.shed_from;
+    pool.hold_limit = server.hold_limit;
+    pool.lend_max_hold = server.lend_max_hold;
+    pool.classes = classes(server);
+    pool
+}
+
+/// The budget follows what the server says it can take, as long as there is a pool.
+async fn follow_capacity(mut told: watch::Receiver<Option<Capacity>>, pool: WeakPool<Postgres>) {
+    while told.changed().await.is_ok() {
+        let capacity = *told.borrow_and_update();
+        if let (Some(capacity), Some(pool)) = (capacity, pool.upgrade()) {
+            pool.set_capacity(capacity.all);
+            look_for_room(capacity, &pool.snapshot());
+        }
+    }
 }
 
 /// A budget that others leave no room for cannot be reached, and its owner should know.
@@ -158,15 +267,25 @@ fn look_for_room(Capacity { all, others }: Capacity, pool: &Snapshot) {
 
 /// Tries the server until it accepts a connection: where nothing can be warmed up, because
 /// databases are not configured, that is what readiness means.
-async fn await_answer(place: Place, answers: Arc<AtomicBool>) {
-    loop {
-        let attempt = async {
-            let addresses = place.addresses().await?;
-            net::reach(&addresses).await.map(drop)
-        };
-        if let Ok(Ok(_)) = time::timeout(ANSWER_PATIENCE, attempt).await {
-            return answers.store(true, Ordering::Relaxed);
+fn await_answer(target: &Target) -> Arc<AtomicBool> {
+    let place = target.place.clone();
+    let answers = Arc::new(AtomicBool::new(false));
+    let asked = Arc::downgrade(&answers);
+    drop(tokio::spawn(async move {
+        // Nobody waits for the answer of a server that is configured no more.
+        while asked.strong_count() > 0 {
+            let attempt = async {
+                let addresses = place.addresses().await?;
+                net::reach(&addresses).await.map(drop)
+            };
+            if let Ok(Ok(_)) = time::timeout(ANSWER_PATIENCE, attempt).await {
+                if let Some(answers) = asked.upgrade() {
+                    answers.store(true, Ordering::Relaxed);
+                }
+                return;
+            }
+            time::sleep(ANSWER_PAUSE).await;
         }
-        time::sleep(ANSWER_PAUSE).await;
-    }
+    }));
+    answers
 }

@@ -30,7 +30,10 @@ pub(super) async fn serve(inner: Arc<Inner>, client: Socket, from: Peer, stop: S
     let counted = Counted::admit(&inner);
     let room = counted.as_ref().map(|counted| counted.room);
     match Box::pin(receive(&inner, room, client, from)).await {
-        Some(Received::Asks(session)) => session.run(stop).await,
+        Some(Received::Asks(session)) => {
+            drop(stop);
+            session.run(inner.bell.listen()).await;
+        }
         Some(Received::Visits(visit)) => Box::pin(visit.serve(stop)).await,
         Some(Received::Replicates(replica)) => Box::pin(replica.serve(stop)).await,
         None => {}

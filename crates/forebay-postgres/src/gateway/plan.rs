@@ -1,14 +1,17 @@
 //! What a configuration comes to: the servers with their pools, the databases that lead to
 //! them, and the proofs that users give.
 //!
-//! A plan never changes. A client takes the plan in force when it logs in.
+//! A plan never changes; a reload makes the next one, which takes over the pools of servers
+//! that keep their names. A client takes the plan in force when it logs in, and the next one
+//! when it rests ([`crate::session`]).
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use forebay_pool::{ClassName, Roster, timetable};
 
-use super::backend::{backend, classes};
+use super::backend::{Carried, Draft, classes};
+use super::reload::Changes;
 use super::{SettingsError, passwords};
 use crate::census::Census;
 use crate::console::Door;
@@ -45,47 +48,94 @@ enum Routes {
 }
 
 impl Plan {
-    /// Carries `settings` out: reads secrets and certificates, and makes a pool for each server
-    /// that opens nothing yet. Inside a runtime.
+    /// Carries `settings` out: reads secrets and certificates, makes a pool for each server that
+    /// is new, and changes those that run `before`. Inside a runtime.
     ///
     /// # Errors
-    /// The first setting that cannot be carried out, or secret that cannot be read.
+    /// The first setting that cannot be carried out, or secret that cannot be read; nothing
+    /// has changed then.
     pub(super) fn new(
         settings: PostgresSettings,
         roster: &Arc<Roster>,
         census: &Arc<Census>,
         default_tenant: Option<Arc<str>>,
-    ) -> Result<Self, SettingsError> {
+        before: Option<&Self>,
+    ) -> Result<(Self, Changes), SettingsError> {
         check(&settings)?;
         let tls = settings.tls.as_ref().map(tls::ClientSide::new).transpose();
         let tls = tls.map_err(|reason| SettingsError { at: "postgres.tls".into(), reason })?;
         let passwords = passwords::read(&settings)?;
+        let servers = settings.servers.iter();
+        let drafts = servers
+            .map(|(name, server)| {
+                Ok((name, Draft::new(name, server, &settings, &passwords, census)?))
+            })
+            .collect::<Result<Vec<_>, SettingsError>>()?;
+        // Nothing fails from here on.
+        let mut changes = Changes::between(before.map(|before| &before.settings), &settings);
         let mut backends = BTreeMap::new();
-        for (name, server) in &settings.servers {
-            let backend = backend(name, server, &settings, &passwords, census)?;
-            backend.pool.join(roster);
+        for (name, draft) in drafts {
+            let running = before.and_then(|before| before.backends.get(name));
+            let backend = match draft.carry_out(running.map(|backend| &**backend)) {
+                Carried::Opened(backend) => {
+                    backend.pool.join(roster);
+                    changes.opened.push(name.clone());
+                    backend
+                }
+                Carried::Kept(backend) => backend,
+                Carried::Reconnected(backend) => {
+                    changes.reconnected.push(name.clone());
+                    backend
+                }
+            };
             backends.insert(name.clone(), Arc::new(backend));
         }
-        let routes = routes(&settings, &backends)?;
+        let routes = routes(&settings, &backends);
         let verifiers = passwords
             .iter()
             .filter_map(|(user, password)| Some((user.clone(), password.verifier.clone()?)))
             .collect();
-        Ok(Self { settings, tls, backends, routes, verifiers, default_tenant })
+        let plan = Self { settings, tls, backends, routes, verifiers, default_tenant };
+        Ok((plan, changes))
     }
 
     /// Warms what is known before anybody asks: configured databases of configured users.
     pub(super) fn warm_up(&self) {
         let Routes::Named(named) = &self.routes else { return };
         for route in named.values() {
-            let users = self.settings.users.keys().filter(|user| {
-                route.backend.pool.connector().credentials.contains_key(user.as_str())
-            });
+            let access = route.backend.pool.connector().access();
+            let users = self.settings.users.keys();
+            let users = users.filter(|user| access.credentials.contains_key(user.as_str()));
             route.backend.pool.warm_up(users.map(|user| Identity {
                 database: Arc::clone(&route.database),
                 user: Arc::from(user.as_str()),
             }));
         }
+    }
+
+    /// Parts with connections of databases and users that are served no more.
+    pub(super) fn part_with_others(&self) {
+        for backend in self.backends.values() {
+            backend.pool.keep(|identity| {
+                let database = match &self.routes {
+                    Routes::Named(named) => named.values().any(|route| {
+                        route.database == identity.database && Arc::ptr_eq(&route.backend, backend)
+                    }),
+                    Routes::Any(_) => true,
+                };
+                database && self.knows(&identity.user)
+            });
+        }
+    }
+
+    /// May `user` be one of ours? Where no users are configured, anybody may.
+    fn knows(&self, user: &str) -> bool {
+        self.settings.users.is_empty() || self.settings.users.contains_key(user)
+    }
+
+    /// Does `user` keep its session under this plan, having had it under `before`?
+    pub(crate) fn keeps_user(&self, user: &str, before: &Self) -> bool {
+        !before.settings.users.contains_key(user) || self.settings.users.contains_key(user)
     }
 
     pub(crate) fn verifier(&self, user: &str) -> Option<Verifier> {
@@ -143,15 +193,11 @@ impl Plan {
     }
 }
 
-fn routes(
-    settings: &PostgresSettings,
-    backends: &BTreeMap<String, Arc<Backend>>,
-) -> Result<Routes, SettingsError> {
+fn routes(settings: &PostgresSettings, backends: &BTreeMap<String, Arc<Backend>>) -> Routes {
     let mut named = HashMap::new();
     for (name, database) in &settings.databases {
-        let at = format!("postgres.databases.{name}.server");
-        let server = server_of(settings, database.server.as_deref())
-            .map_err(|reason| SettingsError { at, reason })?;
+        // That there is one was checked.
+        let Ok(server) = server_of(settings, database.server.as_deref()) else { continue };
         let Some(backend) = backends.get(server) else { continue };
         let route = Route {
             backend: Arc::clone(backend),
@@ -160,10 +206,10 @@ fn routes(
         };
         named.insert(name.clone(), route);
     }
-    Ok(match backends.values().next() {
+    match backends.values().next() {
         Some(only) if named.is_empty() => Routes::Any(Arc::clone(only)),
         _ => Routes::Named(named),
-    })
+    }
 }
 
 /// Checks `settings` without opening a connection; files of certificates are read,

@@ -63,7 +63,7 @@ async fn carry(mut carrying: Carrying, identity: Identity) {
         }
         Ok::<_, ServerFailure>(server)
     };
-    let opened = time::timeout(shared.pace.connect_timeout, opening).await;
+    let opened = time::timeout(shared.terms.load().pace.connect_timeout, opening).await;
     let server = match opened {
         Ok(Ok(server)) => server,
         Ok(Err(failure)) => {
@@ -131,7 +131,7 @@ struct Line<'a> {
 impl Line<'_> {
     /// Serves until the hub is closed.
     async fn serve(&mut self, carrying: &Carrying) -> Result<(), ServerFailure> {
-        let pace = carrying.listeners.shared.pace;
+        let pace = carrying.listeners.shared.terms.load().pace;
         let period = pace.probe_interval.min(pace.idle_ttl);
         let mut look = std::pin::pin!(time::sleep(period));
         let mut unused_since: Option<Instant> = None;

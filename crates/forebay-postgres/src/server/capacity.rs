@@ -83,6 +83,11 @@ impl Surveyor {
         }
     }
 
+    /// The server is another one: the next login reads it anew.
+    pub(crate) fn forget(&self) {
+        *self.read_at.lock() = None;
+    }
+
     fn is_due(&self) -> bool {
         let now = time::now();
         let mut read_at = self.read_at.lock();

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use forebay_pool::{ConnectFailure, Connector, FailureKind};
 
 use super::capacity::Surveyor;
@@ -11,7 +12,7 @@ use super::catalogue::Catalogues;
 use super::login::{Login, Target};
 use super::proof::Proof;
 use super::{Server, ServerFailure};
-use crate::census::{Census, Known, Replication};
+use crate::census::{Census, Replication};
 
 /// A database and a user, as the server knows the database and as our configuration knows
 /// the user.
@@ -33,22 +34,49 @@ pub(crate) struct Credentials {
     pub(crate) proof: Option<Proof>,
 }
 
-pub(crate) struct Postgres {
+/// Where the server is, and as whom our users log in there: what a reload may change.
+pub(crate) struct Access {
     pub(crate) target: Target,
     pub(crate) credentials: HashMap<Arc<str>, Credentials>,
+    /// Of the databases behind `target`.
+    pub(crate) catalogues: Arc<Catalogues>,
+}
+
+pub(crate) struct Postgres {
+    access: ArcSwap<Access>,
     pub(crate) surveyor: Surveyor,
-    pub(crate) catalogues: Catalogues,
-    /// The server's name, and where its connections are listed under it.
+    pub(crate) listed: Listed,
+}
+
+/// Where connections are listed, and under which server's name.
+pub(crate) struct Listed {
     pub(crate) name: Arc<str>,
     pub(crate) census: Arc<Census>,
 }
 
 impl Postgres {
+    pub(crate) fn new(access: Access, surveyor: Surveyor, listed: Listed) -> Self {
+        Self { access: ArcSwap::from_pointee(access), surveyor, listed }
+    }
+
+    /// How connections are opened now.
+    pub(crate) fn access(&self) -> Arc<Access> {
+        self.access.load_full()
+    }
+
+    /// Connections are opened like this from now on; those that are open stay as they are.
+    pub(crate) fn set_access(&self, access: Access) {
+        self.access.store(Arc::new(access));
+    }
+
     /// A connection as a user of ours, counted among our connections.
     pub(crate) async fn open(&self, identity: &Identity) -> Result<Server, ServerFailure> {
         let parameters = [("application_name".to_owned(), "forebay".to_owned())];
-        let mut server = self.login(identity, &parameters, Replication::None).await?;
-        server.catalogue = self.catalogues.of(&identity.database);
+        let access = self.access();
+        let card = self.listed.census.opens(&self.listed.name, identity, Replication::None);
+        let mut server = access.login(identity, &parameters).await?;
+        server.is_listed(card);
+        server.catalogue = access.catalogues.of(&identity.database);
         self.surveyor.survey(&mut server).await?;
         Ok(server)
     }
@@ -61,16 +89,19 @@ impl Postgres {
         parameters: &[(String, String)],
         replication: Replication,
     ) -> Result<Server, ServerFailure> {
-        self.login(identity, parameters, replication).await
+        let card = self.listed.census.opens(&self.listed.name, identity, replication);
+        let mut server = self.access().login(identity, parameters).await?;
+        server.is_listed(card);
+        Ok(server)
     }
+}
 
+impl Access {
     async fn login(
         &self,
         identity: &Identity,
         parameters: &[(String, String)],
-        replication: Replication,
     ) -> Result<Server, ServerFailure> {
-        let card = self.census.opens(&self.name, identity, replication);
         let credentials = self.credentials.get(&identity.user);
         let login = Login {
             user: credentials.map_or(&*identity.user, |c| c.user.as_str()),
@@ -78,10 +109,7 @@ impl Postgres {
             proof: credentials.and_then(|c| c.proof.as_ref()),
             parameters,
         };
-        let mut server = self.target.connect(&login).await?;
-        card.is_open(Known { ends: server.stream.ends(), pid: server.key.pid });
-        server.card = Some(card);
-        Ok(server)
+        self.target.connect(&login).await
     }
 }
 

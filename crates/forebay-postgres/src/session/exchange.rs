@@ -10,11 +10,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, BytesMut};
-use forebay_seam::task::Stop;
 use tokio::io::AsyncWrite;
 
 use super::{HIGH_WATER, Session, outward};
 use crate::cancel::Begun;
+use crate::gateway::Bell;
 use crate::listener::mailbox::Attention;
 use crate::wire::TxStatus;
 
@@ -31,34 +31,34 @@ pub(super) enum Moved {
     Settled,
     /// Notifications, or word of a channel that is waited for.
     Mail,
-    /// The program stops, and the client runs nothing.
-    Stop,
+    /// The bell of all sessions rings, and the client runs nothing.
+    Bell,
 }
 
-/// Hears the stop of the program. Hearing for the first time takes the lock of all sessions,
+/// Hears the bell of all sessions. Hearing for the first time takes the lock of all sessions,
 /// so that is done once and not for each exchange.
 pub(super) struct Ear<'a, T> {
-    stop: Stop,
-    told: Pin<&'a mut T>,
-    /// The task that is woken by `told`.
+    bell: &'a Bell,
+    rings: Pin<&'a mut T>,
+    /// The task that is woken by `rings`.
     woken: Option<Waker>,
 }
 
 impl<'a, T: Future<Output = ()>> Ear<'a, T> {
-    /// `told` ends when `stop` is told.
-    pub(super) fn new(stop: Stop, told: Pin<&'a mut T>) -> Self {
-        Self { stop, told, woken: None }
+    /// `rings` ends when `bell` rings.
+    pub(super) fn new(bell: &'a Bell, rings: Pin<&'a mut T>) -> Self {
+        Self { bell, rings, woken: None }
     }
 
     fn hears(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.stop.is_told() {
+        if self.bell.rang() {
             return true;
         }
         if self.woken.as_ref().is_some_and(|woken| woken.will_wake(cx.waker())) {
             return false;
         }
         self.woken = Some(cx.waker().clone());
-        self.told.as_mut().poll(cx).is_ready()
+        self.rings.as_mut().poll(cx).is_ready()
     }
 }
 
@@ -71,7 +71,7 @@ impl Session {
         &mut self,
         ear: &mut Ear<'_, impl Future<Output = ()>>,
     ) -> io::Result<Moved> {
-        let may_stop = self.is_at_rest();
+        let may_hear = self.is_at_rest();
         let mut settling = self.settling();
         let attention = match self.listening {
             Some(_) => self.attention(),
@@ -90,8 +90,8 @@ impl Session {
             {
                 return Poll::Ready(Ok(Moved::Mail));
             }
-            if moved.is_pending() && may_stop && ear.hears(cx) {
-                return Poll::Ready(Ok(Moved::Stop));
+            if moved.is_pending() && may_hear && ear.hears(cx) {
+                return Poll::Ready(Ok(Moved::Bell));
             }
             moved
         })

@@ -6,6 +6,7 @@
 
 use forebay_pool::{Ask, Condition};
 
+use super::reload::Followed;
 use super::{End, Session};
 use crate::fault::Fault;
 use crate::server::ServerFailure;
@@ -37,9 +38,14 @@ impl Session {
     /// Asks a server what a session with these settings looks like. A client that leaves while
     /// it waits in line gives up its place.
     async fn meet_server(&mut self) -> Result<Welcome, End> {
-        let class = self.who.class(None);
-        let ask = Ask::new(self.who.identity.clone(), class);
-        let mut lease = self.wait_for(&ask).await??;
+        let mut lease = loop {
+            let class = self.who.class(None);
+            let ask = Ask::new(self.who.identity.clone(), class);
+            match self.wait_for(&ask).await? {
+                Err(Fault::Stopping) if self.follow_plan()? == Followed::Another => {}
+                checkout => break checkout?,
+            }
+        };
         self.registration.client.rests();
         let server = &mut **lease.connection();
         let mut settings = self.wanted.clone();

@@ -7,6 +7,7 @@ use std::task::Poll;
 use forebay_pool::{Ask, CheckoutError, Lease};
 use forebay_seam::time;
 
+use super::reload::Followed;
 use super::{End, HIGH_WATER, Session};
 use crate::fault::Fault;
 use crate::params::Stakes;
@@ -21,9 +22,18 @@ impl Session {
     /// Links a server for the message at hand. A client that cannot have one is told, and
     /// goes on; the error is for a session that ends.
     pub(super) async fn link(&mut self) -> Result<(), End> {
-        let ask = self.ask();
-        let checkout = self.wait_for(&ask).await?;
-        self.keep_ask(ask);
+        self.follow_plan()?;
+        let checkout = loop {
+            let ask = self.ask();
+            let checkout = self.wait_for(&ask).await?;
+            self.keep_ask(ask);
+            match checkout {
+                // A pool that closes for a reload has another one in its place.
+                Err(Fault::Stopping) if self.follow_plan()? == Followed::Another => {}
+                Err(Fault::Stopping) => return Err(Fault::Stopping.into()),
+                checkout => break checkout,
+            }
+        };
         let checkout = match checkout {
             Ok(lease) => lease,
             Err(fault) => {
@@ -133,10 +143,10 @@ impl Session {
             Waited::Over(Ok(lease)) => Ok(Ok(lease)),
             Waited::Over(Err(error)) => {
                 self.registration.client.rests();
-                if matches!(error, CheckoutError::Closed { .. }) {
-                    return Err(Fault::Stopping.into());
-                }
-                Ok(Err(error.into()))
+                Ok(Err(match error {
+                    CheckoutError::Closed { .. } => Fault::Stopping,
+                    error => error.into(),
+                }))
             }
             Waited::Cancelled => {
                 self.registration.client.rests();

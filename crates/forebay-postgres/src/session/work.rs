@@ -22,6 +22,7 @@ use super::recent::Recent;
 use crate::operations;
 use crate::own::{self, Nonsense};
 use crate::prepared::Statement;
+use crate::route::Backend;
 use crate::server::connector::Identity;
 use crate::sql::effect::Effects;
 use crate::sql::tags::{self, Tags};
@@ -318,6 +319,29 @@ impl Session {
             && let Some(lease) = &mut self.link
         {
             lease.now(Activity::Working);
+        }
+    }
+
+    /// What is asked of the engine is not what was asked before.
+    pub(super) fn work_asks_anew(&mut self) {
+        self.work.ask = None;
+    }
+
+    /// The client's work goes to another server than that of `before`: classes are known there
+    /// by their names.
+    pub(super) fn work_moves(&mut self, before: &Backend) {
+        let now = &self.who.backend;
+        let same = |class: ClassId| {
+            let name = before.pool.class_name(class);
+            now.classes.get(name.as_str()).map(|(class, _)| *class)
+        };
+        let at_hand = match &mut self.work.at_hand {
+            AtHand::Unread | AtHand::Read(None) => None,
+            AtHand::Read(Some(said)) => Some(&mut **said),
+        };
+        let prepared = self.work.prepared.iter_mut().flat_map(|kept| kept.0.values_mut());
+        for said in prepared.chain(at_hand).chain([&mut self.work.said]) {
+            said.class = said.class.and_then(same);
         }
     }
 

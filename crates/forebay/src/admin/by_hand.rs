@@ -1,4 +1,5 @@
-//! What people change while the program runs: the budget of a pool, and its connections.
+//! What people change while the program runs: the budget of a pool, its connections, and the
+//! configuration.
 //!
 //! Always true: only a call that says `content-type: application/json` changes anything. A
 //! web page cannot send that to another origin without asking first (CORS, "preflight"), and
@@ -12,6 +13,8 @@ use axum::response::{IntoResponse, Response};
 use forebay_pool::Snapshot;
 use serde::Deserialize;
 use serde_json::json;
+
+use crate::reload::{Cause, ReloadError, Reloader};
 
 /// Longest body of a call, bytes.
 pub(super) const BODY: usize = 1 << 10;
@@ -135,6 +138,22 @@ pub(super) async fn renew(
         "leased": pool.leased,
     }))
     .into_response()
+}
+
+pub(super) async fn reload(
+    State(reloader): State<Reloader>,
+    nothing: Result<Json<Nothing>, JsonRejection>,
+) -> Response {
+    if let Err(rejection) = nothing {
+        return refuse(&rejection, "{}");
+    }
+    match reloader.reload(Cause::Hand).await {
+        Ok(outcome) => Json(outcome).into_response(),
+        Err(error @ ReloadError::Stopping) => {
+            (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response()
+        }
+        Err(error) => (StatusCode::UNPROCESSABLE_ENTITY, format!("{error}\n")).into_response(),
+    }
 }
 
 fn refuse(rejection: &JsonRejection, expected: &str) -> Response {

@@ -184,7 +184,7 @@ mod tests {
     use crate::view::{ProgramSnapshot, Viewer};
 
     fn look(overlaps: &Arc<Overlaps>) -> impl Fn() -> ProgramSnapshot + Send + Sync + use<> {
-        let viewer = Viewer::new(None, None, Arc::clone(overlaps));
+        let viewer = Viewer::new(None, None, Arc::clone(overlaps), Arc::default());
         move || viewer.snapshot()
     }
 

@@ -38,6 +38,13 @@ pub(super) struct Document<'t> {
     hidden: Vec<Range<usize>>,
 }
 
+/// A value that holds no others.
+pub(super) enum Leaf<'v> {
+    Text(&'v str),
+    /// Unlike all that are not the same.
+    Other(String),
+}
+
 /// One step from the root of the tree to a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Step {
@@ -100,6 +107,14 @@ impl<'t> Document<'t> {
             }
         });
         self.replaced = Some(replaced);
+    }
+
+    /// Each value with the path of its key. What is hidden is among them.
+    pub(super) fn leaves(&mut self, mut visit: impl FnMut(String, Leaf<'_>)) {
+        walk(self.root.get_mut(), &mut Vec::new(), &mut |path, value| match value.get_ref() {
+            DeValue::String(text) => visit(shown(path), Leaf::Text(text)),
+            other => visit(shown(path), Leaf::Other(format!("{other:?}"))),
+        });
     }
 
     /// Reads settings out of the document: what could be read, and all that is wrong.

@@ -60,7 +60,7 @@ impl Report {
 }
 
 /// `text` with dots for every character in `hidden`: as many bytes, so that spans still hold.
-fn hide(text: &str, hidden: &[Range<usize>]) -> String {
+pub(super) fn hide(text: &str, hidden: &[Range<usize>]) -> String {
     text.char_indices()
         .flat_map(|(at, c)| {
             let secret = c != '\n' && hidden.iter().any(|span| span.contains(&at));

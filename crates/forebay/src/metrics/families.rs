@@ -8,6 +8,7 @@ use forebay_pool::overlap::{HoldKind, OverlapCount};
 use prometheus_client::encoding::DescriptorEncoder;
 
 use super::sheet::{Labels, Sheet};
+use crate::reload::ConfigurationSnapshot;
 use crate::view::{Phase, ProgramSnapshot};
 
 mod classes;
@@ -42,6 +43,33 @@ pub(super) fn encode(program: &ProgramSnapshot, encoder: DescriptorEncoder<'_>) 
     overlaps(&program.overlaps, &mut sheet)
 }
 
+fn configuration(now: &ConfigurationSnapshot, sheet: &mut Sheet<'_>) -> fmt::Result {
+    let outcomes = [("reloaded", now.reloaded), ("failed", now.failed)];
+    sheet.counter(
+        "forebay_config_reloads",
+        "Reloads of the configuration; one that failed has changed nothing",
+        outcomes.map(|(outcome, count)| (vec![("outcome", outcome)], count)),
+    )?;
+    sheet.seconds_now(
+        "forebay_config_last_success_timestamp",
+        "When the configuration in force was read, since 1970",
+        now.since,
+    )?;
+    // 48 bits: exact as a float.
+    let hash = f64::from(u32::try_from(now.hash >> 24).unwrap_or(0)) * 16_777_216.0
+        + f64::from(u32::try_from(now.hash & 0xff_ffff).unwrap_or(0));
+    sheet.measure(
+        "forebay_config_hash",
+        "The same on instances that run the same configuration",
+        [(Vec::new(), hash)],
+    )?;
+    sheet.number(
+        "forebay_config_needs_restart",
+        "Settings that were changed and count after a restart only",
+        u32::try_from(now.needs_restart.len()).unwrap_or(u32::MAX),
+    )
+}
+
 fn whole(program: &ProgramSnapshot, sheet: &mut Sheet<'_>) -> fmt::Result {
     let version = vec![("version", program.version)];
     sheet.gauge("forebay_build_info", "The version of Forebay", [(version, 1)])?;
@@ -56,6 +84,7 @@ fn whole(program: &ProgramSnapshot, sheet: &mut Sheet<'_>) -> fmt::Result {
         "Whether Forebay was told to stop and finishes what runs",
         u32::from(program.phase == Phase::Draining),
     )?;
+    configuration(&program.configuration, sheet)?;
     let clients = [
         program.postgres.as_ref().map(|p| (vec![("gateway", "postgres")], p.clients)),
         program.http.as_ref().map(|h| (vec![("gateway", "http")], h.clients)),

@@ -19,6 +19,7 @@ use forebay_pool::{ClassName, Kind, Mode, Snapshot};
 use forebay_postgres::{NotificationCounts, PostgresSnapshot};
 
 use super::*;
+use crate::reload::ConfigurationSnapshot;
 use crate::view::{Phase, VERSION};
 
 fn spread(bounds: &[f64], millis: &[u64]) -> SpreadSnapshot {
@@ -158,6 +159,14 @@ fn program() -> ProgramSnapshot {
         features: vec![FeatureCount { feature: "a\"b\\c\nd 1".into(), calls: 3, seconds: 1.5 }],
     };
     ProgramSnapshot {
+        configuration: ConfigurationSnapshot {
+            hash: 7,
+            since: 1_000.0,
+            reloaded: 2,
+            failed: 1,
+            last_error: None,
+            needs_restart: vec!["admin.listen".into()],
+        },
         version: VERSION,
         uptime: 12.5,
         phase: Phase::Running,

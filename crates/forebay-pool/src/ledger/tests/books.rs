@@ -45,6 +45,7 @@ impl World {
             }),
             Slot::Opening { .. } | Slot::Idle { .. } => false,
             Slot::Cleaning { .. } | Slot::Probing { .. } => false,
+            Slot::Parting { .. } => false,
         };
         ledger.total() > 0
             && ledger.total() >= ledger.seats.budget
@@ -56,7 +57,9 @@ impl World {
         let ledger = &self.ledger;
         let mut idle = BTreeSet::new();
         let mut live: BTreeMap<IdentityId, u32> = BTreeMap::new();
+        let mut coming: BTreeMap<IdentityId, u32> = BTreeMap::new();
         let (mut leased, mut cleaning, mut probing, mut opening) = (0, 0, 0, 0);
+        let mut parting = 0;
         for (id, conn) in &ledger.conns {
             let place = match &conn.slot {
                 Slot::Opening { .. } => {
@@ -76,17 +79,27 @@ impl World {
                     probing += 1;
                     self.probes.contains(&id)
                 }
+                Slot::Parting { heir } => {
+                    parting += 1;
+                    if let Some(heir) = heir {
+                        *coming.entry(*heir).or_default() += 1;
+                    }
+                    self.parting.contains(&id)
+                }
             };
             assert!(place, "{id:?} is lost: {conn:?}");
-            let is_live = !matches!(conn.slot, Slot::Opening { .. });
+            let is_live = !matches!(conn.slot, Slot::Opening { .. } | Slot::Parting { .. });
             assert_eq!(self.live.contains(&id), is_live);
             *live.entry(conn.identity).or_default() += u32::from(is_live);
         }
         let count = |n: usize| u32::try_from(n).unwrap();
+        let capped = ledger.conns.values().filter(|conn| conn.is_under(&self.cap));
+        assert_eq!(self.cap.taken(), count(capped.count()), "places under a cap are conserved");
         assert_eq!(count(self.leases.len()), leased);
         assert_eq!((count(self.opens.len()), ledger.opening), (opening, opening));
         assert_eq!((count(self.resets.len()), ledger.cleaning), (cleaning, cleaning));
         assert_eq!((count(self.probes.len()), ledger.probing), (probing, probing));
+        assert_eq!((count(self.parting.len()), ledger.parting), (parting, parting));
         assert_eq!(count(idle.len()), ledger.idle);
         let listed: Vec<_> = ledger.identities.values().flat_map(|i| &i.idle).copied().collect();
         assert_eq!((listed.len(), listed.into_iter().collect()), (idle.len(), idle));
@@ -101,6 +114,15 @@ impl World {
             assert_eq!(identity.live, live.get(&id).copied().unwrap_or(0));
             let opening = self.opens.iter().filter(|(_, i)| *i == id).count();
             assert_eq!(identity.opening, count(opening));
+            assert_eq!(identity.coming, coming.get(&id).copied().unwrap_or(0));
+            let own = ledger.conns.values().filter(|conn| conn.identity == id);
+            let parting = own.clone().filter(|c| matches!(c.slot, Slot::Parting { .. })).count();
+            assert_eq!(identity.parting, count(parting));
+            if let Some(seats) = &identity.own {
+                let lent = |slot| matches!(slot, Slot::Leased(_) | Slot::Cleaning { .. });
+                assert_eq!(seats.taken, count(own.filter(|conn| lent(conn.slot)).count()));
+            }
+            assert!(!identity.is_paused() || identity.idle.is_empty(), "nothing rests in a pause");
             assert!(identity.idle.is_sorted_by_key(|c| self.idle_since(*c)), "coldest first");
         }
     }
@@ -152,7 +174,8 @@ impl World {
                     | Slot::Idle { .. }
                     | Slot::Leased(_)
                     | Slot::Cleaning { .. }
-                    | Slot::Probing { .. } => None,
+                    | Slot::Probing { .. }
+                    | Slot::Parting { .. } => None,
                 })
                 .collect();
             assert_eq!(usize::try_from(held).unwrap(), leases.len());
@@ -210,6 +233,10 @@ impl World {
             seats.classes.iter().filter(|c| c.limits.kind == Kind::Ai).map(|c| c.taken).sum();
         for caller in self.callers.values().filter(|c| c.told == Told::Nothing) {
             if self.ledger.identities[caller.identity].idle.is_empty() {
+                continue;
+            }
+            let pair = &self.ledger.identities[caller.identity].own;
+            if pair.as_ref().is_some_and(|pair| !pair.may_take(caller.class)) {
                 continue;
             }
             let own = seats.classes[caller.class.index()];

@@ -7,6 +7,7 @@ use crate::class::ClassId;
 use crate::lease::Condition;
 use crate::ledger::{Action, Asked};
 use crate::slot::{ConnId, IdentityId};
+use crate::terms::Terms;
 
 use super::world::{Told, World};
 
@@ -37,6 +38,9 @@ impl World {
     /// end nothing is left (I15).
     pub(super) fn settle(&mut self) {
         let patience = self.now + Duration::from_secs(60);
+        for n in 0..self.identities.len() {
+            self.review(n, Terms::default());
+        }
         self.expire_hopeless();
         loop {
             self.finish_work();
@@ -134,10 +138,12 @@ impl World {
         let is_for_waiters = |action: &Action| match action {
             Action::Wake(_) => true,
             Action::Open(_, identity) => waits(identity),
-            Action::Close(_) | Action::Reset(_) | Action::Probe(_) => false,
+            Action::Close(_) | Action::Part(_) | Action::Reset(_) | Action::Probe(_) => false,
             Action::Forget(_) => false,
         };
-        let parted = |action: &Action| matches!(action, Action::Close(_) | Action::Probe(_));
+        let parted = |action: &Action| {
+            matches!(action, Action::Close(_) | Action::Part(_) | Action::Probe(_))
+        };
         let idle_round = !self.rung && !self.last.list().iter().any(parted);
         // What a policy holds back may be free to go by the passing of time alone.
         let gated = self.ledger.gated.iter().any(|gated| *gated);

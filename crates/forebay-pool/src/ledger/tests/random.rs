@@ -20,8 +20,10 @@
 //! | I12 | opens are paced, with jitter; one at a time in an outage, none in a pause | `World::compare_growth`, `World::carry_out`; the room `target` |
 //! | I13 | whoever closes a circle is told in the same step | `World::is_at_a_standstill` and the search itself |
 //! | I14 | a lease is charged in the end what it took, once | a property in `fairness`; `reference`; `Ledger::end_lease` panics at a second time |
+//! | I16 | no identity outgrows its size and reserve, nor several their cap; what is paused has nothing at rest | `World::compare_growth`, `World::assert_conservation` |
 //! | I15 | in the end nothing is left, and everybody is welcome again | `World::settle`, `World::assert_everybody_is_welcome_again` |
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -35,7 +37,8 @@ use crate::lease::Condition;
 use crate::ledger::{Asked, Fitness};
 use crate::mode::Mode;
 use crate::operation::Operation;
-use crate::settings::{Budget, PoolSettings};
+use crate::settings::{Budget, Parting, PoolSettings};
+use crate::terms::{Access, Terms};
 
 use super::world::{Told, World, request};
 
@@ -48,6 +51,30 @@ struct Work {
     attempt: Attempt,
     /// Its own deadline, milliseconds from now.
     patience: Option<u16>,
+}
+
+/// What an identity may have from now on.
+#[derive(Debug, Clone, Copy)]
+struct Reviewed {
+    is_paused: bool,
+    size: Option<u32>,
+    reserve: u32,
+    reserve_after: u16,
+    keep: u32,
+    is_capped: bool,
+}
+
+prop_compose! {
+    fn reviewed()(
+        is_paused in prop::bool::weighted(0.3),
+        size in prop::option::weighted(0.7, 1..5_u32),
+        reserve in 0..3_u32,
+        reserve_after in 0..2_000_u16,
+        keep in 0..3_u32,
+        is_capped in any::<bool>(),
+    ) -> Reviewed {
+        Reviewed { is_paused, size, reserve, reserve_after, keep, is_capped }
+    }
 }
 
 /// One thing that may happen. An `Index` picks among what is there at that moment.
@@ -71,6 +98,10 @@ enum Event {
     Resize(u32),
     SetBudget(Option<u32>),
     Renew,
+    Parted(Index),
+    Review(usize, Reviewed),
+    Replace(usize),
+    SetCap(u32),
     WarmUp(usize),
     Tick,
     Clock,
@@ -129,6 +160,10 @@ fn event() -> impl Strategy<Value = Event> {
         2 => (1..30_u32).prop_map(Event::Resize),
         2 => prop::option::of(1..30_u32).prop_map(Event::SetBudget),
         1 => Just(Event::Renew),
+        6 => pick().prop_map(Event::Parted),
+        4 => (0..3_usize, reviewed()).prop_map(|(identity, terms)| Event::Review(identity, terms)),
+        1 => (0..3_usize).prop_map(Event::Replace),
+        1 => (0..5_u32).prop_map(Event::SetCap),
         1 => (0..3_usize).prop_map(Event::WarmUp),
         6 => Just(Event::Tick),
         4 => Just(Event::Clock),
@@ -192,6 +227,7 @@ prop_compose! {
         pace in (prop::option::weighted(0.7, 1..30_u32), prop::option::weighted(0.7, 1..4_u32)),
         limits in (50..=100_u8, 100..3_000_u64, 100..20_000_u64),
         evidence in mode(),
+        is_awaited in any::<bool>(),
         seed in any::<u64>(),
     ) -> PoolSettings {
         let budget = if fixed {
@@ -214,6 +250,7 @@ prop_compose! {
             lend_max_hold: Duration::from_millis(limits.1),
             hold_limit: Duration::from_millis(limits.2),
             evidence,
+            parting: if is_awaited { Parting::Awaited } else { Parting::AtOnce },
             seed,
             ..PoolSettings::new("destination", budget)
         }
@@ -313,6 +350,26 @@ impl World {
             Event::SetBudget(wanted) => self.set_budget(wanted),
             Event::WarmUp(identity) => self.warm_up(identity),
             Event::Renew => self.renew(),
+            Event::Parted(which) => {
+                if let Some(n) = chosen(which, 0..self.parting.len()) {
+                    self.parted(n);
+                }
+            }
+            Event::Review(identity, terms) => {
+                let access = if terms.is_paused { Access::Paused } else { Access::Open };
+                let caps = terms.is_capped.then(|| Arc::clone(&self.cap)).into_iter().collect();
+                let terms = Terms {
+                    access,
+                    size: terms.size,
+                    reserve: terms.reserve,
+                    reserve_after: Duration::from_millis(terms.reserve_after.into()),
+                    keep: terms.keep,
+                    caps,
+                };
+                self.review(identity, terms);
+            }
+            Event::Replace(identity) => self.replace(identity),
+            Event::SetCap(limit) => self.cap.set_limit(limit),
             Event::Tick => self.tick(),
             Event::Clock => self.clock(),
             Event::Advance(ms) => self.advance(Duration::from_millis(ms)),

@@ -440,7 +440,7 @@ impl Both {
         let last = std::mem::take(&mut self.world.last);
         let woken = last.list().iter().filter_map(|action| match *action {
             Action::Wake(id) => Some(id),
-            Action::Open(..) | Action::Close(_) | Action::Reset(_) => None,
+            Action::Open(..) | Action::Close(_) | Action::Part(_) | Action::Reset(_) => None,
             Action::Probe(_) | Action::Forget(_) => None,
         });
         for id in woken {

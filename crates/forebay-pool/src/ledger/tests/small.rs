@@ -136,6 +136,7 @@ impl World {
                     }
                     Slot::Cleaning { class } => format!("cleaning {class:?}"),
                     Slot::Probing { .. } => "probing".to_owned(),
+                    Slot::Parting { .. } => "parting".to_owned(),
                 };
                 format!("{owner:?} {slot}")
             })

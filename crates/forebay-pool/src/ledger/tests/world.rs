@@ -3,12 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use forebay_seam::time;
 
 use crate::ask::Ask;
 use crate::budget::ClassSeats;
+use crate::cap::Cap;
 use crate::class::{ClassId, ClassName, ClassSettings, Kind, Share};
 use crate::connect::{ConnectFailure, FailureKind};
 use crate::deadlock::Activity;
@@ -21,6 +23,7 @@ use crate::queue::{Fate, Rejection};
 use crate::request::{Request, TraceId};
 use crate::settings::{Budget, PoolSettings};
 use crate::slot::{ConnId, IdentityId, Slot, WaiterId};
+use crate::terms::Terms;
 
 /// The request number `n`, the same at each call.
 pub(super) fn request(n: u8) -> Request {
@@ -85,6 +88,7 @@ struct Before {
     classes: Vec<ClassSeats>,
     new_waiting: Vec<u32>,
     opening: u32,
+    identities: BTreeMap<IdentityId, u32>,
 }
 
 #[derive(Clone)]
@@ -98,6 +102,8 @@ pub(super) struct World {
     pub(super) opens: Vec<(ConnId, IdentityId)>,
     pub(super) resets: Vec<(ConnId, ClassId)>,
     pub(super) probes: Vec<ConnId>,
+    /// Closed on our side; the other side has not let go.
+    pub(super) parting: Vec<ConnId>,
     /// Connections that were opened and not closed.
     pub(super) live: BTreeSet<ConnId>,
     /// The earliest alarm since the ledger looked around.
@@ -110,6 +116,8 @@ pub(super) struct World {
     /// Opens that the pace has allowed so far, at the most.
     allowance: f64,
     pub(super) classes: u8,
+    /// What identities may share.
+    pub(super) cap: Arc<Cap>,
     /// Who comes again asks, and no queue is full for it.
     keeps_its_place: bool,
     /// What the ledger wanted done at the last event.
@@ -131,6 +139,7 @@ impl World {
             opens: Vec::new(),
             resets: Vec::new(),
             probes: Vec::new(),
+            parting: Vec::new(),
             live: BTreeSet::new(),
             alarm: None,
             round: None,
@@ -138,6 +147,7 @@ impl World {
             opened_ever: 0,
             allowance,
             classes,
+            cap: Cap::new(3),
             keeps_its_place: false,
             last: Actions::new(),
         };
@@ -148,10 +158,10 @@ impl World {
     /// The identity number `n`, introduced when it is not known (any more).
     pub(super) fn identity(&mut self, n: usize) -> IdentityId {
         while self.identities.len() <= n {
-            self.identities.push(self.ledger.introduce());
+            self.identities.push(self.ledger.introduce(Terms::default()));
         }
         if !self.ledger.identities.contains_key(self.identities[n]) {
-            self.identities[n] = self.ledger.introduce();
+            self.identities[n] = self.ledger.introduce(Terms::default());
         }
         self.identities[n]
     }
@@ -174,9 +184,12 @@ impl World {
             classes: self.ledger.seats.classes.clone(),
             new_waiting: self.ledger.new_waiting.clone(),
             opening: self.ledger.opening,
+            identities: self.ledger.identities.iter().map(|(id, i)| (id, i.all())).collect(),
         };
+        let capped = self.cap.taken();
         let mut actions = Actions::new();
         let result = event(&mut self.ledger, self.now, &mut actions);
+        assert!(self.cap.taken() <= self.cap.limit().max(capped), "a cap was outgrown");
         note(self, &result);
         self.carry_out(&actions);
         self.compare_growth(&before);
@@ -203,6 +216,10 @@ impl World {
                 }
                 Action::Close(conn) => {
                     assert!(self.live.remove(&conn), "only what lives is closed, and once");
+                }
+                Action::Part(conn) => {
+                    assert!(self.live.remove(&conn), "only what lives is closed, and once");
+                    self.parting.push(conn);
                 }
                 Action::Reset(conn) => {
                     let class = self.leases.remove(&conn).expect("what is reset was lent");
@@ -286,6 +303,11 @@ impl World {
                 || waiting <= ledger.queue_limit(id)
                 || waiting <= before.new_waiting[k] + u32::from(self.keeps_its_place);
             assert!(bounded, "the queue of class {k} outgrew its bound");
+        }
+        for (id, identity) in &ledger.identities {
+            let before = before.identities.get(&id).copied().unwrap_or(0);
+            let most = identity.terms.most().unwrap_or(u32::MAX);
+            assert!(identity.all() <= most.max(before), "an identity outgrew its size");
         }
         let at_once = ledger.opener.concurrent;
         let opening = ledger.opening;
@@ -482,6 +504,22 @@ impl World {
         self.step(|ledger, now, actions| ledger.probed(conn, fit, now, actions));
     }
 
+    pub(super) fn parted(&mut self, n: usize) {
+        let conn = self.parting.remove(n);
+        self.step(|ledger, now, actions| ledger.parted(conn, now, actions));
+    }
+
+    pub(super) fn review(&mut self, identity: usize, terms: Terms) {
+        let id = self.identity(identity);
+        self.step(|ledger, now, actions| ledger.review(id, terms, now, actions));
+    }
+
+    pub(super) fn replace(&mut self, identity: usize) {
+        let id = self.identity(identity);
+        self.step(|ledger, now, actions| ledger.replace_all_of(&[id], now, actions));
+        assert!(self.ledger.identities[id].idle.is_empty(), "what rests is replaced at once");
+    }
+
     pub(super) fn resize(&mut self, capacity: u32) {
         self.refit(|ledger, now, actions| ledger.resize(capacity, now, actions));
     }
@@ -536,6 +574,9 @@ impl World {
         }
         while !self.probes.is_empty() {
             self.probed(0, Fitness::Fit);
+        }
+        while !self.parting.is_empty() {
+            self.parted(0);
         }
     }
 }
