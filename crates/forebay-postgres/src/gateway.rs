@@ -15,6 +15,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use forebay_pool::event::Told;
 use forebay_pool::overlap::Overlaps;
+use forebay_pool::stats::OperationSnapshot;
 use forebay_pool::{Roster, Snapshot};
 use forebay_seam::net::Listener;
 use forebay_seam::sync::Mutex;
@@ -269,6 +270,13 @@ impl Gateway {
     /// What happens in the pool of `server`, from now on; `None`: there is none of that name.
     pub fn events_of(&self, server: &str) -> Option<broadcast::Receiver<Told>> {
         self.inner.plan().backends.get(server).map(|backend| backend.pool.events())
+    }
+
+    /// What operations were learnt to take, by server ([`Pool::operations`]).
+    pub fn operations(&self) -> Vec<(String, Vec<OperationSnapshot>)> {
+        let plan = self.inner.plan();
+        let backends = plan.backends.iter();
+        backends.map(|(name, backend)| (name.clone(), backend.pool.operations())).collect()
     }
 
     /// Is every pool warm, and did every server answer?

@@ -19,6 +19,7 @@ mod loaded;
 mod problem;
 pub mod reference;
 mod rules;
+mod shown;
 pub mod summary;
 mod wording;
 

@@ -15,14 +15,17 @@ use std::time::Duration;
 use forebay_pool::Roster;
 use forebay_pool::overlap::Overlaps;
 use forebay_postgres::PostgresSettings;
+use forebay_postgres::console::Shutdown;
 use forebay_seam::net::{self, Address, Listener, Permissions, TcpListener, UnixListener};
 use forebay_seam::task::{Spawner, Stopper};
 use forebay_seam::time;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 use tracing::field::display;
 
 use crate::admin;
 use crate::config::{Config, ConfigError, Loaded};
+use crate::console;
 use crate::events::Events;
 use crate::log_limit;
 use crate::logging::{self, Level};
@@ -165,7 +168,8 @@ struct Program {
 impl Program {
     /// Binds all ports, then opens the gateways. Inside a runtime.
     fn open(loaded: Loaded, source: Source, level: Level) -> Result<Self, RunError> {
-        let signals = Signals::new()?;
+        let (orders, ordered) = console::orders();
+        let signals = Signals::new(ordered)?;
         let config = loaded.config.clone();
         let postgres_listeners = config.postgres.as_ref().map(bind_all).transpose()?;
         let http_listener =
@@ -183,17 +187,35 @@ impl Program {
             .transpose()?;
         let http = config
             .http
-            .map(|settings| forebay_http::Gateway::new(settings, Arc::clone(&overlaps), roster))
+            .map(|settings| {
+                let (overlaps, roster) = (Arc::clone(&overlaps), Arc::clone(&roster));
+                forebay_http::Gateway::new(settings, overlaps, roster)
+            })
             .transpose()?;
         let events = Events::gather(postgres.as_ref(), http.as_ref(), &overlaps);
         Spawner::current().spawn(log_limit::run(events.listen()));
         let record = Arc::<Record>::default();
         let rooms =
             Rooms { postgres: postgres.clone(), http: http.clone(), events: events.clone(), level };
+        let shared = Arc::clone(&overlaps);
+        let viewer = Viewer::new(postgres.clone(), http.clone(), shared, Arc::clone(&record));
+        let reloader = Reloader::new(source, loaded, rooms, record);
+        if let Some(gateway) = &postgres {
+            gateway.open_office(Arc::new(console::Program {
+                viewer: viewer.clone(),
+                overlaps,
+                roster,
+                recent: console::Program::remember(&events),
+                reloader: reloader.clone(),
+                postgres: postgres.clone(),
+                http: http.clone(),
+                orders,
+            }));
+        }
         Ok(Self {
             signals,
-            viewer: Viewer::new(postgres.clone(), http.clone(), overlaps, Arc::clone(&record)),
-            reloader: Reloader::new(source, loaded, rooms, record),
+            viewer,
+            reloader,
             events,
             pools: admin::ByHand::new(postgres.clone(), http.clone()),
             postgres: postgres_listeners.zip(postgres),
@@ -335,11 +357,14 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    /// From the console.
+    ordered: mpsc::Receiver<Shutdown>,
 }
 
 impl Signals {
-    fn new() -> io::Result<Self> {
+    fn new(ordered: mpsc::Receiver<Shutdown>) -> io::Result<Self> {
         Ok(Self {
+            ordered,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
@@ -352,6 +377,7 @@ impl Signals {
             tokio::select! {
                 _ = self.terminate.recv() => return "SIGTERM",
                 _ = self.interrupt.recv() => return "SIGINT",
+                Some(_) = self.ordered.recv() => return "SHUTDOWN",
                 _ = self.hangup.recv() => {
                     let reloader = reloader.clone();
                     // What came of it is in the log.
