@@ -81,6 +81,9 @@ pub struct PoolSettings {
     pub probe_interval: Duration,
     /// How long one attempt to connect may take. Default 5 s.
     pub connect_timeout: Duration,
+    /// A destination that does not answer is taken to restart for so long: callers wait, until
+    /// their own deadline. Then they are told at once. Default 0 s.
+    pub restart_patience: Duration,
     /// How long resetting a connection of unknown state may take before it is closed.
     /// Default 1 s.
     pub reset_timeout: Duration,
@@ -122,6 +125,7 @@ impl PoolSettings {
             warm_up: 25,
             probe_interval: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(5),
+            restart_patience: Duration::ZERO,
             reset_timeout: Duration::from_secs(1),
             parting: Parting::AtOnce,
             queue_factor: 2,

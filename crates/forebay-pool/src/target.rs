@@ -26,7 +26,8 @@ use record::Record;
 /// Failed connects in a row after which waiting is pointless: callers are told at once.
 const BREAKER: u32 = 5;
 const BACKOFF_BASE: Duration = Duration::from_millis(100);
-const BACKOFF_MOST: Duration = Duration::from_secs(1);
+/// Who is back is found so soon.
+const BACKOFF_MOST: Duration = Duration::from_millis(400);
 const ROUNDING: Duration = Duration::from_micros(1);
 /// A busy server is asked again after this.
 const BUSY_PAUSE: Duration = Duration::from_secs(1);
@@ -73,8 +74,13 @@ pub(crate) struct Opener {
     refilled: Instant,
     /// The jitter of the last open: none before this.
     spaced: Option<Instant>,
-    /// Connects that failed in a row; at least [`BREAKER`] while it has given up.
+    /// Connects that failed in a row; at least [`BREAKER`] while it has given up, and fewer
+    /// until then.
     failures: u32,
+    /// How long connects fail before it gives up.
+    patience_for_restarts: Duration,
+    /// It does not give up before.
+    patient_until: Option<Instant>,
     record: Record,
     not_before: Option<Instant>,
     recovery: Recovery,
@@ -98,6 +104,8 @@ impl Opener {
             refilled: now,
             spaced: None,
             failures: 0,
+            patience_for_restarts: settings.restart_patience,
+            patient_until: None,
             record: Record::default(),
             not_before: None,
             recovery: Recovery::Whole,
@@ -218,11 +226,12 @@ impl Opener {
             self.record = Record::default();
         }
         self.failures = 0;
+        self.patient_until = None;
         self.record.succeeded(now);
         self.trusted = self.trusted.saturating_mul(2).min(self.concurrent);
     }
 
-    /// Full jitter: `U(0, min(1 s, 100 ms · 2ⁿ))` ("Exponential Backoff And Jitter", AWS
+    /// Full jitter: `U(0, min(400 ms, 100 ms · 2ⁿ))` ("Exponential Backoff And Jitter", AWS
     /// Architecture Blog, 2015).
     pub(crate) fn failed(&mut self, failure: &ConnectFailure, now: Instant, dice: &mut Dice) {
         self.in_flight -= 1;
@@ -231,8 +240,16 @@ impl Opener {
                 self.failures = self.failures.saturating_add(1);
                 self.record.failed(now);
                 self.trusted = (self.trusted / 2).max(1);
-                if self.record.is_bad(now) {
-                    self.failures = self.failures.max(BREAKER);
+                let patient_until =
+                    *self.patient_until.get_or_insert(now + self.patience_for_restarts);
+                if self.failures >= BREAKER {
+                    if now < patient_until {
+                        self.failures = BREAKER - 1;
+                    }
+                } else if self.record.is_bad(now) {
+                    // It comes and goes.
+                    self.failures = BREAKER;
+                    self.patient_until = Some(now);
                 }
                 if self.gave_up() {
                     self.recovery = Recovery::Due;
@@ -244,11 +261,11 @@ impl Opener {
                 self.not_before = Some(now + pause);
                 self.health = Health::Down;
             }
-            // It is full, which is another thing than away: a pause, and fewer at a time.
+            // It is full, which is another thing than away: a pause, and one at a time.
             FailureKind::Busy => {
                 self.answered(now);
-                self.trusted = (self.trusted / 2).max(1);
-                self.not_before = Some(now + BUSY_PAUSE.mul_f64(dice.between(0.8..1.2)));
+                self.trusted = 1;
+                self.not_before = Some(now + BUSY_PAUSE);
                 self.health = Health::Busy;
             }
             // An answer about one identity, which the ledger does not ask again for a while.

@@ -8,6 +8,9 @@
 //! request waits for the statement. One that may have come before the server had begun is
 //! sent again.
 
+pub(crate) mod fleet;
+pub(crate) mod key;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
@@ -15,13 +18,16 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use aws_lc_rs::constant_time;
 use forebay_seam::net::Address;
 use forebay_seam::sync::Mutex;
+use forebay_seam::task::Spawner;
 use forebay_seam::time::Instant;
 use forebay_seam::{net, random, time};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Notify, Semaphore};
+
+use fleet::Fleet;
+use key::{ClientKey, Form, Keys, Request, Secret};
 
 /// Requests to servers under way at once; more than these wait.
 const AT_ONCE: usize = 64;
@@ -46,18 +52,18 @@ impl ServerKey {
     pub(crate) fn none(address: Address) -> Arc<Self> {
         Arc::new(Self { address, pid: 0, secret: Box::default() })
     }
+}
 
-    /// CancelRequest ("Message Formats").
-    fn request(&self) -> Vec<u8> {
-        let length = 12 + self.secret.len();
-        let mut request = Vec::with_capacity(length);
-        // Never so long that the conversion fails.
-        for word in [i32::try_from(length).unwrap_or(i32::MAX), 80_877_102, self.pid] {
-            request.extend_from_slice(&word.to_be_bytes());
-        }
-        request.extend_from_slice(&self.secret);
-        request
+/// CancelRequest ("Message Formats").
+fn request(pid: i32, secret: &[u8]) -> Vec<u8> {
+    let length = 12 + secret.len();
+    let mut request = Vec::with_capacity(length);
+    // Never so long that the conversion fails.
+    for word in [i32::try_from(length).unwrap_or(i32::MAX), 80_877_102, pid] {
+        request.extend_from_slice(&word.to_be_bytes());
     }
+    request.extend_from_slice(secret);
+    request
 }
 
 impl fmt::Debug for ServerKey {
@@ -127,7 +133,7 @@ impl Underway {
         let exchange = async {
             let (mut stream, _) = net::reach(std::slice::from_ref(&key.address)).await?;
             *arrival = Arrival::Unknown;
-            stream.write_all(&key.request()).await?;
+            stream.write_all(&request(key.pid, &key.secret)).await?;
             let mut end = [0; 1];
             // Nothing comes; a reset is an end as well.
             drop(stream.read(&mut end).await);
@@ -206,13 +212,6 @@ pub(crate) struct Cancelable {
     key: ClientKey,
     state: Mutex<State>,
     changed: Notify,
-}
-
-/// What a cancel request must name.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct ClientKey {
-    pub(crate) pid: i32,
-    pub(crate) secret: i32,
 }
 
 #[derive(Debug, Default)]
@@ -368,12 +367,13 @@ impl Cancelable {
 /// All clients that may be cancelled.
 pub(crate) struct Registry {
     clients: Mutex<HashMap<i32, Arc<Cancelable>>>,
+    keys: Keys,
     slots: Semaphore,
 }
 
 impl Default for Registry {
     fn default() -> Self {
-        Self { clients: Mutex::default(), slots: Semaphore::new(AT_ONCE) }
+        Self { clients: Mutex::default(), keys: Keys::new(), slots: Semaphore::new(AT_ONCE) }
     }
 }
 
@@ -390,8 +390,10 @@ pub(crate) struct Registration {
 }
 
 impl Registration {
-    pub(crate) fn key(&self) -> ClientKey {
-        self.client.key
+    /// The process id and the secret part of the client's key.
+    pub(crate) fn key(&self, fleet: &Fleet) -> (i32, Secret) {
+        let key = self.client.key;
+        (key.pid, self.registry.keys.secret(key, fleet))
     }
 }
 
@@ -402,15 +404,27 @@ impl Drop for Registration {
     }
 }
 
+impl Registration {
+    /// Cancels what the client runs now, on our own account.
+    pub(crate) fn cancel_late(&self) {
+        let (registry, client) = (Arc::clone(&self.registry), Arc::clone(&self.client));
+        Spawner::current().spawn(async move {
+            if let Some(early) = registry.strike(client).await {
+                registry.repeat(early).await;
+            }
+        });
+    }
+}
+
 impl Registry {
     /// A key for a new client, from the operating system's generator.
-    pub(crate) fn register(self: &Arc<Self>) -> Registration {
-        let secret = i32::from_be_bytes(random::bytes());
+    pub(crate) fn register(self: &Arc<Self>, form: Form, fleet: &Fleet) -> Registration {
+        let random = random::bytes();
         let mut clients = self.clients.lock();
         loop {
-            let pid = i32::from_be_bytes(random::bytes()) & i32::MAX;
+            let pid = fleet.id().pid(i32::from_be_bytes(random::bytes()));
             if pid != 0 && !clients.contains_key(&pid) {
-                let key = ClientKey { pid, secret };
+                let key = ClientKey { pid, random, form };
                 let client = Arc::new(Cancelable { key, ..Cancelable::default() });
                 clients.insert(pid, Arc::clone(&client));
                 drop(clients);
@@ -419,15 +433,24 @@ impl Registry {
         }
     }
 
-    /// Carries out a cancel request. Whether the key was right is told to nobody.
+    /// Carries out a cancel request, or sends it on to the instance of `fleet` that it is for.
+    /// Whether the key was right is told to nobody.
     ///
     /// # Cancel safety
     /// Dropped, the request may be lost, and hits nothing else.
-    pub(crate) async fn cancel(&self, pid: i32, secret: i32) -> Option<Early> {
-        let client = match self.clients.lock().get(&pid) {
-            Some(client) if same(client.key.secret, secret) => Arc::clone(client),
-            _ => return None,
+    pub(crate) async fn cancel(&self, asked: &Request, fleet: &Fleet) -> Option<Early> {
+        let found = self.clients.lock().get(&asked.pid).map(Arc::clone);
+        let Some(client) = found.filter(|of| self.keys.fits(of.key, &asked.secret)) else {
+            // The semaphore is never closed.
+            let _slot = self.slots.acquire().await.ok()?;
+            fleet.forward(asked).await;
+            return None;
         };
+        self.strike(client).await
+    }
+
+    /// Cancels what `client` runs now, or waits to run.
+    async fn strike(&self, client: Arc<Cancelable>) -> Option<Early> {
         let (ticket, is_young) = client.aim_at_statement().await?;
         self.shoot(&client, ticket).await;
         is_young.then_some(Early { client, ticket })
@@ -452,10 +475,6 @@ impl Registry {
     }
 }
 
-fn same(a: i32, b: i32) -> bool {
-    constant_time::verify_slices_are_equal(&a.to_be_bytes(), &b.to_be_bytes()).is_ok()
-}
-
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
@@ -466,10 +485,15 @@ mod tests {
         poll_fn(|cx| Poll::Ready(client.poll_wait(cx).is_ready())).await
     }
 
+    fn right(one: &Registration) -> Request {
+        let (pid, secret) = one.key(&Fleet::default());
+        Request::new(pid, &secret)
+    }
+
     #[tokio::test]
     async fn a_key_dies_with_its_client() {
         let registry = Arc::new(Registry::default());
-        let registration = registry.register();
+        let registration = registry.register(Form::Short, &Fleet::default());
         assert_eq!(registry.clients.lock().len(), 1);
         drop(registration);
         assert!(registry.clients.lock().is_empty());
@@ -478,23 +502,27 @@ mod tests {
     #[tokio::test]
     async fn a_wrong_secret_cancels_nothing() {
         let registry = Arc::new(Registry::default());
-        let one = registry.register();
+        let none = Fleet::default();
+        let one = registry.register(Form::Short, &none);
         assert!(!wait_is_over(&one.client).await);
-        registry.cancel(one.key().pid, one.key().secret ^ 1).await;
+        let (pid, mut wrong) = one.key(&none);
+        wrong[3] ^= 1;
+        registry.cancel(&Request::new(pid, &wrong), &none).await;
         assert!(!wait_is_over(&one.client).await);
         let client = Arc::clone(&one.client);
         let wait = tokio::spawn(async move { poll_fn(|cx| client.poll_wait(cx)).await });
         tokio::task::yield_now().await;
-        registry.cancel(one.key().pid, one.key().secret).await;
+        registry.cancel(&right(&one), &none).await;
         wait.await.unwrap();
     }
 
     #[tokio::test]
     async fn a_cancel_that_came_late_does_not_end_the_next_wait() {
         let registry = Arc::new(Registry::default());
-        let one = registry.register();
+        let none = Fleet::default();
+        let one = registry.register(Form::Short, &none);
         assert!(!wait_is_over(&one.client).await);
-        registry.cancel(one.key().pid, one.key().secret).await;
+        registry.cancel(&right(&one), &none).await;
         assert!(wait_is_over(&one.client).await);
         one.client.rests();
         assert!(!wait_is_over(&one.client).await);

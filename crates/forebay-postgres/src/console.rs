@@ -26,10 +26,11 @@ use std::time::Duration;
 use bytes::BytesMut;
 use forebay_seam::time;
 
+use crate::cancel::key::Form;
 use crate::gateway::{Inner, Plan};
 use crate::stream::Stream;
 
-pub(crate) use access::Rank;
+pub(crate) use access::{Rank, is_our_own};
 pub use command::Shutdown;
 pub use table::{Cell, Column, Kind, Reader, Row, View};
 pub(crate) use visit::Visit;
@@ -72,6 +73,8 @@ pub(crate) struct Visitor {
     pub(crate) door: Door,
     pub(crate) rank: Rank,
     pub(crate) application: Arc<str>,
+    /// Which keys for cancel requests it takes.
+    pub(crate) keys: Form,
 }
 
 /// What an [`Office`] is doing.

@@ -8,6 +8,8 @@ use bytes::BytesMut;
 use forebay_pool::policy::Policy;
 use forebay_pool::{CheckoutError, Refusal};
 
+use crate::auth::scram::ScramError;
+use crate::auth::{Barred, Method};
 use crate::held::Full;
 use crate::listener::ListenError;
 use crate::own::Nonsense;
@@ -22,7 +24,7 @@ pub(crate) enum Fault {
     Protocol(#[from] Malformed),
     #[error("expected a different message: got `{}` {state}", char::from(*.tag).escape_default())]
     Unexpected { tag: u8, state: &'static str },
-    #[error("unsupported frontend protocol {major}.{minor}: server supports 3.0")]
+    #[error("unsupported frontend protocol {major}.{minor}: server supports 3.0 to 3.2")]
     UnsupportedProtocol { major: u32, minor: u32 },
     #[error("no PostgreSQL user name specified in startup packet")]
     NoUser,
@@ -32,6 +34,20 @@ pub(crate) enum Fault {
     WrongPassword(String),
     #[error("this server accepts encrypted connections only")]
     TlsRequired,
+    #[error("pg_hba.conf rejects connection for {0}")]
+    Rejected(Barred),
+    #[error("no pg_hba.conf entry for {0}")]
+    NoHbaEntry(Barred),
+    #[error("authentication method \"{0}\" is not supported")]
+    MethodUnsupported(String),
+    #[error("a password in clear text is accepted over TLS only")]
+    CleartextWithoutTls,
+    #[error("connection requires a valid client certificate")]
+    NoCertificate,
+    #[error("{method} authentication failed for user \"{user}\"")]
+    NotThatName { method: Method, user: String },
+    #[error("{0}")]
+    Scram(#[from] ScramError),
     #[error("invalid value for parameter \"replication\": \"{0}\"")]
     ReplicationValue(String),
     #[error("replication needs a connection of its own, and `{database}` is pooled by transaction")]
@@ -73,6 +89,18 @@ pub(crate) enum Fault {
     Stopping,
     #[error("terminating connection because its {} is configured no more", .0.name())]
     Removed(Removed),
+    #[error("canceling statement due to statement timeout")]
+    QueryTimeout,
+    #[error("canceling statement due to statement timeout")]
+    QueryDisobeyed,
+    #[error("terminating connection due to transaction timeout")]
+    TransactionTimeout,
+    #[error("terminating connection due to idle-in-transaction timeout")]
+    IdleTransactionTimeout,
+    #[error("terminating connection due to idle-session timeout")]
+    ClientIdleTimeout,
+    #[error("canceling authentication due to timeout")]
+    LoginTimeout,
     #[error("the server's settings could not be restored: {0}")]
     Replay(String),
     #[error("{0}")]
@@ -140,15 +168,29 @@ impl Fault {
         let code = match self {
             Self::Protocol(_) | Self::Unexpected { .. } | Self::NoOperator { .. } => "08P01",
             Self::UnsupportedProtocol { .. } | Self::ReplicationMode { .. } => "0A000",
-            Self::NoUser | Self::TlsRequired => "28000",
+            Self::Scram(ScramError::Malformed(_)) => "08P01",
+            Self::NoUser
+            | Self::TlsRequired
+            | Self::Rejected(_)
+            | Self::NoHbaEntry(_)
+            | Self::MethodUnsupported(_)
+            | Self::CleartextWithoutTls
+            | Self::NoCertificate
+            | Self::NotThatName { .. }
+            | Self::Scram(ScramError::Downgrade | ScramError::Binding) => "28000",
             Self::StartupOption(_) | Self::Nonsense(_) | Self::ReplicationValue(_) => "22023",
-            Self::WrongPassword(_) => "28P01",
+            Self::WrongPassword(_) | Self::Scram(ScramError::WrongPassword) => "28P01",
             Self::UnknownDatabase(_) => "3D000",
             Self::TooManyClients | Self::TooManyReplications { .. } => "53300",
             Self::NoReplication(_) => "08001",
             Self::TooLong { .. } | Self::TooManyStatements { .. } => "54000",
             Self::TooMuchHeld(_) => "53200",
-            Self::Cancelled => "57014",
+            Self::Cancelled | Self::QueryTimeout | Self::QueryDisobeyed | Self::LoginTimeout => {
+                "57014"
+            }
+            Self::TransactionTimeout => "25P04",
+            Self::IdleTransactionTimeout => "25P03",
+            Self::ClientIdleTimeout => "57P05",
             Self::InFailedTransaction => "25P02",
             Self::NoStatement(_) | Self::NoUnnamedStatement => "26000",
             Self::NoPortal(_) => "34000",
@@ -169,6 +211,17 @@ impl Fault {
                 Outcome::NotSent => "The last statement was not sent.",
             };
             return Some(detail.into());
+        }
+        if let Some(setting) = self.timeout() {
+            let detail = format!("The limit is `{setting}` of the connection pooler.");
+            return Some(if let Self::QueryDisobeyed = self {
+                format!(
+                    "{detail} The server did not obey within `cancel_wait_timeout`: the outcome \
+                     of the statement is unknown."
+                )
+            } else {
+                detail
+            });
         }
         if let Self::TooLong { limit, .. } = self {
             return Some(limit.origin().into());
@@ -207,6 +260,9 @@ impl Fault {
                 held + 1
             ));
         }
+        if let Self::CleartextWithoutTls = self {
+            return Some("Connect with sslmode=require.".into());
+        }
         if let Self::Nonsense(nonsense) = self {
             return Some(nonsense.hint.into());
         }
@@ -230,6 +286,23 @@ impl Fault {
             return Some(hint.into());
         }
         self.server_said()?.hint.clone()
+    }
+
+    /// The setting that says how long it may take, where it took longer.
+    fn timeout(&self) -> Option<&'static str> {
+        if let Self::QueryTimeout | Self::QueryDisobeyed = self {
+            Some("query_timeout")
+        } else if let Self::TransactionTimeout = self {
+            Some("transaction_timeout")
+        } else if let Self::IdleTransactionTimeout = self {
+            Some("idle_transaction_timeout")
+        } else if let Self::ClientIdleTimeout = self {
+            Some("client_idle_timeout")
+        } else if let Self::LoginTimeout = self {
+            Some("login_timeout")
+        } else {
+            None
+        }
     }
 
     fn text(&self) -> String {
@@ -256,6 +329,10 @@ impl Fault {
 
     /// Writes it for a client that is not logged in yet: nothing may go on.
     pub(crate) fn write_at_login(&self, out: &mut BytesMut) {
+        if let Self::UnsupportedProtocol { major: ..3, .. } = self {
+            // In the only way that such a client understands, as PostgreSQL does it.
+            return backend::error_of_protocol_2(out, &self.text());
+        }
         let unreachable = matches!(self, Self::Checkout(CheckoutError::Unreachable { .. }));
         if !unreachable {
             return self.write(out, Severity::Fatal);

@@ -3,7 +3,7 @@
 mod backend;
 mod bell;
 mod client;
-mod passwords;
+mod lookups;
 mod plan;
 mod reload;
 
@@ -20,11 +20,12 @@ use forebay_pool::{Roster, Snapshot};
 use forebay_seam::net::Listener;
 use forebay_seam::sync::Mutex;
 use forebay_seam::task::Stop;
+use forebay_seam::time;
 use forebay_seam::time::Instant;
-use forebay_seam::{random, time};
 use serde::Serialize;
 use tokio::sync::{Notify, broadcast};
 
+use crate::auth::Doorkeeper;
 use crate::cancel::Registry;
 use crate::census::Census;
 use crate::console::{self, Office};
@@ -34,6 +35,7 @@ use crate::operations::Operations;
 use crate::pins::{Board, Pinned};
 use crate::prepared::Statements;
 use crate::settings::PostgresSettings;
+use crate::timeouts::{Counter, TimeoutCounts};
 use crate::welcome::Welcomes;
 
 pub(crate) use bell::{Bell, Course};
@@ -69,6 +71,12 @@ pub struct PostgresSnapshot {
     pub refused: u64,
     /// Cancel requests received since start.
     pub cancels: u64,
+    /// What lasted too long, since start.
+    pub timeouts: TimeoutCounts,
+    /// Logins that were turned away because too many like them failed, since start.
+    pub throttled: u64,
+    /// Iterations of hashing that clients' passwords have cost since start.
+    pub hash_iterations: u64,
     /// Clients that kept a server connection beyond a transaction, since start, by reason.
     pub pins: BTreeMap<&'static str, u64>,
     /// Clients that keep a server connection now, the longest first.
@@ -98,9 +106,9 @@ pub(crate) struct Inner {
     pub(crate) operations: Operations,
     /// Memory of messages that are not whole yet.
     pub(crate) held: Arc<held::Account>,
-    /// Makes the salt of users who do not exist.
-    pub(crate) nobody: [u8; 32],
-    pub(crate) registry: Arc<Registry>,
+    /// What all logins share.
+    pub(crate) door: Doorkeeper,
+    registry: Arc<Registry>,
     pub(crate) census: Arc<Census>,
     /// What the program does for the console.
     pub(crate) office: OnceLock<Arc<dyn Office>>,
@@ -110,6 +118,7 @@ pub(crate) struct Inner {
     refused: AtomicU64,
     cancels: AtomicU64,
     pub(crate) pins: Arc<Board>,
+    pub(crate) timeouts: Counter,
     hints_ignored: AtomicU64,
     left: Notify,
 }
@@ -174,7 +183,7 @@ impl Gateway {
             roster,
             operations: Operations::default(),
             held,
-            nobody: random::bytes(),
+            door: Doorkeeper::default(),
             registry: Arc::new(Registry::default()),
             census,
             office: OnceLock::new(),
@@ -183,6 +192,7 @@ impl Gateway {
             refused: AtomicU64::new(0),
             cancels: AtomicU64::new(0),
             pins: Arc::default(),
+            timeouts: Counter::default(),
             hints_ignored: AtomicU64::new(0),
             left: Notify::new(),
         });
@@ -296,6 +306,9 @@ impl Gateway {
             clients: self.inner.clients.load(Ordering::Relaxed),
             refused: self.inner.refused.load(Ordering::Relaxed),
             cancels: self.inner.cancels.load(Ordering::Relaxed),
+            timeouts: self.inner.timeouts.counts(),
+            throttled: self.inner.door.throttled(),
+            hash_iterations: self.inner.door.hash_iterations(),
             pins: self.inner.pins.counts(),
             pinned: self.inner.pins.pinned(),
             hints_ignored: self.inner.hints_ignored.load(Ordering::Relaxed),

@@ -5,6 +5,7 @@
 //! → `session::outward` (the client's messages) → `session::link` (class, request, checkout)
 //! → `session::inward` (the server's answers) → the lease goes home.
 
+mod auth;
 mod cancel;
 mod census;
 pub mod console;
@@ -22,13 +23,13 @@ mod pins;
 mod prepared;
 mod replication;
 mod route;
-mod scram;
 mod server;
 mod session;
 pub mod settings;
 mod sql;
 mod stream;
 mod tally;
+mod timeouts;
 mod tls;
 mod welcome;
 mod wire;
@@ -37,3 +38,4 @@ pub use gateway::{Changes, Gateway, PostgresSnapshot, SettingsError};
 pub use listener::NotificationCounts;
 pub use pins::Pinned;
 pub use settings::PostgresSettings;
+pub use timeouts::TimeoutCounts;

@@ -21,6 +21,7 @@ use forebay_seam::task::Stop;
 use forebay_seam::time;
 
 use crate::cancel::Registration;
+use crate::cancel::fleet::Fleet;
 use crate::census::{Newcomer, Replication};
 use crate::fault::Fault;
 use crate::greeting::Arrival;
@@ -106,7 +107,7 @@ pub(crate) async fn serve(
     registration: Registration,
     mut stop: Stop,
 ) {
-    let Arrival { client, inbox, who, .. } = arrival;
+    let Arrival { client, inbox, plan, who, .. } = arrival;
     let (user, database) = (Arc::clone(&who.identity.user), Arc::clone(&who.database));
     let mut outbox = BytesMut::new();
     let kind = kind(parameters);
@@ -126,7 +127,7 @@ pub(crate) async fn serve(
         }
     };
     tracing::info!(%user, %database, "a replication connection begins");
-    welcome(&server, &registration, &mut outbox);
+    welcome(&server, &registration, &plan.fleet, &mut outbox);
     // The connection is this client's alone: a cancel can hit nothing else.
     registration.client.links(&server.key, &server.in_flight);
     registration.client.goes_on();
@@ -160,13 +161,13 @@ fn kind(parameters: &Parameters) -> Replication {
 }
 
 /// As a login ends: what the server reported, the client's own key, ReadyForQuery.
-fn welcome(server: &Server, registration: &Registration, out: &mut BytesMut) {
+fn welcome(server: &Server, registration: &Registration, fleet: &Fleet, out: &mut BytesMut) {
     backend::authentication(out, 0, &[]);
     for (name, value) in server.settings.now.iter() {
         backend::parameter_status(out, name, value);
     }
-    let key = registration.key();
-    backend::backend_key_data(out, key.pid, key.secret);
+    let (pid, secret) = registration.key(fleet);
+    backend::backend_key_data(out, pid, &secret);
     backend::ready_for_query(out, TxStatus::Idle);
 }
 

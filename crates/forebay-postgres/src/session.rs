@@ -24,6 +24,7 @@ mod reload;
 mod rest;
 mod rows;
 mod unnamed;
+mod watch;
 mod work;
 
 use std::collections::HashMap;
@@ -49,6 +50,7 @@ use crate::prepared::Statement;
 use crate::route::Who;
 use crate::server::connector::Postgres;
 use crate::stream::Stream;
+use crate::timeouts::Limits;
 use crate::wire::TxStatus;
 use crate::wire::backend::Severity;
 
@@ -68,6 +70,8 @@ pub(crate) enum End {
     Fault(Fault),
     /// The server told the client why.
     ServerSaid,
+    /// In the middle of a message for the client: nothing can be said behind half of it.
+    Midway(Fault),
     Io(io::Error),
 }
 
@@ -161,7 +165,7 @@ pub(crate) struct Session {
     link: Option<Lease<Postgres>>,
     pins: Pins,
     /// Settings that the client has set to values that only the server knows.
-    learns: Vec<String>,
+    learns: Option<Box<rest::Learns>>,
     /// The message that the connection was linked for has still to be sent.
     unsent: bool,
     /// What the client listens to, where connections are shared.
@@ -170,6 +174,7 @@ pub(crate) struct Session {
     server_said_goodbye: bool,
     work: work::Work,
     idling: Option<Idling>,
+    watch: Option<Box<watch::Watch>>,
 }
 
 /// What came of the greeting.
@@ -191,6 +196,8 @@ enum Next {
 impl Session {
     pub(crate) fn new(gateway: Arc<Inner>, arrival: Arrival, registration: Registration) -> Self {
         let Arrival { client, inbox, plan, who, settings, .. } = arrival;
+        let limits = Limits::of(&plan.settings, &who.database, &who.identity.user);
+        let watch = watch::Watch::new(limits, plan.settings.cancel_wait_timeout);
         let card = gateway.census.enters(Newcomer {
             database: &who.database,
             user: &who.identity.user,
@@ -227,12 +234,13 @@ impl Session {
             intake: Intake::Normal,
             link: None,
             pins: Pins::default(),
-            learns: Vec::new(),
+            learns: None,
             unsent: false,
             listening: None,
             server_said_goodbye: false,
             work: work::Work::default(),
             idling: None,
+            watch,
         }
     }
 
@@ -268,7 +276,12 @@ impl Session {
             End::Fault(fault) => {
                 tracing::info!(%user, %database, error = %fault, "session ended");
                 self.keep_passed();
-                fault.write(&mut self.outbox, Severity::Fatal);
+                if !self.is_midway() {
+                    fault.write(&mut self.outbox, Severity::Fatal);
+                }
+            }
+            End::Midway(fault) => {
+                tracing::info!(%user, %database, error = %fault, "session ended");
             }
         }
         self.idling = None;
@@ -310,6 +323,7 @@ impl Session {
                 if let Err(full) = self.held.set(self.inbox.len()) {
                     return Fault::TooMuchHeld(full).into();
                 }
+                self.look_at_clock();
                 match self.exchange(&mut ear).await {
                     Ok(Moved::Bell) => break,
                     Ok(moved) => {
@@ -349,17 +363,26 @@ impl Session {
             }
             Moved::ClientGone => Err(End::Left),
             Moved::ServerGone => Err(self.server_gone()),
+            Moved::Late(late) => self.is_late(late),
         }
+    }
+
+    /// Has the client got a part of a message, and waits for its rest?
+    fn is_midway(&mut self) -> bool {
+        self.link.as_mut().is_some_and(|lease| lease.connection().passing > 0)
     }
 
     fn server_gone(&mut self) -> End {
         let sent = self.link.as_mut().is_some_and(|lease| !lease.connection().awaited.is_empty());
         let outcome = if sent { Outcome::Unknown } else { Outcome::NotSent };
         self.keep_passed();
+        let is_midway = self.is_midway();
         if let Some(lease) = self.link.take() {
             lease.give_back(Condition::Broken);
         }
-        if self.server_said_goodbye {
+        if is_midway {
+            End::Midway(Fault::ServerLost { outcome })
+        } else if self.server_said_goodbye {
             End::ServerSaid
         } else {
             Fault::ServerLost { outcome }.into()

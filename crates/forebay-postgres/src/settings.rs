@@ -1,6 +1,9 @@
 //! What an operator sets for the PostgreSQL gateway.
 
+mod auth;
+mod fleet;
 mod listen;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,7 +15,12 @@ use forebay_seam::secret::SecretRef;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub use auth::{AuthQuerySettings, ClientAuth};
+pub use fleet::{FleetSettings, PeerSettings};
 pub use listen::{Listen, SocketMode};
+pub use tls::{
+    ChannelBinding, ClientTls, ClientTlsMode, ProtocolVersion, SslMode, SslNegotiation, TlsVersion,
+};
 
 /// `[postgres]`: where applications connect, who they are, and which servers are behind.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
@@ -28,16 +36,61 @@ pub struct PostgresSettings {
     pub unix_socket_group: Option<String>,
     /// How applications prove who they are. Default `scram-sha-256`.
     pub auth: ClientAuth,
+    /// Rules in the syntax of pg_hba.conf, for `auth = "hba"`. Read again at a reload.
+    pub hba_file: Option<PathBuf>,
+    /// Maps of names in the syntax of pg_ident.conf, for certificates and Unix sockets. Read
+    /// again at a reload.
+    pub ident_file: Option<PathBuf>,
+    /// Users and their secrets as in PgBouncer's userlist.txt: `"user" "secret"` on each line,
+    /// a password, `md5…` or `SCRAM-SHA-256$…`. Read again at a reload.
+    pub users_file: Option<PathBuf>,
+    /// Where to look up users that are in no list. Default: nowhere.
+    pub auth_query: Option<AuthQuerySettings>,
+    /// Whether the method `password` may be used over plaintext TCP. Default false.
+    pub cleartext_without_tls: bool,
     /// When a server connection goes back to the pool. Default `transaction`.
     pub pool_mode: PoolMode,
     /// TLS towards applications. Default: none.
     pub tls: Option<ClientTls>,
+    /// Other instances behind the same address, for cancel requests. Default: none.
+    pub fleet: Option<FleetSettings>,
     /// Connections from applications, at the most. Default 10000.
     pub max_clients: u32,
     /// How long an application may take to log in. Default 15s.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String", extend("format" = "humantime"))]
     pub login_timeout: Duration,
+    /// How long a statement may run; then it is cancelled (SQLSTATE 57014), and its client goes
+    /// on. Databases and users may have limits of their own: of those that are set the smallest
+    /// counts. 0s: for ever. Default 0s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub query_timeout: Duration,
+    /// How long a client may wait for a connection, whatever its class: it takes the place of
+    /// every `checkout_timeout`. 0s: what the classes say. Default 0s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub query_wait_timeout: Duration,
+    /// How long a transaction may take, with its client's pauses; then it is rolled back, and
+    /// the client is sent away (25P04). 0s: for ever. Default 0s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub transaction_timeout: Duration,
+    /// How long a client may be silent within a transaction; then that is rolled back, and the
+    /// client is sent away (25P03). 0s: for ever. Default 0s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub idle_transaction_timeout: Duration,
+    /// How long a client may be silent outside of transactions before it is sent away (57P05).
+    /// 0s: for ever. Default 0s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub client_idle_timeout: Duration,
+    /// How long a server may take to obey when a statement is cancelled that took too long;
+    /// then the connection is closed, and the client is sent away. Default 10s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub cancel_wait_timeout: Duration,
     /// Distinct prepared statements kept on each server connection. Default 500.
     pub max_prepared_statements: usize,
     /// The longest message that is held in memory whole, bytes. Longer rows, COPY data and
@@ -76,10 +129,22 @@ impl Default for PostgresSettings {
             unix_socket_mode: SocketMode::default(),
             unix_socket_group: None,
             auth: ClientAuth::default(),
+            hba_file: None,
+            ident_file: None,
+            users_file: None,
+            auth_query: None,
+            cleartext_without_tls: false,
             pool_mode: PoolMode::default(),
             tls: None,
+            fleet: None,
             max_clients: 10_000,
             login_timeout: Duration::from_secs(15),
+            query_timeout: Duration::ZERO,
+            query_wait_timeout: Duration::ZERO,
+            transaction_timeout: Duration::ZERO,
+            idle_transaction_timeout: Duration::ZERO,
+            client_idle_timeout: Duration::ZERO,
+            cancel_wait_timeout: Duration::from_secs(10),
             max_prepared_statements: 500,
             max_message: 16 << 20,
             max_message_memory: 256 << 20,
@@ -123,18 +188,6 @@ impl Default for NotificationSettings {
     }
 }
 
-/// How applications prove who they are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum ClientAuth {
-    /// By password, which never crosses the wire (RFC 5802, RFC 7677).
-    #[default]
-    #[serde(rename = "scram-sha-256")]
-    ScramSha256,
-    /// Not at all: whoever reaches the port is who they say.
-    Trust,
-}
-
 /// When a server connection goes back to the pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -146,31 +199,44 @@ pub enum PoolMode {
     Session,
 }
 
-/// `[postgres.tls]`: TLS towards applications.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ClientTls {
-    /// Certificate chain, PEM.
-    pub cert: PathBuf,
-    /// Private key, PEM.
-    pub key: PathBuf,
-    /// Refuse applications that do not use TLS. Default false.
-    #[serde(default)]
-    pub required: bool,
-}
-
 /// `[postgres.servers.NAME]`: one physical server, one budget.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServerSettings {
-    /// `host`, `host:port` or `[v6]:port`; the port defaults to 5432.
+    /// `host`, `host:port` or `[v6]:port`, or a Unix socket: `/var/run/postgresql` or
+    /// `/var/run/postgresql/.s.PGSQL.5433`. The port defaults to 5432.
     pub address: String,
     /// TLS towards the server, as in libpq. Default `prefer`.
     #[serde(default)]
     pub sslmode: SslMode,
-    /// Certificates that may sign the server's, PEM. Default: the system's.
+    /// Certificates that may sign the server's, PEM; or `system`. Default: the system's.
     #[serde(default)]
     pub sslrootcert: Option<PathBuf>,
+    /// Our own certificate for the server, PEM. Default: none. This and the other files of TLS
+    /// are read anew when they change.
+    #[serde(default)]
+    pub sslcert: Option<PathBuf>,
+    /// Its private key, PEM.
+    #[serde(default)]
+    pub sslkey: Option<PathBuf>,
+    /// Certificates that were revoked, PEM: a list for each authority. Default: none.
+    #[serde(default)]
+    pub sslcrl: Option<PathBuf>,
+    /// How TLS begins. Default `postgres`.
+    #[serde(default)]
+    pub sslnegotiation: SslNegotiation,
+    /// The lowest version of TLS. Default 1.2.
+    #[serde(default)]
+    pub ssl_min_version: Option<TlsVersion>,
+    /// The highest version of TLS. Default 1.3.
+    #[serde(default)]
+    pub ssl_max_version: Option<TlsVersion>,
+    /// Whether logins are bound to the TLS session. Default `prefer`.
+    #[serde(default)]
+    pub channel_binding: ChannelBinding,
+    /// The newest protocol that the server is asked for. Default 3.0.
+    #[serde(default)]
+    pub max_protocol_version: ProtocolVersion,
     /// Connections we may open there. Default: 70 % of what its `max_connections` leaves
     /// after the reserved ones; 10 until that could be read.
     #[serde(default)]
@@ -281,25 +347,6 @@ fn probe_interval() -> Duration {
     Duration::from_secs(10)
 }
 
-/// TLS towards a server: the names and meanings of libpq's `sslmode`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum SslMode {
-    /// Never.
-    Disable,
-    /// Only if the server refuses plaintext.
-    Allow,
-    /// If the server can; without looking at its certificate.
-    #[default]
-    Prefer,
-    /// Always; without looking at its certificate, unless `sslrootcert` is set.
-    Require,
-    /// Always, and the certificate must be signed by a trusted authority.
-    VerifyCa,
-    /// Always, and the certificate must also be made out for the server's host name.
-    VerifyFull,
-}
-
 /// `[postgres.databases.NAME]`: a database name that applications may ask for.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -310,21 +357,62 @@ pub struct DatabaseSettings {
     pub database: Option<String>,
     /// When a server connection goes back to the pool. Default: as for the gateway.
     pub pool_mode: Option<PoolMode>,
+    /// As for the gateway, for this database. Default 0s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub query_timeout: Duration,
+    /// As for the gateway, for this database. Default 0s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub transaction_timeout: Duration,
+    /// As for the gateway, for this database. Default 0s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub idle_transaction_timeout: Duration,
+    /// As for the gateway, for this database. Default 0s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub client_idle_timeout: Duration,
+    /// As whom to look up its users. Default: `user` of `[postgres.auth_query]`.
+    pub auth_user: Option<String>,
+    /// What to ask to look up its users. Default: `query` of `[postgres.auth_query]`.
+    pub auth_query: Option<String>,
+    /// In which of our databases to look up its users. Default: `database` of
+    /// `[postgres.auth_query]`.
+    pub auth_database: Option<String>,
 }
 
 /// `[postgres.users.NAME]`: a user that may log in.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct UserSettings {
-    /// The password, or a verifier as `pg_authid` stores it (`SCRAM-SHA-256$…`).
+    /// The password, or what `pg_authid` stores of it (`SCRAM-SHA-256$…`, `md5…`). Default: as
+    /// in `users_file`.
     pub password: Option<SecretRef>,
     /// As whom to log in to the server. Default: the same user.
     pub server_user: Option<String>,
-    /// The password there. Default: `password`, where that is no verifier.
+    /// The password there. Default: `password`; where that is a verifier, what clients prove it
+    /// by.
     pub server_password: Option<SecretRef>,
     /// The tenant whose HTTP calls belong to the same requests. Default: the tenant
     /// `default` while no tenants are configured, else none.
     pub tenant: Option<String>,
+    /// As for the gateway, for this user. Default 0s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub query_timeout: Duration,
+    /// As for the gateway, for this user. Default 0s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub transaction_timeout: Duration,
+    /// As for the gateway, for this user. Default 0s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub idle_transaction_timeout: Duration,
+    /// As for the gateway, for this user. Default 0s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub client_idle_timeout: Duration,
 }
 
 /// `[[postgres.rules]]`: work that matches all conditions belongs to `class`.

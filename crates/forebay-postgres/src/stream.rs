@@ -14,11 +14,12 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BytesMut};
 use forebay_seam::net::{Socket, TcpStream};
 use rustls::pki_types::{CertificateDer, ServerName};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_rustls::{TlsConnector, client, server};
+use rustls::server::Acceptor;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio_rustls::{StartHandshake, TlsAcceptor, TlsConnector, client, server};
 
 use crate::census::{Cipher, Ends, Place};
-use crate::tls::{Binding, ClientSide};
+use crate::tls::{ALPN, Binding, ClientSide};
 
 /// Bytes asked of a socket at once where many come.
 const CHUNK: usize = 16 * 1024;
@@ -43,7 +44,47 @@ pub(crate) struct Accepted {
 impl Stream {
     /// The TLS session of a client that asked for one.
     pub(crate) async fn accept(tcp: TcpStream, tls: &ClientSide) -> io::Result<Self> {
-        let session = tls.acceptor().accept(tcp).await?;
+        let session = TlsAcceptor::from(Arc::clone(tls.config())).accept(tcp).await?;
+        Ok(Self::Accepted(Box::new(Accepted { tls: session, binding: tls.binding() })))
+    }
+
+    /// The TLS session of a client that began one without asking (direct TLS, PostgreSQL 17).
+    /// `begun` are the bytes that it began with.
+    ///
+    /// # Errors
+    /// What went wrong in the handshake; `InvalidData` when it did not say that it speaks
+    /// PostgreSQL inside: it might speak another protocol, and be made to by somebody else.
+    pub(crate) async fn accept_direct(
+        mut tcp: TcpStream,
+        tls: &ClientSide,
+        begun: &mut BytesMut,
+    ) -> io::Result<Self> {
+        let mut acceptor = Acceptor::default();
+        let accepted = loop {
+            while begun.has_remaining() {
+                acceptor.read_tls(&mut begun.reader())?;
+            }
+            match acceptor.accept() {
+                Ok(Some(accepted)) => break accepted,
+                Ok(None) => {}
+                Err((error, mut alert)) => {
+                    let mut told = Vec::new();
+                    alert.write_all(&mut told)?;
+                    tcp.write_all(&told).await?;
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+                }
+            }
+            if tcp.read_buf(begun).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        };
+        let config = Arc::clone(tls.config());
+        let mut session = StartHandshake::from_parts(accepted, tcp).into_stream(config).await?;
+        if session.get_ref().1.alpn_protocol() != Some(ALPN) {
+            session.shutdown().await?;
+            let reason = "direct TLS without ALPN, which has to name `postgresql`";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+        }
         Ok(Self::Accepted(Box::new(Accepted { tls: session, binding: tls.binding() })))
     }
 
@@ -75,6 +116,16 @@ impl Stream {
         };
         let (theirs, ours) = (tcp.peer_addr().ok().into(), tcp.local_addr().ok().into());
         Ends { fd: tcp.as_raw_fd(), theirs, ours, tls }
+    }
+
+    /// Has the other side said that it speaks PostgreSQL inside TLS?
+    pub(crate) fn speaks_postgres(&self) -> bool {
+        let said = match self {
+            Self::Plain(_) => None,
+            Self::Accepted(accepted) => accepted.tls.get_ref().1.alpn_protocol(),
+            Self::Connected(tls) => tls.get_ref().1.alpn_protocol(),
+        };
+        said == Some(ALPN)
     }
 
     pub(crate) fn is_encrypted(&self) -> bool {
@@ -274,8 +325,8 @@ mod tests {
     use forebay_seam::net;
     use tokio::io::AsyncReadExt;
 
-    use crate::settings::{ClientTls, SslMode};
-    use crate::tls;
+    use crate::settings::ClientTls;
+    use crate::tls::Encryption;
 
     /// Both ends of a TLS connection.
     async fn pair() -> (Stream, Stream) {
@@ -284,8 +335,12 @@ mod tests {
         let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
         std::fs::write(&cert, made.cert.pem()).unwrap();
         std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-        let acceptor = ClientSide::new(&ClientTls { cert, key, required: false }).unwrap();
-        let connector = tls::connector(SslMode::Require, None).unwrap().unwrap();
+        let settings = format!("{{\"cert\": {cert:?}, \"key\": {key:?}}}");
+        let settings: ClientTls = serde_json::from_str(&settings).unwrap();
+        let acceptor = ClientSide::new(&settings).unwrap().unwrap();
+        let server = "{\"address\": \"localhost\", \"sslmode\": \"require\"}";
+        let server = serde_json::from_str(server).unwrap();
+        let connector = Encryption::new("main", &server).unwrap().config().unwrap();
         let listener = net::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
         let name = ServerName::try_from("localhost").unwrap();

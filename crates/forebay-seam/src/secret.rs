@@ -11,7 +11,8 @@ pub use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
 /// Where a secret is to be found: `env:NAME`, `file:PATH`, `cmd:PROGRAM ARG …` (its first
-/// line of output), or else the secret itself.
+/// line of output), or else the secret itself, also behind `text:` for one that would look like
+/// any of these.
 #[derive(Clone, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct SecretRef(#[schemars(with = "String")] SecretString);
@@ -71,6 +72,7 @@ impl SecretRef {
             Some(("file", path)) => fs::read_to_string(path)
                 .map_err(|source| SecretError::File { path: path.to_owned(), source })?,
             Some(("cmd", command)) => run(command)?,
+            Some(("text", secret)) => secret.to_owned(),
             _ => text.to_owned(),
         };
         let secret = secret.trim_end_matches(['\r', '\n']);
@@ -128,6 +130,13 @@ mod tests {
     fn a_command_gives_its_first_line() {
         let secret = SecretRef::new("cmd:echo hunter2").read().unwrap();
         assert_eq!(secret.expose_secret(), "hunter2");
+    }
+
+    #[test]
+    fn a_secret_that_looks_like_a_reference_can_be_told_apart() {
+        let secret = SecretRef::new("text:env:x");
+        assert_eq!(secret.read().unwrap().expose_secret(), "env:x");
+        assert_eq!(secret.to_string(), "[inline secret]");
     }
 
     #[test]

@@ -6,11 +6,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub use std::time::Instant;
 
 #[cfg(not(forebay_model))]
-pub use runtime::{Elapsed, Sleep, now, sleep, sleep_until, timeout};
+pub use runtime::{Elapsed, Sleep, now, reset, sleep, sleep_until, timeout};
 
 #[cfg(not(forebay_model))]
 mod runtime {
     use std::future::Future;
+    use std::pin::Pin;
 
     pub use tokio::time::{Sleep, error::Elapsed};
 
@@ -31,6 +32,11 @@ mod runtime {
         tokio::time::sleep_until(deadline.into())
     }
 
+    /// `timer` ends at `deadline` instead, whether it has ended before or not.
+    pub fn reset(timer: Pin<&mut Sleep>, deadline: Instant) {
+        timer.reset(deadline.into());
+    }
+
     /// Polls `future` for at most `duration`.
     ///
     /// # Errors
@@ -41,7 +47,7 @@ mod runtime {
 }
 
 #[cfg(forebay_model)]
-pub use model::{Elapsed, Sleep, Timers, now, set_timers, sleep, sleep_until, timeout};
+pub use model::{Elapsed, Sleep, Timers, now, reset, set_timers, sleep, sleep_until, timeout};
 
 /// Time under the model checker: a clock that moves only when a timer ends. In which order
 /// timers end, and whether before or after anything else, is the scheduler's to choose.
@@ -111,6 +117,11 @@ mod model {
     /// Ends at `deadline`.
     pub fn sleep_until(deadline: Instant) -> Sleep {
         Sleep { deadline, pause: Box::pin(pause()) }
+    }
+
+    /// `timer` ends at `deadline` instead, whether it has ended before or not.
+    pub fn reset(mut timer: Pin<&mut Sleep>, deadline: Instant) {
+        timer.set(sleep_until(deadline));
     }
 
     async fn pause() {

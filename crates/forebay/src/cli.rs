@@ -2,7 +2,7 @@
 //! wrong usage or configuration).
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 use crate::config::summary::Summary;
 use crate::config::{Config, ConfigError, reference};
 use crate::demo::{self, DemoArgs};
+use crate::pgbouncer::{self, command::PgBouncerArgs, migrate::Migration};
 use crate::run::{self, EXIT_USAGE};
 use crate::size::SizeArgs;
 
@@ -39,6 +40,19 @@ enum Command {
     Config {
         #[command(subcommand)]
         what: ConfigCommand,
+    },
+    /// Run with PgBouncer's own configuration, in place of PgBouncer.
+    #[command(version, disable_help_flag = true, disable_version_flag = true)]
+    Pgbouncer(PgBouncerArgs),
+    /// Write settings of ours that do what PgBouncer's FILE.ini does, and list what changed its
+    /// meaning.
+    Migrate {
+        /// PgBouncer's configuration.
+        file: PathBuf,
+        /// Where to write; passwords go into files beside it. Default: to stdout, with
+        /// variables of the environment in place of passwords.
+        #[arg(short, long)]
+        output: Option<PathBuf>,
     },
     /// Show on this machine what Forebay changes: an agent workload without and with it.
     Demo(DemoArgs),
@@ -78,6 +92,8 @@ impl Cli {
                     ExitCode::from(EXIT_USAGE)
                 }
             },
+            Command::Pgbouncer(args) => pgbouncer::command::run(args),
+            Command::Migrate { file, output } => migrate(&file, output.as_deref()),
             Command::Size(args) => match args.advice() {
                 Ok(advice) => print(&advice),
                 Err(error) => {
@@ -89,6 +105,27 @@ impl Cli {
             Command::Config { what: ConfigCommand::Schema } => {
                 print(&format!("{:#}\n", reference::schema()))
             }
+        }
+    }
+}
+
+fn migrate(file: &Path, output: Option<&Path>) -> ExitCode {
+    let migration = match Migration::of(file, output) {
+        Ok(migration) => migration,
+        Err(error) => {
+            complain(&error.to_string());
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    let Some(output) = output else {
+        complain(migration.report());
+        return print(migration.text());
+    };
+    match migration.write(output) {
+        Ok(()) => print(migration.report()),
+        Err(error) => {
+            complain(&error.to_string());
+            ExitCode::FAILURE
         }
     }
 }

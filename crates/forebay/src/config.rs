@@ -14,16 +14,20 @@ use forebay_postgres::PostgresSettings;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::pgbouncer::LoadError;
+
 mod document;
 mod loaded;
+mod log;
 mod problem;
 pub mod reference;
 mod rules;
 mod shown;
 pub mod summary;
-mod wording;
+pub(crate) mod wording;
 
 pub use loaded::Loaded;
+pub use log::{LogFormat, LogSettings, SyslogFacility, SyslogSettings};
 pub use problem::{Problem, Report};
 
 use document::Document;
@@ -60,7 +64,7 @@ pub struct Config {
     pub http: Option<HttpSettings>,
     /// What operators and their tools look at.
     pub admin: AdminSettings,
-    /// What the program writes to stderr.
+    /// What the program logs, and where.
     pub log: LogSettings,
 }
 
@@ -96,37 +100,6 @@ impl Default for AdminSettings {
     }
 }
 
-/// `[log]`: what the program writes to stderr.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct LogSettings {
-    /// How much: `error`, `warn`, `info`, `debug`, `trace`, or by room, as in
-    /// `info,forebay_postgres=debug`. The environment variable `FOREBAY_LOG` wins. Default
-    /// `info`.
-    pub level: String,
-    /// How. Default `auto`.
-    pub format: LogFormat,
-}
-
-impl Default for LogSettings {
-    fn default() -> Self {
-        Self { level: "info".to_owned(), format: LogFormat::default() }
-    }
-}
-
-/// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// `text` on a terminal, `json` elsewhere.
-    #[default]
-    Auto,
-    /// For people.
-    Text,
-    /// For machines: one object a line.
-    Json,
-}
-
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -142,6 +115,9 @@ pub enum ConfigError {
     /// It can, but cannot be carried out.
     #[error("{0}")]
     Invalid(Report),
+    /// It is PgBouncer's, and cannot be used.
+    #[error(transparent)]
+    PgBouncer(#[from] LoadError),
 }
 
 impl Config {
@@ -176,7 +152,11 @@ impl Config {
         Self::parse_whole(file, text, environment).map(|loaded| loaded.config)
     }
 
-    fn parse_whole(
+    /// As [`Config::parse`], so that it can be compared with another one.
+    ///
+    /// # Errors
+    /// All that is wrong with it, not only the first.
+    pub(crate) fn parse_whole(
         file: &Path,
         text: &str,
         environment: &dyn Fn(&str) -> Option<String>,

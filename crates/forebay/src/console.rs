@@ -12,17 +12,14 @@ use std::sync::Arc;
 use forebay_pool::Roster;
 use forebay_pool::overlap::Overlaps;
 use forebay_postgres::console::{Doing, Office, Row, Shutdown, View};
-use tokio::sync::mpsc;
 
 use crate::events::Events;
 use crate::reload::{Cause, Reloader};
+use crate::run::{Ender, Ending};
 use crate::view::{VERSION, Viewer};
 
 pub use recent::Recent;
 pub use views::VIEWS;
-
-/// Orders to stop that may wait to be heard: the second says at once.
-const ORDERS: usize = 2;
 
 /// The program, as the console sees it.
 pub struct Program {
@@ -40,13 +37,8 @@ pub struct Program {
     pub postgres: Option<forebay_postgres::Gateway>,
     /// As `postgres`.
     pub http: Option<forebay_http::Gateway>,
-    /// Where orders to stop go.
-    pub orders: mpsc::Sender<Shutdown>,
-}
-
-/// A way for orders to stop.
-pub fn orders() -> (mpsc::Sender<Shutdown>, mpsc::Receiver<Shutdown>) {
-    mpsc::channel(ORDERS)
+    /// Ends the program.
+    pub ender: Ender,
 }
 
 impl Program {
@@ -81,12 +73,10 @@ impl Office for Program {
     }
 
     fn shut_down(&self, how: Shutdown) {
-        let times = if how == Shutdown::Now { 2 } else { 1 };
-        for _ in 0..times {
-            // A full channel has as many orders as mean something.
-            if self.orders.try_send(how).is_err() {
-                tracing::debug!("an order to stop waits already");
-            }
-        }
+        self.ender.end(match how {
+            Shutdown::Now => Ending::Now,
+            Shutdown::WaitForServers => Ending::ServersReleased,
+            Shutdown::WaitForClients => Ending::ClientsLeft,
+        });
     }
 }

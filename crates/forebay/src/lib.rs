@@ -14,6 +14,7 @@ mod log_limit;
 pub mod logging;
 pub mod metrics;
 mod overlap_log;
+pub mod pgbouncer;
 pub mod pressure;
 pub mod reload;
 pub mod run;

@@ -1,7 +1,12 @@
-//! What the program writes to stderr: text on a terminal, one JSON object a line elsewhere.
+//! What the program logs: text on a terminal, one JSON object a line elsewhere, or lines as
+//! PgBouncer's; to stderr, a file, the system's log.
 //!
 //! Much of what is logged came from the network. Always true: no control character of it
 //! reaches the output, so nobody can forge a line or drive a terminal.
+
+mod outputs;
+mod pgbouncer;
+mod syslog;
 
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal};
@@ -12,34 +17,49 @@ use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::{EnvFilter, reload};
 
+pub use outputs::{Line, Outputs};
+
 use crate::config::{LogFormat, LogSettings};
 
 /// The environment variable that says how much is logged.
 pub const VARIABLE: &str = "FOREBAY_LOG";
 
-/// How much is logged, changed while the program runs. Cheap to clone.
+/// Why nothing can be logged.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LogError {
+    /// `FOREBAY_LOG` or the setting is no filter.
+    #[error("cannot log as `FOREBAY_LOG` or `log.level` says: {0}")]
+    Level(#[from] ParseError),
+    /// The file or the system's log is not there.
+    #[error("cannot log where `log.file` or `log.syslog` says: {0}")]
+    Output(#[from] io::Error),
+}
+
+/// How much is logged, and the file, changed while the program runs. Cheap to clone.
 #[derive(Clone)]
 pub struct Level {
     set: Arc<dyn Fn(EnvFilter) -> bool + Send + Sync>,
+    outputs: Outputs,
 }
 
 impl Level {
-    /// Logs as much as `settings` say from now on, unless `FOREBAY_LOG` says how much.
+    /// Logs as much as `settings` say from now on, unless `FOREBAY_LOG` says how much, and into
+    /// the file that has the log's name now.
     ///
     /// # Errors
     /// When the setting is no filter.
     pub fn follow(&self, settings: &LogSettings) -> Result<(), ParseError> {
+        self.outputs.reopen();
         let filter = filter(settings)?;
         if !(self.set)(filter) {
             tracing::debug!("the log is another program's, and keeps its level");
         }
         Ok(())
     }
-}
 
-impl<S: 'static> From<reload::Handle<EnvFilter, S>> for Level {
-    fn from(handle: reload::Handle<EnvFilter, S>) -> Self {
-        Self { set: Arc::new(move |filter| handle.reload(filter).is_ok()) }
+    fn of<S: 'static>(handle: reload::Handle<EnvFilter, S>, outputs: Outputs) -> Self {
+        Self { set: Arc::new(move |filter| handle.reload(filter).is_ok()), outputs }
     }
 }
 
@@ -51,27 +71,32 @@ fn filter(settings: &LogSettings) -> Result<EnvFilter, ParseError> {
 /// Starts logging as `settings` say. A second call changes nothing.
 ///
 /// # Errors
-/// When `FOREBAY_LOG` or the setting is no filter.
-pub fn start(settings: &LogSettings) -> Result<Level, ParseError> {
+/// When `FOREBAY_LOG` or the setting is no filter, or what is logged to cannot be opened.
+pub fn start(settings: &LogSettings) -> Result<Level, LogError> {
     let filter = filter(settings)?;
-    let terminal = io::stderr().is_terminal();
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    let text = match settings.format {
-        LogFormat::Auto => terminal,
-        LogFormat::Text => true,
-        LogFormat::Json => false,
-    };
-    let (started, level) = if text {
-        let colours = terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-        let builder = builder.with_ansi(colours).fmt_fields(debug_fn(write_field));
-        let builder = builder.with_filter_reloading();
-        let level = Level::from(builder.reload_handle());
-        (builder.try_init(), level)
-    } else {
-        let builder = builder.json().flatten_event(true).with_current_span(false);
-        let builder = builder.with_filter_reloading();
-        let level = Level::from(builder.reload_handle());
-        (builder.try_init(), level)
+    let outputs = Outputs::open(settings)?;
+    let terminal = io::stderr().is_terminal() && settings.file.is_none();
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(outputs.clone());
+    let (started, level) = match settings.format {
+        LogFormat::PgBouncer => {
+            let builder = builder.with_ansi(false).event_format(pgbouncer::Line::new());
+            let builder = builder.with_filter_reloading();
+            let level = Level::of(builder.reload_handle(), outputs);
+            (builder.try_init(), level)
+        }
+        format if format == LogFormat::Text || (format == LogFormat::Auto && terminal) => {
+            let colours = terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+            let builder = builder.with_ansi(colours).fmt_fields(debug_fn(write_field));
+            let builder = builder.with_filter_reloading();
+            let level = Level::of(builder.reload_handle(), outputs);
+            (builder.try_init(), level)
+        }
+        LogFormat::Auto | LogFormat::Text | LogFormat::Json => {
+            let builder = builder.json().flatten_event(true).with_current_span(false);
+            let builder = builder.with_filter_reloading();
+            let level = Level::of(builder.reload_handle(), outputs);
+            (builder.try_init(), level)
+        }
     };
     // Whoever was first keeps the log: a test, or the demo around us.
     drop(started);
@@ -86,9 +111,9 @@ fn write_field(out: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> f
 }
 
 /// Writes control characters as escapes.
-struct Escaping<'w, W>(&'w mut W);
+struct Escaping<'w, W: ?Sized>(&'w mut W);
 
-impl<W: fmt::Write> fmt::Write for Escaping<'_, W> {
+impl<W: fmt::Write + ?Sized> fmt::Write for Escaping<'_, W> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         text.chars().try_for_each(|c| {
             if is_plain(c) {

@@ -214,6 +214,7 @@ impl Inside {
         }
         // That it is a level was checked.
         drop(rooms.level.follow(&config.log));
+        loaded.tell();
         let mut needs_restart = restart::needed(&self.started_with, &loaded);
         needs_restart.extend(changes.iter().flat_map(|changes| changes.needs_restart.clone()));
         needs_restart.sort_unstable();

@@ -4,6 +4,8 @@
 //! first SIGTERM or SIGINT lets running work finish until the deadline, the second does not;
 //! SIGHUP reloads.
 
+mod signals;
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -14,13 +16,10 @@ use std::time::Duration;
 
 use forebay_pool::Roster;
 use forebay_pool::overlap::Overlaps;
-use forebay_postgres::PostgresSettings;
-use forebay_postgres::console::Shutdown;
+use forebay_postgres::{Gateway, PostgresSettings};
 use forebay_seam::net::{self, Address, Listener, Permissions, TcpListener, UnixListener};
 use forebay_seam::task::{Spawner, Stopper};
 use forebay_seam::time;
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
 use tracing::field::display;
 
 use crate::admin;
@@ -29,14 +28,20 @@ use crate::console;
 use crate::events::Events;
 use crate::log_limit;
 use crate::logging::{self, Level};
-use crate::reload::{self, Cause, Record, Reloader, Rooms, Source};
+use crate::reload::{self, Record, Reloader, Rooms, Source};
 use crate::system;
 use crate::view::{VERSION, Viewer};
+
+pub use signals::{Ender, Ending, Manners};
+
+use signals::Signals;
 
 /// The exit code of wrong usage or a wrong configuration.
 pub const EXIT_USAGE: u8 = 2;
 /// How long before the deadline what still runs is counted as cut off.
 const LAST_LOOK: Duration = Duration::from_millis(50);
+/// How often is looked whether clients have left.
+const LOOK: Duration = Duration::from_millis(50);
 /// How long tasks that were cut off may take to notice.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -47,9 +52,9 @@ pub enum RunError {
     /// The configuration cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// `FOREBAY_LOG` or `log.level` is no filter.
-    #[error("cannot log as `FOREBAY_LOG` or `log.level` says: {0}")]
-    Log(#[from] tracing_subscriber::filter::ParseError),
+    /// Nothing can be logged as the settings say.
+    #[error(transparent)]
+    Log(#[from] logging::LogError),
     /// A gateway cannot carry its settings out.
     #[error("{at}: {reason}")]
     Settings {
@@ -124,9 +129,23 @@ pub fn run(file: &Path) -> Result<(), RunError> {
 /// # Errors
 /// When it cannot start; nothing was served then.
 pub fn run_from(source: Source) -> Result<(), RunError> {
+    run_as(source, Manners::Forebay, Box::new(|| {}))
+}
+
+/// As [`run_from`]; signals mean what `manners` say, and `listening` is called once all ports
+/// are open.
+///
+/// # Errors
+/// When it cannot start; nothing was served then.
+pub fn run_as(
+    source: Source,
+    manners: Manners,
+    listening: Box<dyn FnOnce()>,
+) -> Result<(), RunError> {
     let loaded = source()?;
     let config = &loaded.config;
     let level = logging::start(&config.log)?;
+    loaded.tell();
     system::prepare(config);
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder.worker_threads(config.worker_threads.unwrap_or_else(workers));
@@ -138,11 +157,12 @@ pub fn run_from(source: Source) -> Result<(), RunError> {
         source,
     })?;
     let admin_address = admin.address()?;
-    let program = runtime.block_on(async { Program::open(loaded, source, level) })?;
+    let program = runtime.block_on(async { Program::open(loaded, source, level, manners) })?;
     let viewer = program.viewer.clone();
     let (events, pools) = (program.events.clone(), program.pools.clone());
     let reloader = program.reloader.clone();
     let admin = admin.start(move || viewer.snapshot(), events, pools, reloader)?;
+    listening();
     runtime.block_on(program.serve(admin_address));
     admin.stop();
     runtime.shutdown_timeout(LAST_WORDS);
@@ -157,7 +177,7 @@ fn workers() -> usize {
 /// Everything that listens, and what is behind it.
 struct Program {
     signals: Signals,
-    postgres: Option<(Vec<Listener>, forebay_postgres::Gateway)>,
+    postgres: Option<(Vec<Listener>, Gateway)>,
     http: Option<(TcpListener, forebay_http::Gateway)>,
     viewer: Viewer,
     events: Events,
@@ -167,9 +187,13 @@ struct Program {
 
 impl Program {
     /// Binds all ports, then opens the gateways. Inside a runtime.
-    fn open(loaded: Loaded, source: Source, level: Level) -> Result<Self, RunError> {
-        let (orders, ordered) = console::orders();
-        let signals = Signals::new(ordered)?;
+    fn open(
+        loaded: Loaded,
+        source: Source,
+        level: Level,
+        manners: Manners,
+    ) -> Result<Self, RunError> {
+        let signals = Signals::new(manners)?;
         let config = loaded.config.clone();
         let postgres_listeners = config.postgres.as_ref().map(bind_all).transpose()?;
         let http_listener =
@@ -182,7 +206,7 @@ impl Program {
             .postgres
             .map(|settings| {
                 let (overlaps, roster) = (Arc::clone(&overlaps), Arc::clone(&roster));
-                forebay_postgres::Gateway::new(settings, overlaps, roster, default_tenant)
+                Gateway::new(settings, overlaps, roster, default_tenant)
             })
             .transpose()?;
         let http = config
@@ -209,7 +233,7 @@ impl Program {
                 reloader: reloader.clone(),
                 postgres: postgres.clone(),
                 http: http.clone(),
-                orders,
+                ender: signals.ender(),
             }));
         }
         Ok(Self {
@@ -238,23 +262,38 @@ impl Program {
             "Forebay listens"
         );
         let (stopper, stop) = Stopper::new();
+        // Who listens ends before the clients do, where those are waited for.
+        let (closer, close) = Stopper::new();
         let spawner = Spawner::current();
-        let postgres = self.postgres.map(|(listeners, gateway)| {
+        let postgres = self.postgres.take().map(|(listeners, gateway)| {
             for listener in listeners {
-                let (serving, stop) = (gateway.clone(), stop.clone());
-                spawner.spawn(async move { serving.serve(listener, stop).await });
+                let (serving, stop, mut close) = (gateway.clone(), stop.clone(), close.clone());
+                spawner.spawn(async move {
+                    tokio::select! {
+                        () = serving.serve(listener, stop) => {}
+                        () = close.told() => {}
+                    }
+                });
             }
             gateway
         });
-        let http = self.http.map(|(listener, gateway)| {
+        let http = self.http.take().map(|(listener, gateway)| {
             let (serving, stop) = (gateway.clone(), stop.clone());
             spawner.spawn(async move { serving.serve(listener, stop).await });
             gateway
         });
 
-        let signal = self.signals.stop(&self.reloader).await;
+        let (signal, how) = self.signals.stop(&self.reloader, postgres.as_ref()).await;
         self.viewer.drains();
+        closer.stop();
+        let how = match (how, &postgres) {
+            (Ending::Drain | Ending::Now, _) | (_, None) => how,
+            (_, Some(gateway)) => self.wait(signal, how, gateway).await,
+        };
         stopper.stop();
+        if how == Ending::Now {
+            return tracing::info!(signal, "Forebay has stopped at once");
+        }
         let before = Running::of(&self.viewer);
         let stop_timeout = self.reloader.stop_timeout();
         let deadline = time::now() + stop_timeout;
@@ -292,7 +331,7 @@ impl Program {
                 () = time::sleep_until(last_look), if cut_off.is_none() => {
                     cut_off = Some(Running::of(&self.viewer));
                 }
-                _ = self.signals.stop(&self.reloader) => {
+                _ = self.signals.stop(&self.reloader, postgres.as_ref()) => {
                     cut_off = Some(Running::of(&self.viewer));
                     break "a second signal cut off what still ran";
                 }
@@ -307,6 +346,24 @@ impl Program {
             leases_cut_off = cut_off.leases,
             "Forebay has stopped"
         );
+    }
+
+    /// Waits for clients or server connections, nobody new being let in; how to end then.
+    async fn wait(&mut self, signal: &str, how: Ending, gateway: &Gateway) -> Ending {
+        tracing::info!(signal, clients = gateway.snapshot().clients, "stopping: waiting for {how}");
+        let over = async {
+            match how {
+                Ending::Drain | Ending::Now | Ending::ServersReleased | Ending::ClientsLeft => {
+                    while gateway.snapshot().clients > 0 {
+                        time::sleep(LOOK).await;
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            () = over => Ending::Now,
+            _ = self.signals.stop(&self.reloader, Some(gateway)) => Ending::Now,
+        }
     }
 }
 
@@ -348,43 +405,6 @@ impl Running {
         Self {
             clients: postgres.map_or(0, |p| p.clients) + http.map_or(0, |h| h.clients),
             leases: pools.map(|pool| pool.leased).sum(),
-        }
-    }
-}
-
-/// The signals that mean something to us.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-    /// From the console.
-    ordered: mpsc::Receiver<Shutdown>,
-}
-
-impl Signals {
-    fn new(ordered: mpsc::Receiver<Shutdown>) -> io::Result<Self> {
-        Ok(Self {
-            ordered,
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-
-    /// Waits for one that says stop, and gives its name; those that say reload are obeyed.
-    async fn stop(&mut self, reloader: &Reloader) -> &'static str {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return "SIGTERM",
-                _ = self.interrupt.recv() => return "SIGINT",
-                Some(_) = self.ordered.recv() => return "SHUTDOWN",
-                _ = self.hangup.recv() => {
-                    let reloader = reloader.clone();
-                    // What came of it is in the log.
-                    let reload = async move { drop(reloader.reload(Cause::Signal).await) };
-                    Spawner::current().spawn(reload);
-                }
-            }
         }
     }
 }

@@ -142,6 +142,8 @@ impl Ledger {
             (None, None) => self.seats.lendable(crowd),
             (_, Some(own)) => self.seats.lendable(crowd).min(own.lendable(crowd)),
         };
+        // One attempt shows whether it is still refused.
+        let wanted = if identity.denied.is_some() { wanted.min(1) } else { wanted };
         if wanted <= identity.opening + identity.coming || identity.is_paused() {
             return None;
         }

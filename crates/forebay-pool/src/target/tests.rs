@@ -97,6 +97,51 @@ async fn a_busy_answer_ends_an_outage_and_stays_apart_from_it() {
     assert_eq!(opener.health(), Health::Busy);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_busy_server_is_asked_once_a_second() {
+    let (mut opener, start) = opener(80);
+    let (mut dice, mut asked) = (Dice::new(1), 0_u32);
+    let full = ConnectFailure::new(FailureKind::Busy, io::Error::other("53300"));
+    for _ in 0..4 {
+        opener.begin(start, &mut dice);
+    }
+    for _ in 0..4 {
+        opener.failed(&full, start, &mut dice);
+    }
+    for ms in 0..10_000 {
+        let now = start + Duration::from_millis(ms);
+        let before = opener.in_flight;
+        while opener.pace(now) == Pace::Now {
+            opener.begin(now, &mut dice);
+            asked += 1;
+        }
+        for _ in before..opener.in_flight {
+            opener.failed(&full, now, &mut dice);
+        }
+    }
+    assert_eq!(asked, 9);
+    let back = opener.not_before().unwrap();
+    assert!(back <= start + Duration::from_secs(10), "it is found within a second");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_destination_that_restarts_is_not_given_up_for_as_long_as_it_may_take() {
+    let now = time::now();
+    let patience = Duration::from_secs(5);
+    let settings =
+        PoolSettings { restart_patience: patience, ..PoolSettings::new("t", Budget::Fixed(80)) };
+    let (mut opener, mut dice) = (Opener::new(&settings, 80, now), Dice::new(1));
+    let (mut at, mut attempts) = (now, 0);
+    while at < now + patience {
+        assert!(!opener.gave_up(), "after {:?}", at - now);
+        fail(&mut opener, 1, &mut at, &mut dice);
+        attempts += 1;
+    }
+    assert!(attempts > 15, "it is asked for often: {attempts}");
+    fail(&mut opener, 1, &mut at, &mut dice);
+    assert!(opener.gave_up());
+}
+
 /// Connects that fail, one after the other, as the pace allows.
 fn fail(opener: &mut Opener, times: u32, now: &mut Instant, dice: &mut Dice) {
     for _ in 0..times {

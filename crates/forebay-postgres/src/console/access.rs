@@ -3,9 +3,20 @@
 //! Knows names and ranks only. Always true: a command that is new is refused to all but admins
 //! until somebody says otherwise.
 
+use forebay_seam::net::Peer;
+use nix::unistd::geteuid;
+
 use super::command::Command;
 use super::table::Reader;
 use crate::settings::PostgresSettings;
+
+/// Is `peer` a process of the user that we run as? The kernel says so for Unix sockets.
+pub(crate) fn is_our_own(peer: Peer) -> bool {
+    match peer {
+        Peer::Unix { uid, .. } => uid == geteuid().as_raw(),
+        Peer::Tcp(_) => false,
+    }
+}
 
 /// What a user may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +93,15 @@ mod tests {
         };
         let ranks = ["ann", "bob", "eve", ""].map(|user| Rank::of(user, &settings));
         assert_eq!(ranks, [Rank::Admin, Rank::Stats, Rank::Nobody, Rank::Nobody]);
+    }
+
+    #[test]
+    fn only_who_runs_us_on_this_machine_is_our_own() {
+        let ours = geteuid().as_raw();
+        let local = |uid| Peer::Unix { uid, gid: 0, pid: None };
+        assert!(is_our_own(local(ours)));
+        assert!(!is_our_own(local(ours + 1)));
+        assert!(!is_our_own(Peer::Tcp("127.0.0.1:1".parse().unwrap())));
     }
 
     /// CVE-2026-6667: KILL_CLIENT was open to those who may only look.

@@ -3,11 +3,12 @@
 //!
 //! Always true: no value is a secret. NULL stands where we have nothing of the kind.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::table::{Cell, Row};
 use crate::row;
-use crate::settings::{ClientAuth, PoolMode, PostgresSettings};
+use crate::settings::{PoolMode, PostgresSettings};
 
 /// PgBouncer's keys and defaults, in its order.
 const KEYS: &[(&str, &str)] = &[
@@ -123,10 +124,16 @@ fn value(key: &str, settings: &PostgresSettings) -> Cell {
     match key {
         "admin_users" => settings.admin_users.join(",").into(),
         "stats_users" => settings.stats_users.join(",").into(),
-        "auth_type" => match settings.auth {
-            ClientAuth::ScramSha256 => "scram-sha-256".into(),
-            ClientAuth::Trust => "trust".into(),
-        },
+        "auth_type" => settings.auth.name().into(),
+        "auth_file" => path(settings.users_file.as_deref()),
+        "auth_hba_file" => path(settings.hba_file.as_deref()),
+        "auth_ident_file" => path(settings.ident_file.as_deref()),
+        "query_timeout" => seconds(settings.query_timeout),
+        "query_wait_timeout" => seconds(settings.query_wait_timeout),
+        "transaction_timeout" => seconds(settings.transaction_timeout),
+        "idle_transaction_timeout" => seconds(settings.idle_transaction_timeout),
+        "client_idle_timeout" => seconds(settings.client_idle_timeout),
+        "cancel_wait_timeout" => seconds(settings.cancel_wait_timeout),
         "client_login_timeout" => seconds(settings.login_timeout),
         "client_tls_cert_file" => {
             settings.tls.as_ref().map(|tls| tls.cert.display().to_string()).into()
@@ -176,6 +183,10 @@ fn of_server(key: &str, settings: &PostgresSettings) -> Cell {
     });
     let Some(first) = values.next() else { return Cell::Null };
     if values.all(|value| value == first) { first } else { Cell::Null }
+}
+
+fn path(path: Option<&Path>) -> Cell {
+    path.map(|path| path.display().to_string()).into()
 }
 
 fn seconds(duration: Duration) -> Cell {

@@ -137,8 +137,8 @@ impl Visit {
         for (name, value) in parameters {
             backend::parameter_status(out, name, value);
         }
-        let key = self.registration.key();
-        backend::backend_key_data(out, key.pid, key.secret);
+        let (pid, secret) = self.registration.key(&self.operator.inner.plan().fleet);
+        backend::backend_key_data(out, pid, &secret);
         backend::ready_for_query(out, TxStatus::Idle);
     }
 

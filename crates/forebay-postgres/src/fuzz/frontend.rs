@@ -1,11 +1,14 @@
 //! What clients send: first packets, messages, SCRAM.
 
+use std::sync::Arc;
+
 use bytes::BytesMut;
 use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
 
 use super::fuzz;
 use super::harm::Harm;
-use crate::scram::{Challenge, Verifier};
+use crate::auth::scram::Verifier;
+use crate::auth::scram::server::{Challenge, Chosen};
 use crate::wire::frontend::{self, Bind, Named, Parse};
 use crate::wire::startup::{self, First};
 use crate::wire::{HEADER, Header};
@@ -149,21 +152,21 @@ fn a_stream_is_the_same_messages_wherever_it_is_cut() {
 #[test]
 fn scram_lets_nobody_in_whose_messages_were_touched() {
     let stored = postgres_protocol::password::scram_sha_256(b"secret");
-    let verifier = || Verifier::parse(&stored).unwrap();
+    let verifier = || Arc::new(Verifier::parse(&stored).unwrap());
     let mut client = ScramSha256::new(b"secret", ChannelBinding::unsupported());
     let first = client.message().to_vec();
     fuzz("scram-first", std::slice::from_ref(&first), |message| {
-        if let Ok((_, answer)) = Challenge::new(verifier(), message) {
+        if let Ok((_, answer)) = Challenge::new(verifier(), Chosen::Only, message) {
             assert!(answer.len() <= message.len() + 200, "an answer as long as a nonce");
         }
     });
-    let (challenge, answer) = Challenge::new(verifier(), &first).unwrap();
+    let (challenge, answer) = Challenge::new(verifier(), Chosen::Only, &first).unwrap();
     client.update(answer.as_bytes()).unwrap();
     let last = client.message().to_vec();
     drop(challenge);
     // Each exchange has a nonce of its own, so what was right once is wrong now.
     fuzz("scram-last", &[last], |message| {
-        let (challenge, _) = Challenge::new(verifier(), &first).unwrap();
+        let (challenge, _) = Challenge::new(verifier(), Chosen::Only, &first).unwrap();
         assert!(challenge.finish(message).is_err());
     });
     fuzz("verifier", &[stored.clone().into_bytes()], |text| {

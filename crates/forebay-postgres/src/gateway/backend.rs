@@ -18,23 +18,25 @@ use forebay_seam::{net, time};
 use tokio::sync::watch;
 
 use super::SettingsError;
-use super::passwords::Password;
+use crate::auth::Secrets;
 use crate::census::Census;
 use crate::listener::Listeners;
 use crate::replication::Replications;
 use crate::route::Backend;
 use crate::server::capacity::{Capacity, Surveyor};
-use crate::server::connector::{Access, Credentials, Listed, Postgres};
+use crate::server::connector::{Access, Listed, Postgres};
 use crate::server::login::Target;
 use crate::server::place::Place;
-use crate::server::proof::Proof;
 use crate::settings::{PostgresSettings, ServerSettings};
-use crate::tls;
+use crate::tls::Encryption;
 
 /// The budget until the first login has read what the server can take.
 const BUDGET_UNTIL_KNOWN: u32 = 10;
 /// Percent of what the server can take that is ours by default.
 const BUDGET_PERCENT: u8 = 70;
+/// A server that restarts is back after this, mostly: its clients wait as long as their classes
+/// let them, and are not told at once that nobody is there.
+const RESTART_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a server may take to accept the connection that shows that it is there, and how
 /// long until it is asked again.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
@@ -79,7 +81,7 @@ impl<'a> Draft<'a> {
         name: &'a str,
         server: &'a ServerSettings,
         settings: &'a PostgresSettings,
-        passwords: &HashMap<String, Password>,
+        secrets: &Secrets,
         census: &'a Arc<Census>,
     ) -> Result<Self, SettingsError> {
         let at = |key: &str, reason: String| SettingsError {
@@ -87,25 +89,16 @@ impl<'a> Draft<'a> {
             reason,
         };
         let place = Place::parse(&server.address).map_err(|reason| at("address", reason))?;
-        let tls = tls::connector(server.sslmode, server.sslrootcert.as_deref())
-            .map_err(|reason| at("sslrootcert", reason))?;
+        let encryption = Encryption::new(name, server).map_err(|(key, reason)| at(key, reason))?;
         let max_prepared =
             NonZeroUsize::new(settings.max_prepared_statements).unwrap_or(NonZeroUsize::MIN);
-        let target = Target { place, sslmode: server.sslmode, tls, max_prepared };
-        let credentials = settings
-            .users
-            .iter()
-            .map(|(user, configured)| {
-                let proof = passwords.get(user).and_then(|password| password.at_server.clone());
-                let proof = proof.map(Proof::Password);
-                let at_server = configured.server_user.clone().unwrap_or_else(|| user.clone());
-                (Arc::from(user.as_str()), Credentials { user: at_server, proof })
-            })
-            .collect();
+        let target =
+            Target { place, encryption, protocol: server.max_protocol_version, max_prepared };
+        let credentials = secrets.credentials();
         let access = Access { target, credentials, catalogues: Arc::default() };
         let timetable =
             Timetable::new(&server.timetable).map_err(|error| at(&error.place(), error.reason))?;
-        let pool = pool_settings(name, server, timetable);
+        let pool = pool_settings(name, server, timetable, settings.query_wait_timeout);
         if !pool.classes.iter().any(|(class, _)| class.as_str() == ClassName::CORE) {
             let reason = "there must be a class `core`: work that nobody names belongs to it";
             return Err(at("classes", reason.into()));
@@ -220,7 +213,12 @@ fn logs_in_differently(before: &Access, now: &Access) -> bool {
     })
 }
 
-fn pool_settings(name: &str, server: &ServerSettings, timetable: Timetable) -> PoolSettings {
+fn pool_settings(
+    name: &str,
+    server: &ServerSettings,
+    timetable: Timetable,
+    query_wait_timeout: Duration,
+) -> PoolSettings {
     let budget = match server.budget {
         Some(budget) => Budget::Fixed(budget),
         None => Budget::OfCapacity { percent: BUDGET_PERCENT, until_known: BUDGET_UNTIL_KNOWN },
@@ -234,12 +232,18 @@ fn pool_settings(name: &str, server: &ServerSettings, timetable: Timetable) -> P
     pool.idle_ttl = server.idle_ttl;
     pool.lifetime = server.lifetime;
     pool.connect_timeout = server.connect_timeout;
+    pool.restart_patience = RESTART_PATIENCE;
     pool.probe_interval = server.probe_interval;
     pool.queue_factor = server.queue_factor;
     pool.shed_from = server.shed_from;
     pool.hold_limit = server.hold_limit;
     pool.lend_max_hold = server.lend_max_hold;
     pool.classes = classes(server);
+    if !query_wait_timeout.is_zero() {
+        for (_, class) in &mut pool.classes {
+            class.checkout_timeout = query_wait_timeout;
+        }
+    }
     pool
 }
 

@@ -19,6 +19,7 @@ use crate::greeting::{self, Arrival, Greeted, Room};
 use crate::replication::{self, Parameters};
 use crate::session::Session;
 use crate::stream::Stream;
+use crate::timeouts::Kind;
 
 /// Connections beyond the limit of clients that are listened to, since they may be cancel
 /// requests.
@@ -70,13 +71,13 @@ async fn receive(
     from: Peer,
 ) -> Option<Received> {
     let greeted = match room {
-        Some(room) => greet(inner, client, room).await,
+        Some(room) => greet(inner, client, from, room).await,
         None => refuse(client, Fault::TooManyClients),
     };
     match greeted {
         Greeted::In(arrival) => {
-            let registration = inner.registry.register();
             let mut arrival = *arrival;
+            let registration = inner.registry.register(arrival.keys, &arrival.plan.fleet);
             if let Some(parameters) = arrival.replicates.take() {
                 let replica = Replica { arrival, parameters, registration };
                 return Some(Received::Replicates(Box::new(replica)));
@@ -85,13 +86,13 @@ async fn receive(
             return Some(Received::Asks(Box::new(session)));
         }
         Greeted::Visits(visitor) => {
-            let registration = inner.registry.register();
+            let registration = inner.registry.register(visitor.keys, &inner.plan().fleet);
             let visit = Visit::new(Arc::clone(inner), *visitor, registration);
             return Some(Received::Visits(Box::new(visit)));
         }
-        Greeted::Cancel { client, pid, secret } => {
+        Greeted::Cancel { client, request } => {
             inner.cancels.fetch_add(1, Ordering::Relaxed);
-            let early = inner.registry.cancel(pid, secret).await;
+            let early = inner.registry.cancel(&request, &inner.plan().fleet).await;
             let repeat = async {
                 if let Some(early) = early {
                     inner.registry.repeat(early).await;
@@ -110,10 +111,13 @@ async fn receive(
 }
 
 /// A client's greeting, in time.
-async fn greet(inner: &Inner, client: Socket, room: Room) -> Greeted {
-    let greeted =
-        time::timeout(inner.plan().settings.login_timeout, greeting::greet(inner, client, room));
-    greeted.await.unwrap_or(Greeted::Gone)
+async fn greet(inner: &Inner, client: Socket, from: Peer, room: Room) -> Greeted {
+    let login_timeout = inner.plan().settings.login_timeout;
+    let greeted = time::timeout(login_timeout, greeting::greet(inner, client, from, room));
+    greeted.await.unwrap_or_else(|_| {
+        inner.timeouts.count(Kind::Login);
+        Greeted::Gone
+    })
 }
 
 fn refuse(client: Socket, fault: Fault) -> Greeted {

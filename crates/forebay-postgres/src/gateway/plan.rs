@@ -10,25 +10,31 @@ use std::sync::Arc;
 
 use forebay_pool::{ClassName, Roster, timetable};
 
+use super::SettingsError;
 use super::backend::{Carried, Draft, classes};
+use super::lookups::{self, lookups};
 use super::reload::Changes;
-use super::{SettingsError, passwords};
+use crate::auth::{self, Authentication};
+use crate::cancel::fleet::Fleet;
 use crate::census::Census;
 use crate::console::Door;
 use crate::route::Backend;
-use crate::scram::Verifier;
 use crate::server::connector::Identity;
 use crate::server::place::Place;
-use crate::settings::{ClientAuth, PoolMode, PostgresSettings};
-use crate::tls;
+use crate::settings::{PoolMode, PostgresSettings};
+use crate::tls::{ClientSide, Encryption, Fresh};
+
+/// The process id of a client's key names its instance, and has room for so many clients.
+const MOST_CLIENTS_IN_FLEET: u32 = 100_000;
 
 /// A configuration that is carried out.
 pub(crate) struct Plan {
     pub(crate) settings: PostgresSettings,
-    pub(crate) tls: Option<tls::ClientSide>,
+    pub(crate) tls: Option<Arc<Fresh<ClientSide>>>,
+    pub(crate) fleet: Fleet,
     pub(super) backends: BTreeMap<String, Arc<Backend>>,
     routes: Routes,
-    verifiers: HashMap<String, String>,
+    pub(crate) auth: Authentication,
     default_tenant: Option<Arc<str>>,
 }
 
@@ -62,13 +68,16 @@ impl Plan {
         before: Option<&Self>,
     ) -> Result<(Self, Changes), SettingsError> {
         check(&settings)?;
-        let tls = settings.tls.as_ref().map(tls::ClientSide::new).transpose();
+        let tls = settings.tls.as_ref().map(ClientSide::following).transpose();
         let tls = tls.map_err(|reason| SettingsError { at: "postgres.tls".into(), reason })?;
-        let passwords = passwords::read(&settings)?;
+        let tls = tls.flatten();
+        let fleet = settings.fleet.as_ref().map(Fleet::new).transpose();
+        let fleet = fleet.map_err(|(key, reason)| of_fleet(&key, reason))?.unwrap_or_default();
+        let auth = Authentication::new(&settings, before.map(|before| &before.auth))?;
         let servers = settings.servers.iter();
         let drafts = servers
             .map(|(name, server)| {
-                Ok((name, Draft::new(name, server, &settings, &passwords, census)?))
+                Ok((name, Draft::new(name, server, &settings, auth.secrets(), census)?))
             })
             .collect::<Result<Vec<_>, SettingsError>>()?;
         // Nothing fails from here on.
@@ -91,11 +100,12 @@ impl Plan {
             backends.insert(name.clone(), Arc::new(backend));
         }
         let routes = routes(&settings, &backends);
-        let verifiers = passwords
-            .iter()
-            .filter_map(|(user, password)| Some((user.clone(), password.verifier.clone()?)))
-            .collect();
-        let plan = Self { settings, tls, backends, routes, verifiers, default_tenant };
+        let lookups = lookups(&settings, &auth, &|database| {
+            let Route { backend, database, .. } = routes.route(database, &settings)?;
+            Some((backend, database))
+        });
+        let auth = auth.looking_up(lookups);
+        let plan = Self { settings, tls, fleet, backends, routes, auth, default_tenant };
         Ok((plan, changes))
     }
 
@@ -123,38 +133,18 @@ impl Plan {
                     }),
                     Routes::Any(_) => true,
                 };
-                database && self.knows(&identity.user)
+                database && self.auth.may_know(&identity.user)
             });
         }
     }
 
-    /// May `user` be one of ours? Where no users are configured, anybody may.
-    fn knows(&self, user: &str) -> bool {
-        self.settings.users.is_empty() || self.settings.users.contains_key(user)
-    }
-
     /// Does `user` keep its session under this plan, having had it under `before`?
     pub(crate) fn keeps_user(&self, user: &str, before: &Self) -> bool {
-        !before.settings.users.contains_key(user) || self.settings.users.contains_key(user)
-    }
-
-    pub(crate) fn verifier(&self, user: &str) -> Option<Verifier> {
-        Verifier::parse(self.verifiers.get(user)?)
+        !before.auth.lists(user) || self.auth.may_know(user)
     }
 
     pub(crate) fn route(&self, database: &str) -> Option<Route> {
-        match &self.routes {
-            Routes::Named(named) => named.get(database).map(|route| Route {
-                backend: Arc::clone(&route.backend),
-                database: Arc::clone(&route.database),
-                mode: route.mode,
-            }),
-            Routes::Any(backend) => Some(Route {
-                backend: Arc::clone(backend),
-                database: Arc::from(database),
-                mode: self.settings.pool_mode,
-            }),
-        }
+        self.routes.route(database, &self.settings)
     }
 
     /// The server behind `database`, and its name there.
@@ -193,6 +183,23 @@ impl Plan {
     }
 }
 
+impl Routes {
+    fn route(&self, database: &str, settings: &PostgresSettings) -> Option<Route> {
+        match self {
+            Self::Named(named) => named.get(database).map(|route| Route {
+                backend: Arc::clone(&route.backend),
+                database: Arc::clone(&route.database),
+                mode: route.mode,
+            }),
+            Self::Any(backend) => Some(Route {
+                backend: Arc::clone(backend),
+                database: Arc::from(database),
+                mode: settings.pool_mode,
+            }),
+        }
+    }
+}
+
 fn routes(settings: &PostgresSettings, backends: &BTreeMap<String, Arc<Backend>>) -> Routes {
     let mut named = HashMap::new();
     for (name, database) in &settings.databases {
@@ -223,19 +230,23 @@ pub(super) fn check(settings: &PostgresSettings) -> Result<(), SettingsError> {
         let reason = "no server: add [postgres.servers.NAME] with its `address`";
         return Err(error("postgres.servers".into(), reason.into()));
     }
-    if settings.auth == ClientAuth::ScramSha256 && settings.users.is_empty() {
-        let reason = "nobody may log in: add [postgres.users.NAME] with a `password`, or set \
-                      `auth = \"trust\"`";
-        return Err(error("postgres.users".into(), reason.into()));
-    }
+    auth::check(settings)?;
+    lookups::check(settings)?;
     if let Some(client_tls) = &settings.tls {
-        tls::ClientSide::new(client_tls).map_err(|reason| error("postgres.tls".into(), reason))?;
+        ClientSide::new(client_tls).map_err(|reason| error("postgres.tls".into(), reason))?;
+    }
+    if let Some(fleet) = &settings.fleet {
+        Fleet::check(fleet).map_err(|(key, reason)| of_fleet(&key, reason))?;
+        if settings.max_clients > MOST_CLIENTS_IN_FLEET {
+            let reason =
+                format!("an instance of a fleet has names for {MOST_CLIENTS_IN_FLEET} clients");
+            return Err(error("postgres.max_clients".into(), reason));
+        }
     }
     for (name, server) in &settings.servers {
         let at = |key: &str| format!("postgres.servers.{name}.{key}");
         Place::parse(&server.address).map_err(|reason| error(at("address"), reason))?;
-        tls::connector(server.sslmode, server.sslrootcert.as_deref())
-            .map_err(|reason| error(at("sslrootcert"), reason))?;
+        Encryption::check(server).map_err(|(key, reason)| error(at(key), reason))?;
         if let Some(budget) = server.budget {
             let classes = classes(server);
             forebay_pool::class::check(&classes, budget, server.ai_share)
@@ -262,6 +273,10 @@ pub(super) fn check(settings: &PostgresSettings) -> Result<(), SettingsError> {
         server_of(settings, None).map_err(|reason| error("postgres.databases".into(), reason))?;
     }
     Ok(())
+}
+
+fn of_fleet(key: &str, reason: String) -> SettingsError {
+    SettingsError { at: format!("postgres.fleet.{key}"), reason }
 }
 
 /// The server called `name`, or the only one.

@@ -12,6 +12,7 @@ use super::catalogue::Catalogues;
 use super::login::{Login, Target};
 use super::proof::Proof;
 use super::{Server, ServerFailure};
+use crate::auth::brought::Brought;
 use crate::census::{Census, Replication};
 
 /// A database and a user, as the server knows the database and as our configuration knows
@@ -29,6 +30,7 @@ impl fmt::Display for Identity {
 }
 
 /// How a user logs in to the server.
+#[derive(Clone)]
 pub(crate) struct Credentials {
     pub(crate) user: String,
     pub(crate) proof: Option<Proof>,
@@ -44,6 +46,8 @@ pub(crate) struct Access {
 
 pub(crate) struct Postgres {
     access: ArcSwap<Access>,
+    /// What clients brought, where `credentials` has no proof.
+    pub(crate) brought: Brought,
     pub(crate) surveyor: Surveyor,
     pub(crate) listed: Listed,
 }
@@ -56,7 +60,8 @@ pub(crate) struct Listed {
 
 impl Postgres {
     pub(crate) fn new(access: Access, surveyor: Surveyor, listed: Listed) -> Self {
-        Self { access: ArcSwap::from_pointee(access), surveyor, listed }
+        let brought = Brought::default();
+        Self { access: ArcSwap::from_pointee(access), brought, surveyor, listed }
     }
 
     /// How connections are opened now.
@@ -74,7 +79,7 @@ impl Postgres {
         let parameters = [("application_name".to_owned(), "forebay".to_owned())];
         let access = self.access();
         let card = self.listed.census.opens(&self.listed.name, identity, Replication::None);
-        let mut server = access.login(identity, &parameters).await?;
+        let mut server = access.login(identity, &self.brought, &parameters).await?;
         server.is_listed(card);
         server.catalogue = access.catalogues.of(&identity.database);
         self.surveyor.survey(&mut server).await?;
@@ -90,9 +95,14 @@ impl Postgres {
         replication: Replication,
     ) -> Result<Server, ServerFailure> {
         let card = self.listed.census.opens(&self.listed.name, identity, replication);
-        let mut server = self.access().login(identity, parameters).await?;
+        let mut server = self.access().login(identity, &self.brought, parameters).await?;
         server.is_listed(card);
         Ok(server)
+    }
+
+    /// A connection for questions of our own, which no client gets.
+    pub(crate) async fn log_in(&self, login: &Login<'_>) -> Result<Server, ServerFailure> {
+        self.access().target.connect(login).await
     }
 }
 
@@ -100,13 +110,17 @@ impl Access {
     async fn login(
         &self,
         identity: &Identity,
+        brought: &Brought,
         parameters: &[(String, String)],
     ) -> Result<Server, ServerFailure> {
         let credentials = self.credentials.get(&identity.user);
+        let user = credentials.map_or(&*identity.user, |c| c.user.as_str());
+        // What proves one user says nothing of another.
+        let brought = (*user == *identity.user).then(|| brought.of(user)).flatten();
         let login = Login {
-            user: credentials.map_or(&*identity.user, |c| c.user.as_str()),
+            user,
             database: &identity.database,
-            proof: credentials.and_then(|c| c.proof.as_ref()),
+            proof: credentials.and_then(|c| c.proof.as_ref()).or(brought.as_ref()),
             parameters,
         };
         self.target.connect(&login).await

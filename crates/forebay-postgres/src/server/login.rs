@@ -17,16 +17,17 @@ use super::proof::{Proof, ScramKeys};
 use super::sasl::{Exchange, SCRAM, SCRAM_PLUS, Said, SaslError};
 use super::{Server, ServerFailure};
 use crate::cancel::ServerKey;
-use crate::settings::SslMode;
+use crate::settings::{ChannelBinding, ProtocolVersion, SslMode, SslNegotiation};
 use crate::stream::Stream;
+use crate::tls::Encryption;
 use crate::wire::backend::ServerError;
 use crate::wire::{Fields, Malformed, TxStatus};
 
 /// Where a server is, and how to speak to it.
 pub(crate) struct Target {
     pub(crate) place: Place,
-    pub(crate) sslmode: SslMode,
-    pub(crate) tls: Option<Arc<rustls::ClientConfig>>,
+    pub(crate) encryption: Encryption,
+    pub(crate) protocol: ProtocolVersion,
     pub(crate) max_prepared: NonZeroUsize,
 }
 
@@ -39,13 +40,15 @@ pub(crate) struct Login<'a> {
     pub(crate) parameters: &'a [(String, String)],
 }
 
+const V3_0: i32 = 0x0003_0000;
+const V3_2: i32 = 0x0003_0002;
 /// Bytes of a key for cancel requests (BackendKeyData, protocol 3.2).
 const LONGEST_KEY: usize = 256;
 
 impl Target {
     /// A connection that is logged in and idle.
     pub(crate) async fn connect(&self, login: &Login<'_>) -> Result<Server, ServerFailure> {
-        match self.sslmode {
+        match self.encryption.sslmode {
             SslMode::Allow => match self.attempt(login, Encrypt::Never).await {
                 // Only a refusal can be about encryption.
                 Err(ServerFailure::Refused(_)) => self.attempt(login, Encrypt::Must).await,
@@ -67,44 +70,101 @@ impl Target {
         let who = [("user", login.user), ("database", login.database)];
         let parameters = login.parameters.iter().map(|(name, value)| (&**name, &**value));
         frontend::startup_message(who.into_iter().chain(parameters), &mut server.outbox)?;
+        if let ProtocolVersion::V3_2 = self.protocol
+            && let Some(version) = server.outbox.get_mut(4..8)
+        {
+            version.copy_from_slice(&V3_2.to_be_bytes());
+        }
         server.send().await?;
-        server.authenticate(login).await?;
+        let mut negotiation = Negotiation::of(self.protocol);
+        server.authenticate(login, self.encryption.channel_binding, &mut negotiation).await?;
         server.greeted(address).await?;
         Ok(server)
     }
 
     /// TLS over `socket`, where it is wanted; never over a Unix socket, as in libpq.
     async fn open(&self, socket: Socket, encrypt: Encrypt) -> Result<Stream, ServerFailure> {
-        let (tls, host) = match (encrypt, &self.tls, &self.place) {
+        let (tls, host) = match (encrypt, self.encryption.config(), &self.place) {
             (Encrypt::Never, _, _) | (_, None, _) | (_, _, Place::Socket(_)) => {
                 return Ok(Stream::Plain(socket));
             }
-            (_, Some(tls), Place::Host { host, .. }) => (Arc::clone(tls), host),
+            (_, Some(tls), Place::Host { host, .. }) => (tls, host),
         };
-        let mut plain = Stream::Plain(socket);
-        let mut request = BytesMut::new();
-        frontend::ssl_request(&mut request);
-        plain.drain(&mut request).await?;
-        let mut answer = BytesMut::with_capacity(1);
-        plain.fill_more(&mut answer).await?;
-        // Anything behind the one byte was sent before the handshake: it is nobody's
-        // (CVE-2021-23222).
-        if answer.len() != 1 {
-            return Err(ServerFailure::Tls("plaintext came before the handshake".into()));
-        }
+        let failed = |error: std::io::Error| ServerFailure::Tls(error.to_string());
+        let name = ServerName::try_from(host.clone())
+            .map_err(|error| ServerFailure::Tls(error.to_string()))?;
+        let plain = match self.encryption.negotiation {
+            SslNegotiation::Direct => Stream::Plain(socket),
+            SslNegotiation::Postgres => match ask_for_tls(socket).await? {
+                Asked::Agreed(plain) => plain,
+                Asked::Refused(plain) if encrypt == Encrypt::IfOffered => return Ok(plain),
+                Asked::Refused(_) => {
+                    return Err(ServerFailure::Tls("the server does not offer it".into()));
+                }
+            },
+        };
         let Stream::Plain(Socket::Tcp(tcp)) = plain else { return Ok(plain) };
-        match (answer.get_u8(), encrypt) {
-            (b'S', _) => {
-                let name = ServerName::try_from(host.clone())
-                    .map_err(|error| ServerFailure::Tls(error.to_string()))?;
-                Stream::connect(tcp, tls, name)
-                    .await
-                    .map_err(|error| ServerFailure::Tls(error.to_string()))
-            }
-            (b'N', Encrypt::IfOffered) => Ok(Stream::Plain(tcp.into())),
-            (b'N', _) => Err(ServerFailure::Tls("the server does not offer it".into())),
-            _ => Err(ServerFailure::Tls("the server does not understand the request".into())),
+        let stream = Stream::connect(tcp, tls, name).await.map_err(failed)?;
+        if self.encryption.negotiation == SslNegotiation::Direct && !stream.speaks_postgres() {
+            // Something else may listen there, and take what we say for its own protocol.
+            let why = "the server does not say that it speaks PostgreSQL (ALPN): direct TLS \
+                       needs PostgreSQL 17, set `sslnegotiation = \"postgres\"`";
+            return Err(ServerFailure::Tls(why.into()));
         }
+        Ok(stream)
+    }
+}
+
+/// What a server says to a request for TLS.
+enum Asked {
+    Agreed(Stream),
+    Refused(Stream),
+}
+
+/// SSLRequest ("Message Flow, SSL Session Encryption").
+async fn ask_for_tls(socket: Socket) -> Result<Asked, ServerFailure> {
+    let mut plain = Stream::Plain(socket);
+    let mut request = BytesMut::new();
+    frontend::ssl_request(&mut request);
+    plain.drain(&mut request).await?;
+    let mut answer = BytesMut::with_capacity(1);
+    plain.fill_more(&mut answer).await?;
+    // Anything behind the one byte was sent before the handshake: it is nobody's
+    // (CVE-2021-23222).
+    if answer.len() != 1 {
+        return Err(ServerFailure::Tls("plaintext came before the handshake".into()));
+    }
+    match answer.get_u8() {
+        b'S' => Ok(Asked::Agreed(plain)),
+        b'N' => Ok(Asked::Refused(plain)),
+        _ => Err(ServerFailure::Tls("the server does not understand the request".into())),
+    }
+}
+
+/// What may still be said of the protocol's version ("NegotiateProtocolVersion").
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Negotiation {
+    /// A newer one than 3.0 was asked for: the server may say that it has none.
+    Open,
+    Closed,
+}
+
+impl Negotiation {
+    fn of(asked: ProtocolVersion) -> Self {
+        match asked {
+            ProtocolVersion::V3_0 => Self::Closed,
+            ProtocolVersion::V3_2 => Self::Open,
+        }
+    }
+
+    /// Once, to an older version, without options, since none were asked for.
+    fn take(&mut self, mut fields: Fields<'_>) -> Result<(), ServerFailure> {
+        let (version, options) = (fields.i32()?, fields.i32()?);
+        let is_older = (V3_0..V3_2).contains(&version) && options == 0;
+        if std::mem::replace(self, Self::Closed) == Self::Closed || !is_older {
+            return Err(unexpected(b'v'));
+        }
+        Ok(())
     }
 }
 
@@ -116,15 +176,27 @@ enum Encrypt {
 }
 
 impl Server {
-    async fn authenticate(&mut self, login: &Login<'_>) -> Result<(), ServerFailure> {
+    async fn authenticate(
+        &mut self,
+        login: &Login<'_>,
+        binding: ChannelBinding,
+        negotiation: &mut Negotiation,
+    ) -> Result<(), ServerFailure> {
+        let mut proven = Proven::Not;
         loop {
             let (tag, body) = self.receive().await?;
             let mut fields = Fields::new(&body);
             match (tag, if tag == b'R' { fields.i32()? } else { 0 }) {
+                (b'R', 0) if proven != Proven::Bound && binding == ChannelBinding::Require => {
+                    return Err(unbound());
+                }
                 (b'R', 0) => return Ok(()),
-                (b'R', 3) if self.stream.is_encrypted() => {
+                (b'R', _) if proven != Proven::Not => return Err(unexpected(tag)),
+                (b'R', 3 | 5) if binding == ChannelBinding::Require => return Err(unbound()),
+                (b'R', 3) if self.stream.is_encrypted() || self.stream.is_local() => {
                     let password = password(login)?;
                     frontend::password_message(password.as_bytes(), &mut self.outbox)?;
+                    proven = Proven::Alone;
                 }
                 (b'R', 3) => {
                     let why = "the server wants the password in clear text over plaintext";
@@ -134,9 +206,10 @@ impl Server {
                     let salt = fields.bytes(4)?;
                     let answer = md5_answer(login, salt)?;
                     frontend::password_message(answer.as_bytes(), &mut self.outbox)?;
+                    proven = Proven::Alone;
                 }
                 (b'R', 10) => {
-                    self.scram(login, fields.rest()).await?;
+                    proven = self.scram(login, binding, fields.rest()).await?;
                     continue;
                 }
                 (b'R', method) => {
@@ -144,7 +217,11 @@ impl Server {
                     return Err(ServerFailure::Auth(why));
                 }
                 (b'E', _) => return Err(ServerFailure::Refused(ServerError::read(&body))),
-                (b'N' | b'v', _) => continue,
+                (b'v', _) => {
+                    negotiation.take(fields)?;
+                    continue;
+                }
+                (b'N', _) => continue,
                 _ => return Err(unexpected(tag)),
             }
             self.send().await?;
@@ -152,11 +229,21 @@ impl Server {
     }
 
     /// SCRAM-SHA-256 as the client (RFC 5802), with what the server `offers`.
-    async fn scram(&mut self, login: &Login<'_>, offers: &[u8]) -> Result<(), ServerFailure> {
+    async fn scram(
+        &mut self,
+        login: &Login<'_>,
+        binding: ChannelBinding,
+        offers: &[u8],
+    ) -> Result<Proven, ServerFailure> {
         let failed = |error: SaslError| ServerFailure::Auth(error.to_string());
         let offers = |mechanism: &str| offers.split(|b| *b == 0).any(|m| m == mechanism.as_bytes());
-        let said = match self.stream.channel_binding() {
+        let possible = match binding {
+            ChannelBinding::Disable => None,
+            ChannelBinding::Prefer | ChannelBinding::Require => self.stream.channel_binding(),
+        };
+        let said = match possible {
             Some(binding) if offers(SCRAM_PLUS) => Said::Bound(binding),
+            _ if binding == ChannelBinding::Require => return Err(unbound()),
             Some(_) => Said::NotOffered,
             None => Said::Nothing,
         };
@@ -164,6 +251,7 @@ impl Server {
             let why = format!("the server offers no {SCRAM}");
             return Err(ServerFailure::Auth(why));
         }
+        let proven = if let Said::Bound(_) = said { Proven::Bound } else { Proven::Alone };
         let known = match login.proof {
             Some(Proof::ScramKeys(keys)) => Known::Keys(keys.clone()),
             _ => Known::Password(password(login)?.to_owned().into_bytes()),
@@ -188,7 +276,8 @@ impl Server {
         let (last, expected) = challenge.answer(&keys).map_err(failed)?;
         frontend::sasl_response(last.as_bytes(), &mut self.outbox)?;
         self.send().await?;
-        expected.check(&self.sasl_data(12).await?).map_err(failed)
+        expected.check(&self.sasl_data(12).await?).map_err(failed)?;
+        Ok(proven)
     }
 
     async fn sasl_data(&mut self, code: i32) -> Result<Vec<u8>, ServerFailure> {
@@ -232,6 +321,21 @@ impl Server {
 pub(super) fn unexpected(tag: u8) -> ServerFailure {
     let tag = char::from(tag).escape_default();
     ServerFailure::Auth(format!("the server sent an unexpected message `{tag}`"))
+}
+
+/// What has been proved to the server.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Proven {
+    Not,
+    Alone,
+    /// And it has proved that nobody stands between.
+    Bound,
+}
+
+fn unbound() -> ServerFailure {
+    let why = "`channel_binding` is `require`, and the server does not offer to bind the login \
+               to TLS (SCRAM-SHA-256-PLUS)";
+    ServerFailure::Auth(why.into())
 }
 
 /// What a SCRAM exchange begins with.

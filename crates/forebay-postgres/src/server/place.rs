@@ -25,12 +25,20 @@ impl Place {
     /// # Errors
     /// What is wrong, and what would be right.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        Self::parse_with(text, PORT)
+    }
+
+    /// As [`Place::parse`], with another port where none is named.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn parse_with(text: &str, port: u16) -> Result<Self, String> {
         let path = text.strip_prefix("unix:").unwrap_or(text);
         if path.starts_with('/') {
-            return Ok(Self::Socket(socket_in(Path::new(path), PORT).into()));
+            return Ok(Self::Socket(socket_in(Path::new(path), port).into()));
         }
-        let (host, port) = host_and_port(text)?;
-        Ok(Self::Host { host, port })
+        let (host, named) = host_and_port(text)?;
+        Ok(Self::Host { host, port: named.unwrap_or(port) })
     }
 
     /// Its addresses, at this moment.
@@ -58,7 +66,7 @@ pub(crate) fn socket_in(path: &Path, port: u16) -> PathBuf {
     }
 }
 
-fn host_and_port(text: &str) -> Result<(String, u16), String> {
+fn host_and_port(text: &str) -> Result<(String, Option<u16>), String> {
     let wrong = || {
         format!(
             "`{text}` is no address: write `host`, `host:port`, `[v6]:port` or the folder of a \
@@ -77,8 +85,8 @@ fn host_and_port(text: &str) -> Result<(String, u16), String> {
         },
     };
     let port = match port {
-        Some(port) => port.parse().ok().filter(|port| *port > 0).ok_or_else(wrong)?,
-        None => PORT,
+        Some(port) => Some(port.parse().ok().filter(|port| *port > 0).ok_or_else(wrong)?),
+        None => None,
     };
     if host.is_empty() || host.contains(char::is_whitespace) || host.contains('/') {
         return Err(wrong());

@@ -12,6 +12,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::{Buf, BytesMut};
 use tokio::io::AsyncWrite;
 
+use super::watch::Late;
 use super::{HIGH_WATER, Session, outward};
 use crate::cancel::Begun;
 use crate::gateway::Bell;
@@ -31,6 +32,8 @@ pub(super) enum Moved {
     Settled,
     /// Notifications, or word of a channel that is waited for.
     Mail,
+    /// Something lasts too long.
+    Late(Late),
     /// The bell of all sessions rings, and the client runs nothing.
     Bell,
 }
@@ -89,6 +92,12 @@ impl Session {
                 && listening.poll_news(cx, &self.outbox, attention).is_ready()
             {
                 return Poll::Ready(Ok(Moved::Mail));
+            }
+            if moved.is_pending()
+                && let Some(watch) = &mut self.watch
+                && let Poll::Ready(late) = watch.poll_late(cx)
+            {
+                return Poll::Ready(Ok(Moved::Late(late)));
             }
             if moved.is_pending() && may_hear && ear.hears(cx) {
                 return Poll::Ready(Ok(Moved::Bell));

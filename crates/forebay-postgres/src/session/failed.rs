@@ -11,6 +11,7 @@ use bytes::Bytes;
 use super::inward::Show;
 use super::{End, Session};
 use crate::cancel::Cancelable;
+use crate::fault::Fault;
 use crate::prepared::{PREFIX, Statement, StatementId};
 use crate::server::answers::{Awaited, NameChange};
 use crate::server::{CopyIn, Server, Skips};
@@ -39,7 +40,9 @@ impl Session {
         if said.severity == Severity::Fatal {
             self.server_said_goodbye = true;
         }
-        if said.is_of_load_or_time() && !is_wished(&said, &self.registration.client) {
+        let is_late =
+            said.code == "57014" && self.watch.as_ref().is_some_and(|w| w.has_cancelled());
+        if is_late || said.is_of_load_or_time() && !is_wished(&said, &self.registration.client) {
             lease.failed();
         }
         let Some(lease) = &mut self.link else { return Ok(Show::Hide) };
@@ -91,6 +94,12 @@ impl Session {
         }
         let Some(lease) = &mut self.link else { return Ok(Show::Hide) };
         let server = &mut **lease.connection();
+        if is_late {
+            // Its own words would be that the user asked for it.
+            self.keep_passed();
+            Fault::QueryTimeout.write(&mut self.outbox, Severity::Error);
+            return Ok(Show::Hide);
+        }
         if outdated {
             self.keep_passed();
             backend::outdated_plan(&mut self.outbox);

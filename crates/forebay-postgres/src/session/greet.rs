@@ -5,11 +5,13 @@
 //! the login and not a later statement.
 
 use forebay_pool::{Ask, Condition};
+use forebay_seam::time;
 
 use super::reload::Followed;
 use super::{End, Session};
 use crate::fault::Fault;
 use crate::server::ServerFailure;
+use crate::timeouts::Kind;
 use crate::welcome::Welcome;
 use crate::wire::TxStatus;
 use crate::wire::backend;
@@ -29,8 +31,8 @@ impl Session {
             backend::parameter_status(&mut self.outbox, name, value);
         }
         self.reported = welcome.reported;
-        let key = self.registration.key();
-        backend::backend_key_data(&mut self.outbox, key.pid, key.secret);
+        let (pid, secret) = self.registration.key(&self.plan.fleet);
+        backend::backend_key_data(&mut self.outbox, pid, &secret);
         backend::ready_for_query(&mut self.outbox, TxStatus::Idle);
         Ok(())
     }
@@ -50,10 +52,15 @@ impl Session {
         let server = &mut **lease.connection();
         let mut settings = self.wanted.clone();
         if let Some(replay) = server.settings.replay_of(&settings) {
-            match server.run(&replay.sql).await {
-                Ok(()) => {}
-                Err(ServerFailure::Refused(said)) => return Err(Fault::Refused(said).into()),
-                Err(failure) => return Err(Fault::Replay(failure.to_string()).into()),
+            let limit = self.plan.settings.login_timeout;
+            match time::timeout(limit, server.run(&replay.sql)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(ServerFailure::Refused(said))) => return Err(Fault::Refused(said).into()),
+                Err(_) => {
+                    self.gateway.timeouts.count(Kind::Login);
+                    return Err(Fault::LoginTimeout.into());
+                }
+                Ok(Err(failure)) => return Err(Fault::Replay(failure.to_string()).into()),
             }
             server.settings.replayed(&mut settings);
         }

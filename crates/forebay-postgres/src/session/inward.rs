@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 use super::exchange::COPIED;
 use super::heal::{self, First};
 use super::notify::ListenChange;
+use super::rest::Learns;
 use super::unnamed::Path;
 use super::{Change, End, Session};
 use crate::fault::Fault;
@@ -450,12 +451,12 @@ impl Session {
                 Change::ResetAll => {
                     settings.reset_all();
                     self.wanted.clone_from(&self.wanted_at_start);
-                    self.learns.clear();
+                    self.learns = None;
                     self.pins.held.remove(PinReason::Setting);
                 }
                 Change::Learn { names } => {
                     let news = names.into_iter().filter(|name| settings.now.get(name).is_none());
-                    self.learns.extend(news);
+                    Learns::add(&mut self.learns, news);
                 }
                 Change::Listen(change) => {
                     if let Some(listening) = &mut self.listening {
@@ -521,6 +522,9 @@ impl Session {
         };
         self.card.answered(now, rest);
         self.card.has_statements(self.statements.len());
+        if let Some(watch) = &mut self.watch {
+            watch.ends(status);
+        }
         let failed = std::mem::take(&mut self.failed);
         if status == TxStatus::Idle {
             if server.awaited.is_empty() {

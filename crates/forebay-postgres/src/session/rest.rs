@@ -22,6 +22,22 @@ use crate::sql::effect::{self, Definition, Effect};
 use crate::wire::frontend;
 use crate::wire::{Fields, Malformed, TxStatus};
 
+/// Settings that the client has set to values that only the server knows; most clients have
+/// none, and then it takes no memory.
+#[derive(Default)]
+pub(super) struct Learns {
+    names: Vec<String>,
+}
+
+impl Learns {
+    /// `names` besides.
+    pub(super) fn add(this: &mut Option<Box<Self>>, names: impl Iterator<Item = String>) {
+        for name in names {
+            this.get_or_insert_default().names.push(name);
+        }
+    }
+}
+
 impl Session {
     /// All that has come is digested: is the transaction over, or does it idle?
     pub(super) fn after_answers(&mut self) {
@@ -65,8 +81,7 @@ impl Session {
     }
 
     fn has_questions(&self) -> bool {
-        !self.learns.is_empty()
-            || (self.who.mode == PoolMode::Transaction && self.pins.is_in_doubt())
+        self.learns.is_some() || (self.who.mode == PoolMode::Transaction && self.pins.is_in_doubt())
     }
 
     /// Asks what holds on the connection, and what values the client has set.
@@ -74,7 +89,7 @@ impl Session {
         let Some(lease) = &mut self.link else { return };
         let server = &mut **lease.connection();
         let mut sql = pins::QUESTION.to_owned();
-        for name in &self.learns {
+        for name in self.learns.iter().flat_map(|learns| &learns.names) {
             sql.push_str(", pg_catalog.current_setting(");
             quote_text(&mut sql, name);
             sql.push_str(", true)");
@@ -99,7 +114,7 @@ impl Session {
             Ok::<_, Malformed>(std::str::from_utf8(fields.bytes(length)?).ok())
         };
         self.pins.hear(next()?.unwrap_or_default());
-        for name in std::mem::take(&mut self.learns) {
+        for name in self.learns.take().into_iter().flat_map(|learns| learns.names) {
             if let Some(value) = next()? {
                 settings.set(&name, value);
                 self.wanted.set(&name, value);
@@ -120,7 +135,7 @@ impl Session {
             user = %self.who.identity.user, database = %self.who.database, error = why,
             "the server does not say what the session holds"
         );
-        self.learns.clear();
+        self.learns = None;
     }
 
     /// What the client keeps its connection for is certain.
@@ -153,7 +168,7 @@ impl Session {
             server.residue.at_least(Residue::Possible);
         }
         self.pins.clear();
-        self.learns.clear();
+        self.learns = None;
         let catalogue = &server.catalogue;
         let has_run = server.seen.statements == Statements::Some;
         if has_run && !catalogue.holds(&server.seen) {

@@ -42,10 +42,10 @@ pub(crate) fn parameter_status(out: &mut BytesMut, name: &str, value: &str) {
     });
 }
 
-pub(crate) fn backend_key_data(out: &mut BytesMut, pid: i32, secret: i32) {
+pub(crate) fn backend_key_data(out: &mut BytesMut, pid: i32, secret: &[u8]) {
     message(out, b'K', |out| {
         out.put_i32(pid);
-        out.put_i32(secret);
+        out.put_slice(secret);
     });
 }
 
@@ -57,11 +57,10 @@ pub(crate) fn authentication(out: &mut BytesMut, code: i32, data: &[u8]) {
     });
 }
 
-/// NegotiateProtocolVersion: the newest minor version we speak, and the options we do not
-/// know.
-pub(crate) fn negotiate_protocol_version(out: &mut BytesMut, options: &[&[u8]]) {
+/// NegotiateProtocolVersion: the version that is spoken, and the options we do not know.
+pub(crate) fn negotiate_protocol_version(out: &mut BytesMut, version: u32, options: &[&[u8]]) {
     message(out, b'v', |out| {
-        out.put_i32(196_608);
+        out.put_u32(version);
         out.put_i32(i32::try_from(options.len()).unwrap_or(0));
         options.iter().for_each(|option| cstr(out, option));
     });
@@ -146,6 +145,12 @@ pub(crate) fn outdated_plan(out: &mut BytesMut) {
     });
 }
 
+/// ErrorResponse of protocol 2: text alone.
+pub(crate) fn error_of_protocol_2(out: &mut BytesMut, text: &str) {
+    out.put_u8(b'E');
+    cstr(out, format!("FATAL:  {text}\n").as_bytes());
+}
+
 /// What a server's ErrorResponse said. Every field may be missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ServerError {
@@ -160,6 +165,11 @@ pub(crate) struct ServerError {
 }
 
 impl ServerError {
+    /// Does it end the connection?
+    pub(crate) fn ends_the_connection(&self) -> bool {
+        self.severity == Severity::Fatal
+    }
+
     /// Does it say that the work failed because there was too much of something, or too little
     /// time? Errors of the statement itself say nothing of its class.
     pub(crate) fn is_of_load_or_time(&self) -> bool {

@@ -2,6 +2,7 @@
 //! StartupMessage, SSLRequest, GSSENCRequest, CancelRequest).
 
 use super::fields::{Fields, Malformed};
+use crate::cancel::key::{self, Request};
 
 /// The longest first packet that PostgreSQL itself accepts (MAX_STARTUP_PACKET_LENGTH).
 pub(crate) const LONGEST: usize = 10_000;
@@ -10,16 +11,15 @@ const SSL_REQUEST: i32 = 80_877_103;
 const GSS_REQUEST: i32 = 80_877_104;
 const CANCEL_REQUEST: i32 = 80_877_102;
 const MAJOR: u32 = 3;
+/// The newest minor version that is spoken here.
+const NEWEST: u32 = 2;
 
 /// What a client wants first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum First {
     Ssl,
     Gss,
-    Cancel {
-        pid: i32,
-        secret: i32,
-    },
+    Cancel(Request),
     Startup(Startup),
     /// A protocol that nobody here speaks.
     Unsupported {
@@ -41,6 +41,18 @@ pub(crate) struct Startup {
 impl Startup {
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.parameters.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+    }
+
+    /// The version that is spoken with the client, where it has to be told: it asked for a newer
+    /// one, or for options that are not known here ("NegotiateProtocolVersion").
+    pub(crate) fn negotiated(&self) -> Option<u32> {
+        let has_to_be_told = self.minor > NEWEST || !self.options.is_empty();
+        has_to_be_told.then(|| MAJOR << 16 | self.minor.min(NEWEST))
+    }
+
+    /// Does the client take keys for cancel requests of any length (protocol 3.2)?
+    pub(crate) fn has_long_keys(&self) -> bool {
+        self.minor >= 2
     }
 
     /// Does the client want to replicate, the whole server (`replication=true`) or what a
@@ -92,8 +104,11 @@ pub(crate) fn read(body: &[u8]) -> Result<First, Malformed> {
         SSL_REQUEST => fields.end().map(|()| First::Ssl),
         GSS_REQUEST => fields.end().map(|()| First::Gss),
         CANCEL_REQUEST => {
-            let (pid, secret) = (fields.i32()?, fields.i32()?);
-            Ok(First::Cancel { pid, secret })
+            let (pid, secret) = (fields.i32()?, fields.rest());
+            if !key::LENGTHS.contains(&secret.len()) {
+                return Err(Malformed::Value);
+            }
+            Ok(First::Cancel(Request::new(pid, secret)))
         }
         _ => {
             let version = u32::from_be_bytes(code.to_be_bytes());

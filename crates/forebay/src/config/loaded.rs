@@ -17,13 +17,22 @@ pub struct Loaded {
     pub config: Config,
     /// What it was read from, and what it names: certificates, files of secrets, lists of users.
     pub files: Vec<PathBuf>,
+    /// What its owner should know of it, a line each.
+    pub remarks: Vec<String>,
     keys: Keys,
 }
 
 impl Loaded {
     /// `config` was read from these `files`; its keys are unknown.
     pub fn new(config: Config, files: Vec<PathBuf>) -> Self {
-        Self { config, files, keys: Keys::default() }
+        Self { config, files, remarks: Vec::new(), keys: Keys::default() }
+    }
+
+    /// Logs the remarks.
+    pub fn tell(&self) {
+        for remark in &self.remarks {
+            tracing::warn!("{remark}");
+        }
     }
 
     pub(super) fn with_keys(mut self, keys: Keys) -> Self {

@@ -11,7 +11,7 @@ use forebay_pool::class::{self, ClassSettings};
 use forebay_pool::policy::Policy;
 use forebay_pool::{ClassName, Kind, Mode};
 use forebay_postgres::PostgresSettings;
-use forebay_postgres::settings::{ClientAuth, PoolMode, ServerSettings};
+use forebay_postgres::settings::{ClientTlsMode, PoolMode, ServerSettings};
 
 use super::Config;
 use super::rules::server_classes;
@@ -32,14 +32,17 @@ impl fmt::Display for Summary<'_> {
 }
 
 fn postgres(f: &mut fmt::Formatter<'_>, settings: &PostgresSettings) -> fmt::Result {
-    let auth = match settings.auth {
-        ClientAuth::ScramSha256 => "scram-sha-256",
-        ClientAuth::Trust => "trust",
-    };
+    let auth = settings.auth.name();
     let tls = match &settings.tls {
         None => "no TLS",
-        Some(tls) if tls.required => "TLS required",
-        Some(_) => "TLS possible",
+        Some(tls) => match tls.mode() {
+            Ok(ClientTlsMode::Disable) | Err(_) => "no TLS",
+            Ok(ClientTlsMode::Allow | ClientTlsMode::Prefer) => "TLS possible",
+            Ok(ClientTlsMode::Require) => "TLS required",
+            Ok(ClientTlsMode::VerifyCa | ClientTlsMode::VerifyFull) => {
+                "TLS required, with a certificate"
+            }
+        },
     };
     let mode = match settings.pool_mode {
         PoolMode::Transaction => "transaction",

@@ -17,7 +17,7 @@ pub(super) fn missing_key(message: &str) -> Option<&str> {
 }
 
 /// Of `known`, what `word` was probably meant to be.
-pub(super) fn meant<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+pub(crate) fn meant<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     known
         .into_iter()
         .map(|name| (strsim::jaro_winkler(word, name), name))

@@ -16,7 +16,7 @@ use forebay_pool::stats::{
     WantedSnapshot,
 };
 use forebay_pool::{ClassName, Kind, Mode, Snapshot};
-use forebay_postgres::{NotificationCounts, PostgresSnapshot};
+use forebay_postgres::{NotificationCounts, PostgresSnapshot, TimeoutCounts};
 
 use super::*;
 use crate::reload::ConfigurationSnapshot;
@@ -175,6 +175,9 @@ fn program() -> ProgramSnapshot {
             clients: 7,
             refused: 4,
             cancels: 5,
+            timeouts: TimeoutCounts { query: 9, ..TimeoutCounts::default() },
+            throttled: 9,
+            hash_iterations: 4_096,
             hints_ignored: 8,
             pins: [("listen", 6)].into(),
             pinned: Vec::new(),
@@ -246,7 +249,10 @@ fn every_figure_of_the_picture_is_there_and_well_formed() {
     for (series, value) in [
         ("forebay_clients{gateway=\"postgres\"}", 7.0),
         ("forebay_logins_refused_total", 4.0),
+        ("forebay_logins_throttled_total", 9.0),
+        ("forebay_login_hash_iterations_total", 4096.0),
         ("forebay_cancel_requests_total", 5.0),
+        ("forebay_timeouts_total{setting=\"query_timeout\"}", 9.0),
         ("forebay_hints_ignored_total", 8.0),
         ("forebay_pins_total{reason=\"listen\"}", 6.0),
         (r#"forebay_notification_connections{gateway="postgres",destination="main"}"#, 1.0),

@@ -224,7 +224,16 @@ async fn tls_is_spoken_with_clients_and_with_the_server() {
     let (port, address) = (cluster.port(), cluster.address());
     let gateway = |mode: &'static str, host: &str, verifies: bool| {
         let (host, roots) = (format!("{host}:{port}"), verifies.then(|| cert_file.clone()));
-        let tls = ClientTls { cert: cert_file.clone(), key: key_file.clone(), required: false };
+        let tls = ClientTls {
+            cert: cert_file.clone(),
+            key: key_file.clone(),
+            ca_file: None,
+            mode: None,
+            min_version: None,
+            max_version: None,
+            ciphers: Vec::new(),
+            required: false,
+        };
         Bench::before(address, "postgres", 1, move |settings| {
             let main = settings.servers.get_mut("main").unwrap();
             main.address = host;

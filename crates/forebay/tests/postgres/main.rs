@@ -1,6 +1,7 @@
 //! The PostgreSQL gateway beside a real PostgreSQL.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
+mod authentication;
 mod begins;
 mod bench;
 mod by_chance;
@@ -10,6 +11,7 @@ mod console;
 mod departures;
 mod differential;
 mod failures;
+mod guarded;
 mod hostile;
 mod leftovers;
 mod naming;
@@ -25,6 +27,7 @@ mod sql_names;
 mod stale_plans;
 mod statements;
 mod statuses;
+mod timeouts;
 mod traps_cancel_and_copy;
 mod traps_failures;
 mod traps_sessions;

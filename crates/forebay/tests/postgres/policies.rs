@@ -122,7 +122,11 @@ async fn a_circle_through_two_servers_is_found() {
         settings.servers.insert("other".into(), other);
         for (name, server) in [("here", "main"), ("there", "other")] {
             let database = Some("postgres".into());
-            let route = DatabaseSettings { server: Some(server.into()), database, pool_mode: None };
+            let route = DatabaseSettings {
+                server: Some(server.into()),
+                database,
+                ..DatabaseSettings::default()
+            };
             settings.databases.insert(name.into(), route);
         }
     })

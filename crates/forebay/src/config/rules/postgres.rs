@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 
 use forebay_http::HttpSettings;
+use std::path::Path;
+
 use forebay_pool::{ClassName, ClassSettings, Kind};
 use forebay_postgres::PostgresSettings;
 use forebay_postgres::settings::{ClientAuth, ServerSettings};
@@ -47,6 +49,9 @@ pub(super) fn check(
     if let Some(tls) = &settings.tls {
         found.file("postgres.tls.cert".to_owned(), &tls.cert);
         found.file("postgres.tls.key".to_owned(), &tls.key);
+        if let Some(file) = &tls.ca_file {
+            found.file("postgres.tls.ca_file".to_owned(), file);
+        }
     }
     for (name, server) in &settings.servers {
         check_server(&format!("postgres.servers.{name}"), server, found);
@@ -60,8 +65,15 @@ fn check_server(at: &str, server: &ServerSettings, found: &mut Findings) {
     if let Err(reason) = check_address(&server.address) {
         found.add(format!("{at}.address"), reason);
     }
-    if let Some(file) = &server.sslrootcert {
-        found.file(format!("{at}.sslrootcert"), file);
+    let roots = server.sslrootcert.as_deref().filter(|file| *file != Path::new("system"));
+    for (key, file) in [
+        ("sslrootcert", roots),
+        ("sslcert", server.sslcert.as_deref()),
+        ("sslkey", server.sslkey.as_deref()),
+        ("sslcrl", server.sslcrl.as_deref()),
+    ] {
+        let Some(file) = file else { continue };
+        found.file(format!("{at}.{key}"), file);
     }
     found.at_least_one(format!("{at}.budget"), server.budget);
     found.some_time(format!("{at}.connect_timeout"), server.connect_timeout);
@@ -131,18 +143,27 @@ fn databases(settings: &PostgresSettings, found: &mut Findings) {
 }
 
 fn users(settings: &PostgresSettings, http: Option<&HttpSettings>, found: &mut Findings) {
+    let elsewhere = settings.users_file.is_some() || settings.auth_query.is_some();
     match settings.auth {
-        ClientAuth::ScramSha256 if settings.users.is_empty() => found.add(
+        auth if auth.needs_secrets() && settings.users.is_empty() && !elsewhere => found.add(
             "postgres.users",
             "nobody could log in: write `[postgres.users]` and \
              `NAME = { password = \"env:VARIABLE\" }` for each user",
         ),
-        ClientAuth::Trust if !settings.listen.is_local() => found.add(
-            "postgres.auth",
-            "`trust` asks nobody for a password, so it is only possible where `listen` is a \
-             loopback address: use `scram-sha-256` here",
-        ),
-        ClientAuth::ScramSha256 | ClientAuth::Trust => {}
+        auth @ (ClientAuth::Trust | ClientAuth::Any) if !settings.listen.is_local() => {
+            found.add(
+                "postgres.auth",
+                format!(
+                    "`{}` asks nobody for a password, so it is only possible where `listen` is \
+                     a loopback address: use `scram-sha-256` here",
+                    auth.name()
+                ),
+            );
+        }
+        _ => {}
+    }
+    if let Some(password) = settings.auth_query.as_ref().and_then(|query| query.password.as_ref()) {
+        found.secret("postgres.auth_query.password".into(), password);
     }
     for (name, user) in &settings.users {
         let at = format!("postgres.users.{name}");
@@ -150,7 +171,7 @@ fn users(settings: &PostgresSettings, http: Option<&HttpSettings>, found: &mut F
             Some(password) => {
                 found.secret(format!("{at}.password"), password);
             }
-            None if settings.auth == ClientAuth::ScramSha256 => {
+            None if settings.auth.needs_secrets() && !elsewhere => {
                 found.add(at.clone(), "without a `password` this user cannot log in");
             }
             None => {}

@@ -62,11 +62,35 @@ pub(super) fn sessions(postgres: &PostgresSnapshot, sheet: &mut Sheet<'_>) -> fm
         "Applications that were sent away before they had a session",
         postgres.refused,
     )?;
+    sheet.count(
+        "forebay_logins_throttled",
+        "Logins that were turned away because too many like them failed",
+        postgres.throttled,
+    )?;
+    sheet.count(
+        "forebay_login_hash_iterations",
+        "Iterations of hashing that clients' passwords have cost",
+        postgres.hash_iterations,
+    )?;
     sheet.count("forebay_cancel_requests", "Cancel requests received", postgres.cancels)?;
     sheet.count(
         "forebay_hints_ignored",
         "Tags of statements, and settings of ours, that cannot be read",
         postgres.hints_ignored,
+    )?;
+    let late = &postgres.timeouts;
+    sheet.counter(
+        "forebay_timeouts",
+        "What was ended because it lasted too long, by the setting that limits it",
+        [
+            ("query_timeout", late.query),
+            ("cancel_wait_timeout", late.disobeyed),
+            ("transaction_timeout", late.transaction),
+            ("idle_transaction_timeout", late.idle_transaction),
+            ("client_idle_timeout", late.client_idle),
+            ("login_timeout", late.login),
+        ]
+        .map(|(setting, count)| (vec![("setting", setting)], count)),
     )?;
     notifications(&postgres.notifications, sheet)?;
     sheet.gauge(

@@ -1,0 +1,212 @@
+//! How long the client's statement, transaction or pause lasts, where that is limited.
+//!
+//! One timer for a session: it is armed for the earliest moment at which something may be too
+//! long, and armed anew only when it rings or something earlier comes up, so a statement that
+//! is over in time has touched no timer. It never rings far in the future. Always true: a
+//! session without limits has no watch, and a statement is cancelled once.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use forebay_pool::Condition;
+use forebay_seam::time::{self, Instant, Sleep};
+
+use super::{End, Session};
+use crate::fault::Fault;
+use crate::timeouts::{Kind, Limits};
+use crate::wire::TxStatus;
+
+/// The timer is set to this at the most: wheels of timers are made for the near future.
+const FARTHEST: Duration = Duration::from_secs(3_600);
+
+/// What the client does, as far as a limit is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Doing {
+    /// Nothing, outside of transactions.
+    Rests,
+    /// Nothing, within one.
+    Idles,
+    /// A statement of it runs.
+    Runs,
+}
+
+/// What was asked of the server about the statement that runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cancelled {
+    No,
+    /// To end it; it should have by then.
+    By(Instant),
+}
+
+/// What has lasted too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Late {
+    Query,
+    Disobeyed,
+    Transaction,
+    IdleTransaction,
+    ClientIdle,
+}
+
+pub(super) struct Watch {
+    limits: Limits,
+    /// How long the server may take to obey a cancel.
+    obedience: Duration,
+    /// Since when what is done; nothing while nobody has looked.
+    doing: Option<(Doing, Instant)>,
+    /// Since when a transaction is open.
+    transaction: Option<Instant>,
+    cancelled: Cancelled,
+    timer: Option<(Instant, Pin<Box<Sleep>>)>,
+}
+
+impl Watch {
+    /// For a client that may take as much as `limits` say; none if all may last for ever.
+    pub(super) fn new(limits: Limits, obedience: Duration) -> Option<Box<Self>> {
+        limits.is_any().then(|| {
+            Box::new(Self {
+                limits,
+                obedience,
+                doing: None,
+                transaction: None,
+                cancelled: Cancelled::No,
+                timer: None,
+            })
+        })
+    }
+
+    /// A statement has ended, and with status `I` its transaction.
+    pub(super) fn ends(&mut self, status: TxStatus) {
+        self.doing = None;
+        self.cancelled = Cancelled::No;
+        if status == TxStatus::Idle {
+            self.transaction = None;
+        }
+    }
+
+    /// Was the statement that runs cancelled because it took too long?
+    pub(super) fn has_cancelled(&self) -> bool {
+        self.cancelled != Cancelled::No
+    }
+
+    /// The client does this now, and may have done so before.
+    fn sees(&mut self, doing: Doing) {
+        if self.doing.is_some_and(|(before, _)| before == doing) {
+            return;
+        }
+        let now = time::now();
+        self.doing = Some((doing, now));
+        match doing {
+            Doing::Rests => self.transaction = None,
+            Doing::Idles | Doing::Runs => {
+                self.transaction.get_or_insert(now);
+            }
+        }
+    }
+
+    /// What will be late next, and when.
+    fn next(&self) -> Option<(Instant, Late)> {
+        let (doing, since) = self.doing?;
+        let of_doing = match (doing, self.cancelled) {
+            (Doing::Runs, Cancelled::By(at)) => Some((at, Late::Disobeyed)),
+            (Doing::Runs, Cancelled::No) => {
+                self.limits.query.map(|limit| (since + limit, Late::Query))
+            }
+            (Doing::Idles, _) => {
+                self.limits.idle_transaction.map(|limit| (since + limit, Late::IdleTransaction))
+            }
+            (Doing::Rests, _) => {
+                self.limits.client_idle.map(|limit| (since + limit, Late::ClientIdle))
+            }
+        };
+        let of_transaction = self
+            .transaction
+            .zip(self.limits.transaction)
+            .map(|(since, limit)| (since + limit, Late::Transaction));
+        match (of_doing, of_transaction) {
+            (Some(one), Some(other)) => Some(if other.0 < one.0 { other } else { one }),
+            (one, other) => one.or(other),
+        }
+    }
+
+    /// Ready when something has lasted too long.
+    pub(super) fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<Late> {
+        let Some((at, late)) = self.next() else { return Poll::Pending };
+        loop {
+            match &mut self.timer {
+                Some((armed, timer)) if *armed <= at => {
+                    if timer.as_mut().poll(cx).is_pending() {
+                        return Poll::Pending;
+                    }
+                    let now = time::now();
+                    if at <= now {
+                        return Poll::Ready(late);
+                    }
+                    *armed = at.min(now + FARTHEST);
+                    time::reset(timer.as_mut(), *armed);
+                }
+                Some((armed, timer)) => {
+                    *armed = at.min(time::now() + FARTHEST);
+                    time::reset(timer.as_mut(), *armed);
+                }
+                None => {
+                    let first = at.min(time::now() + FARTHEST);
+                    self.timer = Some((first, Box::pin(time::sleep_until(first))));
+                }
+            }
+        }
+    }
+}
+
+impl Session {
+    /// The watch looks at what the client does.
+    pub(super) fn look_at_clock(&mut self) {
+        if self.watch.is_none() {
+            return;
+        }
+        let runs = self.link.as_mut().is_some_and(|lease| !lease.connection().is_quiet());
+        let doing = match (runs, self.status) {
+            (true, _) => Doing::Runs,
+            (false, TxStatus::Idle) => Doing::Rests,
+            (false, TxStatus::Open | TxStatus::Failed) => Doing::Idles,
+        };
+        if let Some(watch) = &mut self.watch {
+            watch.sees(doing);
+        }
+    }
+
+    /// Something has lasted too long: a statement is cancelled, and the session goes on;
+    /// everything else ends it.
+    pub(super) fn is_late(&mut self, late: Late) -> Result<(), End> {
+        let (kind, fault) = match late {
+            Late::Query => {
+                self.gateway.timeouts.count(Kind::Query);
+                if let Some(watch) = &mut self.watch {
+                    watch.cancelled = Cancelled::By(time::now() + watch.obedience);
+                }
+                self.registration.cancel_late();
+                return Ok(());
+            }
+            Late::Disobeyed => {
+                // What it does is not known, so nobody else gets the connection.
+                self.keep_passed();
+                let is_midway = self.is_midway();
+                if let Some(lease) = self.link.take() {
+                    self.registration.client.rests();
+                    lease.give_back(Condition::Broken);
+                }
+                if is_midway {
+                    self.gateway.timeouts.count(Kind::Disobeyed);
+                    return Err(End::Midway(Fault::QueryDisobeyed));
+                }
+                (Kind::Disobeyed, Fault::QueryDisobeyed)
+            }
+            Late::Transaction => (Kind::Transaction, Fault::TransactionTimeout),
+            Late::IdleTransaction => (Kind::IdleTransaction, Fault::IdleTransactionTimeout),
+            Late::ClientIdle => (Kind::ClientIdle, Fault::ClientIdleTimeout),
+        };
+        self.gateway.timeouts.count(kind);
+        Err(fault.into())
+    }
+}

@@ -1,0 +1,123 @@
+//! Where log lines go: to stderr, into a file, to the system's log.
+//!
+//! A line that cannot be written is lost, not waited for: the log must never hold up what it is
+//! about. The file is opened again when somebody asks, so that it can be moved away.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use forebay_seam::sync::Mutex;
+use tracing::{Level, Metadata};
+use tracing_subscriber::fmt::MakeWriter;
+
+use super::syslog::Syslog;
+use crate::config::LogSettings;
+
+/// All places that lines go to. Cheap to clone.
+#[derive(Clone)]
+pub struct Outputs(Arc<Inner>);
+
+struct Inner {
+    stderr: bool,
+    file: Option<LogFile>,
+    syslog: Option<Syslog>,
+}
+
+struct LogFile {
+    path: PathBuf,
+    file: Mutex<File>,
+}
+
+impl Outputs {
+    /// Those that `settings` name.
+    ///
+    /// # Errors
+    /// When the file cannot be opened, or there is no system's log.
+    pub(super) fn open(settings: &LogSettings) -> io::Result<Self> {
+        let open_file = |path: &PathBuf| {
+            let file = Mutex::new(open(path)?);
+            io::Result::Ok(LogFile { path: path.clone(), file })
+        };
+        Ok(Self(Arc::new(Inner {
+            stderr: settings.stderr,
+            file: settings.file.as_ref().map(open_file).transpose()?,
+            syslog: settings.syslog.as_ref().map(Syslog::open).transpose()?,
+        })))
+    }
+
+    /// Opens the file anew: after a rotation the old one is another's.
+    pub fn reopen(&self) {
+        let Some(log) = &self.0.file else { return };
+        match open(&log.path) {
+            Ok(file) => *log.file.lock() = file,
+            Err(error) => {
+                tracing::warn!(%error, file = %log.path.display(), "the log cannot be opened anew");
+            }
+        }
+    }
+}
+
+fn open(path: &PathBuf) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).open(path)
+}
+
+/// One line on its way out.
+pub struct Line<'o> {
+    outputs: &'o Inner,
+    level: Level,
+}
+
+impl<'o> MakeWriter<'o> for Outputs {
+    type Writer = Line<'o>;
+
+    fn make_writer(&'o self) -> Line<'o> {
+        Line { outputs: &self.0, level: Level::INFO }
+    }
+
+    fn make_writer_for(&'o self, metadata: &Metadata<'_>) -> Line<'o> {
+        Line { outputs: &self.0, level: *metadata.level() }
+    }
+}
+
+impl Write for Line<'_> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let Inner { stderr, file, syslog } = self.outputs;
+        if *stderr {
+            drop(io::stderr().write_all(line));
+        }
+        if let Some(log) = file {
+            drop(log.file.lock().write_all(line));
+        }
+        if let Some(syslog) = syslog {
+            syslog.send(self.level, line);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_moved_away_is_opened_anew_when_asked() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, moved) = (directory.path().join("log"), directory.path().join("log.1"));
+        let settings =
+            LogSettings { stderr: false, file: Some(path.clone()), ..LogSettings::default() };
+        let outputs = Outputs::open(&settings).unwrap();
+        outputs.make_writer().write_all(b"one\n").unwrap();
+        std::fs::rename(&path, &moved).unwrap();
+        outputs.make_writer().write_all(b"two\n").unwrap();
+        outputs.reopen();
+        outputs.make_writer().write_all(b"three\n").unwrap();
+        assert_eq!(std::fs::read_to_string(moved).unwrap(), "one\ntwo\n");
+        assert_eq!(std::fs::read_to_string(path).unwrap(), "three\n");
+    }
+}

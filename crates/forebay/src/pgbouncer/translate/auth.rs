@@ -1,0 +1,61 @@
+//! Who may log in, and to the console.
+
+use super::{NoteKind, Work};
+
+const TABLE: &[&str] = &["postgres", "auth_query"];
+
+pub(super) fn translate(work: &mut Work<'_>) {
+    let file = work.file;
+    let place = file.place("auth_type");
+    let name = file.text("auth_type").unwrap_or_default().to_ascii_lowercase();
+    let auth = match name.as_str() {
+        "plain" => "password",
+        "any" => "trust",
+        "ldap" | "pam" => {
+            return work.refuse(
+                place,
+                format!(
+                    "auth_type: there is no `{name}` here: use `scram-sha-256` with `auth_query` \
+                     or `auth_file`, `cert`, or `hba`"
+                ),
+            );
+        }
+        other => other,
+    };
+    work.set("auth", auth, "auth_type");
+    if name == "plain" {
+        work.note(
+            NoteKind::Differs,
+            "auth_type",
+            place,
+            "passwords cross the wire as they are: better use `scram-sha-256`, which needs no \
+             change in applications",
+        );
+    }
+    for (name, key) in [
+        ("auth_file", "users_file"),
+        ("auth_hba_file", "hba_file"),
+        ("auth_ident_file", "ident_file"),
+    ] {
+        if let Some(path) = file.nonempty(name) {
+            work.set(key, path, name);
+        }
+    }
+    if let Some(user) = file.nonempty("auth_user") {
+        work.document.set(TABLE, "user", user).from(file.place("auth_user"));
+    }
+    let asks = file.nonempty("auth_user").is_some()
+        || file.databases.iter().any(|line| line.text("auth_user").is_some());
+    if asks && let Some(query) = file.nonempty("auth_query") {
+        work.document.set(TABLE, "query", query).from(file.place("auth_query"));
+        if let Some(database) = file.nonempty("auth_dbname") {
+            work.document.set(TABLE, "database", database).from(file.place("auth_dbname"));
+        }
+    }
+    for name in ["admin_users", "stats_users"] {
+        let users = file.list(name);
+        if !users.is_empty() {
+            work.set(name, users, name);
+        }
+    }
+}
