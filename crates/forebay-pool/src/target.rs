@@ -78,7 +78,7 @@ pub(crate) struct Opener {
     /// until then.
     failures: u32,
     /// How long connects fail before it gives up.
-    patience_for_restarts: Duration,
+    restart_patience: Duration,
     /// It does not give up before.
     patient_until: Option<Instant>,
     record: Record,
@@ -104,7 +104,7 @@ impl Opener {
             refilled: now,
             spaced: None,
             failures: 0,
-            patience_for_restarts: settings.restart_patience,
+            restart_patience: Duration::ZERO,
             patient_until: None,
             record: Record::default(),
             not_before: None,
@@ -124,6 +124,7 @@ impl Opener {
     /// the pace before.
     pub(crate) fn resize(&mut self, settings: &PoolSettings, budget: u32, now: Instant) {
         self.refill(now);
+        self.restart_patience = settings.restart_patience;
         let before = self.concurrent;
         self.concurrent = settings.concurrent_opens.unwrap_or((budget / 8).clamp(1, 8)).max(1);
         self.rate = f64::from(settings.opens_per_second.unwrap_or((budget / 2).max(4)).max(1));
@@ -141,6 +142,7 @@ impl Opener {
         self.refill(now);
         self.trusted = u32::MAX;
         self.failures = 0;
+        self.patient_until = None;
         self.record = Record::default();
         self.not_before = None;
         self.recovery = Recovery::Whole;
@@ -240,8 +242,7 @@ impl Opener {
                 self.failures = self.failures.saturating_add(1);
                 self.record.failed(now);
                 self.trusted = (self.trusted / 2).max(1);
-                let patient_until =
-                    *self.patient_until.get_or_insert(now + self.patience_for_restarts);
+                let patient_until = *self.patient_until.get_or_insert(now + self.restart_patience);
                 if self.failures >= BREAKER {
                     if now < patient_until {
                         self.failures = BREAKER - 1;

@@ -25,8 +25,8 @@ use crate::route::Who;
 use crate::server::connector::Identity;
 use crate::settings::PoolMode;
 use crate::stream::Stream;
-use crate::wire::startup::{self, Startup};
 use crate::wire::backend;
+use crate::wire::startup::{self, Startup};
 use opening::Start;
 
 /// What came out of a greeting.

@@ -4,6 +4,7 @@
 //! disagree. Counts nothing itself.
 
 mod recent;
+pub mod reference;
 mod rows;
 mod views;
 

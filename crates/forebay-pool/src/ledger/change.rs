@@ -7,6 +7,7 @@
 
 use std::time::Instant;
 
+use crate::admission::Need;
 use crate::breaker::Breaker;
 use crate::class::{self, ClassId, ClassName, ClassSettings, Share};
 use crate::evidence::Watch;
@@ -16,7 +17,7 @@ use crate::policy::Policies;
 use crate::retry::Retries;
 use crate::settings::PoolSettings;
 use crate::shed::Shedding;
-use crate::slot::IdentityId;
+use crate::slot::{IdentityId, Slot};
 
 use super::{Actions, ClassStats, Ledger, fresh, may_hold_back};
 
@@ -50,9 +51,11 @@ impl Ledger {
         let count = classes.len();
         let of = |k: usize| &classes[k].1;
         self.fair.reweigh(classes.iter().map(|(_, class)| class.weight));
+        let counted = self.counted_classes();
         for (k, policies) in self.policies.iter_mut().enumerate() {
             policies.follow(of(k));
         }
+        self.recount(&counted);
         self.policies.extend((self.policies.len()..count).map(|k| Policies::new(of(k))));
         for (k, freshness) in self.freshness.iter_mut().enumerate() {
             freshness.aim_at(fresh(of(k)));
@@ -78,7 +81,14 @@ impl Ledger {
             let latest = now + settings.lifetime;
             self.conns.values_mut().for_each(|conn| conn.expires = conn.expires.min(latest));
         }
-        self.seats.change(classes.iter().map(|(_, class)| class.clone()).collect(), &self.listed);
+        let seats: Vec<_> = classes.iter().map(|(_, class)| class.clone()).collect();
+        for identity in self.identities.values_mut() {
+            if let (Some(own), Some(most)) = (&mut identity.own, identity.terms.most()) {
+                own.change(seats.clone(), &self.listed);
+                own.fit(settings.ai_share, most.max(1), None);
+            }
+        }
+        self.seats.change(seats, &self.listed);
         self.configured = settings.budget;
         // A destination keeps its name, and the jitter goes on.
         settings.name = self.settings.name.clone();
@@ -88,6 +98,28 @@ impl Ledger {
         self.believe_no_denial();
         self.refit(self.seats.capacity, now, actions);
         actions.ring(now);
+    }
+
+    /// The classes whose requests are counted for admission, among those there are.
+    fn counted_classes(&self) -> Vec<ClassId> {
+        self.class_ids().filter(|class| self.counts_requests(*class)).collect()
+    }
+
+    /// Leases of no request count as one each, from grant to return: also where counting begins
+    /// or ends in between.
+    fn recount(&mut self, before: &[ClassId]) {
+        let now = self.counted_classes();
+        for conn in self.conns.values() {
+            let Slot::Leased(lent) = &conn.slot else { continue };
+            if lent.request.is_some() {
+                continue;
+            }
+            match (before.contains(&lent.class), now.contains(&lent.class)) {
+                (false, true) => self.admission.enter(lent.class, Need::ONE),
+                (true, false) => self.admission.leave(lent.class, Need::ONE),
+                (true, true) | (false, false) => {}
+            }
+        }
     }
 
     /// These identities are served no more: what rests of theirs is closed and not kept warm;

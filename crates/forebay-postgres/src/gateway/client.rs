@@ -35,8 +35,7 @@ pub(super) async fn serve(inner: Arc<Inner>, client: Socket, from: Peer, stop: S
             drop(stop);
             session.run(inner.bell.listen()).await;
         }
-        Some(Received::Visits(visit)) => Box::pin(visit.serve(stop)).await,
-        Some(Received::Replicates(replica)) => Box::pin(replica.serve(stop)).await,
+        Some(Received::Other(other)) => Box::pin(other.serve(stop)).await,
         None => {}
     }
     drop(counted);
@@ -45,8 +44,22 @@ pub(super) async fn serve(inner: Arc<Inner>, client: Socket, from: Peer, stop: S
 /// A client that has logged in.
 enum Received {
     Asks(Box<Session>),
+    Other(Other),
+}
+
+/// A client that is no session.
+enum Other {
     Replicates(Box<Replica>),
     Visits(Box<Visit>),
+}
+
+impl Other {
+    async fn serve(self, stop: Stop) {
+        match self {
+            Self::Replicates(replica) => replica.serve(stop).await,
+            Self::Visits(visit) => visit.serve(stop).await,
+        }
+    }
 }
 
 /// A client that replicates.
@@ -80,7 +93,7 @@ async fn receive(
             let registration = inner.registry.register(arrival.keys, &arrival.plan.fleet);
             if let Some(parameters) = arrival.replicates.take() {
                 let replica = Replica { arrival, parameters, registration };
-                return Some(Received::Replicates(Box::new(replica)));
+                return Some(Received::Other(Other::Replicates(Box::new(replica))));
             }
             let session = Session::new(Arc::clone(inner), arrival, registration);
             return Some(Received::Asks(Box::new(session)));
@@ -88,7 +101,7 @@ async fn receive(
         Greeted::Visits(visitor) => {
             let registration = inner.registry.register(visitor.keys, &inner.plan().fleet);
             let visit = Visit::new(Arc::clone(inner), *visitor, registration);
-            return Some(Received::Visits(Box::new(visit)));
+            return Some(Received::Other(Other::Visits(Box::new(visit))));
         }
         Greeted::Cancel { client, request } => {
             inner.cancels.fetch_add(1, Ordering::Relaxed);
@@ -174,6 +187,6 @@ mod tests {
             size_of::<F>()
         }
         let (task, session) = (future(serve), size_of::<Session>());
-        assert!(task <= 512 && session <= 904, "task {task}, session {session}");
+        assert!(task <= 512 && session <= 896, "task {task}, session {session}");
     }
 }

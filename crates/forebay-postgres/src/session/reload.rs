@@ -51,6 +51,7 @@ impl Session {
         }
         self.work_asks_anew();
         self.plan = plan;
+        self.watches_under_plan();
         Ok(Followed::Another)
     }
 }

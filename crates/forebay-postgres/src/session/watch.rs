@@ -160,6 +160,18 @@ impl Watch {
 }
 
 impl Session {
+    /// The plan says how long things may last.
+    pub(super) fn watches_under_plan(&mut self) {
+        let settings = &self.plan.settings;
+        let limits = Limits::of(settings, &self.who.database, &self.who.identity.user);
+        match &mut self.watch {
+            Some(watch) if limits.is_any() => {
+                (watch.limits, watch.obedience) = (limits, settings.cancel_wait_timeout);
+            }
+            Some(_) | None => self.watch = Watch::new(limits, settings.cancel_wait_timeout),
+        }
+    }
+
     /// The watch looks at what the client does.
     pub(super) fn look_at_clock(&mut self) {
         if self.watch.is_none() {

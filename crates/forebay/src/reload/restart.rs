@@ -5,7 +5,15 @@
 use crate::config::Loaded;
 
 /// Keys, or beginnings of keys up to a dot, that count at the start only.
-const AT_START: [&str; 5] = ["worker_threads", "admin", "log.format", "postgres.listen", "http"];
+const AT_START: [&str; 7] = [
+    "worker_threads",
+    "admin",
+    "log.format",
+    "postgres.listen",
+    "postgres.unix_socket_mode",
+    "postgres.unix_socket_group",
+    "http",
+];
 
 /// The keys of `now` that differ from those of the start and need another one.
 pub(super) fn needed(started_with: &Loaded, now: &Loaded) -> Vec<String> {

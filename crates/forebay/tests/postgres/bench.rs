@@ -11,7 +11,7 @@ use forebay::demo::cluster::{Cluster, ClusterSettings};
 use forebay::demo::postgres_binaries;
 use forebay_pool::overlap::Overlaps;
 use forebay_postgres::settings::{ClientAuth, ServerSettings};
-use forebay_postgres::{Gateway, PostgresSettings};
+use forebay_postgres::{Changes, Gateway, PostgresSettings};
 use forebay_seam::task::Stopper;
 use forebay_seam::{net, time};
 use tokio_postgres::NoTls;
@@ -40,6 +40,8 @@ pub(crate) fn start(settings: Vec<(String, String)>) -> Cluster {
 pub(crate) struct Bench {
     pub(crate) gateway: Gateway,
     pub(crate) overlaps: Arc<Overlaps>,
+    /// What the gateway was made with.
+    pub(crate) settings: PostgresSettings,
     pub(crate) address: SocketAddr,
     /// PostgreSQL itself.
     pub(crate) server: SocketAddr,
@@ -90,13 +92,23 @@ impl Bench {
         change(&mut settings);
         let overlaps = Arc::new(Overlaps::default());
         let (shared, roster) = (Arc::clone(&overlaps), Arc::default());
-        let gateway = Gateway::new(settings, shared, roster, Some("default".into())).unwrap();
+        let gateway =
+            Gateway::new(settings.clone(), shared, roster, Some("default".into())).unwrap();
         let listener = net::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let address = listener.local_addr().unwrap();
         let (stopper, stop) = Stopper::new();
         let serving = gateway.clone();
         drop(tokio::spawn(async move { serving.serve(listener, stop).await }));
-        Self { gateway, overlaps, address, server, database: database.into(), _stopper: stopper }
+        let database = database.into();
+        Self { gateway, overlaps, settings, address, server, database, _stopper: stopper }
+    }
+
+    /// Applies the settings of now with this change; what it came to.
+    pub(crate) async fn apply(&mut self, change: impl FnOnce(&mut PostgresSettings)) -> Changes {
+        change(&mut self.settings);
+        let (gateway, settings) = (self.gateway.clone(), self.settings.clone());
+        let applying = move || gateway.apply(settings, Some("default".into()));
+        tokio::task::spawn_blocking(applying).await.unwrap().unwrap()
     }
 
     /// A client of the gateway.

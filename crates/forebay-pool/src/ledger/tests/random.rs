@@ -97,6 +97,8 @@ enum Event {
     WasDead(Index),
     Resize(u32),
     SetBudget(Option<u32>),
+    Change(Box<PoolSettings>),
+    StartOver,
     Renew,
     Parted(Index),
     Review(usize, Reviewed),
@@ -159,6 +161,8 @@ fn event() -> impl Strategy<Value = Event> {
         2 => pick().prop_map(Event::WasDead),
         2 => (1..30_u32).prop_map(Event::Resize),
         2 => prop::option::of(1..30_u32).prop_map(Event::SetBudget),
+        2 => some_settings().prop_map(|settings| Event::Change(Box::new(settings))),
+        1 => Just(Event::StartOver),
         1 => Just(Event::Renew),
         6 => pick().prop_map(Event::Parted),
         4 => (0..3_usize, reviewed()).prop_map(|(identity, terms)| Event::Review(identity, terms)),
@@ -349,6 +353,8 @@ impl World {
             Event::Resize(capacity) => self.resize(capacity),
             Event::SetBudget(wanted) => self.set_budget(wanted),
             Event::WarmUp(identity) => self.warm_up(identity),
+            Event::Change(ref settings) => self.change((**settings).clone()),
+            Event::StartOver => self.start_over(),
             Event::Renew => self.renew(),
             Event::Parted(which) => {
                 if let Some(n) = chosen(which, 0..self.parting.len()) {

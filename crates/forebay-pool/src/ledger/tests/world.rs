@@ -278,8 +278,10 @@ impl World {
         let seats = &ledger.seats;
         let total = ledger.total();
         assert!(total <= seats.budget || total <= before.total, "grew above the budget");
+        // By what a class is now: it may have been core work before.
         let ai = |classes: &[ClassSeats]| -> u32 {
-            classes.iter().filter(|c| c.limits.kind == Kind::Ai).map(|c| c.taken).sum()
+            let now = classes.iter().zip(&seats.classes);
+            now.filter(|(_, now)| now.limits.kind == Kind::Ai).map(|(was, _)| was.taken).sum()
         };
         let (ai_now, ai_before) = (ai(&seats.classes), ai(&before.classes));
         assert!(ai_now <= seats.ai_ceiling || ai_now <= ai_before, "grew above the AI share");
@@ -526,6 +528,18 @@ impl World {
 
     pub(super) fn set_budget(&mut self, wanted: Option<u32>) {
         self.refit(|ledger, now, actions| ledger.set_budget(wanted, now, actions));
+    }
+
+    /// Other settings, for classes that may be others.
+    pub(super) fn change(&mut self, settings: PoolSettings) {
+        let fits = self.ledger.has_places_for(&settings.classes);
+        assert!(fits, "there are few classes here");
+        self.refit(|ledger, now, actions| ledger.change(settings, now, actions));
+        self.classes = u8::try_from(self.ledger.class_ids().count()).unwrap();
+    }
+
+    pub(super) fn start_over(&mut self) {
+        self.step(|ledger, now, actions| ledger.start_over(now, actions));
     }
 
     fn refit(&mut self, how: impl FnOnce(&mut Ledger, Instant, &mut Actions)) {
