@@ -54,6 +54,13 @@ pub trait Connector: Send + Sync + 'static {
     /// under the pool's lock, so it never waits and makes no system call unless data came.
     fn is_open(&self, connection: &mut Self::Connection) -> bool;
 
+    /// Does it still lead where connections should lead? One that does not is closed where it
+    /// rests or comes home, which says nothing about others. Runs under the pool's lock, before
+    /// each lease and after it, so it neither waits nor makes a system call. By default all do.
+    fn is_current(&self, _connection: &mut Self::Connection) -> bool {
+        true
+    }
+
     /// Asks the other side whether it still answers. `None`: it does not, or not well.
     ///
     /// # Cancel safety
@@ -85,6 +92,9 @@ pub enum FailureKind {
     /// Nobody answers there: refused, unreachable, timed out, broken protocol. The
     /// destination is down; opening backs off.
     Unreachable,
+    /// Something answers there, and it is not, or not yet, what we want: its role moves from
+    /// one server to another. Opening backs off; those who wait go on until their deadline.
+    Moving,
     /// It answers, and has no place for us now. The destination is busy, not down.
     Busy,
     /// It answers, and will not have this identity: wrong password, no such database. Others

@@ -18,6 +18,11 @@ const TRUST: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Generation(u64);
 
+impl Generation {
+    /// That of a connection which shall not be lent again, whatever its age.
+    pub(crate) const OUTDATED: Self = Self(0);
+}
+
 /// What to do about a connection that was found dead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Suspicion {
@@ -55,7 +60,7 @@ impl Generation {
 
 impl Default for Generations {
     fn default() -> Self {
-        Self { current: Generation(0), doubt: Doubt::None }
+        Self { current: Generation(1), doubt: Doubt::None }
     }
 }
 

@@ -173,6 +173,11 @@ impl<K: Connector> Pool<K> {
         &self.shared.connector
     }
 
+    /// What the destination is called.
+    pub fn destination(&self) -> &Arc<str> {
+        &self.shared.destination
+    }
+
     /// The class called `name`; also one that [`Pool::apply`] has left out since, as long as
     /// the pool lives.
     pub fn class(&self, name: &str) -> Option<ClassId> {
@@ -210,6 +215,35 @@ impl<K: Connector> Pool<K> {
     pub fn renew(&self) {
         let now = time::now();
         self.shared.act(|state, actions| state.ledger.renew(now, actions));
+    }
+
+    /// Looks at all connections that rest, and replaces those that are not current any more
+    /// ([`Connector::is_current`]); leased ones are looked at when they come home.
+    pub fn replace_outdated(&self) {
+        let now = time::now();
+        self.shared.act(|state, actions| {
+            let mut found = false;
+            for id in state.ledger.resting() {
+                let connection = state.shelf.look_at(id);
+                if connection.is_some_and(|conn| !self.shared.connector.is_current(conn)) {
+                    state.ledger.outdate(id);
+                    found = true;
+                }
+            }
+            if found {
+                state.ledger.replace_outdated(now, actions);
+            }
+        });
+    }
+
+    /// `identity` proves itself with something else from now on: that it was denied before says
+    /// nothing any more.
+    pub fn forgive(&self, identity: &K::Identity) {
+        self.shared.act(|state, _| {
+            if let Some(id) = state.names.number(identity) {
+                state.ledger.forgive(id);
+            }
+        });
     }
 
     /// Sets the budget by hand, as far as the capacity goes; `None`: what is configured, the
@@ -399,15 +433,32 @@ impl<K: Connector> Shared<K> {
     pub(crate) fn give_back(
         self: &Arc<Self>,
         id: ConnId,
-        connection: K::Connection,
+        mut connection: K::Connection,
         condition: Condition,
     ) {
         let now = time::now();
         self.act(|state, actions| {
+            if !self.connector.is_current(&mut connection) {
+                state.ledger.outdate(id);
+            }
             state.shelf.put(id, connection);
             state.ledger.give_back(id, condition, now, actions);
         });
     }
+}
+
+/// May a connection that rested be lent? One that is not current ends without a suspicion.
+fn is_fit<K: Connector>(
+    connector: &K,
+    ledger: &mut Ledger,
+    id: ConnId,
+    connection: &mut K::Connection,
+) -> bool {
+    if connector.is_current(connection) {
+        return connector.is_open(connection);
+    }
+    ledger.outdate(id);
+    false
 }
 
 impl<K: Connector> State<K> {
@@ -486,21 +537,28 @@ impl<K: Connector> State<K> {
         connector: &K,
         actions: &mut Actions,
     ) -> Option<K::Connection> {
-        if !self.shelf.look_at(id).is_some_and(|connection| connector.is_open(connection)) {
+        let connection = self.shelf.look_at(id);
+        if !connection.is_some_and(|connection| is_fit(connector, &mut self.ledger, id, connection))
+        {
             self.ledger.was_dead(id, time::now(), actions);
             return None;
         }
         self.shelf.take(id)
     }
 
+    /// A connection was looked after, and rests if it is there and still current.
     fn put_back(
         &mut self,
         id: ConnId,
         connection: Option<K::Connection>,
+        connector: &K,
         otherwise: Fitness,
     ) -> Fitness {
         match connection {
-            Some(connection) => {
+            Some(mut connection) => {
+                if !connector.is_current(&mut connection) {
+                    self.ledger.outdate(id);
+                }
                 self.shelf.put(id, connection);
                 Fitness::Fit
             }

@@ -241,7 +241,6 @@ impl Opener {
             FailureKind::Unreachable => {
                 self.failures = self.failures.saturating_add(1);
                 self.record.failed(now);
-                self.trusted = (self.trusted / 2).max(1);
                 let patient_until = *self.patient_until.get_or_insert(now + self.restart_patience);
                 if self.failures >= BREAKER {
                     if now < patient_until {
@@ -255,12 +254,13 @@ impl Opener {
                 if self.gave_up() {
                     self.recovery = Recovery::Due;
                 }
-                let most = BACKOFF_BASE
-                    .saturating_mul(1 << self.failures.saturating_sub(1).min(10))
-                    .min(BACKOFF_MOST);
-                let pause = most.mul_f64(dice.unit()).max(Duration::from_millis(10));
-                self.not_before = Some(now + pause);
-                self.health = Health::Down;
+                self.back_off(now, dice);
+            }
+            // It will be there before long: nobody gives up, and there is no herd at its return.
+            FailureKind::Moving => {
+                self.failures = (self.failures + 1).min(BREAKER - 1);
+                self.recovery = Recovery::Due;
+                self.back_off(now, dice);
             }
             // It is full, which is another thing than away: a pause, and one at a time.
             FailureKind::Busy => {
@@ -276,6 +276,16 @@ impl Opener {
             }
         }
         self.last_failure = Some(failure.clone());
+    }
+
+    fn back_off(&mut self, now: Instant, dice: &mut Dice) {
+        self.trusted = (self.trusted / 2).max(1);
+        let most = BACKOFF_BASE
+            .saturating_mul(1 << self.failures.saturating_sub(1).min(10))
+            .min(BACKOFF_MOST);
+        let pause = most.mul_f64(dice.unit()).max(Duration::from_millis(10));
+        self.not_before = Some(now + pause);
+        self.health = Health::Down;
     }
 
     /// Of `budget`, what may be lent now: all of it, but after an outage 25 % at first, 50 %

@@ -186,6 +186,13 @@ impl Authentication {
         self.secrets.of(user).is_some()
     }
 
+    /// Is what is listed of `user` not enough to log in to a server?
+    pub(crate) fn needs_its_client(&self, user: &str) -> bool {
+        let has_proof = self.secrets.credentials_of(user).is_some_and(|c| c.proof.is_some());
+        let is_verifier = matches!(self.secrets.of(user), Some(Some(Secret::Scram(_))));
+        is_verifier && !has_proof
+    }
+
     /// May `user` be one of ours? Where nobody is listed anybody may, and where users are
     /// looked up, only a login shows it.
     pub(crate) fn may_know(&self, user: &str) -> bool {

@@ -416,6 +416,8 @@ fn server_said(failure: &forebay_pool::ConnectFailure) -> Option<&ServerError> {
         ServerFailure::Io(_)
         | ServerFailure::Protocol(_)
         | ServerFailure::Tls(_)
+        | ServerFailure::Unfit(_)
+        | ServerFailure::Moving(_)
         | ServerFailure::Auth(_) => None,
     }
 }

@@ -34,6 +34,7 @@ use crate::listener::NotificationCounts;
 use crate::operations::Operations;
 use crate::pins::{Board, Pinned};
 use crate::prepared::Statements;
+use crate::server::hosts::HostsSnapshot;
 use crate::settings::PostgresSettings;
 use crate::timeouts::{Counter, TimeoutCounts};
 use crate::welcome::Welcomes;
@@ -87,6 +88,8 @@ pub struct PostgresSnapshot {
     pub notifications: Vec<NotificationCounts>,
     /// Replication connections, by server.
     pub replications: BTreeMap<String, u32>,
+    /// The hosts of each server.
+    pub hosts: Vec<HostsSnapshot>,
     /// Pools, one for each server.
     pub pools: Vec<Snapshot>,
 }
@@ -266,10 +269,14 @@ impl Gateway {
         plan.backends.get(server).map(|backend| backend.pool.set_budget(budget)).is_some()
     }
 
-    /// Replaces all connections to `server` ([`Pool::renew`]); `false`: there is none of that
+    /// Replaces all connections to `server` ([`Pool::renew`]) and judges its hosts anew; `false`: there is none of that
     /// name.
     pub fn renew(&self, server: &str) -> bool {
-        self.inner.plan().backends.get(server).map(|backend| backend.pool.renew()).is_some()
+        let plan = self.inner.plan();
+        let Some(backend) = plan.backends.get(server) else { return false };
+        backend.pool.connector().access().hosts.forget();
+        backend.pool.renew();
+        true
     }
 
     /// What happens in each pool, from now on ([`Pool::events`]).
@@ -316,6 +323,10 @@ impl Gateway {
             replications: backends
                 .iter()
                 .map(|(name, backend)| (name.clone(), backend.replications.count()))
+                .collect(),
+            hosts: backends
+                .iter()
+                .map(|(name, b)| b.pool.connector().access().hosts.snapshot(name))
                 .collect(),
             pools: backends.values().map(|backend| backend.pool.snapshot()).collect(),
         }

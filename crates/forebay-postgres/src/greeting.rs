@@ -11,6 +11,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use forebay_seam::net::{Peer, Socket};
 
+use crate::auth::brought::Is;
 use crate::auth::conversation::{Conversation, Failure};
 use crate::auth::hba::{Replicates, Wish};
 use crate::auth::{Caller, Proven};
@@ -203,13 +204,17 @@ impl Greeting<'_> {
             settings.set("application_name", called);
         }
         let user = Arc::clone(proven.user());
-        if let Some(proof) = proven.take_brought() {
-            route.backend.pool.connector().brought.bring(&user, proof);
-        }
         let tenant = self.plan.tenant(&user);
+        let identity = Identity { database: Arc::clone(&route.database), user };
+        let pool = &route.backend.pool;
+        if let Some(proof) = proven.take_brought()
+            && pool.connector().brought.bring(&identity.user, proof) == Is::New
+        {
+            pool.forgive(&identity);
+        }
         let mut who = Who {
             database: Arc::from(name),
-            identity: Identity { database: Arc::clone(&route.database), user },
+            identity,
             backend: Arc::clone(&route.backend),
             mode: route.mode,
             tenant,

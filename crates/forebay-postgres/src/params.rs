@@ -128,6 +128,15 @@ pub(crate) struct Applied {
     pub(crate) now: Reported,
     /// Set since login and different from it.
     changed: Settings,
+    role: RoleNews,
+}
+
+/// Whether a server has said something new of what it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum RoleNews {
+    #[default]
+    None,
+    Some,
 }
 
 impl Applied {
@@ -136,6 +145,9 @@ impl Applied {
         self.now.set(name, value);
         let name = name.to_ascii_lowercase();
         if is_fact(&name) {
+            if name == "in_hot_standby" {
+                self.role = RoleNews::Some;
+            }
             return;
         }
         if self.base.get(&name) == Some(value) {
@@ -155,7 +167,15 @@ impl Applied {
         }
         self.base.set(name, value);
         self.now.set(name, value);
+        if lower == "default_transaction_read_only" {
+            self.role = RoleNews::Some;
+        }
         Unasked::Default
+    }
+
+    /// Has the server said something new of its role since the last question?
+    pub(crate) fn role_news(&mut self) -> RoleNews {
+        std::mem::take(&mut self.role)
     }
 
     /// All settings were reset: what is reported now are their defaults.

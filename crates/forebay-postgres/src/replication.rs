@@ -93,6 +93,8 @@ impl Replications {
                 failure @ (ServerFailure::Io(_)
                 | ServerFailure::Protocol(_)
                 | ServerFailure::Tls(_)
+                | ServerFailure::Unfit(_)
+                | ServerFailure::Moving(_)
                 | ServerFailure::Auth(_)),
             )) => Err(Fault::NoReplication(failure.to_string())),
             Err(_) => Err(Fault::NoReplication("it did not answer in time".into())),

@@ -8,6 +8,7 @@ use forebay_pool::{ClassId, ClassName, Kind, Pool};
 
 use crate::listener::Listeners;
 use crate::own::Own;
+use crate::replicas::Replicas;
 use crate::replication::Replications;
 use crate::server::connector::{Identity, Postgres};
 use crate::settings::{PoolMode, Rule, ServerSettings};
@@ -26,11 +27,19 @@ pub(crate) struct Backend {
     pub(crate) named: Vec<ClassId>,
     /// What its open connections were opened for, as far as a change of it replaces them.
     pub(crate) origin: ServerSettings,
+    /// Where work of some classes goes instead.
+    pub(crate) replicas: Option<Replicas>,
     /// Whether the server has accepted a connection since start.
     pub(crate) answers: Arc<AtomicBool>,
 }
 
 impl Backend {
+    /// Does work for this server go to `other`, all of it or a part?
+    pub(crate) fn leads_to(self: &Arc<Self>, other: &Arc<Self>) -> bool {
+        let replicas = self.replicas.as_ref().map(|replicas| &replicas.backend);
+        Arc::ptr_eq(self, other) || replicas.is_some_and(|there| Arc::ptr_eq(there, other))
+    }
+
     /// Do unnamed statements of `class` get names?
     pub(crate) fn names(&self, class: ClassId) -> bool {
         self.named.contains(&class)

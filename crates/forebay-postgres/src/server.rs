@@ -8,13 +8,16 @@ pub(crate) mod answers;
 pub(crate) mod capacity;
 pub(crate) mod catalogue;
 pub(crate) mod connector;
+pub(crate) mod hosts;
 pub(crate) mod inquiry;
 mod kept;
 pub(crate) mod login;
+pub(crate) mod names;
 mod pipeline;
 pub(crate) mod place;
 pub(crate) mod proof;
 mod reset;
+pub(crate) mod role;
 mod sasl;
 
 use std::collections::VecDeque;
@@ -28,6 +31,7 @@ use lru::LruCache;
 pub(crate) use answers::Awaited;
 use capacity::Ours;
 use catalogue::{Catalogue, Defining, Seen};
+use hosts::Berth;
 use kept::Kept;
 use pipeline::Pipeline;
 
@@ -53,6 +57,12 @@ pub(crate) enum ServerFailure {
     Tls(String),
     #[error("authentication: {0}")]
     Auth(String),
+    /// It is not the server that is wanted.
+    #[error("{0}")]
+    Unfit(String),
+    /// As [`ServerFailure::Unfit`], and since a short time.
+    #[error("{0}")]
+    Moving(String),
 }
 
 /// Whether a COPY has the connection.
@@ -169,6 +179,8 @@ pub(crate) struct Server {
     ours: Option<Ours>,
     /// What the console shows of it.
     pub(crate) card: Option<ServerEntry>,
+    /// Where it leads, once that was found right.
+    pub(crate) berth: Option<Berth>,
 }
 
 impl Server {
@@ -202,7 +214,13 @@ impl Server {
             in_flight: Arc::default(),
             ours: None,
             card: None,
+            berth: None,
         }
+    }
+
+    /// Has another primary replaced this one, so that nothing more may be sent?
+    pub(crate) fn is_fenced(&self) -> bool {
+        self.berth.as_ref().is_some_and(Berth::is_fenced)
     }
 
     /// Nothing is owed, nothing is unread, nothing is half sent.

@@ -2,6 +2,7 @@
 
 mod auth;
 mod fleet;
+mod hosts;
 mod listen;
 mod tls;
 
@@ -17,6 +18,7 @@ use serde::Deserialize;
 
 pub use auth::{AuthQuerySettings, ClientAuth};
 pub use fleet::{FleetSettings, PeerSettings};
+pub use hosts::{LoadBalance, Otherwise, ReplicaSettings, SessionAttrs};
 pub use listen::{Listen, SocketMode};
 pub use tls::{
     ChannelBinding, ClientTls, ClientTlsMode, ProtocolVersion, SslMode, SslNegotiation, TlsVersion,
@@ -100,6 +102,11 @@ pub struct PostgresSettings {
     /// would need more is sent away with 53200. A client's first 64 KiB are not counted.
     /// Default 268435456 (256 MiB).
     pub max_message_memory: usize,
+    /// For how long the addresses of a server's name are good; then the name is asked for
+    /// again. Default 15s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub dns_max_ttl: Duration,
     /// What clients in transaction pooling may listen to.
     pub notifications: NotificationSettings,
     /// Who may do everything in the console, the databases `pgbouncer` and `forebay`.
@@ -148,6 +155,7 @@ impl Default for PostgresSettings {
             max_prepared_statements: 500,
             max_message: 16 << 20,
             max_message_memory: 256 << 20,
+            dns_max_ttl: Duration::from_secs(15),
             notifications: NotificationSettings::default(),
             admin_users: Vec::new(),
             stats_users: Vec::new(),
@@ -199,13 +207,36 @@ pub enum PoolMode {
     Session,
 }
 
-/// `[postgres.servers.NAME]`: one physical server, one budget.
+/// `[postgres.servers.NAME]`: one physical server, or several of which one at a time (or all,
+/// for replicas) is used; one budget.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServerSettings {
     /// `host`, `host:port` or `[v6]:port`, or a Unix socket: `/var/run/postgresql` or
-    /// `/var/run/postgresql/.s.PGSQL.5433`. The port defaults to 5432.
+    /// `/var/run/postgresql/.s.PGSQL.5433`. The port defaults to 5432. This or `hosts`.
+    #[serde(default)]
     pub address: String,
+    /// Several of the same, to choose from by `target_session_attrs` and `load_balance_hosts`.
+    #[serde(default)]
+    pub hosts: Vec<String>,
+    /// Which of them connections may go to, as in libpq. Default `any`.
+    #[serde(default)]
+    pub target_session_attrs: SessionAttrs,
+    /// In which order they are tried. Default `disable`: as they are written.
+    #[serde(default)]
+    pub load_balance_hosts: LoadBalance,
+    /// How often each host is asked for its role, its timeline and how far it is behind, where
+    /// there are several, or `max_lag` or `target_session_attrs` asks for it. Default 5s.
+    #[serde(default = "hosts::watch_interval", with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub watch_interval: Duration,
+    /// A standby that is behind for longer is not used. Default: it may be behind.
+    #[serde(default, with = "humantime_serde")]
+    #[schemars(with = "Option<String>", extend("format" = "humantime"))]
+    pub max_lag: Option<Duration>,
+    /// Which work goes to replicas. Default: none.
+    #[serde(default)]
+    pub replicas: Option<ReplicaSettings>,
     /// TLS towards the server, as in libpq. Default `prefer`.
     #[serde(default)]
     pub sslmode: SslMode,

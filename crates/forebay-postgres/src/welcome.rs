@@ -1,9 +1,10 @@
-//! What clients are told at login, remembered for each identity and each set of start
+//! What clients are told at login, remembered for each server, identity and set of start
 //! settings, so that a login needs no server connection, and clients who are told the same
 //! share its memory.
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::sync::Arc;
 
 use forebay_seam::sync::Mutex;
 
@@ -13,7 +14,8 @@ use crate::server::connector::Identity;
 /// Sets of start settings remembered; beyond that all are forgotten and learnt anew.
 const MOST: usize = 4_096;
 
-type Key = (Identity, Settings);
+/// The server by its name, since two may have databases and users of the same names.
+type Key = (Arc<str>, Identity, Settings);
 
 /// What the server reported to a client, and the client's settings as the server writes them.
 #[derive(Clone)]
@@ -36,8 +38,13 @@ struct Known {
 impl Welcomes {
     /// What the server told a client of `identity` that asked for `settings`. Settings that
     /// differ only in `application_name` are one.
-    pub(crate) fn get(&self, identity: &Identity, settings: &Settings) -> Option<Welcome> {
-        let key = (identity.clone(), settings.clone());
+    pub(crate) fn get(
+        &self,
+        server: &Arc<str>,
+        identity: &Identity,
+        settings: &Settings,
+    ) -> Option<Welcome> {
+        let key = (Arc::clone(server), identity.clone(), settings.clone());
         let mut known = self.0.lock();
         if let Some(named) = known.named.get(&key) {
             return Some(named.clone());
@@ -60,12 +67,13 @@ impl Welcomes {
     /// is called `unnamed` there.
     pub(crate) fn remember(
         &self,
+        server: &Arc<str>,
         identity: &Identity,
         settings: &Settings,
         welcome: &Welcome,
         unnamed: &str,
     ) {
-        let key = without_name(&(identity.clone(), settings.clone()));
+        let key = without_name(&(Arc::clone(server), identity.clone(), settings.clone()));
         let mut welcome = welcome.clone();
         welcome.reported.set(NAME, unnamed);
         welcome.settings.remove(NAME);
@@ -75,10 +83,10 @@ impl Welcomes {
 
 const NAME: &str = "application_name";
 
-fn without_name((identity, settings): &Key) -> Key {
+fn without_name((server, identity, settings): &Key) -> Key {
     let mut settings = settings.clone();
     settings.remove(NAME);
-    (identity.clone(), settings)
+    (Arc::clone(server), identity.clone(), settings)
 }
 
 fn insert<K: Hash + Eq, V>(known: &mut HashMap<K, V>, key: K, value: V) {
@@ -90,8 +98,6 @@ fn insert<K: Hash + Eq, V>(known: &mut HashMap<K, V>, key: K, value: V) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
 
     #[test]
@@ -104,7 +110,8 @@ mod tests {
         reported.set("application_name", "one");
         let settings = Settings::from([("application_name", "one"), ("timezone", "UTC")]);
         let told = Welcome { reported, settings };
-        welcomes.remember(&identity, &asked, &told, "pooler");
+        let server = Arc::from("main");
+        welcomes.remember(&server, &identity, &asked, &told, "pooler");
         for (asked, name, wants) in [
             (Settings::from([("timezone", "utc")]), "pooler", None),
             (
@@ -113,11 +120,12 @@ mod tests {
                 Some("two"),
             ),
         ] {
-            let Welcome { reported, settings } = welcomes.get(&identity, &asked).unwrap();
+            let Welcome { reported, settings } = welcomes.get(&server, &identity, &asked).unwrap();
             assert_eq!(reported.get("application_name"), Some(name));
             assert_eq!(settings.get("application_name"), wants);
             assert_eq!(settings.get("timezone"), Some("UTC"));
         }
-        assert!(welcomes.get(&identity, &Settings::default()).is_none());
+        assert!(welcomes.get(&server, &identity, &Settings::default()).is_none());
+        assert!(welcomes.get(&Arc::from("other"), &identity, &asked).is_none());
     }
 }

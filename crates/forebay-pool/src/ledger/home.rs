@@ -214,9 +214,14 @@ impl Ledger {
     pub(crate) fn was_dead(&mut self, id: ConnId, now: Instant, actions: &mut Actions) {
         let class = self.undo_lease(id, now);
         self.free_seat(self.conns[id].identity, class, now);
-        self.counters.closed.broken += 1;
         let generation = self.conns[id].generation;
-        self.drop_dead(id, actions);
+        if self.generations.is_current(generation) {
+            self.counters.closed.broken += 1;
+            self.drop_dead(id, actions);
+        } else {
+            self.counters.closed.renewed += 1;
+            self.discard(id, actions);
+        }
         self.found_dead(generation, now, actions);
         self.dispatch(now, actions);
         self.open_more(now, actions);
@@ -282,7 +287,7 @@ impl Ledger {
                     self.reject_all(identity, &rejection, now, actions);
                 }
             }
-            FailureKind::Unreachable | FailureKind::Busy => {}
+            FailureKind::Unreachable | FailureKind::Moving | FailureKind::Busy => {}
         }
         if let Some(at) = self.opener.not_before() {
             actions.ring(at);

@@ -7,7 +7,7 @@ use crate::event::Event;
 use crate::generation::{Generation, Suspicion};
 use crate::slot::{ConnId, Slot};
 
-use super::{Action, Actions, Ledger};
+use super::{Action, Actions, IdentityId, Ledger};
 
 impl Ledger {
     /// By hand: all connections of now are replaced, those on lease when they come home.
@@ -32,6 +32,13 @@ impl Ledger {
     /// Whatever identity was refused may be tried again.
     pub(super) fn believe_no_denial(&mut self) {
         self.identities.values_mut().for_each(|identity| identity.denied = None);
+    }
+
+    /// `id` may be tried again, though it was refused.
+    pub(crate) fn forgive(&mut self, id: IdentityId) {
+        if let Some(identity) = self.identities.get_mut(id) {
+            identity.denied = None;
+        }
     }
 
     /// A connection of `generation` was found dead: has the server been restarted?
@@ -67,6 +74,28 @@ impl Ledger {
         self.conns[id].slot = Slot::Probing { idle_since };
         self.probing += 1;
         actions.push(Action::Probe(id));
+    }
+
+    /// A connection does not lead where it should: it is not lent again, and its end says
+    /// nothing about others.
+    pub(crate) fn outdate(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get_mut(id) {
+            conn.generation = Generation::OUTDATED;
+        }
+    }
+
+    /// Connections that rest.
+    pub(crate) fn resting(&self) -> Vec<ConnId> {
+        let resting = self.conns.iter().filter(|(_, conn)| conn.idle_since().is_some());
+        resting.map(|(id, _)| id).collect()
+    }
+
+    /// Closes those that rest and were found outdated, and opens others where they are needed.
+    pub(crate) fn replace_outdated(&mut self, now: Instant, actions: &mut Actions) {
+        self.part_with_the_old(actions);
+        self.open_more(now, actions);
+        self.keep_warm(now, actions);
+        self.conclude(now, actions);
     }
 
     /// Closes what rests and is of an older generation.

@@ -131,7 +131,8 @@ impl<K: Connector> Errand<K> {
         self.purpose = Purpose::Done;
         let now = time::now();
         self.pool.act(|state, actions| {
-            let fitness = state.put_back(self.conn, connection, Fitness::Unclean);
+            let fitness =
+                state.put_back(self.conn, connection, &self.pool.connector, Fitness::Unclean);
             state.ledger.cleaned(self.conn, fitness, now, actions);
         });
         self.pool.one_left();
@@ -141,7 +142,8 @@ impl<K: Connector> Errand<K> {
         self.purpose = Purpose::Done;
         let now = time::now();
         self.pool.act(|state, actions| {
-            let fitness = state.put_back(self.conn, connection, Fitness::Dead);
+            let fitness =
+                state.put_back(self.conn, connection, &self.pool.connector, Fitness::Dead);
             state.ledger.probed(self.conn, fitness, now, actions);
         });
         self.pool.one_left();

@@ -261,3 +261,21 @@ async fn opens_at_the_pace_come_with_jitter_and_at_the_rate_on_average() {
     let mean = paced.iter().sum::<Duration>().as_secs_f64() / 980.0;
     assert!((0.024..0.028).contains(&mean), "40 a second: {mean}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn while_a_destination_moves_nobody_gives_up_and_its_return_is_ramped() {
+    let (mut opener, mut now) = opener(80);
+    let mut dice = Dice::new(1);
+    let moving = ConnectFailure::new(FailureKind::Moving, io::Error::other("a standby"));
+    for _ in 0..100 {
+        opener.begin(now, &mut dice);
+        opener.failed(&moving, now, &mut dice);
+        assert!(!opener.gave_up() && opener.outage().is_some());
+        let at = opener.not_before().unwrap();
+        assert!(at <= now + BACKOFF_MOST);
+        now = at;
+    }
+    opener.begin(now, &mut dice);
+    opener.succeeded(Duration::from_millis(5), now);
+    assert_eq!((opener.health(), opener.ramp(80, now)), (Health::Up, 20));
+}

@@ -14,8 +14,8 @@ use forebay_pool::{
     Budget, ClassId, ClassName, ClassSettings, Kind, Mode, Pool, PoolSettings, Snapshot, Timetable,
     WeakPool,
 };
-use forebay_seam::{net, time};
-use tokio::sync::watch;
+use forebay_seam::time;
+use tokio::sync::{Notify, watch as channel};
 
 use super::SettingsError;
 use crate::auth::Secrets;
@@ -25,9 +25,11 @@ use crate::replication::Replications;
 use crate::route::Backend;
 use crate::server::capacity::{Capacity, Surveyor};
 use crate::server::connector::{Access, Listed, Postgres};
+use crate::server::hosts::{Choice, Hosts, Watched, watch};
 use crate::server::login::Target;
+use crate::server::names::{self, Name};
 use crate::server::place::Place;
-use crate::settings::{PostgresSettings, ServerSettings};
+use crate::settings::{LoadBalance, PostgresSettings, ServerSettings};
 use crate::tls::Encryption;
 
 /// The budget until the first login has read what the server can take.
@@ -88,14 +90,30 @@ impl<'a> Draft<'a> {
             at: format!("postgres.servers.{name}.{key}"),
             reason,
         };
-        let place = Place::parse(&server.address).map_err(|reason| at("address", reason))?;
         let encryption = Encryption::new(name, server).map_err(|(key, reason)| at(key, reason))?;
         let max_prepared =
             NonZeroUsize::new(settings.max_prepared_statements).unwrap_or(NonZeroUsize::MIN);
-        let target =
-            Target { place, encryption, protocol: server.max_protocol_version, max_prepared };
+        let news = Arc::new(Notify::new());
+        let (mut targets, mut names) = (Vec::new(), Vec::new());
+        for (key, text) in hosts(server) {
+            let place = Place::parse(text).map_err(|reason| at(&key, reason))?;
+            let ttl = settings.dns_max_ttl;
+            let host = Name::new(place.clone(), ttl, names::system, Arc::clone(&news));
+            names.push((text.to_owned(), host));
+            let (encryption, protocol) = (encryption.clone(), server.max_protocol_version);
+            targets.push(Target { place, encryption, protocol, max_prepared });
+        }
+        let choice = Choice {
+            attrs: server.target_session_attrs,
+            spread: server.load_balance_hosts,
+            max_lag: server.max_lag,
+            rhythm: server.watch_interval,
+            watched: watched(name, settings),
+        };
+        let hosts = Arc::new(Hosts::new(names, choice, news));
+        let (patience, catalogues) = (server.connect_timeout, Arc::default());
         let credentials = secrets.credentials();
-        let access = Access { target, credentials, catalogues: Arc::default() };
+        let access = Access { targets, hosts, patience, credentials, catalogues };
         let timetable =
             Timetable::new(&server.timetable).map_err(|error| at(&error.place(), error.reason))?;
         let pool = pool_settings(name, server, timetable, settings.query_wait_timeout);
@@ -121,14 +139,16 @@ impl<'a> Draft<'a> {
         let mut answers = Arc::clone(&before.answers);
         if reconnects {
             if !answers.load(Ordering::Relaxed) {
-                answers = await_answer(&access.target);
+                answers = await_answer(&access.hosts);
             }
             connector.set_access(access);
+            access_before.hosts.retire();
             connector.surveyor.forget();
             before.pool.start_over();
             before.listeners.start_over();
         } else {
             access.catalogues = Arc::clone(&access_before.catalogues);
+            access.hosts = Arc::clone(&access_before.hosts);
             connector.set_access(access);
         }
         let replications =
@@ -140,11 +160,12 @@ impl<'a> Draft<'a> {
 
     fn open(self) -> Backend {
         let Self { server, settings, access, pool, census } = self;
-        let answers = await_answer(&access.target);
-        let (capacity, told) = watch::channel(None);
+        let answers = await_answer(&access.hosts);
+        let (capacity, told) = channel::channel(None);
         let listed = Listed { name: Arc::clone(&pool.name), census: Arc::clone(census) };
         let pool = Pool::new(Postgres::new(access, Surveyor::new(capacity), listed), pool);
         drop(tokio::spawn(follow_capacity(told, pool.downgrade())));
+        watch::start(&pool);
         let listeners = Listeners::new(pool.clone(), server, settings.notifications.clone());
         let replications =
             Replications::new(server.replication_connections, server.connect_timeout);
@@ -172,6 +193,7 @@ fn assemble(
         named: named.collect(),
         rules: settings.rules.clone().into(),
         origin: origin(server),
+        replicas: None,
         pool,
         listeners,
         replications,
@@ -201,6 +223,7 @@ fn origin(server: &ServerSettings) -> ServerSettings {
         hold_limit: Duration::ZERO,
         lend_max_hold: Duration::ZERO,
         name_unnamed: Vec::new(),
+        replicas: None,
         classes: BTreeMap::new(),
         ..server.clone()
     }
@@ -231,7 +254,9 @@ fn pool_settings(
     pool.warm_up = server.warm_up;
     pool.idle_ttl = server.idle_ttl;
     pool.lifetime = server.lifetime;
-    pool.connect_timeout = server.connect_timeout;
+    // Each host gets its time.
+    let hosts = u32::try_from(server.hosts.len()).unwrap_or(u32::MAX).max(1);
+    pool.connect_timeout = server.connect_timeout.saturating_mul(hosts);
     pool.restart_patience = RESTART_PATIENCE;
     pool.probe_interval = server.probe_interval;
     pool.queue_factor = server.queue_factor;
@@ -248,7 +273,7 @@ fn pool_settings(
 }
 
 /// The budget follows what the server says it can take, as long as there is a pool.
-async fn follow_capacity(mut told: watch::Receiver<Option<Capacity>>, pool: WeakPool<Postgres>) {
+async fn follow_capacity(mut told: channel::Receiver<Option<Capacity>>, pool: WeakPool<Postgres>) {
     while told.changed().await.is_ok() {
         let capacity = *told.borrow_and_update();
         if let (Some(capacity), Some(pool)) = (capacity, pool.upgrade()) {
@@ -271,25 +296,46 @@ fn look_for_room(Capacity { all, others }: Capacity, pool: &Snapshot) {
 
 /// Tries the server until it accepts a connection: where nothing can be warmed up, because
 /// databases are not configured, that is what readiness means.
-fn await_answer(target: &Target) -> Arc<AtomicBool> {
-    let place = target.place.clone();
+fn await_answer(hosts: &Arc<Hosts>) -> Arc<AtomicBool> {
+    let hosts = Arc::clone(hosts);
     let answers = Arc::new(AtomicBool::new(false));
     let asked = Arc::downgrade(&answers);
     drop(tokio::spawn(async move {
         // Nobody waits for the answer of a server that is configured no more.
         while asked.strong_count() > 0 {
-            let attempt = async {
-                let addresses = place.addresses().await?;
-                net::reach(&addresses).await.map(drop)
-            };
-            if let Ok(Ok(_)) = time::timeout(ANSWER_PATIENCE, attempt).await {
-                if let Some(answers) = asked.upgrade() {
-                    answers.store(true, Ordering::Relaxed);
+            for host in hosts.list() {
+                let attempt = host.name.connect(LoadBalance::Disable, ANSWER_PATIENCE);
+                if let Ok(Ok(_)) = time::timeout(ANSWER_PATIENCE, attempt).await {
+                    if let Some(answers) = asked.upgrade() {
+                        answers.store(true, Ordering::Relaxed);
+                    }
+                    return;
                 }
-                return;
             }
             time::sleep(ANSWER_PAUSE).await;
         }
     }));
     answers
+}
+
+/// Whether work depends on what is known of the hosts of `server` beside their pool.
+fn watched(server: &str, settings: &PostgresSettings) -> Watched {
+    let names = |other: &ServerSettings| {
+        other.replicas.as_ref().is_some_and(|replicas| replicas.server == server)
+    };
+    match settings.servers.values().any(names) {
+        true => Watched::Always,
+        false => Watched::IfChoosy,
+    }
+}
+
+/// Hosts with the keys that they stand at.
+pub(super) fn hosts(server: &ServerSettings) -> Vec<(String, &str)> {
+    match server.hosts.as_slice() {
+        [] => vec![("address".to_owned(), server.address.as_str())],
+        hosts => {
+            let each = hosts.iter().enumerate();
+            each.map(|(n, host)| (format!("hosts[{n}]"), host.as_str())).collect()
+        }
+    }
 }

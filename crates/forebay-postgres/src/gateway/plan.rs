@@ -11,17 +11,18 @@ use std::sync::Arc;
 use forebay_pool::{ClassName, Roster, timetable};
 
 use super::SettingsError;
-use super::backend::{Carried, Draft, classes};
+use super::backend::{Carried, Draft, classes, hosts};
 use super::lookups::{self, lookups};
 use super::reload::Changes;
 use crate::auth::{self, Authentication};
 use crate::cancel::fleet::Fleet;
 use crate::census::Census;
 use crate::console::Door;
+use crate::replicas::Replicas;
 use crate::route::Backend;
 use crate::server::connector::Identity;
 use crate::server::place::Place;
-use crate::settings::{PoolMode, PostgresSettings};
+use crate::settings::{PoolMode, PostgresSettings, ReplicaSettings, ServerSettings};
 use crate::tls::{ClientSide, Encryption, Fresh};
 
 /// The process id of a client's key names its instance, and has room for so many clients.
@@ -82,7 +83,7 @@ impl Plan {
             .collect::<Result<Vec<_>, SettingsError>>()?;
         // Nothing fails from here on.
         let mut changes = Changes::between(before.map(|before| &before.settings), &settings);
-        let mut backends = BTreeMap::new();
+        let (mut backends, mut with_replicas) = (BTreeMap::new(), Vec::new());
         for (name, draft) in drafts {
             let running = before.and_then(|before| before.backends.get(name));
             let backend = match draft.carry_out(running.map(|backend| &**backend)) {
@@ -97,7 +98,14 @@ impl Plan {
                     backend
                 }
             };
-            backends.insert(name.clone(), Arc::new(backend));
+            match settings.servers.get(name).and_then(|server| server.replicas.as_ref()) {
+                Some(replicas) => with_replicas.push((name.clone(), backend, replicas)),
+                None => drop(backends.insert(name.clone(), Arc::new(backend))),
+            }
+        }
+        for (name, mut backend, replicas) in with_replicas {
+            backend.replicas = Replicas::new(replicas, &backend, &backends);
+            backends.insert(name, Arc::new(backend));
         }
         let routes = routes(&settings, &backends);
         let lookups = lookups(&settings, &auth, &|database| {
@@ -115,7 +123,10 @@ impl Plan {
         for route in named.values() {
             let access = route.backend.pool.connector().access();
             let users = self.settings.users.keys();
-            let users = users.filter(|user| access.credentials.contains_key(user.as_str()));
+            // Of a verifier alone nobody can log in: its clients bring what is missing.
+            let users = users.filter(|user| {
+                access.credentials.contains_key(user.as_str()) && !self.auth.needs_its_client(user)
+            });
             route.backend.pool.warm_up(users.map(|user| Identity {
                 database: Arc::clone(&route.database),
                 user: Arc::from(user.as_str()),
@@ -129,7 +140,7 @@ impl Plan {
             backend.pool.keep(|identity| {
                 let database = match &self.routes {
                     Routes::Named(named) => named.values().any(|route| {
-                        route.database == identity.database && Arc::ptr_eq(&route.backend, backend)
+                        route.database == identity.database && route.backend.leads_to(backend)
                     }),
                     Routes::Any(_) => true,
                 };
@@ -213,7 +224,7 @@ fn routes(settings: &PostgresSettings, backends: &BTreeMap<String, Arc<Backend>>
         };
         named.insert(name.clone(), route);
     }
-    match backends.values().next() {
+    match server_of(settings, None).ok().and_then(|only| backends.get(only)) {
         Some(only) if named.is_empty() => Routes::Any(Arc::clone(only)),
         _ => Routes::Named(named),
     }
@@ -245,12 +256,16 @@ pub(super) fn check(settings: &PostgresSettings) -> Result<(), SettingsError> {
     }
     for (name, server) in &settings.servers {
         let at = |key: &str| format!("postgres.servers.{name}.{key}");
-        Place::parse(&server.address).map_err(|reason| error(at("address"), reason))?;
+        check_hosts(server).map_err(|(key, reason)| error(at(&key), reason))?;
         Encryption::check(server).map_err(|(key, reason)| error(at(key), reason))?;
         if let Some(budget) = server.budget {
             let classes = classes(server);
             forebay_pool::class::check(&classes, budget, server.ai_share)
                 .map_err(|reason| error(at("classes"), reason.to_string()))?;
+        }
+        if let Some(replicas) = &server.replicas {
+            check_replicas(replicas, name, settings)
+                .map_err(|(key, reason)| error(at(&format!("replicas.{key}")), reason))?;
         }
         let known = classes(server);
         let unknown = |name: &&ClassName| !known.iter().any(|(class, _)| class == *name);
@@ -279,9 +294,70 @@ fn of_fleet(key: &str, reason: String) -> SettingsError {
     SettingsError { at: format!("postgres.fleet.{key}"), reason }
 }
 
+/// Where its hosts are, and how they are chosen from.
+fn check_hosts(server: &ServerSettings) -> Result<(), (String, String)> {
+    match (server.address.is_empty(), server.hosts.is_empty()) {
+        (true, true) => {
+            let reason = "no `address`: write `host`, `host:port`, `[v6]:port` or the folder of \
+                          a Unix socket, or several of them as `hosts`";
+            return Err(("address".into(), reason.into()));
+        }
+        (false, false) => {
+            let reason = "both `address` and `hosts`: put all of them into `hosts`";
+            return Err(("hosts".into(), reason.into()));
+        }
+        (true, false) | (false, true) => {}
+    }
+    for (key, host) in hosts(server) {
+        Place::parse(host).map_err(|reason| (key, reason))?;
+    }
+    Ok(())
+}
+
+/// Which work goes to which replicas.
+fn check_replicas(
+    replicas: &ReplicaSettings,
+    own: &str,
+    settings: &PostgresSettings,
+) -> Result<(), (&'static str, String)> {
+    let there = match settings.servers.get(&replicas.server) {
+        Some(_) if replicas.server == own => {
+            return Err(("server", format!("`{own}` cannot stand for its own replicas")));
+        }
+        Some(there) if there.replicas.is_some() => {
+            let reason = format!("`{}` has replicas itself", replicas.server);
+            return Err(("server", reason));
+        }
+        Some(there) => there,
+        None => {
+            let reason =
+                format!("no server is called `{0}`: add [postgres.servers.{0}]", replicas.server);
+            return Err(("server", reason));
+        }
+    };
+    let own = settings.servers.get(own);
+    for class in &replicas.classes {
+        for (server, what) in [(own, "this server"), (Some(there), replicas.server.as_str())] {
+            let has = |server| classes(server).iter().any(|(name, _)| name == class);
+            if !server.is_some_and(has) {
+                return Err(("classes", format!("there is no class `{class}` in {what}")));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The server called `name`, or the only one.
 fn server_of<'a>(settings: &'a PostgresSettings, name: Option<&str>) -> Result<&'a str, String> {
-    let known: Vec<_> = settings.servers.keys().map(String::as_str).collect();
+    let stands_for_replicas = |name: &str| {
+        settings.servers.values().any(|s| s.replicas.as_ref().is_some_and(|r| r.server == name))
+    };
+    let known: Vec<_> = settings
+        .servers
+        .keys()
+        .map(String::as_str)
+        .filter(|known| name.is_some() || !stands_for_replicas(known))
+        .collect();
     match (name, known.as_slice()) {
         (Some(name), known) => {
             known.iter().copied().find(|k| *k == name).ok_or_else(|| {

@@ -73,6 +73,8 @@ async fn carry(mut carrying: Carrying, identity: Identity) {
                 ServerFailure::Io(_)
                 | ServerFailure::Protocol(_)
                 | ServerFailure::Tls(_)
+                | ServerFailure::Unfit(_)
+                | ServerFailure::Moving(_)
                 | ServerFailure::Auth(_) => {
                     ListenError::Unreachable { reason: failure.to_string() }
                 }
@@ -149,6 +151,10 @@ impl Line<'_> {
                 () = self.hub.changed() => {}
                 () = &mut look => {
                     look.set(time::sleep(period));
+                    let connector = carrying.listeners.shared.pool.connector();
+                    if !connector.leads_right(&mut self.server) {
+                        return Err(ServerFailure::Unfit("its host is used no more".into()));
+                    }
                     self.probe()?;
                     let now = time::now();
                     if self.hub.channels() > 0 {

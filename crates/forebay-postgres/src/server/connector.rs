@@ -3,17 +3,23 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use forebay_pool::{ConnectFailure, Connector, FailureKind};
+use forebay_seam::sync::Mutex;
+use forebay_seam::time;
 
 use super::capacity::Surveyor;
 use super::catalogue::Catalogues;
+use super::hosts::Hosts;
 use super::login::{Login, Target};
 use super::proof::Proof;
+use super::role::Role;
 use super::{Server, ServerFailure};
 use crate::auth::brought::Brought;
 use crate::census::{Census, Replication};
+use crate::params::RoleNews;
 
 /// A database and a user, as the server knows the database and as our configuration knows
 /// the user.
@@ -38,9 +44,13 @@ pub(crate) struct Credentials {
 
 /// Where the server is, and as whom our users log in there: what a reload may change.
 pub(crate) struct Access {
-    pub(crate) target: Target,
+    /// How to speak to each of `hosts`, in their order.
+    pub(crate) targets: Vec<Target>,
+    pub(crate) hosts: Arc<Hosts>,
+    /// How long a login may take at each.
+    pub(crate) patience: Duration,
     pub(crate) credentials: HashMap<Arc<str>, Credentials>,
-    /// Of the databases behind `target`.
+    /// Of the databases behind `targets`.
     pub(crate) catalogues: Arc<Catalogues>,
 }
 
@@ -49,6 +59,8 @@ pub(crate) struct Postgres {
     /// What clients brought, where `credentials` has no proof.
     pub(crate) brought: Brought,
     pub(crate) surveyor: Surveyor,
+    /// Who logged in last, where hosts are looked at.
+    last: Mutex<Option<Identity>>,
     pub(crate) listed: Listed,
 }
 
@@ -60,8 +72,8 @@ pub(crate) struct Listed {
 
 impl Postgres {
     pub(crate) fn new(access: Access, surveyor: Surveyor, listed: Listed) -> Self {
-        let brought = Brought::default();
-        Self { access: ArcSwap::from_pointee(access), brought, surveyor, listed }
+        let (brought, last) = (Brought::default(), Mutex::default());
+        Self { access: ArcSwap::from_pointee(access), brought, surveyor, last, listed }
     }
 
     /// How connections are opened now.
@@ -79,11 +91,47 @@ impl Postgres {
         let parameters = [("application_name".to_owned(), "forebay".to_owned())];
         let access = self.access();
         let card = self.listed.census.opens(&self.listed.name, identity, Replication::None);
+        self.last.lock().get_or_insert_with(|| identity.clone());
         let mut server = access.login(identity, &self.brought, &parameters).await?;
         server.is_listed(card);
         server.catalogue = access.catalogues.of(&identity.database);
         self.surveyor.survey(&mut server).await?;
+        if access.hosts.is_choosy() {
+            *self.last.lock() = Some(identity.clone());
+        }
         Ok(server)
+    }
+
+    /// Is there a host that can be used, as far as anybody knows?
+    pub(crate) fn is_usable(&self) -> bool {
+        self.access.load().hosts.is_usable()
+    }
+
+    /// Ends when there is none.
+    pub(crate) async fn unusable(&self) {
+        let hosts = Arc::clone(&self.access().hosts);
+        hosts.unusable().await;
+    }
+
+    /// Does `server` still lead where connections should?
+    pub(crate) fn leads_right(&self, server: &mut Server) -> bool {
+        let Server { berth: Some(berth), settings, .. } = server else { return true };
+        let access = self.access.load();
+        if settings.role_news() == RoleNews::Some {
+            access.hosts.hear(berth, Role::reported(settings));
+        }
+        access.hosts.is_current(berth)
+    }
+
+    /// Logs in to host `number` as who logged in last, only to see what it is.
+    pub(crate) async fn look(&self, number: usize) {
+        let Some(identity) = self.last.lock().clone() else { return };
+        let parameters = [("application_name".to_owned(), "forebay".to_owned())];
+        let access = self.access();
+        let Some(target) = access.targets.get(number) else { return };
+        let proof = access.proof(&identity, &self.brought);
+        let login = access.login_of(&identity, proof.as_ref(), &parameters);
+        access.hosts.look(number, target, access.patience, &login).await;
     }
 
     /// A connection for one client that replicates: with its own startup parameters, and not
@@ -102,7 +150,7 @@ impl Postgres {
 
     /// A connection for questions of our own, which no client gets.
     pub(crate) async fn log_in(&self, login: &Login<'_>) -> Result<Server, ServerFailure> {
-        self.access().target.connect(login).await
+        self.access().connect(login).await
     }
 }
 
@@ -113,17 +161,35 @@ impl Access {
         brought: &Brought,
         parameters: &[(String, String)],
     ) -> Result<Server, ServerFailure> {
+        let proof = self.proof(identity, brought);
+        self.connect(&self.login_of(identity, proof.as_ref(), parameters)).await
+    }
+
+    /// A connection to the host that fits.
+    async fn connect(&self, login: &Login<'_>) -> Result<Server, ServerFailure> {
+        self.hosts.connect(&self.targets, self.patience, login).await
+    }
+
+    /// As whom a user of ours logs in.
+    fn user<'a>(&'a self, identity: &'a Identity) -> &'a str {
         let credentials = self.credentials.get(&identity.user);
-        let user = credentials.map_or(&*identity.user, |c| c.user.as_str());
+        credentials.map_or(&*identity.user, |c| c.user.as_str())
+    }
+
+    fn proof(&self, identity: &Identity, brought: &Brought) -> Option<Proof> {
+        let ours = self.credentials.get(&identity.user).and_then(|c| c.proof.clone());
+        let user = self.user(identity);
         // What proves one user says nothing of another.
-        let brought = (*user == *identity.user).then(|| brought.of(user)).flatten();
-        let login = Login {
-            user,
-            database: &identity.database,
-            proof: credentials.and_then(|c| c.proof.as_ref()).or(brought.as_ref()),
-            parameters,
-        };
-        self.target.connect(&login).await
+        ours.or_else(|| (*user == *identity.user).then(|| brought.of(user)).flatten())
+    }
+
+    fn login_of<'a>(
+        &'a self,
+        identity: &'a Identity,
+        proof: Option<&'a Proof>,
+        parameters: &'a [(String, String)],
+    ) -> Login<'a> {
+        Login { user: self.user(identity), database: &identity.database, proof, parameters }
     }
 }
 
@@ -142,11 +208,19 @@ impl Connector for Postgres {
         connection.is_open()
     }
 
+    fn is_current(&self, connection: &mut Box<Server>) -> bool {
+        self.leads_right(connection)
+    }
+
     async fn probe(&self, connection: Box<Server>) -> Option<Box<Server>> {
         connection.shows_test();
-        let server = connection.probe().await?;
-        server.shows_rest();
-        Some(Box::new(server))
+        let access = self.access();
+        let probed = time::timeout(access.patience, connection.probe()).await.ok().flatten();
+        match &probed {
+            Some(server) => server.shows_rest(),
+            None => access.hosts.look_soon(),
+        }
+        probed.map(Box::new)
     }
 
     async fn reset(&self, connection: Box<Server>) -> Option<Box<Server>> {
@@ -167,8 +241,10 @@ fn kind(failure: &ServerFailure) -> FailureKind {
             _ => FailureKind::Denied,
         },
         ServerFailure::Auth(_) => FailureKind::Denied,
-        ServerFailure::Io(_) | ServerFailure::Protocol(_) | ServerFailure::Tls(_) => {
-            FailureKind::Unreachable
-        }
+        ServerFailure::Moving(_) => FailureKind::Moving,
+        ServerFailure::Io(_)
+        | ServerFailure::Protocol(_)
+        | ServerFailure::Tls(_)
+        | ServerFailure::Unfit(_) => FailureKind::Unreachable,
     }
 }

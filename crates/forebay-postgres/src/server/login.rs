@@ -2,9 +2,10 @@
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use forebay_seam::net::{self, Address, Socket};
+use forebay_seam::net::{Address, Socket};
 use forebay_seam::secret::ExposeSecret;
 use md5::{Digest, Md5};
 use postgres_protocol::authentication::md5_hash;
@@ -12,12 +13,13 @@ use postgres_protocol::message::frontend;
 use rustls::pki_types::ServerName;
 use tokio::task::spawn_blocking;
 
+use super::names::Name;
 use super::place::Place;
 use super::proof::{Proof, ScramKeys};
 use super::sasl::{Exchange, SCRAM, SCRAM_PLUS, Said, SaslError};
 use super::{Server, ServerFailure};
 use crate::cancel::ServerKey;
-use crate::settings::{ChannelBinding, ProtocolVersion, SslMode, SslNegotiation};
+use crate::settings::{ChannelBinding, LoadBalance, ProtocolVersion, SslMode, SslNegotiation};
 use crate::stream::Stream;
 use crate::tls::Encryption;
 use crate::wire::backend::ServerError;
@@ -40,31 +42,47 @@ pub(crate) struct Login<'a> {
     pub(crate) parameters: &'a [(String, String)],
 }
 
+/// A host and how its addresses are tried.
+pub(crate) struct Reach<'a> {
+    pub(crate) name: &'a Arc<Name>,
+    pub(crate) spread: LoadBalance,
+    /// What all of them together get.
+    pub(crate) patience: Duration,
+}
+
 const V3_0: i32 = 0x0003_0000;
 const V3_2: i32 = 0x0003_0002;
 /// Bytes of a key for cancel requests (BackendKeyData, protocol 3.2).
 const LONGEST_KEY: usize = 256;
 
 impl Target {
-    /// A connection that is logged in and idle.
-    pub(crate) async fn connect(&self, login: &Login<'_>) -> Result<Server, ServerFailure> {
+    /// A connection to what `reach` leads to, logged in and idle.
+    pub(crate) async fn connect(
+        &self,
+        reach: &Reach<'_>,
+        login: &Login<'_>,
+    ) -> Result<Server, ServerFailure> {
         match self.encryption.sslmode {
-            SslMode::Allow => match self.attempt(login, Encrypt::Never).await {
+            SslMode::Allow => match self.attempt(reach, login, Encrypt::Never).await {
                 // Only a refusal can be about encryption.
-                Err(ServerFailure::Refused(_)) => self.attempt(login, Encrypt::Must).await,
+                Err(ServerFailure::Refused(_)) => self.attempt(reach, login, Encrypt::Must).await,
                 other => other,
             },
-            SslMode::Disable => self.attempt(login, Encrypt::Never).await,
-            SslMode::Prefer => self.attempt(login, Encrypt::IfOffered).await,
+            SslMode::Disable => self.attempt(reach, login, Encrypt::Never).await,
+            SslMode::Prefer => self.attempt(reach, login, Encrypt::IfOffered).await,
             SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => {
-                self.attempt(login, Encrypt::Must).await
+                self.attempt(reach, login, Encrypt::Must).await
             }
         }
     }
 
-    async fn attempt(&self, login: &Login<'_>, encrypt: Encrypt) -> Result<Server, ServerFailure> {
-        let addresses = self.place.addresses().await?;
-        let (socket, address) = net::reach(&addresses).await?;
+    async fn attempt(
+        &self,
+        reach: &Reach<'_>,
+        login: &Login<'_>,
+        encrypt: Encrypt,
+    ) -> Result<Server, ServerFailure> {
+        let (socket, address) = reach.name.connect(reach.spread, reach.patience).await?;
         let stream = self.open(socket, encrypt).await?;
         let mut server = Server::new(stream, ServerKey::none(address.clone()), self.max_prepared);
         let who = [("user", login.user), ("database", login.database)];
@@ -78,7 +96,7 @@ impl Target {
         server.send().await?;
         let mut negotiation = Negotiation::of(self.protocol);
         server.authenticate(login, self.encryption.channel_binding, &mut negotiation).await?;
-        server.greeted(address).await?;
+        server.greeted(&address).await?;
         Ok(server)
     }
 

@@ -1,5 +1,6 @@
 //! Where a server is, as people write it: a host with or without a port, or a Unix socket.
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +13,7 @@ const PORT: u16 = 5432;
 /// Where a server is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// A name or an IP address, resolved at each login.
+    /// A name or an IP address, resolved when its addresses are old.
     Host { host: String, port: u16 },
     /// A Unix socket.
     Socket(Arc<Path>),
@@ -52,6 +53,15 @@ impl Place {
                 Ok(resolved.into_iter().map(Address::Tcp).collect())
             }
             Self::Socket(path) => Ok(vec![Address::Unix(Arc::clone(path))]),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host { host, port } => write!(f, "{host}:{port}"),
+            Self::Socket(path) => path.display().fmt(f),
         }
     }
 }

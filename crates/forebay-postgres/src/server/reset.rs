@@ -105,8 +105,20 @@ impl Server {
 
     /// Does it still answer? An empty query asks the least.
     pub(crate) async fn probe(mut self) -> Option<Self> {
-        self.run("").await.ok()?;
+        self.run_unasked().await.ok()?;
         (self.status == TxStatus::Idle).then_some(self)
+    }
+
+    /// An empty query: what the server reports beside its answer, nobody asked for.
+    async fn run_unasked(&mut self) -> Result<(), ServerFailure> {
+        const READ_ONLY: &str = "default_transaction_read_only";
+        let before = self.settings.now.get(READ_ONLY).map(str::to_owned);
+        self.run("").await?;
+        let now = self.settings.now.get(READ_ONLY).map(str::to_owned);
+        if let Some(now) = now.filter(|now| before.as_ref() != Some(now)) {
+            self.settings.report_unasked(READ_ONLY, &now);
+        }
+        Ok(())
     }
 
     async fn bring_back(&mut self) -> Result<(), ServerFailure> {

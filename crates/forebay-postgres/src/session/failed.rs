@@ -40,6 +40,11 @@ impl Session {
         if said.severity == Severity::Fatal {
             self.server_said_goodbye = true;
         }
+        if said.says_another_role()
+            && let Some(berth) = &lease.berth
+        {
+            berth.is_doubtful();
+        }
         let is_late =
             said.code == "57014" && self.watch.as_ref().is_some_and(|w| w.has_cancelled());
         if is_late || said.is_of_load_or_time() && !is_wished(&said, &self.registration.client) {

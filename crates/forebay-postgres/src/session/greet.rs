@@ -19,7 +19,8 @@ use crate::wire::backend;
 impl Session {
     /// ParameterStatus, BackendKeyData, ReadyForQuery.
     pub(super) async fn greet(&mut self) -> Result<(), End> {
-        let known = self.gateway.welcomes.get(&self.who.identity, &self.wanted);
+        let server = self.who.backend.pool.destination();
+        let known = self.gateway.welcomes.get(server, &self.who.identity, &self.wanted);
         let welcome = match known {
             Some(welcome) => welcome,
             None => self.meet_server().await?,
@@ -43,7 +44,7 @@ impl Session {
         let mut lease = loop {
             let class = self.who.class(None);
             let ask = Ask::new(self.who.identity.clone(), class);
-            match self.wait_for(&ask).await? {
+            match self.check_out(&ask).await? {
                 Err(Fault::Stopping) if self.follow_plan()? == Followed::Another => {}
                 checkout => break checkout?,
             }
@@ -66,7 +67,9 @@ impl Session {
         }
         let welcome = Welcome { reported: server.settings.now.clone(), settings };
         let unnamed = server.settings.base.get("application_name").unwrap_or_default();
-        self.gateway.welcomes.remember(&self.who.identity, &self.wanted, &welcome, unnamed);
+        let name = self.who.backend.pool.destination();
+        let (welcomes, identity) = (&self.gateway.welcomes, &self.who.identity);
+        welcomes.remember(name, identity, &self.wanted, &welcome, unnamed);
         let condition = if server.is_clean() { Condition::Clean } else { Condition::Unknown };
         lease.give_back(condition);
         Ok(welcome)

@@ -2,6 +2,7 @@
 //! its statement.
 
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::task::Poll;
 
 use forebay_pool::{Ask, CheckoutError, Lease};
@@ -11,6 +12,7 @@ use super::reload::Followed;
 use super::{End, HIGH_WATER, Session};
 use crate::fault::Fault;
 use crate::params::Stakes;
+use crate::replicas::To;
 use crate::server::answers::{Awaited, Purpose};
 use crate::server::connector::{Identity, Postgres};
 use crate::server::{Gate, Sets};
@@ -25,7 +27,7 @@ impl Session {
         self.follow_plan()?;
         let checkout = loop {
             let ask = self.ask();
-            let checkout = self.wait_for(&ask).await?;
+            let checkout = self.check_out(&ask).await?;
             self.keep_ask(ask);
             match checkout {
                 // A pool that closes for a reload has another one in its place.
@@ -97,12 +99,42 @@ impl Session {
         true
     }
 
-    /// Waits in line. Meanwhile the client may leave, cancel, or send more.
-    pub(super) async fn wait_for(
+    /// A connection where the work belongs: to the server itself, or to its replicas. Where
+    /// none of these can be used, the primary may do their work.
+    pub(super) async fn check_out(
         &mut self,
         ask: &Ask<Identity>,
     ) -> Result<Result<Lease<Postgres>, Fault>, End> {
-        let mut checkout = std::pin::pin!(self.who.backend.pool.checkout(ask));
+        let replicas = self.who.backend.replicas.as_ref();
+        if let Some(to @ To::Replicas(class)) = replicas.map(|replicas| replicas.to(ask.class)) {
+            let backend = Arc::clone(&self.who.backend);
+            let given_up = async {
+                match &backend.replicas {
+                    Some(replicas) => replicas.given_up().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let elsewhere = Ask { class, ..ask.clone() };
+            tokio::select! {
+                biased;
+                checkout = self.wait_for(to, &elsewhere) => return checkout,
+                () = given_up => {}
+            }
+        }
+        self.wait_for(To::Own, ask).await
+    }
+
+    /// Waits in line. Meanwhile the client may leave, cancel, or send more.
+    async fn wait_for(
+        &mut self,
+        to: To,
+        ask: &Ask<Identity>,
+    ) -> Result<Result<Lease<Postgres>, Fault>, End> {
+        let pool = match (to, &self.who.backend.replicas) {
+            (To::Replicas(_), Some(replicas)) => &replicas.backend.pool,
+            (To::Own | To::Replicas(_), _) => &self.who.backend.pool,
+        };
+        let mut checkout = std::pin::pin!(pool.checkout(ask));
         let cancelable = &self.registration.client;
         let (card, census) = (&self.card, &self.gateway.census);
         let mut since = None;

@@ -59,6 +59,9 @@ impl Session {
             let next = match (self.intake, &self.link) {
                 (Intake::SkipToSync, _) => self.skip(header),
                 (Intake::Normal, None) => self.unlinked(header)?,
+                (Intake::Normal, Some(lease)) if lease.is_fenced() => {
+                    return Err(self.server_gone());
+                }
                 (Intake::Normal, Some(_)) => self.linked(header)?,
             };
             match next {

@@ -182,6 +182,12 @@ impl ServerError {
             )
     }
 
+    /// Does it say that the server is not what it was taken for, or not for long? A write where
+    /// none can be (25006), or a server that stops, has crashed or recovers.
+    pub(crate) fn says_another_role(&self) -> bool {
+        matches!(self.code.as_str(), "25006" | "57P01" | "57P02" | "57P03")
+    }
+
     /// Reads the fields we pass on; bounded, because servers are not trusted either.
     pub(crate) fn read(body: &[u8]) -> Self {
         let mut error = Self {

@@ -6,6 +6,8 @@
 //! has a [`Cluster`] has a server that answered, unless it was stopped since; when this
 //! process is killed, its keeper ends the server and removes the folder.
 
+mod replica;
+
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};

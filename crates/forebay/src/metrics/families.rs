@@ -13,6 +13,7 @@ use crate::view::{Phase, ProgramSnapshot};
 
 mod classes;
 mod features;
+mod hosts;
 mod http;
 mod limits;
 mod pools;
@@ -31,6 +32,7 @@ pub(super) fn encode(program: &ProgramSnapshot, encoder: DescriptorEncoder<'_>) 
     postgres::database_clients(&databases, &mut sheet)?;
     if let Some(postgres) = &program.postgres {
         postgres::sessions(postgres, &mut sheet)?;
+        hosts::hosts(&postgres.hosts, &mut sheet)?;
     }
     pools::connections(&pools, &mut sheet)?;
     classes::classes(&pools, &mut sheet)?;

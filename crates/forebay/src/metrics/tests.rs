@@ -16,7 +16,9 @@ use forebay_pool::stats::{
     WantedSnapshot,
 };
 use forebay_pool::{ClassName, Kind, Mode, Snapshot};
-use forebay_postgres::{NotificationCounts, PostgresSnapshot, TimeoutCounts};
+use forebay_postgres::{
+    HostSnapshot, HostsSnapshot, NotificationCounts, PostgresSnapshot, TimeoutCounts,
+};
 
 use super::*;
 use crate::reload::ConfigurationSnapshot;
@@ -191,6 +193,22 @@ fn program() -> ProgramSnapshot {
                 overflowed: 1,
                 lost: 2,
             }],
+            hosts: vec![HostsSnapshot {
+                server: "main".into(),
+                hosts: vec![HostSnapshot {
+                    host: "db:5432".into(),
+                    addresses: Vec::new(),
+                    role: "standby",
+                    state: "behind",
+                    timeline: None,
+                    lag_seconds: Some(12.5),
+                    connections: 9,
+                    dns_changes: 3,
+                }],
+                usable: false,
+                failovers: 2,
+                fenced: 1,
+            }],
             pools: vec![pool("main")],
         }),
         http: Some(HttpSnapshot {
@@ -264,6 +282,12 @@ fn every_figure_of_the_picture_is_there_and_well_formed() {
             1.0,
         ),
         (r#"forebay_replication_connections{gateway="postgres",destination="main"}"#, 2.0),
+        (
+            r#"forebay_host_info{gateway="postgres",destination="main",host="db:5432",role="standby",state="behind"}"#,
+            1.0,
+        ),
+        (r#"forebay_host_lag_seconds{gateway="postgres",destination="main",host="db:5432"}"#, 12.5),
+        (r#"forebay_failovers_total{gateway="postgres",destination="main"}"#, 2.0),
         (
             "db_client_connection_count{db_client_connection_pool_name=\"main\",\
              db_client_connection_state=\"used\"}",

@@ -15,8 +15,12 @@ use forebay::demo::postgres_binaries;
 use forebay_postgres::PostgresSettings;
 use forebay_postgres::settings::{ClientAuth, ClientTls, DatabaseSettings, UserSettings};
 use forebay_seam::secret::SecretRef;
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair,
+};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::OnceCell;
@@ -44,6 +48,8 @@ pub(crate) struct Guarded {
     folder: tempfile::TempDir,
     /// Of the certificate that gateways show.
     binding: Vec<u8>,
+    /// Signs the certificates of clients.
+    issuer: Issuer<'static, KeyPair>,
     /// What pg_authid has, by user.
     pub(crate) stored: BTreeMap<String, String>,
 }
@@ -62,6 +68,13 @@ impl Guarded {
         std::fs::write(folder.path().join("cert.pem"), &cert).unwrap();
         std::fs::write(folder.path().join("key.pem"), &key).unwrap();
         let binding = sha256(made.cert.der());
+        let mut authority = CertificateParams::default();
+        authority.distinguished_name.push(DnType::CommonName, "clients' authority");
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let signs = KeyPair::generate().unwrap();
+        let pem = authority.self_signed(&signs).unwrap().pem();
+        std::fs::write(folder.path().join("authority.pem"), pem).unwrap();
+        let issuer = Issuer::new(authority, signs);
         let start = move || {
             let settings = ClusterSettings {
                 settings: vec![("ssl".into(), "on".into())],
@@ -87,7 +100,7 @@ impl Guarded {
         let rows = rows.unwrap().into_iter();
         let stored = rows.filter_map(|row| Some((row.get(0), row.get::<_, Option<String>>(1)?)));
         let stored = stored.collect();
-        Self { cluster, folder, binding, stored }
+        Self { cluster, folder, binding, issuer, stored }
     }
 
     /// The server's superuser.
@@ -129,6 +142,24 @@ impl Guarded {
     pub(crate) fn tls(&self) -> Way {
         Way::Tls(self.binding.clone())
     }
+
+    /// Who signs the certificates of clients.
+    pub(crate) fn authority(&self) -> PathBuf {
+        self.path("authority.pem")
+    }
+
+    /// TLS with a certificate made out for `name`, or without one.
+    pub(crate) fn with_certificate(&self, name: Option<&str>) -> Way {
+        let Some(name) = name else { return self.tls() };
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap().der().clone();
+        let key = key.serialize_der();
+        Way::Certified { binding: self.binding.clone(), certificate, key }
+    }
 }
 
 fn tls_settings(cert: PathBuf, key: PathBuf) -> ClientTls {
@@ -159,6 +190,12 @@ pub(crate) enum Way {
     Plain,
     /// With TLS; SCRAM is bound to this hash of a certificate.
     Tls(Vec<u8>),
+    /// The same, with a certificate and its key.
+    Certified {
+        binding: Vec<u8>,
+        certificate: CertificateDer<'static>,
+        key: Vec<u8>,
+    },
 }
 
 /// Why a login failed: the SQLSTATE and the words.
@@ -197,9 +234,9 @@ pub(crate) async fn log_in_bound(
             drop(tokio::spawn(connection));
             Ok(client)
         }
-        Way::Tls(binding) => {
+        Way::Tls(_) | Way::Certified { .. } => {
             config.ssl_mode(SslMode::Require);
-            let connected = config.connect(Tls(binding.clone())).await;
+            let connected = config.connect(Tls(way.clone())).await;
             let (client, connection) = connected.map_err(refused)?;
             drop(tokio::spawn(connection));
             Ok(client)
@@ -209,7 +246,7 @@ pub(crate) async fn log_in_bound(
 
 /// TLS for a driver; trusts everybody, since the binding is what is tested.
 #[derive(Clone)]
-struct Tls(Vec<u8>);
+struct Tls(Way);
 
 /// A TLS stream and what SCRAM is bound to.
 struct Bound {
@@ -239,12 +276,20 @@ impl TlsConnect<tokio_postgres::Socket> for Tls {
                 .with_safe_default_protocol_versions()
                 .map_err(io::Error::other)?
                 .dangerous()
-                .with_custom_certificate_verifier(Arc::new(Anybody))
-                .with_no_client_auth();
+                .with_custom_certificate_verifier(Arc::new(Anybody));
+            let (binding, config) = match self.0 {
+                Way::Plain => (Vec::new(), config.with_no_client_auth()),
+                Way::Tls(binding) => (binding, config.with_no_client_auth()),
+                Way::Certified { binding, certificate, key } => {
+                    let key = PrivatePkcs8KeyDer::from(key).into();
+                    let config = config.with_client_auth_cert(vec![certificate], key);
+                    (binding, config.map_err(io::Error::other)?)
+                }
+            };
             let name = ServerName::try_from("localhost").unwrap();
             let tls = tokio_rustls::TlsConnector::from(Arc::new(config));
             let tls = Box::pin(tls.connect(name, socket).await?);
-            Ok(Bound { tls, binding: self.0 })
+            Ok(Bound { tls, binding })
         })
     }
 }

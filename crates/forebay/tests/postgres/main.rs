@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 mod authentication;
+mod authentication_rules;
 mod begins;
 mod bench;
 mod by_chance;
@@ -24,6 +25,7 @@ mod pipelines;
 mod policies;
 mod reloads;
 mod replication;
+mod servers;
 mod sessions;
 mod sql_names;
 mod stale_plans;

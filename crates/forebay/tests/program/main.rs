@@ -5,5 +5,6 @@
 mod admin;
 mod check;
 mod running;
+mod secrets;
 mod stopping;
 mod streams;

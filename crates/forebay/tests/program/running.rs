@@ -42,6 +42,8 @@ pub(crate) struct Running {
     child: Child,
     pub(crate) admin: SocketAddr,
     pub(crate) http: SocketAddr,
+    /// The line that says where it listens.
+    start: Value,
     log: Receiver<Value>,
     _file: File,
 }
@@ -62,6 +64,16 @@ impl Running {
 
     /// The same, with `first` at the beginning.
     pub(crate) fn with(first: &str, service: SocketAddr, more: &str) -> Self {
+        Self::talkative(&[], first, service, more)
+    }
+
+    /// The same, with `variables` in the environment.
+    pub(crate) fn talkative(
+        variables: &[(&str, &str)],
+        first: &str,
+        service: SocketAddr,
+        more: &str,
+    ) -> Self {
         let file = file(&format!(
             "{first}[admin]\nlisten = \"127.0.0.1:0\"\nhosts = [\"forebay.internal\"]\n\
              [http]\nlisten = \"127.0.0.1:0\"\n\
@@ -70,12 +82,13 @@ impl Running {
         let mut child = forebay()
             .arg("run")
             .arg(&file.path)
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let (sender, log) = sync_channel(10_000);
+        let (sender, log) = sync_channel(100_000);
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
                 let line = serde_json::from_str(&line).unwrap_or(Value::String(line));
@@ -85,11 +98,24 @@ impl Running {
             }
         });
         let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut running = Self { child, admin: unknown, http: unknown, log, _file: file };
+        let start = Value::Null;
+        let mut running = Self { child, admin: unknown, http: unknown, start, log, _file: file };
         let start = running.logged("Forebay listens");
         let address = |name: &str| start[name].as_str().unwrap().parse().unwrap();
         (running.admin, running.http) = (address("admin"), address("http"));
+        running.start = start;
         running
+    }
+
+    /// Where PostgreSQL's clients connect.
+    pub(crate) fn postgres(&self) -> SocketAddr {
+        self.start["postgres"].as_str().unwrap().parse().unwrap()
+    }
+
+    /// Every line until now that nobody has looked at.
+    pub(crate) fn everything_logged(&self) -> String {
+        let lines = std::iter::once(self.start.clone()).chain(self.log.try_iter());
+        lines.map(|line| line.to_string()).collect::<Vec<_>>().join("\n")
     }
 
     /// The next log line that says `message`.

@@ -120,6 +120,7 @@ fn event() -> impl Strategy<Value = Event> {
     ];
     let kind = prop_oneof![
         Just(FailureKind::Unreachable),
+        Just(FailureKind::Moving),
         Just(FailureKind::Busy),
         Just(FailureKind::Denied),
     ];

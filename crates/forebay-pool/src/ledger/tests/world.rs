@@ -478,7 +478,9 @@ impl World {
         let waiting = self.waiting();
         self.step(|ledger, now, actions| ledger.open_failed(conn, failure(kind), now, actions));
         match kind {
-            FailureKind::Busy => assert_eq!(self.waiting(), waiting, "busy rejects nobody"),
+            FailureKind::Busy | FailureKind::Moving => {
+                assert_eq!(self.waiting(), waiting, "it rejects nobody");
+            }
             FailureKind::Denied => {
                 for id in others {
                     // It may have been the way out of a circle.
