@@ -6,5 +6,6 @@ mod admin;
 mod check;
 mod running;
 mod secrets;
+mod sockets;
 mod stopping;
 mod streams;
