@@ -117,8 +117,9 @@ pub(super) fn rows(inner: &Inner, view: &str) -> Option<Vec<Row>> {
         "state" => lists::state(),
         "mem" => lists::mem(&scene),
         "dns_hosts" => lists::dns_hosts(&scene),
+        "peers" => lists::peers(&scene),
         // There is nothing of these kinds.
-        "dns_zones" | "peers" | "peer_pools" => Vec::new(),
+        "dns_zones" | "peer_pools" => Vec::new(),
         _ => return None,
     })
 }

@@ -8,6 +8,7 @@ use crate::console::Door;
 use crate::console::table::{Cell, Row};
 use crate::row;
 use crate::server::place::Place;
+use crate::settings::ServerSettings;
 
 /// Names of databases: those configured, else those that were asked for.
 pub(super) fn names(scene: &Scene<'_>) -> BTreeSet<Arc<str>> {
@@ -30,7 +31,7 @@ pub(super) fn databases(scene: &Scene<'_>) -> Vec<Row> {
         .filter_map(|name| {
             let (server_name, on_server) = scene.plan.behind(name)?;
             let server = scene.plan.settings.servers.get(&server_name)?;
-            let (host, port) = host_and_port(&server.address);
+            let (host, port) = host_and_port(server);
             let budget =
                 server.budget.or_else(|| scene.plan.budget(&server_name)).unwrap_or_default();
             let servers = pairs.iter().filter(|(database, _)| database == name).count();
@@ -84,12 +85,20 @@ fn clients_of(scene: &Scene<'_>, database: &str) -> usize {
     scene.clients.iter().filter(|client| &*client.tally.database == database).count()
 }
 
-fn host_and_port(text: &str) -> (String, u16) {
-    match Place::parse(text) {
+/// Where a server may be, as people wrote it.
+pub(super) fn written(server: &ServerSettings) -> &[String] {
+    if server.hosts.is_empty() { std::slice::from_ref(&server.address) } else { &server.hosts }
+}
+
+/// Several hosts stand behind each other, as PgBouncer shows them, with the port of the first.
+fn host_and_port(server: &ServerSettings) -> (String, u16) {
+    let places = written(server).iter().map(|text| match Place::parse(text) {
         Ok(Place::Host { host, port }) => (host, port),
         Ok(Place::Socket(path)) => (path.display().to_string(), 0),
-        Err(_) => (text.to_owned(), 0),
-    }
+        Err(_) => (text.clone(), 0),
+    });
+    let (hosts, ports): (Vec<_>, Vec<_>) = places.unzip();
+    (hosts.join(","), ports.first().copied().unwrap_or(0))
 }
 
 pub(super) fn users(scene: &Scene<'_>) -> Vec<Row> {

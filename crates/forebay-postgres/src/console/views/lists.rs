@@ -1,11 +1,13 @@
 //! How much there is of what.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use super::{Scene, databases};
 use crate::census::{ClientCard, ServerCard};
-use crate::console::table::Row;
+use crate::console::table::{Cell, Row};
 use crate::row;
+use crate::server::place::Place;
 use crate::session::Session;
 
 pub(super) fn lists(scene: &Scene<'_>) -> Vec<Row> {
@@ -15,7 +17,7 @@ pub(super) fn lists(scene: &Scene<'_>) -> Vec<Row> {
     let lists = [
         ("databases", databases::names(scene).len()),
         ("users", users.len()),
-        ("peers", 0),
+        ("peers", peers(scene).len()),
         ("pools", tallies.len()),
         ("peer_pools", 0),
         // Nothing is kept for clients and servers to come.
@@ -50,15 +52,34 @@ pub(super) fn mem(scene: &Scene<'_>) -> Vec<Row> {
     kinds.into_iter().map(|(name, size, used)| row![name, size, used, 0_u32, size * used]).collect()
 }
 
-/// Names of servers: hosts that are no addresses.
-fn names(scene: &Scene<'_>) -> BTreeSet<String> {
-    let known = scene.servers.iter().filter_map(|server| {
-        let settings = scene.plan.settings.servers.get(&*server.server)?;
-        Some(settings.address.clone())
-    });
-    known
-        .filter(|address| address.chars().any(char::is_alphabetic) && !address.contains("::"))
+/// The other instances of the fleet.
+pub(super) fn peers(scene: &Scene<'_>) -> Vec<Row> {
+    let peers = scene.plan.settings.fleet.iter().flat_map(|fleet| &fleet.peers);
+    peers
+        .map(|peer| {
+            let (host, port) = match Place::parse(&peer.address) {
+                Ok(Place::Host { host, port }) => (host, port),
+                Ok(Place::Socket(path)) => (path.display().to_string(), 0),
+                Err(_) => (peer.address.clone(), 0),
+            };
+            row![peer.id, host, port, Cell::Null]
+        })
         .collect()
+}
+
+/// Names of hosts, and the servers that they are of.
+fn names<'s>(scene: &'s Scene<'_>) -> BTreeMap<String, BTreeSet<&'s str>> {
+    let mut names = BTreeMap::<_, BTreeSet<_>>::new();
+    for (server, settings) in &scene.plan.settings.servers {
+        for text in databases::written(settings) {
+            if let Ok(Place::Host { host, .. }) = Place::parse(text)
+                && host.parse::<IpAddr>().is_err()
+            {
+                names.entry(host).or_default().insert(server.as_str());
+            }
+        }
+    }
+    names
 }
 
 /// Each name with the addresses that connections of now lead to. The system resolves names, and
@@ -66,18 +87,11 @@ fn names(scene: &Scene<'_>) -> BTreeSet<String> {
 pub(super) fn dns_hosts(scene: &Scene<'_>) -> Vec<Row> {
     names(scene)
         .into_iter()
-        .map(|name| {
-            let of_it = scene.servers.iter().filter(|server| {
-                let settings = scene.plan.settings.servers.get(&*server.server);
-                settings.is_some_and(|settings| settings.address == name)
-            });
-            let addresses: BTreeSet<_> = of_it
-                .filter_map(|server| server.known())
-                .map(|known| known.ends.theirs.host())
-                .collect();
-            let addresses: Vec<_> = addresses.into_iter().collect();
-            let host = name.rsplit_once(':').map_or(name.as_str(), |(host, _)| host);
-            row![host, 0_u64, addresses.join(",")]
+        .map(|(name, servers)| {
+            let of_it = scene.servers.iter().filter(|server| servers.contains(&*server.server));
+            let known = of_it.filter_map(|server| server.known());
+            let addresses: BTreeSet<_> = known.map(|known| known.ends.theirs.host()).collect();
+            row![name, 0_u64, addresses.into_iter().collect::<Vec<_>>().join(",")]
         })
         .collect()
 }
