@@ -116,6 +116,8 @@ pub(crate) struct Inner {
     /// What the program does for the console.
     pub(crate) office: OnceLock<Arc<dyn Office>>,
     clients: AtomicU32,
+    /// Clients that the system has room for.
+    room: AtomicU32,
     /// Those beyond the limit, while it is not known what they want.
     beyond: AtomicU32,
     refused: AtomicU64,
@@ -191,6 +193,7 @@ impl Gateway {
             census,
             office: OnceLock::new(),
             clients: AtomicU32::new(0),
+            room: AtomicU32::new(u32::MAX),
             beyond: AtomicU32::new(0),
             refused: AtomicU64::new(0),
             cancels: AtomicU64::new(0),
@@ -260,6 +263,11 @@ impl Gateway {
             backend.listeners.close();
             backend.pool.drain(deadline).await;
         }
+    }
+
+    /// There is room for so many clients, whatever `max_clients` says.
+    pub fn set_room(&self, clients: u32) {
+        self.inner.room.store(clients, Ordering::Relaxed);
     }
 
     /// Sets the budget of `server` by hand ([`Pool::set_budget`]); `false`: there is none of

@@ -145,8 +145,9 @@ pub fn run_as(
     let loaded = source()?;
     let config = &loaded.config;
     let level = logging::start(&config.log)?;
+    let lines = level.lines();
     loaded.tell();
-    system::prepare(config);
+    let room = system::prepare(config);
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder.worker_threads(config.worker_threads.unwrap_or_else(workers));
     let runtime = builder.thread_name("forebay").enable_all().build()?;
@@ -158,6 +159,9 @@ pub fn run_as(
     })?;
     let admin_address = admin.address()?;
     let program = runtime.block_on(async { Program::open(loaded, source, level, manners) })?;
+    if let (Some(room), Some((_, gateway))) = (room, &program.postgres) {
+        gateway.set_room(room);
+    }
     let viewer = program.viewer.clone();
     let (events, pools) = (program.events.clone(), program.pools.clone());
     let reloader = program.reloader.clone();
@@ -166,6 +170,7 @@ pub fn run_as(
     runtime.block_on(program.serve(admin_address));
     admin.stop();
     runtime.shutdown_timeout(LAST_WORDS);
+    lines.settle();
     Ok(())
 }
 
@@ -219,10 +224,12 @@ impl Program {
         let events = Events::gather(postgres.as_ref(), http.as_ref(), &overlaps);
         Spawner::current().spawn(log_limit::run(events.listen()));
         let record = Arc::<Record>::default();
+        let lines = level.lines();
         let rooms =
             Rooms { postgres: postgres.clone(), http: http.clone(), events: events.clone(), level };
         let shared = Arc::clone(&overlaps);
-        let viewer = Viewer::new(postgres.clone(), http.clone(), shared, Arc::clone(&record));
+        let (served, called, told) = (postgres.clone(), http.clone(), Arc::clone(&record));
+        let viewer = Viewer::new(served, called, shared, told, lines);
         let reloader = Reloader::new(source, loaded, rooms, record);
         if let Some(gateway) = &postgres {
             gateway.open_office(Arc::new(console::Program {

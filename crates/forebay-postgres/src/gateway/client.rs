@@ -148,7 +148,7 @@ struct Counted {
 impl Counted {
     /// One more client, if there is room for it.
     fn admit(inner: &Arc<Inner>) -> Option<Self> {
-        let most = inner.plan().settings.max_clients;
+        let most = inner.plan().settings.max_clients.min(inner.room.load(Ordering::Relaxed));
         [(Room::ForAll, most), (Room::ForCancels, FOR_CANCELS)].into_iter().find_map(
             |(room, most)| {
                 let before = inner.here(room).fetch_add(1, Ordering::AcqRel);

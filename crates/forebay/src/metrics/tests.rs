@@ -219,6 +219,7 @@ fn program() -> ProgramSnapshot {
             destinations: vec![destination],
             pools: vec![pool("llm")],
         }),
+        log_lines_lost: 3,
         overlaps: vec![OverlapCount {
             feature: "answer".into(),
             destination: "llm".into(),
@@ -272,6 +273,7 @@ fn every_figure_of_the_picture_is_there_and_well_formed() {
         ("forebay_cancel_requests_total", 5.0),
         ("forebay_timeouts_total{setting=\"query_timeout\"}", 9.0),
         ("forebay_hints_ignored_total", 8.0),
+        ("forebay_log_lines_lost_total", 3.0),
         ("forebay_pins_total{reason=\"listen\"}", 6.0),
         (r#"forebay_notification_connections{gateway="postgres",destination="main"}"#, 1.0),
         (r#"forebay_notification_channels{gateway="postgres",destination="main"}"#, 3.0),

@@ -12,6 +12,7 @@ mod console;
 mod departures;
 mod differential;
 mod failures;
+mod faults;
 mod fleets;
 mod guarded;
 mod hostile;
