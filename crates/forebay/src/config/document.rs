@@ -116,7 +116,11 @@ impl<'t> Document<'t> {
             DeValue::Integer(number) => visit(shown(path), Leaf::Other(&number.to_string())),
             DeValue::Float(number) => visit(shown(path), Leaf::Other(&number.to_string())),
             DeValue::Boolean(value) => visit(shown(path), Leaf::Other(&value.to_string())),
-            other => visit(shown(path), Leaf::Other(&format!("{other:?}"))),
+            DeValue::Datetime(time) => visit(shown(path), Leaf::Other(&time.to_string())),
+            // An empty one: others are not values but hold them.
+            other @ (DeValue::Array(_) | DeValue::Table(_)) => {
+                visit(shown(path), Leaf::Other(&format!("{other:?}")));
+            }
         });
     }
 

@@ -31,7 +31,7 @@ impl Showing {
             let key = step.split('[').next().unwrap_or(step);
             at = at.into_iter().flat_map(|schema| self.below(schema, key)).collect();
         }
-        !at.is_empty() && !at.into_iter().any(|schema| is_secret(schema))
+        !at.is_empty() && !at.into_iter().any(is_secret)
     }
 
     /// What may stand under `key`: a property of this name, or what all names lead to.
