@@ -195,6 +195,12 @@ impl Gateway {
         destination.map(|destination| destination.pool.renew()).is_some()
     }
 
+    /// What operations were learnt to take, by destination ([`forebay_pool::Pool::operations`]).
+    pub fn operations(&self) -> Vec<(String, Vec<forebay_pool::stats::OperationSnapshot>)> {
+        let destinations = self.house.desk.destinations.iter();
+        destinations.map(|(name, d)| (name.to_string(), d.pool.operations())).collect()
+    }
+
     /// What happens in each pool, from now on ([`forebay_pool::Pool::events`]).
     pub fn events(&self) -> Vec<broadcast::Receiver<Told>> {
         self.house.desk.destinations.values().map(|d| d.pool.events()).collect()

@@ -192,6 +192,11 @@ impl Costs {
         self.entry(id).map(|entry| &entry.operation)
     }
 
+    /// What is known of each operation.
+    pub(crate) fn known(&self) -> impl Iterator<Item = (ClassId, &Operation, &Learnt)> {
+        self.entries.iter().map(|entry| (entry.class, &entry.operation, &entry.took))
+    }
+
     /// It took `held` of connection time.
     #[inline]
     pub(crate) fn learn(&mut self, id: CostId, held: Duration, now: Instant) {

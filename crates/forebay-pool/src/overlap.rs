@@ -58,6 +58,17 @@ pub struct IdleTransaction {
     pub since: Instant,
 }
 
+/// A transaction that idles now.
+#[derive(Debug, Clone)]
+pub struct Hold {
+    /// Of which request.
+    pub request: Request,
+    /// The transaction.
+    pub transaction: IdleTransaction,
+    /// Outbound calls of the same request that are under way.
+    pub calls: usize,
+}
+
 /// An outbound call in flight.
 #[derive(Debug, Clone)]
 pub struct OutboundCall {
@@ -249,6 +260,20 @@ impl Overlaps {
             .collect();
         counts.sort_by(|a, b| (&a.feature, &a.destination).cmp(&(&b.feature, &b.destination)));
         counts
+    }
+
+    /// Transactions of requests that idle now, the longest first.
+    pub fn holds(&self) -> Vec<Hold> {
+        let state = self.state.lock();
+        let holds = state.idle.values().map(|(request, transaction)| Hold {
+            request: request.clone(),
+            transaction: transaction.clone(),
+            calls: state.requests.get(request).map_or(0, |sides| sides.calls.len()),
+        });
+        let mut holds: Vec<_> = holds.collect();
+        drop(state);
+        holds.sort_by_key(|hold| hold.transaction.since);
+        holds
     }
 
     fn end(&self, key: DefaultKey, side: Side) {

@@ -42,7 +42,7 @@ use crate::request::Request;
 use crate::roster::Roster;
 use crate::settings::PoolSettings;
 use crate::slot::{ConnId, IdentityId, WaiterId};
-use crate::stats::{IdentitySnapshot, Snapshot};
+use crate::stats::{IdentitySnapshot, OperationSnapshot, Snapshot};
 use crate::wishes::{Seen, Wishes};
 
 pub use crate::ledger::Count;
@@ -288,6 +288,11 @@ impl<K: Connector> Pool<K> {
 
     pub(crate) fn class_names(&self) -> impl Iterator<Item = &ClassName> {
         self.shared.names.iter().map_while(OnceLock::get)
+    }
+
+    /// What operations were learnt to take, the longest first: up to 4,096.
+    pub fn operations(&self) -> Vec<OperationSnapshot> {
+        self.shared.state.lock().ledger.operations()
     }
 
     /// One picture of the pool.

@@ -63,6 +63,15 @@ impl Roster {
         request
     }
 
+    /// Requests that hold leases now, by tenant and trace id.
+    pub fn under_way(&self) -> Vec<Request> {
+        let cards = self.cards.lock();
+        let mut held: Vec<_> = cards.known.values().filter(|r| r.held() > 0).cloned().collect();
+        drop(cards);
+        held.sort_by(|a, b| (a.tenant(), a.trace()).cmp(&(b.tenant(), b.trace())));
+        held
+    }
+
     pub(crate) fn join(&self, member: Weak<dyn Member>) {
         let mut members = self.members.lock();
         members.retain(|other| other.strong_count() > 0);
@@ -120,5 +129,6 @@ mod tests {
         assert!(roster.cards.lock().known.len() <= FIRST_SWEEP + 1);
         kept.takes();
         assert_eq!(roster.request(&tenant, trace(1)).held(), 1);
+        assert_eq!(roster.under_way(), [kept], "the others hold nothing");
     }
 }

@@ -307,6 +307,23 @@ pub struct WantedSnapshot {
     pub borne: Option<u32>,
 }
 
+/// One operation of one class.
+#[derive(Debug, Clone, Serialize)]
+pub struct OperationSnapshot {
+    /// The class.
+    pub class: ClassName,
+    /// The feature that it is done for.
+    pub feature: Arc<str>,
+    /// What is done.
+    pub operation: Arc<str>,
+    /// How many leases what is learnt is worth: those seen, less what was forgotten.
+    pub worth: f64,
+    /// Connection time that it takes on average, seconds.
+    pub mean: f64,
+    /// The 95th percentile of that, seconds.
+    pub p95: f64,
+}
+
 /// One pool at one moment.
 #[derive(Debug, Clone, Serialize)]
 pub struct Snapshot {

@@ -230,10 +230,9 @@ struct State {
 }
 
 impl State {
-    fn begin(&mut self) {
+    fn begin(&mut self, since: Instant) {
         self.tickets += 1;
-        let statement =
-            Now::Statement { ticket: self.tickets, since: time::now(), asked: Asked::No };
+        let statement = Now::Statement { ticket: self.tickets, since, asked: Asked::No };
         if let Doing::Linked { now, .. } = &mut self.doing {
             *now = statement;
         }
@@ -318,15 +317,15 @@ impl Cancelable {
         }
     }
 
-    /// A statement is to be sent: it runs from now on, unless it has to wait.
-    pub(crate) fn begins(&self) -> Begun {
+    /// A statement is to be sent: it runs from `now` on, unless it has to wait.
+    pub(crate) fn begins(&self, now: Instant) -> Begun {
         let mut state = self.state.lock();
         let awaited = match &state.doing {
             Doing::Linked { in_flight, .. } if !in_flight.is_settled() => return Begun::Held,
             Doing::Linked { now: Now::Ours, .. } => true,
             Doing::Linked { .. } | Doing::Nothing | Doing::Waiting(..) => false,
         };
-        state.begin();
+        state.begin(now);
         drop(state);
         if awaited {
             self.changed.notify_waiters();
@@ -336,7 +335,7 @@ impl Cancelable {
 
     /// The one before has ended, and the next was sent already.
     pub(crate) fn goes_on(&self) {
-        self.state.lock().begin();
+        self.state.lock().begin(time::now());
         self.changed.notify_waiters();
     }
 
@@ -592,7 +591,7 @@ mod tests {
         let (client, _) = linked();
         let (aimed, ()) = tokio::join!(client.aim_at_statement(), async {
             tokio::task::yield_now().await;
-            client.begins();
+            client.begins(time::now());
         });
         assert!(aimed.is_some());
     }
@@ -612,16 +611,16 @@ mod tests {
     #[tokio::test]
     async fn a_connection_is_settled_only_when_its_requests_are() {
         let (client, in_flight) = linked();
-        client.begins();
+        client.begins(time::now());
         let (ticket, _) = client.aim_at_statement().await.unwrap();
         let (_, underway) = client.shoot(ticket).unwrap();
         assert!(client.shoot(ticket).is_none(), "one is enough");
         client.pauses();
         assert!(client.shoot(ticket).is_none(), "what has ended cannot be cancelled");
-        assert_eq!(client.begins(), Begun::Held);
+        assert_eq!(client.begins(time::now()), Begun::Held);
         drop(underway);
         in_flight.settled().await;
-        assert_eq!(client.begins(), Begun::Yes);
+        assert_eq!(client.begins(time::now()), Begun::Yes);
         assert!(client.shoot(ticket).is_none(), "it was for another statement");
         assert!(in_flight.is_over());
     }

@@ -58,6 +58,9 @@ pub(crate) enum Fault {
     NoReplication(String),
     #[error("database \"{0}\" does not exist")]
     UnknownDatabase(String),
+    /// As PgBouncer says it, and with its code.
+    #[error("not allowed")]
+    NoOperator { user: String, database: &'static str },
     #[error("sorry, too many clients already")]
     TooManyClients,
     #[error("no more connections allowed ({limit})")]
@@ -135,6 +138,8 @@ pub(crate) enum Limit {
     MaxMessage(usize),
     /// What a password or an answer of SASL can be.
     Login(usize),
+    /// What a command of the console can be.
+    Console(usize),
     /// What PostgreSQL takes.
     Protocol,
 }
@@ -142,7 +147,7 @@ pub(crate) enum Limit {
 impl Limit {
     fn bytes(self) -> usize {
         match self {
-            Self::MaxMessage(bytes) | Self::Login(bytes) => bytes,
+            Self::MaxMessage(bytes) | Self::Login(bytes) | Self::Console(bytes) => bytes,
             Self::Protocol => wire::LONGEST,
         }
     }
@@ -151,6 +156,7 @@ impl Limit {
         match self {
             Self::MaxMessage(_) => "The limit is `postgres.max_message`.",
             Self::Login(_) => "No message of a login is longer.",
+            Self::Console(_) => "No message to the console is longer.",
             Self::Protocol => "PostgreSQL takes no longer message.",
         }
     }
@@ -166,7 +172,7 @@ pub(crate) enum Outcome {
 impl Fault {
     pub(crate) fn code(&self) -> String {
         let code = match self {
-            Self::Protocol(_) | Self::Unexpected { .. } => "08P01",
+            Self::Protocol(_) | Self::Unexpected { .. } | Self::NoOperator { .. } => "08P01",
             Self::UnsupportedProtocol { .. } | Self::ReplicationMode { .. } => "0A000",
             Self::Scram(ScramError::Malformed(_)) => "08P01",
             Self::NoUser
@@ -272,6 +278,12 @@ impl Fault {
         if let Self::ReplicationMode { database } = self {
             return Some(format!(
                 "Set `pool_mode = \"session\"` for it: [postgres.databases.{database}]."
+            ));
+        }
+        if let Self::NoOperator { user, database } = self {
+            return Some(format!(
+                "Database \"{database}\" is the console: add \"{user}\" to `admin_users` or \
+                 `stats_users` of [postgres]."
             ));
         }
         if let Self::TooManyReplications { .. } = self {

@@ -14,13 +14,14 @@ mod roll;
 mod stillness;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use forebay_pool::event::Told;
 use forebay_pool::overlap::Overlaps;
+use forebay_pool::stats::OperationSnapshot;
 use forebay_pool::{Roster, Snapshot};
 use forebay_seam::net::Listener;
 use forebay_seam::sync::Mutex;
@@ -32,6 +33,8 @@ use tokio::sync::{Notify, broadcast};
 
 use crate::auth::Doorkeeper;
 use crate::cancel::Registry;
+use crate::census::Census;
+use crate::console::{self, Office};
 use crate::held;
 use crate::listener::NotificationCounts;
 use crate::operations::Operations;
@@ -127,6 +130,9 @@ pub(crate) struct Inner {
     /// What all logins share.
     pub(crate) door: Doorkeeper,
     registry: Arc<Registry>,
+    pub(crate) census: Arc<Census>,
+    /// What the program does for the console.
+    pub(crate) office: OnceLock<Arc<dyn Office>>,
     clients: AtomicU32,
     /// Clients that the system has room for.
     room: AtomicU32,
@@ -144,6 +150,12 @@ impl Inner {
     /// A statement's tag could not be read.
     pub(crate) fn count_ignored_hint(&self) {
         self.hints_ignored.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Clients that are here and have not logged in yet, if `known` have.
+    pub(crate) fn greeting(&self, known: usize) -> usize {
+        let all = usize::try_from(self.clients.load(Ordering::Relaxed)).unwrap_or(usize::MAX);
+        all.saturating_sub(known)
     }
 
     /// The configuration in force.
@@ -182,7 +194,8 @@ impl Gateway {
     ) -> Result<Self, SettingsError> {
         let held = held::Account::new(settings.max_message_memory);
         let pairs = Arc::new(Pairs::new(&settings));
-        let (plan, _) = Plan::new(settings, &roster, &pairs, default_tenant, None)?;
+        let census = Arc::new(Census::default());
+        let (plan, _) = Plan::new(settings, &roster, &pairs, &census, default_tenant, None)?;
         plan.warm_up();
         let inner = Arc::new(Inner {
             plan: ArcSwap::from_pointee(plan),
@@ -199,6 +212,8 @@ impl Gateway {
             held,
             door: Doorkeeper::default(),
             registry: Arc::new(Registry::default()),
+            census,
+            office: OnceLock::new(),
             clients: AtomicU32::new(0),
             room: AtomicU32::new(u32::MAX),
             beyond: AtomicU32::new(0),
@@ -209,7 +224,20 @@ impl Gateway {
             hints_ignored: AtomicU64::new(0),
             left: Notify::new(),
         });
+        drop(tokio::spawn(console::sample(Arc::downgrade(&inner))));
         Ok(Self { inner })
+    }
+
+    /// What the console shows and does beyond this gateway is `office`'s from now on; the first
+    /// that opens it stays.
+    pub fn open_office(&self, office: Arc<dyn Office>) {
+        if self.inner.office.set(office).is_err() {
+            tracing::error!("the console has an office already");
+        }
+    }
+
+    pub(crate) fn of(inner: &Arc<Inner>) -> Self {
+        Self { inner: Arc::clone(inner) }
     }
 
     /// Serves the clients that `listener` accepts, until `stop` is told; then accepts no
@@ -296,6 +324,13 @@ impl Gateway {
     /// What happens in the pool of `server`, from now on; `None`: there is none of that name.
     pub fn events_of(&self, server: &str) -> Option<broadcast::Receiver<Told>> {
         self.inner.plan().backends.get(server).map(|backend| backend.pool.events())
+    }
+
+    /// What operations were learnt to take, by server ([`Pool::operations`]).
+    pub fn operations(&self) -> Vec<(String, Vec<OperationSnapshot>)> {
+        let plan = self.inner.plan();
+        let backends = plan.backends.iter();
+        backends.map(|(name, backend)| (name.clone(), backend.pool.operations())).collect()
     }
 
     /// Is every pool warm, and did every server answer?

@@ -15,6 +15,7 @@ use crate::auth::conversation::{Conversation, Failure};
 use crate::auth::hba::{Replicates, Wish};
 use crate::auth::{Caller, Proven};
 use crate::cancel::key::{Form, Request};
+use crate::console::{self, Door, Rank, Visitor};
 use crate::fault::Fault;
 use crate::gateway::{Inner, Plan};
 use crate::own::Own;
@@ -30,6 +31,8 @@ use opening::Start;
 /// What came out of a greeting.
 pub(crate) enum Greeted {
     In(Box<Arrival>),
+    /// Wants to speak to us and not to a server.
+    Visits(Box<Visitor>),
     /// A cancel request: no session. Its client waits for the end of the connection, which
     /// says that the request was dealt with.
     Cancel {
@@ -82,17 +85,28 @@ pub(crate) async fn greet(gateway: &Inner, socket: Socket, from: Peer, room: Roo
         Ok(Start::Gone) => return Greeted::Gone,
         Err((client, fault)) => return greeting.refuse(client, fault),
     };
+    let keys = if startup.has_long_keys() { Form::Long } else { Form::Short };
     match greeting.identify(&mut client, from, &startup).await {
-        Ok((who, settings)) => {
+        Ok(Identified::Operator { user, door, rank, application }) => {
+            let Greeting { inbox, .. } = greeting;
+            let visitor = Visitor { client, inbox, user, door, rank, application, keys };
+            Greeted::Visits(Box::new(visitor))
+        }
+        Ok(Identified::Application(who, settings)) => {
             let Greeting { inbox, plan, .. } = greeting;
             let wants = startup.wants_replication() == Ok(true);
-            let keys = if startup.has_long_keys() { Form::Long } else { Form::Short };
             let replicates = wants.then(|| startup.into_parameters());
             Greeted::In(Box::new(Arrival { client, inbox, plan, who, settings, keys, replicates }))
         }
         Err(Failure::Fault(fault)) => greeting.refuse(client, fault),
         Err(Failure::Gone) => Greeted::Gone,
     }
+}
+
+/// Who has proved to be whom they say.
+enum Identified {
+    Application(Who, Settings),
+    Operator { user: Arc<str>, door: Door, rank: Rank, application: Arc<str> },
 }
 
 struct Greeting<'a> {
@@ -114,7 +128,7 @@ impl Greeting<'_> {
         client: &mut Stream,
         from: Peer,
         startup: &Startup,
-    ) -> Result<(Who, Settings), Failure> {
+    ) -> Result<Identified, Failure> {
         if let Some(version) = startup.negotiated() {
             let unknown: Vec<_> = startup.options.iter().map(String::as_bytes).collect();
             backend::negotiate_protocol_version(&mut self.outbox, version, &unknown);
@@ -128,14 +142,31 @@ impl Greeting<'_> {
             (Ok(true), _) => Replicates::Server,
             (Ok(false) | Err(_), _) => Replicates::No,
         };
+        if let Some(door) = Door::of(database)
+            && Door::of(user).is_some()
+            && console::is_our_own(from)
+        {
+            // Whoever runs us may do what we do.
+            return Ok(operator(user.into(), door, Rank::Admin, startup));
+        }
         let wish = Wish { user, database, replicates };
         let caller = Caller::new(client, from);
         let (inbox, outbox) = (&mut self.inbox, &mut self.outbox);
         let mut talk = Conversation { client, inbox, outbox };
-        let door = &self.gateway.door;
-        let proven = self.plan.auth.authenticate(door, &caller, wish, &mut talk).await?;
+        let guard = &self.gateway.door;
+        let proven = self.plan.auth.authenticate(guard, &caller, wish, &mut talk).await?;
         client.drain(&mut self.outbox).await.map_err(|_| Failure::Gone)?;
-        Ok(self.who(proven, database, startup)?)
+        if let Some(door) = Door::of(database) {
+            let user = proven.user();
+            let rank = Rank::of(user, &self.plan.settings);
+            if rank == Rank::Nobody {
+                let (user, database) = (user.to_string(), door.name());
+                return Err(Fault::NoOperator { user, database }.into());
+            }
+            return Ok(operator(Arc::clone(user), door, rank, startup));
+        }
+        let (who, settings) = self.who(proven, database, startup)?;
+        Ok(Identified::Application(who, settings))
     }
 
     /// What a client that has proved who it is wants.
@@ -195,4 +226,11 @@ impl Greeting<'_> {
         who.set_application_name(&called.unwrap_or_default());
         Ok((who, settings))
     }
+}
+
+/// One who may be in the console.
+fn operator(user: Arc<str>, door: Door, rank: Rank, startup: &Startup) -> Identified {
+    let application = startup.get("application_name").unwrap_or_default();
+    let application = application.chars().take(63).collect::<String>().into();
+    Identified::Operator { user, door, rank, application }
 }

@@ -26,6 +26,11 @@ impl Account {
     pub(crate) fn set_limit(&self, limit: usize) {
         self.limit.store(limit, Ordering::Relaxed);
     }
+
+    /// Bytes that are held now.
+    pub(crate) fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
 }
 
 /// More is held than all clients may hold together.

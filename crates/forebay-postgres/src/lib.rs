@@ -7,6 +7,8 @@
 
 mod auth;
 mod cancel;
+mod census;
+pub mod console;
 mod fault;
 #[cfg(test)]
 mod fuzz;
@@ -27,6 +29,7 @@ mod session;
 pub mod settings;
 mod sql;
 mod stream;
+mod tally;
 mod timeouts;
 mod tls;
 mod welcome;

@@ -22,6 +22,7 @@ use forebay_seam::time;
 
 use crate::cancel::fleet::Fleet;
 use crate::cancel::{Cancelable, Registration};
+use crate::census::{Newcomer, Replication};
 use crate::fault::Fault;
 use crate::greeting::Arrival;
 use crate::route::Who;
@@ -75,11 +76,16 @@ impl Replications {
         admitted.ok().map(|_| Counted(Arc::clone(&self.open)))
     }
 
-    async fn open(&self, who: &Who, parameters: &Parameters) -> Result<(Server, Counted), Fault> {
+    async fn open(
+        &self,
+        who: &Who,
+        parameters: &Parameters,
+        kind: Replication,
+    ) -> Result<(Server, Counted), Fault> {
         let Some(counted) = self.admit() else {
             return Err(Fault::TooManyReplications { limit: self.limit });
         };
-        let opening = who.backend.pool.connector().replicate(&who.identity, parameters);
+        let opening = who.backend.pool.connector().replicate(&who.identity, parameters, kind);
         match time::timeout(self.connect_timeout, opening).await {
             Ok(Ok(server)) => Ok((server, counted)),
             Ok(Err(ServerFailure::Refused(said))) => Err(Fault::Refused(said)),
@@ -106,7 +112,15 @@ pub(crate) async fn serve(
     let Arrival { client, inbox, plan, who, .. } = arrival;
     let (user, database) = (Arc::clone(&who.user), Arc::clone(&who.database));
     let mut outbox = BytesMut::new();
-    let (server, _counted) = match who.backend.replications.open(&who, parameters).await {
+    let kind = kind(parameters);
+    let card = who.backend.pool.connector().listed.census.enters(Newcomer {
+        database: &database,
+        user: &user,
+        application: &who.application,
+        ends: client.ends(),
+        replication: kind,
+    });
+    let (server, _counted) = match who.backend.replications.open(&who, parameters, kind).await {
         Ok(opened) => opened,
         Err(fault) => {
             tracing::info!(%user, %database, error = %fault, "replication refused");
@@ -119,6 +133,7 @@ pub(crate) async fn serve(
     // The connection is this client's alone: a cancel can hit nothing else.
     registration.client.links(&server.key, &server.in_flight);
     registration.client.goes_on();
+    card.links(server.card.as_deref(), card.connected);
     let mut relay =
         Relay { client, server, to_client: outbox, to_server: inbox, frames: Frames::default() };
     registration.client.is_never_still();
@@ -143,6 +158,15 @@ pub(crate) async fn serve(
         fault.write(&mut to_client, Severity::Fatal);
     }
     Session::send_away(client, to_client).await;
+}
+
+/// `replication=database` asks for logical replication, every other value for physical one.
+fn kind(parameters: &Parameters) -> Replication {
+    let value = parameters.iter().find(|(name, _)| name == "replication");
+    match value {
+        Some((_, value)) if value == "database" => Replication::Logical,
+        _ => Replication::Physical,
+    }
 }
 
 /// As a login ends: what the server reported, the client's own key, ReadyForQuery.

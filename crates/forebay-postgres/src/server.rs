@@ -36,6 +36,7 @@ use kept::Kept;
 use pipeline::Pipeline;
 
 use crate::cancel::{InFlight, ServerKey};
+use crate::census::{Known, ServerEntry};
 use crate::params::Applied;
 use crate::prepared::{Shape, StatementId};
 use crate::stream::Stream;
@@ -178,6 +179,8 @@ pub(crate) struct Server {
     pub(crate) connect_query: Option<Arc<str>>,
     /// Counts it among our connections, once it has logged in.
     ours: Option<Ours>,
+    /// What the console shows of it.
+    pub(crate) card: Option<ServerEntry>,
     /// Where it leads, once that was found right.
     pub(crate) berth: Option<Berth>,
 }
@@ -213,6 +216,7 @@ impl Server {
             in_flight: Arc::default(),
             connect_query: None,
             ours: None,
+            card: None,
             berth: None,
         }
     }
@@ -243,6 +247,26 @@ impl Server {
     /// end in another status.
     pub(crate) fn transaction_is_known_to_work(&self) -> bool {
         self.status != TxStatus::Failed && !self.awaited.iter().any(Awaited::ends_with_ready)
+    }
+
+    /// It has logged in, and is listed as `card` from now on.
+    fn is_listed(&mut self, card: ServerEntry) {
+        card.is_open(Known { ends: self.stream.ends(), pid: self.key.pid });
+        self.card = Some(card);
+    }
+
+    /// It is at rest, as far as the console shows it.
+    pub(crate) fn shows_rest(&self) {
+        if let Some(card) = &self.card {
+            card.rests(self.prepared.len());
+        }
+    }
+
+    /// It is being reset or probed, as far as the console shows it.
+    pub(crate) fn shows_test(&self) {
+        if let Some(card) = &self.card {
+            card.is_tested();
+        }
     }
 
     /// Fit for the next owner as it is.

@@ -40,6 +40,7 @@ use forebay_pool::{Condition, Lease};
 use forebay_seam::time;
 
 use crate::cancel::{Begun, Registration};
+use crate::census::{ClientEntry, Newcomer, Replication};
 use crate::fault::{Fault, Outcome};
 use crate::gateway::{Bell, Course, Inner, Plan};
 use crate::greeting::Arrival;
@@ -138,6 +139,8 @@ pub(crate) struct Session {
     /// To the client; what the server's inbox passes on comes behind it.
     outbox: BytesMut,
     registration: Registration,
+    /// What the console shows of it.
+    pub(crate) card: ClientEntry,
     /// Whether something waits until no cancel request is on its way.
     cancels_due: Begun,
     /// What the client was told of its session.
@@ -197,6 +200,13 @@ impl Session {
         let Arrival { client, inbox, plan, who, settings, .. } = arrival;
         let limits = Limits::of(&plan.settings, &who.database, &who.identity.user);
         let watch = watch::Watch::new(limits, plan.settings.cancel_wait_timeout);
+        let card = gateway.census.enters(Newcomer {
+            database: &who.database,
+            user: &who.identity.user,
+            application: &who.application,
+            ends: client.ends(),
+            replication: Replication::None,
+        });
         Self {
             held: Holding::nothing(&gateway.held),
             gateway,
@@ -209,6 +219,7 @@ impl Session {
             dropping: 0,
             outbox: BytesMut::new(),
             registration,
+            card,
             cancels_due: Begun::Yes,
             reported: Reported::default(),
             wanted_at_start: Settings::default(),
@@ -278,6 +289,7 @@ impl Session {
         }
         self.idling = None;
         self.part_with_server();
+        self.card.parts();
     }
 
     /// Sends a client away that has no session: `reason` is all it gets.

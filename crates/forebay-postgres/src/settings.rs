@@ -134,6 +134,15 @@ pub struct PostgresSettings {
     pub dns_max_ttl: Duration,
     /// What clients in transaction pooling may listen to.
     pub notifications: NotificationSettings,
+    /// Who may do everything in the console, the databases `pgbouncer` and `forebay`.
+    /// Default: nobody.
+    pub admin_users: Vec<String>,
+    /// Who may look at everything in the console but file descriptors. Default: nobody.
+    pub stats_users: Vec<String>,
+    /// Over which time the console's averages are taken. Default 60s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub stats_period: Duration,
     /// The PostgreSQL servers, by a name of your choice.
     pub servers: BTreeMap<String, ServerSettings>,
     /// Database names that applications may ask for; `*` stands for every other name. Empty:
@@ -182,6 +191,9 @@ impl Default for PostgresSettings {
             max_message_memory: 256 << 20,
             dns_max_ttl: Duration::from_secs(15),
             notifications: NotificationSettings::default(),
+            admin_users: Vec::new(),
+            stats_users: Vec::new(),
+            stats_period: Duration::from_secs(60),
             servers: BTreeMap::new(),
             databases: BTreeMap::new(),
             users: BTreeMap::new(),

@@ -6,6 +6,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -17,6 +18,7 @@ use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio_rustls::{StartHandshake, TlsAcceptor, TlsConnector, client, server};
 
+use crate::census::{Cipher, Ends, Place};
 use crate::tls::{ALPN, Binding, ClientSide};
 
 /// Bytes asked of a socket at once where many come.
@@ -93,6 +95,27 @@ impl Stream {
         name: ServerName<'static>,
     ) -> io::Result<Self> {
         Ok(Self::Connected(Box::new(TlsConnector::from(tls).connect(name, tcp).await?)))
+    }
+
+    /// Its socket, as far as people are shown it.
+    pub(crate) fn ends(&self) -> Ends {
+        let (tcp, tls) = match self {
+            Self::Plain(Socket::Tcp(tcp)) => (tcp, None),
+            Self::Plain(Socket::Unix(unix)) => {
+                let (theirs, ours) = (Place::Local, Place::Local);
+                return Ends { fd: unix.as_raw_fd(), theirs, ours, tls: None };
+            }
+            Self::Accepted(accepted) => {
+                let (tcp, session) = accepted.tls.get_ref();
+                (tcp, cipher(session))
+            }
+            Self::Connected(tls) => {
+                let (tcp, session) = tls.get_ref();
+                (tcp, cipher(session))
+            }
+        };
+        let (theirs, ours) = (tcp.peer_addr().ok().into(), tcp.local_addr().ok().into());
+        Ends { fd: tcp.as_raw_fd(), theirs, ours, tls }
     }
 
     /// Has the other side said that it speaks PostgreSQL inside TLS?
@@ -245,6 +268,11 @@ impl Stream {
     pub(crate) async fn shutdown(&mut self) -> io::Result<()> {
         poll_fn(|cx| Pin::new(&mut *self).poll_shutdown(cx)).await
     }
+}
+
+fn cipher(session: &rustls::CommonState) -> Option<Cipher> {
+    let suite = session.negotiated_cipher_suite()?.suite();
+    Some(Cipher { version: session.protocol_version()?, suite })
 }
 
 impl AsyncRead for Stream {

@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::summary::Summary;
 use crate::config::{Config, ConfigError, reference};
+use crate::console;
 use crate::demo::{self, DemoArgs};
 use crate::pgbouncer::{self, command::PgBouncerArgs, migrate::Migration};
 use crate::run::{self, EXIT_USAGE};
@@ -66,6 +67,8 @@ enum ConfigCommand {
     Reference,
     /// The JSON schema, for editors.
     Schema,
+    /// The console's views, Markdown.
+    Views,
 }
 
 impl Cli {
@@ -102,6 +105,9 @@ impl Cli {
                 }
             },
             Command::Config { what: ConfigCommand::Reference } => print(&reference::markdown()),
+            Command::Config { what: ConfigCommand::Views } => {
+                print(&console::reference::markdown())
+            }
             Command::Config { what: ConfigCommand::Schema } => {
                 print(&format!("{:#}\n", reference::schema()))
             }

@@ -22,6 +22,7 @@ mod log;
 mod problem;
 pub mod reference;
 mod rules;
+mod shown;
 pub mod summary;
 pub(crate) mod wording;
 

@@ -24,6 +24,7 @@ use tracing::field::display;
 
 use crate::admin;
 use crate::config::{Config, ConfigError, Loaded};
+use crate::console;
 use crate::events::Events;
 use crate::handover::Estate;
 use crate::log_limit;
@@ -235,7 +236,10 @@ impl Program {
             .transpose()?;
         let http = config
             .http
-            .map(|settings| forebay_http::Gateway::new(settings, Arc::clone(&overlaps), roster))
+            .map(|settings| {
+                let (overlaps, roster) = (Arc::clone(&overlaps), Arc::clone(&roster));
+                forebay_http::Gateway::new(settings, overlaps, roster)
+            })
             .transpose()?;
         let events = Events::gather(postgres.as_ref(), http.as_ref(), &overlaps);
         Spawner::current().spawn(log_limit::run(events.listen()));
@@ -243,12 +247,27 @@ impl Program {
         let lines = level.lines();
         let rooms =
             Rooms { postgres: postgres.clone(), http: http.clone(), events: events.clone(), level };
-        let reloader = Reloader::new(source, loaded, rooms, Arc::clone(&record));
+        let shared = Arc::clone(&overlaps);
+        let (served, called, told) = (postgres.clone(), http.clone(), Arc::clone(&record));
+        let viewer = Viewer::new(served, called, shared, told, lines);
+        let reloader = Reloader::new(source, loaded, rooms, record);
         Spawner::current().spawn(reload::watch(reloader.clone()));
+        if let Some(gateway) = &postgres {
+            gateway.open_office(Arc::new(console::Program {
+                viewer: viewer.clone(),
+                overlaps,
+                roster,
+                recent: console::Program::remember(&events),
+                reloader: reloader.clone(),
+                postgres: postgres.clone(),
+                http: http.clone(),
+                ender: signals.ender(),
+            }));
+        }
         Ok(Self {
             estate,
             signals,
-            viewer: Viewer::new(postgres.clone(), http.clone(), overlaps, record, lines),
+            viewer,
             reloader,
             events,
             pools: admin::ByHand::new(postgres.clone(), http.clone()),

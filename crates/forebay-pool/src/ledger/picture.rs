@@ -8,8 +8,8 @@ use crate::breaker::Phase;
 use crate::class::ClassId;
 use crate::slot::{IdentityId, Slot};
 use crate::stats::{
-    BreakerSnapshot, ClassSnapshot, HOLD_BUCKETS, Snapshot, TriesSnapshot, WAIT_BUCKETS,
-    WantedSnapshot,
+    BreakerSnapshot, ClassSnapshot, HOLD_BUCKETS, OperationSnapshot, Snapshot, TriesSnapshot,
+    WAIT_BUCKETS, WantedSnapshot,
 };
 
 use super::Ledger;
@@ -113,6 +113,23 @@ impl Ledger {
             Phase::HalfOpen => "half-open",
         };
         BreakerSnapshot { state, openings: breaker.openings() }
+    }
+
+    /// What is learnt of operations that were done, the one that takes longest first.
+    pub(crate) fn operations(&self) -> Vec<OperationSnapshot> {
+        let known = self.costs.known().filter(|(_, _, took)| !took.is_empty());
+        let mut operations: Vec<_> = known
+            .map(|(class, operation, took)| OperationSnapshot {
+                class: self.settings.classes[class.index()].0.clone(),
+                feature: operation.feature().clone(),
+                operation: operation.name().clone(),
+                worth: took.worth(),
+                mean: took.mean() * 1e-6,
+                p95: took.percentiles().p95 * 1e-6,
+            })
+            .collect();
+        operations.sort_by(|a, b| b.mean.total_cmp(&a.mean));
+        operations
     }
 
     pub(crate) fn count_identities(&self) -> SecondaryMap<IdentityId, IdentityCount> {

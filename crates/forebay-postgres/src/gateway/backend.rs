@@ -21,11 +21,12 @@ use super::SettingsError;
 use super::additions::additions;
 use super::pairs::Pairs;
 use crate::auth::Secrets;
+use crate::census::Census;
 use crate::listener::Listeners;
 use crate::replication::Replications;
 use crate::route::Backend;
 use crate::server::capacity::{Capacity, Surveyor};
-use crate::server::connector::{Access, Addition, Postgres};
+use crate::server::connector::{Access, Addition, Listed, Postgres};
 use crate::server::hosts::{Choice, Hosts, Watched, watch};
 use crate::server::login::Target;
 use crate::server::names::{self, Name};
@@ -63,6 +64,7 @@ pub(super) struct Draft<'a> {
     settings: &'a PostgresSettings,
     access: Access,
     pool: PoolSettings,
+    census: &'a Arc<Census>,
 }
 
 /// What a draft made of a server.
@@ -85,6 +87,7 @@ impl<'a> Draft<'a> {
         settings: &'a PostgresSettings,
         secrets: &Secrets,
         pairs: &Arc<Pairs>,
+        census: &'a Arc<Census>,
     ) -> Result<Self, SettingsError> {
         let at = |key: &str, reason: String| SettingsError {
             at: format!("postgres.servers.{name}.{key}"),
@@ -123,7 +126,7 @@ impl<'a> Draft<'a> {
             let reason = "there must be a class `core`: work that nobody names belongs to it";
             return Err(at("classes", reason.into()));
         }
-        Ok(Self { server, settings, access, pool })
+        Ok(Self { server, settings, access, pool, census })
     }
 
     /// Changes what runs, or opens a pool; its connections come when somebody asks.
@@ -161,10 +164,11 @@ impl<'a> Draft<'a> {
     }
 
     fn open(self) -> Backend {
-        let Self { server, settings, access, pool } = self;
+        let Self { server, settings, access, pool, census } = self;
         let answers = await_answer(&access.hosts);
         let (capacity, told) = channel::channel(None);
-        let pool = Pool::new(Postgres::new(access, Surveyor::new(capacity)), pool);
+        let listed = Listed { name: Arc::clone(&pool.name), census: Arc::clone(census) };
+        let pool = Pool::new(Postgres::new(access, Surveyor::new(capacity), listed), pool);
         drop(tokio::spawn(follow_capacity(told, pool.downgrade())));
         watch::start(&pool);
         let listeners = Listeners::new(pool.clone(), server, settings.notifications.clone());

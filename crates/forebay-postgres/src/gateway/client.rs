@@ -14,6 +14,7 @@ use forebay_seam::time;
 use super::Inner;
 use super::roll::{Entry, Newcomer};
 use crate::cancel::Registration;
+use crate::console::Visit;
 use crate::fault::Fault;
 use crate::greeting::{self, Arrival, Greeted, Room};
 use crate::replication::{self, Parameters};
@@ -36,7 +37,7 @@ pub(super) async fn serve(inner: Arc<Inner>, client: Socket, from: Peer, stop: S
             drop(stop);
             session.run(inner.bell.listen()).await;
         }
-        Some(Received::Replicates(replica)) => Box::pin(replica.serve(stop)).await,
+        Some(Received::Other(other)) => Box::pin(other.serve(stop)).await,
         None => {}
     }
     drop(counted);
@@ -45,7 +46,22 @@ pub(super) async fn serve(inner: Arc<Inner>, client: Socket, from: Peer, stop: S
 /// A client that has logged in.
 enum Received {
     Asks(Box<Session>),
+    Other(Other),
+}
+
+/// A client that is no session.
+enum Other {
     Replicates(Box<Replica>),
+    Visits(Box<Visit>),
+}
+
+impl Other {
+    async fn serve(self, stop: Stop) {
+        match self {
+            Self::Replicates(replica) => replica.serve(stop).await,
+            Self::Visits(visit) => visit.serve(stop).await,
+        }
+    }
 }
 
 /// A client that replicates.
@@ -89,10 +105,15 @@ async fn receive(
             }
             if let Some(parameters) = arrival.replicates.take() {
                 let replica = Replica { arrival, parameters, registration };
-                return Some(Received::Replicates(Box::new(replica)));
+                return Some(Received::Other(Other::Replicates(Box::new(replica))));
             }
             let session = Session::new(Arc::clone(inner), arrival, registration);
             return Some(Received::Asks(Box::new(session)));
+        }
+        Greeted::Visits(visitor) => {
+            let registration = inner.registry.register(visitor.keys, &inner.plan().fleet);
+            let visit = Visit::new(Arc::clone(inner), *visitor, registration);
+            return Some(Received::Other(Other::Visits(Box::new(visit))));
         }
         Greeted::Cancel { client, request } => {
             inner.cancels.fetch_add(1, Ordering::Relaxed);

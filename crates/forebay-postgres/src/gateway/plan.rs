@@ -17,6 +17,8 @@ use super::pairs::Pairs;
 use super::reload::Changes;
 use crate::auth::{self, Authentication};
 use crate::cancel::fleet::Fleet;
+use crate::census::Census;
+use crate::console::Door;
 use crate::replicas::Replicas;
 use crate::route::Backend;
 use crate::server::connector::Identity;
@@ -78,6 +80,7 @@ impl Plan {
         settings: PostgresSettings,
         roster: &Arc<Roster>,
         pairs: &Arc<Pairs>,
+        census: &Arc<Census>,
         default_tenant: Option<Arc<str>>,
         before: Option<&Self>,
     ) -> Result<(Self, Changes), SettingsError> {
@@ -91,7 +94,7 @@ impl Plan {
         let servers = settings.servers.iter();
         let drafts = servers
             .map(|(name, server)| {
-                Ok((name, Draft::new(name, server, &settings, auth.secrets(), pairs)?))
+                Ok((name, Draft::new(name, server, &settings, auth.secrets(), pairs, census)?))
             })
             .collect::<Result<Vec<_>, SettingsError>>()?;
         // Nothing fails from here on.
@@ -184,6 +187,27 @@ impl Plan {
             identity,
             mode: of_user.or(behind.mode).unwrap_or(self.settings.pool_mode),
         })
+    }
+
+    /// The server behind `database`, and its name there.
+    pub(crate) fn behind(&self, database: &str) -> Option<(String, Arc<str>)> {
+        let behind = self.routes.behind(database)?;
+        let is_behind =
+            |(_, backend): &(&String, &Arc<Backend>)| Arc::ptr_eq(backend, &behind.backend);
+        let (server, _) = self.backends.iter().find(is_behind)?;
+        let name = behind.database.as_ref().map_or_else(|| Arc::from(database), Arc::clone);
+        Some((server.clone(), name))
+    }
+
+    /// How `database` pools, where its users say nothing else.
+    pub(crate) fn mode_of(&self, database: &str) -> PoolMode {
+        let own = self.routes.behind(database).and_then(|behind| behind.mode);
+        own.unwrap_or(self.settings.pool_mode)
+    }
+
+    /// How many connections `server` may have.
+    pub(crate) fn budget(&self, server: &str) -> Option<u32> {
+        Some(self.backends.get(server)?.pool.snapshot().budget)
     }
 
     /// The tenant whose requests a user's work belongs to.
@@ -295,6 +319,10 @@ pub(super) fn check(settings: &PostgresSettings) -> Result<(), SettingsError> {
             .map_err(|wrong| error(at(&wrong.place()), wrong.reason))?;
     }
     for (name, database) in &settings.databases {
+        if Door::of(name).is_some() {
+            let reason = format!("`{name}` is the console: choose another name");
+            return Err(error(format!("postgres.databases.{name}"), reason));
+        }
         let at = format!("postgres.databases.{name}.server");
         server_of(settings, database.server.as_deref()).map_err(|reason| error(at, reason))?;
     }

@@ -68,8 +68,14 @@ impl Gateway {
         let inner = &self.inner;
         let _one_at_a_time = inner.changing.lock();
         let before = inner.plan();
-        let (plan, mut changes) =
-            Plan::new(settings, &inner.roster, &inner.pairs, default_tenant, Some(&before))?;
+        let (plan, mut changes) = Plan::new(
+            settings,
+            &inner.roster,
+            &inner.pairs,
+            &inner.census,
+            default_tenant,
+            Some(&before),
+        )?;
         inner.held.set_limit(plan.settings.max_message_memory);
         let plan = Arc::new(plan);
         inner.plan.store(Arc::clone(&plan));

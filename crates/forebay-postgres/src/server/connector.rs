@@ -18,6 +18,7 @@ use super::proof::Proof;
 use super::role::Role;
 use super::{Server, ServerFailure};
 use crate::auth::brought::Brought;
+use crate::census::{Census, Replication};
 use crate::gateway::Pairs;
 use crate::params::RoleNews;
 use crate::settings::DatabaseSettings;
@@ -78,12 +79,19 @@ pub(crate) struct Postgres {
     pub(crate) surveyor: Surveyor,
     /// Who logged in last, where hosts are looked at.
     last: Mutex<Option<Identity>>,
+    pub(crate) listed: Listed,
+}
+
+/// Where connections are listed, and under which server's name.
+pub(crate) struct Listed {
+    pub(crate) name: Arc<str>,
+    pub(crate) census: Arc<Census>,
 }
 
 impl Postgres {
-    pub(crate) fn new(access: Access, surveyor: Surveyor) -> Self {
+    pub(crate) fn new(access: Access, surveyor: Surveyor, listed: Listed) -> Self {
         let (brought, last) = (Brought::default(), Mutex::default());
-        Self { access: ArcSwap::from_pointee(access), brought, surveyor, last }
+        Self { access: ArcSwap::from_pointee(access), brought, surveyor, last, listed }
     }
 
     /// How connections are opened now.
@@ -100,8 +108,10 @@ impl Postgres {
     pub(crate) async fn open(&self, identity: &Identity) -> Result<Server, ServerFailure> {
         let parameters = [("application_name".to_owned(), "forebay".to_owned())];
         let access = self.access();
+        let card = self.listed.census.opens(&self.listed.name, identity, Replication::None);
         self.last.lock().get_or_insert_with(|| identity.clone());
         let mut server = access.login(identity, &self.brought, &parameters).await?;
+        server.is_listed(card);
         server.catalogue = access.catalogues.of(&identity.database);
         self.surveyor.survey(&mut server).await?;
         server.connect_query =
@@ -153,8 +163,12 @@ impl Postgres {
         &self,
         identity: &Identity,
         parameters: &[(String, String)],
+        replication: Replication,
     ) -> Result<Server, ServerFailure> {
-        self.access().login(identity, &self.brought, parameters).await
+        let card = self.listed.census.opens(&self.listed.name, identity, replication);
+        let mut server = self.access().login(identity, &self.brought, parameters).await?;
+        server.is_listed(card);
+        Ok(server)
     }
 
     /// A connection for questions of our own, which no client gets.
@@ -240,16 +254,21 @@ impl Connector for Postgres {
     }
 
     async fn probe(&self, connection: Box<Server>) -> Option<Box<Server>> {
+        connection.shows_test();
         let access = self.access();
         let probed = time::timeout(access.patience, connection.probe()).await.ok().flatten();
-        if probed.is_none() {
-            access.hosts.look_soon();
+        match &probed {
+            Some(server) => server.shows_rest(),
+            None => access.hosts.look_soon(),
         }
         probed.map(Box::new)
     }
 
     async fn reset(&self, connection: Box<Server>) -> Option<Box<Server>> {
-        connection.reset().await.map(Box::new)
+        connection.shows_test();
+        let server = connection.reset().await?;
+        server.shows_rest();
+        Some(Box::new(server))
     }
 }
 

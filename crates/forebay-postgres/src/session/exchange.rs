@@ -164,11 +164,14 @@ impl Session {
     fn poll_exchange(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Moved>> {
         let has_room = self.has_room();
         let Some(lease) = &mut self.link else {
+            let due = self.outbox.len();
             let flushed = self.client.poll_drain(cx, &mut self.outbox)?.is_ready();
+            self.card.meter.sent(due - self.outbox.len());
             if flushed {
                 self.outbox = BytesMut::new();
             }
             if has_room && let Poll::Ready(n) = self.client.poll_fill_idle(cx, &mut self.inbox)? {
+                self.card.meter.received(n);
                 return Poll::Ready(Ok(if n == 0 { Moved::ClientGone } else { Moved::Client }));
             }
             return Poll::Pending;
@@ -178,17 +181,21 @@ impl Session {
             // What it said last may still be in its socket: reading tells.
             server.outbox.clear();
         }
+        let due = self.outbox.len();
         let mut to_client = self.client.poll_drain(cx, &mut self.outbox)?;
+        self.card.meter.sent(due - self.outbox.len());
         while to_client.is_ready() && server.passed > 0 {
             let ready = server.inbox.get(..server.passed).unwrap_or_default();
             match self.client.poll_write_some(cx, ready)? {
                 Poll::Ready(n) => {
+                    self.card.meter.sent(n);
                     server.inbox.advance(n);
                     server.passed -= n;
                 }
                 Poll::Pending => to_client = Poll::Pending,
             }
         }
+        self.card.adds_up();
         if to_client.is_ready() {
             // With TLS, records may wait in the session until they are flushed.
             let _flushed = Pin::new(&mut self.client).poll_flush(cx)?;
@@ -203,7 +210,10 @@ impl Session {
         if has_room && server.outbox.len() < HIGH_WATER {
             match self.client.poll_fill(cx, &mut self.inbox)? {
                 Poll::Ready(0) => return Poll::Ready(Ok(Moved::ClientGone)),
-                Poll::Ready(_) => return Poll::Ready(Ok(Moved::Client)),
+                Poll::Ready(n) => {
+                    self.card.meter.received(n);
+                    return Poll::Ready(Ok(Moved::Client));
+                }
                 Poll::Pending => {}
             }
         }

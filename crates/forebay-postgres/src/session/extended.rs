@@ -46,6 +46,7 @@ impl Session {
             self.parse_unnamed(&text, parse.types, said);
             return Ok(());
         }
+        self.card.meter.client_prepares();
         let name = Bytes::copy_from_slice(parse.name);
         if let Some(existing) = self.statements.get(&name) {
             // The server shall say what is wrong with the text, or that the name is taken: under
@@ -215,6 +216,9 @@ impl Session {
             return Ok(Bound::Unproven);
         }
         server.unsynced = true;
+        if !bind.statement.is_empty() {
+            self.card.meter.binds();
+        }
         let text = statement.as_ref().map_or(&b""[..], |s| &s.text);
         foresee(server, &mut self.pins, text, std::slice::from_ref(&effect));
         if let Effect::Deallocate { name: Some(name) } = &effect

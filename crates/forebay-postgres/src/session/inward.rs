@@ -5,6 +5,7 @@
 //! answer ourselves is put in, in turn.
 
 use bytes::Buf;
+use forebay_seam::time;
 use smallvec::SmallVec;
 
 use super::exchange::COPIED;
@@ -20,6 +21,7 @@ use crate::pins::PinReason;
 use crate::server::answers::{Awaited, Origin, Purpose};
 use crate::server::{CopyIn, Sets};
 use crate::sql::effect::Effect;
+use crate::tally::Rest;
 use crate::wire::backend::{self, Notification, ServerError};
 use crate::wire::frontend;
 use crate::wire::{Fields, HEADER, Header, Malformed, TxStatus};
@@ -138,6 +140,7 @@ impl Session {
             b'1' => match server.awaited.pop_front() {
                 Some(Awaited::Parse { origin, prepared, .. }) => {
                     if let Some(statement) = prepared {
+                        self.card.meter.server_prepares();
                         statement.proven.get_or_init(|| self.who.identity.clone());
                     }
                     Ok(if origin == Origin::Own { Show::Hide } else { Show::Pass })
@@ -196,6 +199,7 @@ impl Session {
                 let name = name.to_ascii_lowercase();
                 if name == "application_name" {
                     self.who.set_application_name(value);
+                    self.card.is_called(&self.who.application);
                 }
                 if !is_fact(&name) {
                     self.wanted.set(&name, value);
@@ -511,6 +515,13 @@ impl Session {
             Some(Awaited::OwnQuery(_)) => self.registration.client.prepares(),
             Some(_) => self.registration.client.goes_on(),
         }
+        let now = self.gateway.census.moment(time::now());
+        let rest = match status {
+            TxStatus::Idle => Rest::OutsideTransaction,
+            TxStatus::Open | TxStatus::Failed => Rest::InTransaction,
+        };
+        self.card.answered(now, rest);
+        self.card.has_statements(self.statements.len());
         if let Some(watch) = &mut self.watch {
             watch.ends(status);
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use forebay_pool::{Ask, CheckoutError, Lease};
+use forebay_seam::time;
 
 use super::reload::Followed;
 use super::{End, HIGH_WATER, Session};
@@ -15,6 +16,7 @@ use crate::replicas::To;
 use crate::server::answers::{Awaited, Purpose};
 use crate::server::connector::{Identity, Postgres};
 use crate::server::{Gate, Sets};
+use crate::tally::Figure;
 use crate::wire::TxStatus;
 use crate::wire::frontend;
 
@@ -55,11 +57,13 @@ impl Session {
     /// Settings and BEGIN go ahead of the first statement.
     pub(super) fn prepare_link(&mut self) {
         let Some(lease) = &mut self.link else { return };
+        let since = self.gateway.census.moment(lease.since());
         let server = &mut **lease.connection();
         server.gate = Gate::Open;
         server.sets = Sets::Nothing;
         server.catalogue.look_up(&mut server.seen);
         self.registration.client.links(&server.key, &server.in_flight);
+        self.card.links(server.card.as_deref(), since);
         if !self.replay_settings() {
             self.tell_reported();
         }
@@ -133,6 +137,8 @@ impl Session {
         let mut checkout = std::pin::pin!(pool.checkout(ask));
         let cancelable = &self.registration.client;
         let stillness = &self.gateway.stillness;
+        let (card, census) = (&self.card, &self.gateway.census);
+        let mut since = None;
         let (client, inbox, outbox) = (&mut self.client, &mut self.inbox, &mut self.outbox);
         let waited = poll_fn(|cx| {
             use std::future::Future;
@@ -153,6 +159,10 @@ impl Session {
             if let Poll::Ready(result) = checkout.as_mut().poll(cx) {
                 return Poll::Ready(Waited::Over(result));
             }
+            if since.is_none() {
+                since = Some(census.moment(time::now()));
+                card.waits(since.unwrap_or_default());
+            }
             // Who gets a connection at once cannot be cancelled before.
             if cancelable.poll_wait(cx).is_ready() {
                 return Poll::Ready(Waited::Cancelled);
@@ -171,6 +181,11 @@ impl Session {
             Poll::Pending
         })
         .await;
+        if let Some(since) = since {
+            let waited = census.moment(time::now()).saturating_sub(since);
+            card.tally.add(Figure::WaitTime, waited / 1_000);
+            card.rests();
+        }
         match waited {
             Waited::Over(Ok(lease)) => Ok(Ok(lease)),
             Waited::Over(Err(error)) => {

@@ -5,6 +5,7 @@
 //! names of ours; everything else goes on as it came.
 
 use bytes::{Buf, Bytes, BytesMut};
+use forebay_seam::time;
 
 use super::extended::{Bound, close_gate, forget};
 use super::heal::Told;
@@ -91,7 +92,10 @@ impl Session {
         if server.awaited.is_empty() {
             server.pipeline.is_empty();
             server.flush = Flush::MayWait;
-            self.cancels_due = self.registration.client.begins();
+            let now = time::now();
+            let moment = self.gateway.census.moment(now);
+            self.card.asks(moment);
+            self.cancels_due = self.registration.client.begins(now);
             return self.cancels_due == Begun::Held;
         }
         if matches!(header.tag, b'd' | b'c' | b'f') && server.skips == Skips::Nothing {
@@ -234,6 +238,7 @@ impl Session {
                 };
                 match local {
                     Local::Answered => {
+                        self.card.meter.answers_itself();
                         self.take(header);
                         Ok(Step::Taken)
                     }

@@ -159,8 +159,11 @@ impl Session {
         self.keep_passed();
         let Some(mut lease) = self.link.take() else { return };
         self.registration.client.rests();
+        self.card.rests();
+        self.card.parts();
         let since = lease.since();
         let server = &mut **lease.connection();
+        server.shows_rest();
         if self.keeps_server() {
             server.residue.at_least(Residue::Possible);
         }

@@ -61,6 +61,27 @@ impl Listen {
         &self.0
     }
 
+    /// Those that are no Unix sockets.
+    pub(crate) fn tcp(&self) -> impl Iterator<Item = SocketAddr> {
+        self.0.iter().filter_map(|address| match address {
+            Address::Tcp(address) => Some(*address),
+            Address::Unix(_) => None,
+        })
+    }
+
+    /// The port that the gateway is called by.
+    pub(crate) fn port(&self) -> u16 {
+        self.tcp().map(|address| address.port()).next().unwrap_or(PORT)
+    }
+
+    /// The folder of the first Unix socket.
+    pub(crate) fn folder(&self) -> Option<String> {
+        self.0.iter().find_map(|address| match address {
+            Address::Unix(path) => Some(path.parent()?.display().to_string()),
+            Address::Tcp(_) => None,
+        })
+    }
+
     /// Can only programs of this machine connect?
     pub fn is_local(&self) -> bool {
         self.0.iter().all(|address| match address {

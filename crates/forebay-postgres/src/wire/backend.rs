@@ -91,25 +91,39 @@ pub(crate) fn error_response(
     detail: Option<&str>,
     hint: Option<&str>,
 ) {
+    message(out, b'E', |out| fields(out, severity.name(), code, text, detail, hint));
+}
+
+/// NoticeResponse, of what is no warning.
+pub(crate) fn notice(out: &mut BytesMut, text: &str, detail: Option<&str>) {
+    message(out, b'N', |out| fields(out, b"NOTICE", "00000", text, detail, None));
+}
+
+fn fields(
+    out: &mut BytesMut,
+    severity: &[u8],
+    code: &str,
+    text: &str,
+    detail: Option<&str>,
+    hint: Option<&str>,
+) {
     let field = |out: &mut BytesMut, kind: u8, value: &[u8]| {
         out.put_u8(kind);
         // A zero byte would end the field early.
         out.extend(value.iter().copied().filter(|b| *b != 0));
         out.put_u8(0);
     };
-    message(out, b'E', |out| {
-        field(out, b'S', severity.name());
-        field(out, b'V', severity.name());
-        field(out, b'C', code.as_bytes());
-        field(out, b'M', text.as_bytes());
-        if let Some(detail) = detail {
-            field(out, b'D', detail.as_bytes());
-        }
-        if let Some(hint) = hint {
-            field(out, b'H', hint.as_bytes());
-        }
-        out.put_u8(0);
-    });
+    field(out, b'S', severity);
+    field(out, b'V', severity);
+    field(out, b'C', code.as_bytes());
+    field(out, b'M', text.as_bytes());
+    if let Some(detail) = detail {
+        field(out, b'D', detail.as_bytes());
+    }
+    if let Some(hint) = hint {
+        field(out, b'H', hint.as_bytes());
+    }
+    out.put_u8(0);
 }
 
 /// What a server says of a statement whose rows are no longer those of its description

@@ -42,7 +42,7 @@ pub(super) struct Document<'t> {
 pub(super) enum Leaf<'v> {
     Text(&'v str),
     /// Unlike all that are not the same.
-    Other(String),
+    Other(&'v str),
 }
 
 /// One step from the root of the tree to a value.
@@ -113,12 +113,14 @@ impl<'t> Document<'t> {
     pub(super) fn leaves(&mut self, mut visit: impl FnMut(String, Leaf<'_>)) {
         walk(self.root.get_mut(), &mut Vec::new(), &mut |path, value| match value.get_ref() {
             DeValue::String(text) => visit(shown(path), Leaf::Text(text)),
-            other @ (DeValue::Integer(_)
-            | DeValue::Float(_)
-            | DeValue::Boolean(_)
-            | DeValue::Datetime(_)
-            | DeValue::Array(_)
-            | DeValue::Table(_)) => visit(shown(path), Leaf::Other(format!("{other:?}"))),
+            DeValue::Integer(number) => visit(shown(path), Leaf::Other(&number.to_string())),
+            DeValue::Float(number) => visit(shown(path), Leaf::Other(&number.to_string())),
+            DeValue::Boolean(value) => visit(shown(path), Leaf::Other(&value.to_string())),
+            DeValue::Datetime(time) => visit(shown(path), Leaf::Other(&time.to_string())),
+            // An empty one: others are not values but hold them.
+            other @ (DeValue::Array(_) | DeValue::Table(_)) => {
+                visit(shown(path), Leaf::Other(&format!("{other:?}")));
+            }
         });
     }
 

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use super::Config;
 use super::document::{Document, Leaf};
+use super::shown::Showing;
 
 /// A configuration that was read and checked.
 #[derive(Debug, Clone)]
@@ -50,6 +51,11 @@ impl Loaded {
         changed
     }
 
+    /// Keys that are set, in order, with their values as far as people may see them.
+    pub fn shown(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.keys.shown.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
     /// A number that instances with the same configuration share, 48 bits; secrets that stand
     /// in the configuration itself do not count.
     pub fn hash(&self) -> u64 {
@@ -61,6 +67,8 @@ impl Loaded {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Keys {
     values: BTreeMap<String, u64>,
+    /// As people may see them.
+    shown: BTreeMap<String, String>,
     hash: u64,
     /// Files that values name.
     pub(super) files: Vec<PathBuf>,
@@ -70,7 +78,10 @@ impl Keys {
     /// Of `document`, whose text is `shown` where nothing secret is to be seen.
     pub(super) fn of(document: &mut Document<'_>, shown: &str) -> Self {
         let mut keys = Self { hash: fnv(shown.as_bytes()), ..Self::default() };
+        let showing = Showing::new();
         document.leaves(|path, leaf| {
+            let (Leaf::Text(text) | Leaf::Other(text)) = &leaf;
+            keys.shown.insert(path.clone(), showing.of(&path, text));
             let number = match leaf {
                 Leaf::Text(text) => {
                     keys.files.extend(file_in(text));

@@ -160,7 +160,7 @@ pub(crate) fn vanish(client: Client) {
     drop(client);
 }
 
-fn columns(body: &[u8]) -> Vec<String> {
+pub(crate) fn columns(body: &[u8]) -> Vec<String> {
     let mut rest = body.get(2..).unwrap_or_default();
     let mut columns = Vec::new();
     while let Some((length, after)) = rest.split_first_chunk() {

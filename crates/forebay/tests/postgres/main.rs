@@ -8,6 +8,7 @@ mod bench;
 mod by_chance;
 mod cancelling;
 mod client;
+mod console;
 mod control;
 mod departures;
 mod differential;

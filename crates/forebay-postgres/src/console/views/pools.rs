@@ -1,0 +1,77 @@
+//! Clients and server connections by database and user.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::Scene;
+use crate::census::{ClientState, ServerState};
+use crate::console::table::{Cell, Row};
+use crate::row;
+
+/// How many of what a pair has.
+#[derive(Default)]
+struct Pool {
+    cl_active: u32,
+    cl_waiting: u32,
+    sv_active: u32,
+    sv_idle: u32,
+    sv_tested: u32,
+    sv_login: u32,
+    /// Since when the client that waits longest has waited.
+    waits_since: Option<u64>,
+}
+
+pub(super) fn pools(scene: &Scene<'_>) -> Vec<Row> {
+    let mut pools = BTreeMap::<(Arc<str>, Arc<str>), Pool>::new();
+    for tally in scene.census().tallies.all() {
+        pools.entry((Arc::clone(&tally.database), Arc::clone(&tally.user))).or_default();
+    }
+    for client in &scene.clients {
+        let tally = &client.tally;
+        let key = (Arc::clone(&tally.database), Arc::clone(&tally.user));
+        let pool = pools.entry(key).or_default();
+        match client.state() {
+            ClientState::Waiting => {
+                pool.cl_waiting += 1;
+                let since = client.waits_since();
+                pool.waits_since = pool.waits_since.min(since).or(since).or(pool.waits_since);
+            }
+            ClientState::Idle | ClientState::Active => pool.cl_active += 1,
+        }
+    }
+    for server in &scene.servers {
+        let pool = pools.entry(scene.pair_of(server)).or_default();
+        match server.state() {
+            ServerState::New => pool.sv_login += 1,
+            ServerState::Idle => pool.sv_idle += 1,
+            ServerState::Active => pool.sv_active += 1,
+            ServerState::Tested => pool.sv_tested += 1,
+        }
+    }
+    pools.iter().map(|((database, user), pool)| row(scene, database, user, pool)).collect()
+}
+
+fn row(scene: &Scene<'_>, database: &Arc<str>, user: &Arc<str>, pool: &Pool) -> Row {
+    let (seconds, micros) = scene.since(pool.waits_since);
+    // Cancel requests have connections of their own, which no pool counts.
+    let none = 0_u32;
+    row![
+        database,
+        user,
+        pool.cl_active,
+        pool.cl_waiting,
+        none,
+        none,
+        pool.sv_active,
+        none,
+        none,
+        pool.sv_idle,
+        none,
+        pool.sv_tested,
+        pool.sv_login,
+        seconds,
+        micros,
+        scene.mode_of(database),
+        Cell::Null,
+    ]
+}

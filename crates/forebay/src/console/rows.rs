@@ -1,0 +1,339 @@
+//! What fills our own views.
+
+use forebay_pool::Snapshot;
+
+use forebay_pool::overlap::HoldKind;
+use forebay_pool::stats::{Buckets, Health};
+use forebay_postgres::console::Row;
+use forebay_postgres::row;
+use forebay_seam::time;
+use humantime_serde::re::humantime::format_rfc3339_millis;
+
+use super::Program;
+use crate::config::Loaded;
+use crate::pressure;
+use crate::view::ProgramSnapshot;
+
+/// Events that are shown unless somebody asks for more or fewer.
+const EVENTS: usize = 50;
+
+/// The rows of one of [`super::VIEWS`].
+///
+/// # Errors
+/// What is wrong with `argument`.
+pub(super) fn of(
+    program: &Program,
+    view: &str,
+    argument: Option<&str>,
+) -> Result<Vec<Row>, String> {
+    let most = match argument {
+        None => EVENTS,
+        Some(text) => {
+            text.parse().map_err(|_| format!("`{text}` is no number: write SHOW EVENTS 20"))?
+        }
+    };
+    Ok(match view {
+        "events" => events(program, most),
+        "requests" => requests(program),
+        "holds" => holds(program),
+        "operations" => operations(program),
+        view => of_picture(&program.viewer.snapshot(), view),
+    })
+}
+
+fn of_picture(picture: &ProgramSnapshot, view: &str) -> Vec<Row> {
+    match view {
+        "classes" => classes(picture),
+        "overlaps" => overlaps(picture),
+        "pins" => pins(picture),
+        "features" => features(picture),
+        "budgets" => budgets(picture),
+        "pressure" => pressures(picture),
+        "policies" => policies(picture),
+        "destinations" => destinations(picture),
+        "replication" => replication(picture),
+        "listeners" => listeners(picture),
+        _ => Vec::new(),
+    }
+}
+
+/// All pools with their gateway's name.
+fn pools(picture: &ProgramSnapshot) -> impl Iterator<Item = (&'static str, &Snapshot)> {
+    let postgres = picture.postgres.iter().flat_map(|p| &p.pools).map(|pool| ("postgres", pool));
+    postgres.chain(picture.http.iter().flat_map(|h| &h.pools).map(|pool| ("http", pool)))
+}
+
+fn classes(picture: &ProgramSnapshot) -> Vec<Row> {
+    pools(picture)
+        .flat_map(|(gateway, pool)| {
+            pool.classes.iter().map(move |class| {
+                row![
+                    gateway,
+                    &pool.destination,
+                    class.class.as_str(),
+                    format!("{:?}", class.kind).to_lowercase(),
+                    class.guarantee,
+                    class.ceiling,
+                    class.leased,
+                    class.waiting,
+                    class.under_way,
+                    class.checkouts,
+                    class.waited,
+                    class.timed_out,
+                    class.queue_full,
+                    class.failed,
+                    class.abandoned,
+                    class.deadlocks,
+                    class.long_holds,
+                    class.wait.p50,
+                    class.wait.p99,
+                    class.hold.p50,
+                    class.hold.p99,
+                    class.utilisation,
+                    class.breaker.state,
+                ]
+            })
+        })
+        .collect()
+}
+
+fn requests(program: &Program) -> Vec<Row> {
+    let requests = program.roster.under_way();
+    requests.iter().map(|r| row![r.tenant(), r.trace().to_string(), r.held()]).collect()
+}
+
+fn kind(kind: HoldKind) -> &'static str {
+    match kind {
+        HoldKind::Held => "held",
+        HoldKind::Parked => "parked",
+        HoldKind::Deferred => "deferred",
+    }
+}
+
+fn holds(program: &Program) -> Vec<Row> {
+    let now = time::now();
+    let holds = program.overlaps.holds();
+    holds
+        .iter()
+        .map(|hold| {
+            let what = &hold.transaction;
+            row![
+                hold.request.tenant(),
+                hold.request.trace().to_string(),
+                kind(what.kind),
+                what.class.as_str(),
+                &what.feature,
+                &what.statement,
+                &what.database,
+                &what.user,
+                now.saturating_duration_since(what.since).as_secs_f64(),
+                hold.calls,
+            ]
+        })
+        .collect()
+}
+
+fn overlaps(picture: &ProgramSnapshot) -> Vec<Row> {
+    let row = |o: &forebay_pool::overlap::OverlapCount| {
+        row![&o.feature, &o.destination, kind(o.kind), o.begun, o.ended, o.seconds]
+    };
+    picture.overlaps.iter().map(row).collect()
+}
+
+fn pins(picture: &ProgramSnapshot) -> Vec<Row> {
+    let pinned = picture.postgres.iter().flat_map(|postgres| &postgres.pinned);
+    pinned
+        .map(|pin| {
+            row![&pin.user, &pin.database, &pin.application, pin.reasons.join(","), pin.seconds]
+        })
+        .collect()
+}
+
+fn mean(buckets: &Buckets) -> f64 {
+    #[allow(clippy::cast_precision_loss, reason = "an average of so many is exact enough")]
+    let count = buckets.count.max(1) as f64;
+    buckets.sum / count
+}
+
+fn features(picture: &ProgramSnapshot) -> Vec<Row> {
+    pools(picture)
+        .flat_map(|(gateway, pool)| {
+            pool.features.iter().map(move |feature| {
+                row![
+                    gateway,
+                    &pool.destination,
+                    &feature.feature,
+                    feature.checkouts,
+                    feature.requests,
+                    feature.fan_out_jumps,
+                    mean(&feature.wait),
+                    mean(&feature.hold),
+                    feature.leases.mean,
+                    feature.leases.p95,
+                    feature.used.mean,
+                    feature.peak.p95,
+                    feature.nested.p95,
+                ]
+            })
+        })
+        .collect()
+}
+
+fn operations(program: &Program) -> Vec<Row> {
+    let postgres = program.postgres.as_ref().map(|gateway| ("postgres", gateway.operations()));
+    let http = program.http.as_ref().map(|gateway| ("http", gateway.operations()));
+    let mut rows = Vec::new();
+    for (gateway, pools) in postgres.into_iter().chain(http) {
+        for (destination, operations) in pools {
+            rows.extend(operations.iter().map(|operation| {
+                row![
+                    gateway,
+                    &*destination,
+                    operation.class.as_str(),
+                    &operation.feature,
+                    &operation.operation,
+                    operation.worth,
+                    operation.mean,
+                    operation.p95,
+                ]
+            }));
+        }
+    }
+    rows
+}
+
+fn events(program: &Program, most: usize) -> Vec<Row> {
+    let events = program.recent.last(most);
+    events
+        .iter()
+        .map(|(at, event)| {
+            let at = format_rfc3339_millis(*at).to_string();
+            let what = serde_json::to_string(event).unwrap_or_default();
+            row![at, event.name(), what]
+        })
+        .collect()
+}
+
+fn budgets(picture: &ProgramSnapshot) -> Vec<Row> {
+    pools(picture)
+        .map(|(gateway, pool)| {
+            let health = match pool.health {
+                Health::Unknown => "unknown",
+                Health::Up => "up",
+                Health::Busy => "busy",
+                Health::Down => "down",
+            };
+            let wanted = &pool.wanted;
+            row![
+                gateway,
+                &pool.destination,
+                health,
+                pool.budget,
+                wanted.configured,
+                wanted.by_hand,
+                wanted.window,
+                wanted.advice.map(|advice| advice.budget),
+                wanted.borne,
+                pool.capacity,
+                pool.ai_ceiling,
+                pool.leased,
+                pool.idle,
+                pool.opening,
+                pool.cleaning,
+                pool.last_error.clone(),
+            ]
+        })
+        .collect()
+}
+
+fn pressures(picture: &ProgramSnapshot) -> Vec<Row> {
+    pressure::of(picture)
+        .iter()
+        .map(|class| {
+            row![
+                class.gateway,
+                &class.destination,
+                class.class.as_str(),
+                class.pressure,
+                class.utilisation,
+                class.waiting,
+                class.shedding.name(),
+                class.retry_after_ms,
+            ]
+        })
+        .collect()
+}
+
+fn policies(picture: &ProgramSnapshot) -> Vec<Row> {
+    let classes = pools(picture)
+        .flat_map(|(gateway, pool)| pool.classes.iter().map(move |c| (gateway, pool, c)));
+    classes
+        .flat_map(|(gateway, pool, class)| {
+            class.policies.iter().map(move |policy| {
+                row![
+                    gateway,
+                    &pool.destination,
+                    class.class.as_str(),
+                    policy.policy.name(),
+                    policy.mode.name(),
+                    policy.acted,
+                    policy.observed,
+                ]
+            })
+        })
+        .collect()
+}
+
+fn destinations(picture: &ProgramSnapshot) -> Vec<Row> {
+    let destinations = picture.http.iter().flat_map(|http| &http.destinations);
+    destinations
+        .map(|one| {
+            let answers = one.answers;
+            row![
+                &one.destination,
+                one.in_flight,
+                answers.success,
+                answers.redirect,
+                answers.client_error,
+                answers.server_error,
+                one.refusals.iter().map(|refusal| refusal.count).sum::<u64>(),
+                one.abandoned,
+                one.cut_short,
+                one.resent,
+                one.throttled,
+                one.first_byte.p50,
+                one.duration.p50,
+                one.duration.p99,
+            ]
+        })
+        .collect()
+}
+
+fn replication(picture: &ProgramSnapshot) -> Vec<Row> {
+    let servers = picture.postgres.iter().flat_map(|postgres| &postgres.replications);
+    servers.map(|(server, connections)| row![server.as_str(), *connections]).collect()
+}
+
+fn listeners(picture: &ProgramSnapshot) -> Vec<Row> {
+    let counts = picture.postgres.iter().flat_map(|postgres| &postgres.notifications);
+    counts
+        .map(|of| {
+            row![
+                &of.server,
+                of.connections,
+                of.channels,
+                of.clients,
+                of.delivered,
+                of.overflowed,
+                of.lost,
+            ]
+        })
+        .collect()
+}
+
+/// Keys that are set, as far as their values may be shown. A default is what the reference
+/// says of a key that is not set.
+pub(super) fn settings(loaded: &Loaded) -> Vec<Row> {
+    let shown = loaded.shown();
+    shown.map(|(key, value)| row![key, value, None::<&str>, "no"]).collect()
+}
