@@ -6,20 +6,27 @@
 //! when it is dropped. Always true: what is taken is what the places that exist add up to, and
 //! a place is only given while fewer than `limit` are taken.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// How many connections several identities may have together, in however many pools.
 #[derive(Debug)]
 pub struct Cap {
     limit: AtomicU32,
     taken: AtomicU32,
+    /// Which pool lacks a place that others have, by its number; 0: none.
+    wanted_by: AtomicU64,
 }
 
 impl Cap {
     /// A cap of `limit` connections.
     pub fn new(limit: u32) -> Arc<Self> {
-        Arc::new(Self { limit: AtomicU32::new(limit), taken: AtomicU32::new(0) })
+        Arc::new(Self {
+            limit: AtomicU32::new(limit),
+            taken: AtomicU32::new(0),
+            wanted_by: AtomicU64::new(0),
+        })
     }
 
     /// Another limit from now on. Places above a smaller one stay taken until they are given
@@ -41,6 +48,23 @@ impl Cap {
     /// Is there no place left?
     pub(crate) fn is_full(&self) -> bool {
         self.taken() >= self.limit()
+    }
+
+    /// The pool with this number waits for a place that others have. What of theirs is not in
+    /// use is to be closed.
+    pub(crate) fn is_wanted_by(&self, pool: NonZeroU64) {
+        self.wanted_by.store(pool.get(), Ordering::Release);
+    }
+
+    /// Does a pool wait for a place that the one with this number may have?
+    pub(crate) fn is_wanted_from(&self, pool: NonZeroU64) -> bool {
+        let by = self.wanted_by.load(Ordering::Acquire);
+        by != 0 && by != pool.get() && self.is_full()
+    }
+
+    /// A place was given up for the one that waits.
+    pub(crate) fn is_served(&self) {
+        self.wanted_by.store(0, Ordering::Release);
     }
 
     /// One place, if one is left.

@@ -35,10 +35,11 @@ mod upkeep;
 #[cfg(test)]
 mod tests;
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use forebay_seam::random::Dice;
+use forebay_seam::random::{self, Dice};
 use slotmap::SlotMap;
 
 use crate::admission::Admission;
@@ -190,6 +191,10 @@ pub(crate) struct Ledger {
     parting: u32,
     /// Identities of which some connections are kept open.
     keepers: u32,
+    /// Identities that share limits.
+    capped: u32,
+    /// Tells this ledger from others under the same cap.
+    number: NonZeroU64,
     /// When the slow part of looking around is due again.
     next_round: Instant,
     /// Some identity is to be kept warm.
@@ -242,6 +247,8 @@ impl Ledger {
             probing: 0,
             parting: 0,
             keepers: 0,
+            capped: 0,
+            number: NonZeroU64::new(random::seed()).unwrap_or(NonZeroU64::MIN),
             next_round: now,
             keeps_warm: false,
             warmed: false,
@@ -259,6 +266,7 @@ impl Ledger {
     pub(crate) fn introduce(&mut self, terms: Terms) -> IdentityId {
         let own = terms.most().map(|most| Box::new(Seats::of_its_own(&self.settings, most)));
         self.keepers += u32::from(terms.keep > 0);
+        self.capped += u32::from(!terms.caps.is_empty());
         self.identities.insert(Identity {
             idle: Vec::new(),
             lanes: Lanes::new(self.settings.classes.len()),

@@ -217,16 +217,6 @@ impl<K: Connector> Pool<K> {
         self.shared.act(|state, actions| state.ledger.renew(now, actions));
     }
 
-    /// `identity` proves itself with something else from now on: that it was denied before says
-    /// nothing any more.
-    pub fn forgive(&self, identity: &K::Identity) {
-        self.shared.act(|state, _| {
-            if let Some(id) = state.names.number(identity) {
-                state.ledger.forgive(id);
-            }
-        });
-    }
-
     /// Looks at all connections that rest, and replaces those that are not current any more
     /// ([`Connector::is_current`]); leased ones are looked at when they come home.
     pub fn replace_outdated(&self) {
@@ -242,6 +232,16 @@ impl<K: Connector> Pool<K> {
             }
             if found {
                 state.ledger.replace_outdated(now, actions);
+            }
+        });
+    }
+
+    /// `identity` proves itself with something else from now on: that it was denied before says
+    /// nothing any more.
+    pub fn forgive(&self, identity: &K::Identity) {
+        self.shared.act(|state, _| {
+            if let Some(id) = state.names.number(identity) {
+                state.ledger.forgive(id);
             }
         });
     }
@@ -346,7 +346,10 @@ impl<K: Connector> Pool<K> {
 async fn look_around<K: Connector>(pool: Weak<Shared<K>>) {
     loop {
         let Some(shared) = pool.upgrade() else { return };
-        let at = shared.act(|state, actions| state.look_around(time::now(), actions));
+        let at = shared.act(|state, actions| {
+            state.review_keepers(&shared.connector, actions);
+            state.look_around(time::now(), actions)
+        });
         shared.untangle();
         let mut timer = pin!(time::sleep_until(at));
         // Held for one round at the most, so a pool that nobody has any more ends with it.

@@ -13,8 +13,9 @@ pub(crate) mod key;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::num::NonZeroU64;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ use forebay_seam::{net, random, time};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Notify, Semaphore};
 
+use crate::gateway::Entry;
 use fleet::Fleet;
 use key::{ClientKey, Form, Keys, Request, Secret};
 
@@ -212,6 +214,12 @@ pub(crate) struct Cancelable {
     key: ClientKey,
     state: Mutex<State>,
     changed: Notify,
+    /// The client is to be sent away.
+    ended: AtomicBool,
+    /// The task that serves it.
+    task: Mutex<Option<Waker>>,
+    /// The last round of stillness in which its buffers were empty.
+    still: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -244,6 +252,46 @@ enum Aim {
 }
 
 impl Cancelable {
+    /// The task of `cx` serves the client from now on, and is woken at its end.
+    pub(crate) fn is_served_by(&self, cx: &Context<'_>) {
+        *self.task.lock() = Some(cx.waker().clone());
+    }
+
+    /// The client is to be sent away, whatever it does.
+    pub(crate) fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    /// Its task looks around.
+    pub(crate) fn wake(&self) {
+        let task = self.task.lock().clone();
+        if let Some(task) = task {
+            task.wake();
+        }
+    }
+
+    /// Its buffers are empty in this round of stillness.
+    pub(crate) fn is_still(&self, round: NonZeroU64) {
+        self.still.store(round.get(), Ordering::Release);
+    }
+
+    /// It takes part in no round of stillness.
+    pub(crate) fn is_never_still(&self) {
+        self.still.store(u64::MAX, Ordering::Release);
+    }
+
+    /// Were its buffers empty in `round`, or need they not be?
+    pub(crate) fn was_still_in(&self, round: u64) -> bool {
+        self.still.load(Ordering::Acquire) >= round
+    }
+
+    /// Is it?
+    #[inline]
+    pub(crate) fn is_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
     /// Waits in line; ready when that is cancelled.
     pub(crate) fn poll_wait(&self, cx: &Context<'_>) -> Poll<()> {
         let doing = &mut self.state.lock().doing;
@@ -388,6 +436,8 @@ pub(crate) struct Early {
 pub(crate) struct Registration {
     registry: Arc<Registry>,
     pub(crate) client: Arc<Cancelable>,
+    /// Its place on the roll, once it has logged in.
+    pub(crate) entry: Option<Entry>,
 }
 
 impl Registration {
@@ -429,7 +479,8 @@ impl Registry {
                 let client = Arc::new(Cancelable { key, ..Cancelable::default() });
                 clients.insert(pid, Arc::clone(&client));
                 drop(clients);
-                return Registration { registry: Arc::clone(self), client };
+                let registry = Arc::clone(self);
+                return Registration { registry, client, entry: None };
             }
         }
     }

@@ -60,6 +60,12 @@ pub(crate) enum Fault {
     UnknownDatabase(String),
     #[error("sorry, too many clients already")]
     TooManyClients,
+    #[error("no more connections allowed ({limit})")]
+    TooManyOf { limit: &'static str },
+    #[error("database does not allow connections: {0}")]
+    Disabled(String),
+    #[error("terminating connection due to administrator command")]
+    Killed,
     #[error("a client may have {limit} prepared statements: close those that are done with")]
     TooManyStatements { limit: usize },
     #[error("{}", .0.text)]
@@ -175,7 +181,10 @@ impl Fault {
             Self::StartupOption(_) | Self::Nonsense(_) | Self::ReplicationValue(_) => "22023",
             Self::WrongPassword(_) | Self::Scram(ScramError::WrongPassword) => "28P01",
             Self::UnknownDatabase(_) => "3D000",
-            Self::TooManyClients | Self::TooManyReplications { .. } => "53300",
+            Self::TooManyClients | Self::TooManyOf { .. } | Self::TooManyReplications { .. } => {
+                "53300"
+            }
+            Self::Disabled(_) => "55000",
             Self::NoReplication(_) => "08001",
             Self::TooLong { .. } | Self::TooManyStatements { .. } => "54000",
             Self::TooMuchHeld(_) => "53200",
@@ -189,7 +198,7 @@ impl Fault {
             Self::NoStatement(_) | Self::NoUnnamedStatement => "26000",
             Self::NoPortal(_) => "34000",
             Self::ServerLost { .. } => "08006",
-            Self::Stopping | Self::Removed(_) => "57P01",
+            Self::Stopping | Self::Killed | Self::Removed(_) => "57P01",
             Self::Replay(_) => "08006",
             Self::Refused(said) => return said.code.clone(),
             Self::Checkout(error) => return checkout_code(error),

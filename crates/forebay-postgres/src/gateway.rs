@@ -1,11 +1,17 @@
 //! The gateway: accepts clients, knows the pools, and comes to an orderly end.
 
+mod additions;
 mod backend;
 mod bell;
 mod client;
+mod control;
+mod doors;
 mod lookups;
+mod pairs;
 mod plan;
 mod reload;
+mod roll;
+mod stillness;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -37,8 +43,13 @@ use crate::timeouts::{Counter, TimeoutCounts};
 use crate::welcome::Welcomes;
 
 pub(crate) use bell::{Bell, Course};
+pub use control::ControlError;
+pub use doors::{ControlSnapshot, Flow};
+pub(crate) use pairs::Pairs;
 pub(crate) use plan::Plan;
 pub use reload::Changes;
+pub(crate) use roll::Entry;
+use stillness::Stillness;
 
 /// Pause after a failed accept: usually no file descriptor is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -85,6 +96,8 @@ pub struct PostgresSnapshot {
     pub notifications: Vec<NotificationCounts>,
     /// Replication connections, by server.
     pub replications: BTreeMap<String, u32>,
+    /// What an operator has closed.
+    pub control: ControlSnapshot,
     /// The hosts of each server.
     pub hosts: Vec<HostsSnapshot>,
     /// Pools, one for each server.
@@ -94,6 +107,11 @@ pub struct PostgresSnapshot {
 /// What all sessions share.
 pub(crate) struct Inner {
     plan: ArcSwap<Plan>,
+    /// What each pair of a database and a user may have; outlives plans.
+    pub(crate) pairs: Arc<Pairs>,
+    /// A pause was ended.
+    resumed: Notify,
+    pub(crate) stillness: Stillness,
     /// Held while the next plan is made: one at a time.
     changing: Mutex<()>,
     /// Rung when there is another plan, and when sessions should end.
@@ -110,6 +128,8 @@ pub(crate) struct Inner {
     pub(crate) door: Doorkeeper,
     registry: Arc<Registry>,
     clients: AtomicU32,
+    /// Clients that the system has room for.
+    room: AtomicU32,
     /// Those beyond the limit, while it is not known what they want.
     beyond: AtomicU32,
     refused: AtomicU64,
@@ -161,10 +181,14 @@ impl Gateway {
         default_tenant: Option<Arc<str>>,
     ) -> Result<Self, SettingsError> {
         let held = held::Account::new(settings.max_message_memory);
-        let (plan, _) = Plan::new(settings, &roster, default_tenant, None)?;
+        let pairs = Arc::new(Pairs::new(&settings));
+        let (plan, _) = Plan::new(settings, &roster, &pairs, default_tenant, None)?;
         plan.warm_up();
         let inner = Arc::new(Inner {
             plan: ArcSwap::from_pointee(plan),
+            pairs,
+            resumed: Notify::new(),
+            stillness: Stillness::default(),
             changing: Mutex::default(),
             bell: bell::Ringer::default(),
             statements: Statements::default(),
@@ -176,6 +200,7 @@ impl Gateway {
             door: Doorkeeper::default(),
             registry: Arc::new(Registry::default()),
             clients: AtomicU32::new(0),
+            room: AtomicU32::new(u32::MAX),
             beyond: AtomicU32::new(0),
             refused: AtomicU64::new(0),
             cancels: AtomicU64::new(0),
@@ -201,6 +226,12 @@ impl Gateway {
             };
             match accepted {
                 Ok((client, from)) => {
+                    if self.inner.stillness.round().is_some() {
+                        tokio::select! {
+                            () = self.inner.stillness.until(|round| round.is_none()) => {}
+                            () = stop.told() => {}
+                        }
+                    }
                     let session =
                         client::serve(Arc::clone(&self.inner), client, from, stop.clone());
                     drop(tokio::spawn(session));
@@ -213,9 +244,10 @@ impl Gateway {
         }
     }
 
-    /// Waits until clients have finished what runs (idle ones are sent away with 57P01 by the
-    /// stop), at most until `deadline`; then closes every pool.
+    /// Sends idle clients away with 57P01 and waits until the others have finished what runs, at
+    /// most until `deadline`; then closes every pool.
     pub async fn drain(&self, deadline: Instant) {
+        self.inner.bell.ring(Course::Stopping);
         let mut timer = std::pin::pin!(time::sleep_until(deadline));
         loop {
             let mut left = std::pin::pin!(self.inner.left.notified());
@@ -232,6 +264,11 @@ impl Gateway {
             backend.listeners.close();
             backend.pool.drain(deadline).await;
         }
+    }
+
+    /// There is room for so many clients, whatever `max_clients` says.
+    pub fn set_room(&self, clients: u32) {
+        self.inner.room.store(clients, Ordering::Relaxed);
     }
 
     /// Sets the budget of `server` by hand ([`Pool::set_budget`]); `false`: there is none of
@@ -289,6 +326,7 @@ impl Gateway {
                 .iter()
                 .map(|(name, backend)| (name.clone(), backend.replications.count()))
                 .collect(),
+            control: self.inner.pairs.doors.snapshot(),
             hosts: backends
                 .iter()
                 .map(|(name, b)| b.pool.connector().access().hosts.snapshot(name))

@@ -21,7 +21,6 @@ use crate::own::Own;
 use crate::params::{Settings, is_fact};
 use crate::replication::Parameters;
 use crate::route::Who;
-use crate::server::connector::Identity;
 use crate::settings::PoolMode;
 use crate::stream::Stream;
 use crate::wire::backend;
@@ -146,7 +145,8 @@ impl Greeting<'_> {
         name: &str,
         startup: &Startup,
     ) -> Result<(Who, Settings), Fault> {
-        let route = self.plan.route(name).ok_or_else(|| Fault::UnknownDatabase(name.to_owned()))?;
+        let route = self.plan.route(name, proven.user());
+        let route = route.ok_or_else(|| Fault::UnknownDatabase(name.to_owned()))?;
         if startup.wants_replication().map_err(Fault::ReplicationValue)?
             && route.mode == PoolMode::Transaction
         {
@@ -173,14 +173,14 @@ impl Greeting<'_> {
         }
         let user = Arc::clone(proven.user());
         let tenant = self.plan.tenant(&user);
-        let identity = Identity { database: Arc::clone(&route.database), user };
         if let Some(proof) = proven.take_brought() {
-            route.backend.bring(&identity, proof);
+            route.backend.bring(&user, &route.identity, proof);
         }
         let mut who = Who {
-            database: Arc::from(name),
-            identity,
-            backend: Arc::clone(&route.backend),
+            database: Arc::clone(&route.identity.name),
+            user,
+            identity: route.identity,
+            backend: route.backend,
             mode: route.mode,
             tenant,
             ruled: None,

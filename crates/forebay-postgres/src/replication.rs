@@ -20,8 +20,8 @@ use bytes::BytesMut;
 use forebay_seam::task::Stop;
 use forebay_seam::time;
 
-use crate::cancel::Registration;
 use crate::cancel::fleet::Fleet;
+use crate::cancel::{Cancelable, Registration};
 use crate::fault::Fault;
 use crate::greeting::Arrival;
 use crate::route::Who;
@@ -104,7 +104,7 @@ pub(crate) async fn serve(
     mut stop: Stop,
 ) {
     let Arrival { client, inbox, plan, who, .. } = arrival;
-    let (user, database) = (Arc::clone(&who.identity.user), Arc::clone(&who.database));
+    let (user, database) = (Arc::clone(&who.user), Arc::clone(&who.database));
     let mut outbox = BytesMut::new();
     let (server, _counted) = match who.backend.replications.open(&who, parameters).await {
         Ok(opened) => opened,
@@ -121,19 +121,26 @@ pub(crate) async fn serve(
     registration.client.goes_on();
     let mut relay =
         Relay { client, server, to_client: outbox, to_server: inbox, frames: Frames::default() };
-    let ended = relay.run(&mut stop).await;
+    registration.client.is_never_still();
+    let ended = relay.run(&mut stop, &registration.client).await;
     registration.client.rests();
     let reason = match &ended {
         Ok(Ended::Client) => "its client left",
         Ok(Ended::Server) => "the server ended it",
         Ok(Ended::Stopped) => "Forebay stops",
+        Ok(Ended::Killed) => "an operator ended it",
         Err(_) => "it was lost",
     };
     tracing::info!(%user, %database, reason, "a replication connection ends");
     let Relay { client, server, mut to_client, frames, .. } = relay;
     drop(server);
-    if matches!(ended, Ok(Ended::Stopped)) && frames.is_between() {
-        Fault::Stopping.write(&mut to_client, Severity::Fatal);
+    let fault = match ended {
+        Ok(Ended::Stopped) => Some(Fault::Stopping),
+        Ok(Ended::Killed) => Some(Fault::Killed),
+        Ok(Ended::Client | Ended::Server) | Err(_) => None,
+    };
+    if let Some(fault) = fault.filter(|_| frames.is_between()) {
+        fault.write(&mut to_client, Severity::Fatal);
     }
     Session::send_away(client, to_client).await;
 }
@@ -154,6 +161,7 @@ enum Ended {
     Client,
     Server,
     Stopped,
+    Killed,
 }
 
 /// Two streams and what is on its way between them.
@@ -167,9 +175,13 @@ struct Relay {
 }
 
 impl Relay {
-    async fn run(&mut self, stop: &mut Stop) -> io::Result<Ended> {
+    async fn run(&mut self, stop: &mut Stop, handle: &Cancelable) -> io::Result<Ended> {
         let mut told = std::pin::pin!(stop.told());
         let ended = poll_fn(|cx| {
+            handle.is_served_by(cx);
+            if handle.is_ended() {
+                return Poll::Ready(Ok(Ended::Killed));
+            }
             let moved = self.poll_move(cx);
             if moved.is_pending() && told.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Ok(Ended::Stopped));

@@ -42,12 +42,13 @@ impl Backend {
         Arc::ptr_eq(self, other) || replicas.is_some_and(|there| Arc::ptr_eq(there, other))
     }
 
-    /// `identity` has proved who it is, and brought what logs in here and at the replicas.
-    pub(crate) fn bring(&self, identity: &Identity, proof: Proof) {
+    /// `user` has proved who it is, and brought what logs in here and at the replicas, where it
+    /// is `identity`.
+    pub(crate) fn bring(&self, user: &Arc<str>, identity: &Identity, proof: Proof) {
         if let Some(replicas) = &self.replicas {
-            replicas.backend.bring(identity, proof.clone());
+            replicas.backend.bring(user, identity, proof.clone());
         }
-        if self.pool.connector().brought.bring(&identity.user, proof) == Is::New {
+        if self.pool.connector().brought.bring(user, proof) == Is::New {
             self.pool.forgive(identity);
         }
     }
@@ -62,6 +63,9 @@ impl Backend {
 pub(crate) struct Who {
     /// The database as the client calls it.
     pub(crate) database: Arc<str>,
+    /// The user as the client calls itself.
+    pub(crate) user: Arc<str>,
+    /// Whose connections it works on.
     pub(crate) identity: Identity,
     pub(crate) backend: Arc<Backend>,
     pub(crate) mode: PoolMode,
@@ -104,7 +108,7 @@ impl Who {
             .backend
             .rules
             .iter()
-            .find(|rule| applies(rule, &self.identity.user, &self.database, name))
+            .find(|rule| applies(rule, &self.user, &self.database, name))
             .and_then(|rule| self.backend.classes.get(rule.class.as_str()))
             .map(|(class, _)| *class);
         self.application = Arc::from(name);

@@ -174,6 +174,8 @@ pub(crate) struct Server {
     pub(crate) defining: Option<Defining>,
     pub(crate) key: Arc<ServerKey>,
     pub(crate) in_flight: Arc<InFlight>,
+    /// What it runs before anybody gets it, and again once it was cleared.
+    pub(crate) connect_query: Option<Arc<str>>,
     /// Counts it among our connections, once it has logged in.
     ours: Option<Ours>,
     /// Where it leads, once that was found right.
@@ -209,6 +211,7 @@ impl Server {
             defining: None,
             key,
             in_flight: Arc::default(),
+            connect_query: None,
             ours: None,
             berth: None,
         }

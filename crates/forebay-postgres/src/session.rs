@@ -28,8 +28,10 @@ mod watch;
 mod work;
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -244,10 +246,11 @@ impl Session {
     }
 
     async fn begin(&mut self) -> Greeted {
+        self.is_served_here().await;
         match self.greet().await {
             Ok(()) => return Greeted::Well,
             Err(End::Fault(fault)) => {
-                tracing::info!(user = %self.who.identity.user, database = %self.who.database, error = %fault, "login failed");
+                tracing::info!(user = %self.who.user, database = %self.who.database, error = %fault, "login failed");
                 fault.write_at_login(&mut self.outbox);
             }
             Err(end) => self.ends(end),
@@ -257,7 +260,7 @@ impl Session {
 
     /// What the client is told at the end, and what it leaves.
     fn ends(&mut self, end: End) {
-        let (user, database) = (&self.who.identity.user, &self.who.database);
+        let (user, database) = (&self.who.user, &self.who.database);
         match end {
             End::Left => {}
             End::Io(error) => tracing::debug!(%user, %database, %error, "client lost"),
@@ -289,6 +292,7 @@ impl Session {
     }
 
     async fn serve(&mut self, bell: &mut Bell) -> End {
+        self.is_served_here().await;
         loop {
             let mut hears = bell.clone();
             let mut rings = std::pin::pin!(hears.rings());
@@ -351,8 +355,18 @@ impl Session {
             }
             Moved::ClientGone => Err(End::Left),
             Moved::ServerGone => Err(self.server_gone()),
+            Moved::Killed => Err(Fault::Killed.into()),
             Moved::Late(late) => self.is_late(late),
         }
+    }
+
+    /// Who is to be sent away is told by waking this task.
+    async fn is_served_here(&self) {
+        poll_fn(|cx| {
+            self.registration.client.is_served_by(cx);
+            Poll::Ready(())
+        })
+        .await;
     }
 
     /// Has the client got a part of a message, and waits for its rest?

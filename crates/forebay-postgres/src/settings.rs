@@ -62,6 +62,31 @@ pub struct PostgresSettings {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String", extend("format" = "humantime"))]
     pub login_timeout: Duration,
+    /// Server connections of each pair of a database and a user, at the most. Default: none,
+    /// then all pairs share the budget of their server. Also per database and per user.
+    pub pool_size: Option<u32>,
+    /// Server connections of each pair that are kept open while clients of it are connected.
+    /// Default 0. Also per database.
+    pub min_pool_size: u32,
+    /// Further server connections of a pair with a `pool_size`, once a client has waited for
+    /// `reserve_pool_timeout`. Default 0. Also per database and per user.
+    pub reserve_pool_size: u32,
+    /// How long a client waits before the reserve is opened. Default 5s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub reserve_pool_timeout: Duration,
+    /// Server connections of each database, of all users together; 0: no such limit. Default
+    /// 0. Also per database, as `max_connections`.
+    pub max_database_connections: u32,
+    /// Server connections of each user, to all databases together; 0: no such limit. Default
+    /// 0. Also per user, as `max_connections`.
+    pub max_user_connections: u32,
+    /// Clients of each database; 0: no such limit. Default 0. Also per database, as
+    /// `max_client_connections`.
+    pub max_database_client_connections: u32,
+    /// Clients of each user; 0: no such limit. Default 0. Also per user, as
+    /// `max_client_connections`.
+    pub max_user_client_connections: u32,
     /// How long a statement may run; then it is cancelled (SQLSTATE 57014), and its client goes
     /// on. Databases and users may have limits of their own: of those that are set the smallest
     /// counts. 0s: for ever. Default 0s.
@@ -111,7 +136,8 @@ pub struct PostgresSettings {
     pub notifications: NotificationSettings,
     /// The PostgreSQL servers, by a name of your choice.
     pub servers: BTreeMap<String, ServerSettings>,
-    /// Database names that applications may ask for. Empty: every name, on the only server.
+    /// Database names that applications may ask for; `*` stands for every other name. Empty:
+    /// every name, on the only server.
     pub databases: BTreeMap<String, DatabaseSettings>,
     /// Who may log in.
     pub users: BTreeMap<String, UserSettings>,
@@ -137,6 +163,14 @@ impl Default for PostgresSettings {
             fleet: None,
             max_clients: 10_000,
             login_timeout: Duration::from_secs(15),
+            pool_size: None,
+            min_pool_size: 0,
+            reserve_pool_size: 0,
+            reserve_pool_timeout: Duration::from_secs(5),
+            max_database_connections: 0,
+            max_user_connections: 0,
+            max_database_client_connections: 0,
+            max_user_client_connections: 0,
             query_timeout: Duration::ZERO,
             query_wait_timeout: Duration::ZERO,
             transaction_timeout: Duration::ZERO,
@@ -153,6 +187,14 @@ impl Default for PostgresSettings {
             users: BTreeMap::new(),
             rules: Vec::new(),
         }
+    }
+}
+
+impl PostgresSettings {
+    /// What is configured for the database that applications call `name`: its own table, or
+    /// that of all other names.
+    pub fn database(&self, name: &str) -> Option<&DatabaseSettings> {
+        self.databases.get(name).or_else(|| self.databases.get(DatabaseSettings::ALL_OTHERS))
     }
 }
 
@@ -376,6 +418,24 @@ pub struct DatabaseSettings {
     pub database: Option<String>,
     /// When a server connection goes back to the pool. Default: as for the gateway.
     pub pool_mode: Option<PoolMode>,
+    /// Server connections of each user to it, at the most. Default: as for the gateway.
+    pub pool_size: Option<u32>,
+    /// Server connections of each user that are kept open while it has clients; where
+    /// `force_user` is set, always. Default: as for the gateway.
+    pub min_pool_size: Option<u32>,
+    /// Further ones of each user, for clients that have waited. Default: as for the gateway.
+    pub reserve_pool_size: Option<u32>,
+    /// Server connections of all users together; 0: no such limit. Default: as for the gateway.
+    pub max_connections: Option<u32>,
+    /// Clients of all users together; 0: no such limit. Default: as for the gateway.
+    pub max_client_connections: Option<u32>,
+    /// As whom to log in to the server, whoever the client is: all its users share these
+    /// connections. Default: as the client's own user.
+    pub force_user: Option<String>,
+    /// The password of `force_user` there. Default: as configured for that user.
+    pub password: Option<SecretRef>,
+    /// What is run on each new server connection before a client gets it. Default: nothing.
+    pub connect_query: Option<String>,
     /// As for the gateway, for this database. Default 0s.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String", extend("format" = "humantime"))]
@@ -401,6 +461,11 @@ pub struct DatabaseSettings {
     pub auth_database: Option<String>,
 }
 
+impl DatabaseSettings {
+    /// The name under which all databases are configured that have no table of their own.
+    pub const ALL_OTHERS: &str = "*";
+}
+
 /// `[postgres.users.NAME]`: a user that may log in.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -413,6 +478,19 @@ pub struct UserSettings {
     /// The password there. Default: `password`; where that is a verifier, what clients prove it
     /// by.
     pub server_password: Option<SecretRef>,
+    /// When a server connection of this user goes back to the pool. Default: as for the
+    /// database.
+    pub pool_mode: Option<PoolMode>,
+    /// Server connections of this user to each database, at the most. Default: as for the
+    /// database.
+    pub pool_size: Option<u32>,
+    /// Further ones, for clients that have waited. Default: as for the database.
+    pub reserve_pool_size: Option<u32>,
+    /// Server connections to all databases together; 0: no such limit. Default: as for the
+    /// gateway.
+    pub max_connections: Option<u32>,
+    /// Clients of this user; 0: no such limit. Default: as for the gateway.
+    pub max_client_connections: Option<u32>,
     /// The tenant whose HTTP calls belong to the same requests. Default: the tenant
     /// `default` while no tenants are configured, else none.
     pub tenant: Option<String>,

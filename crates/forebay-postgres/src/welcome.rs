@@ -102,7 +102,8 @@ mod tests {
 
     #[test]
     fn a_name_is_its_clients_own() {
-        let identity = Identity { database: Arc::from("d"), user: Arc::from("u") };
+        let identity =
+            Identity { name: Arc::from("d"), database: Arc::from("d"), user: Arc::from("u") };
         let welcomes = Welcomes::default();
         let asked = Settings::from([("application_name", "one"), ("timezone", "utc")]);
         let mut reported = Reported::default();

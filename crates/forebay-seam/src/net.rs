@@ -3,6 +3,7 @@
 //! calls fewer for each client.
 #![allow(clippy::disallowed_methods, reason = "this module is the door")]
 
+pub mod handover;
 mod listener;
 mod socket;
 mod unix;
@@ -16,7 +17,7 @@ pub use tokio::net::{TcpListener, TcpStream, UnixStream};
 
 pub use listener::Listener;
 pub use socket::{Address, Peer, Socket};
-pub use unix::{Permissions, UnixListener};
+pub use unix::{Leaver, Permissions, UnixListener};
 
 const BACKLOG: i32 = 4096;
 

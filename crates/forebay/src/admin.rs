@@ -7,6 +7,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::pin;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -30,6 +31,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::AdminSettings;
 use crate::events::Events;
+use crate::handover::inherited_tcp;
 use crate::metrics;
 use crate::pressure;
 use crate::reload::Reloader;
@@ -73,13 +75,19 @@ pub struct Running {
 }
 
 impl Server {
-    /// Listens as `settings` say. Outside of any runtime.
+    /// Listens as `settings` say, with the socket that was `inherited` if there is one.
+    /// Outside of any runtime.
     ///
     /// # Errors
     /// When the address cannot be listened on.
-    pub fn bind(settings: &AdminSettings) -> io::Result<Self> {
+    pub fn bind(settings: &AdminSettings, inherited: Option<OwnedFd>) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let listener = runtime.block_on(async { net::bind(settings.listen) })?;
+        let listener = runtime.block_on(async {
+            match inherited {
+                Some(socket) => inherited_tcp(socket),
+                None => net::bind(settings.listen),
+            }
+        })?;
         Ok(Self { runtime, listener, hosts: Hosts::new(&settings.hosts) })
     }
 
@@ -116,6 +124,12 @@ impl Server {
                 });
             })?;
         Ok(Running { stopper, thread })
+    }
+}
+
+impl AsFd for Server {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
     }
 }
 

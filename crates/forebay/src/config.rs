@@ -65,6 +65,10 @@ pub struct Config {
     pub admin: AdminSettings,
     /// What the program logs, and where.
     pub log: LogSettings,
+    /// When the configuration is read again.
+    pub reload: ReloadSettings,
+    /// How one process takes over from another.
+    pub restart: RestartSettings,
 }
 
 impl Default for Config {
@@ -76,8 +80,36 @@ impl Default for Config {
             http: None,
             admin: AdminSettings::default(),
             log: LogSettings::default(),
+            reload: ReloadSettings::default(),
+            restart: RestartSettings::default(),
         }
     }
+}
+
+/// `[reload]`: when the configuration is read again, besides SIGHUP and by hand.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReloadSettings {
+    /// How often to look whether this file is another one, or one that it names (certificates,
+    /// secrets, lists of users); a change counts when it is seen twice. `0s`: never. Default 5s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub watch: Duration,
+}
+
+impl Default for ReloadSettings {
+    fn default() -> Self {
+        Self { watch: Duration::from_secs(5) }
+    }
+}
+
+/// `[restart]`: how the next process takes over from this one without refusing a connection.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RestartSettings {
+    /// A Unix socket where a process that is started with the same configuration asks for the
+    /// listening sockets of the one that runs. Default: none.
+    pub socket: Option<PathBuf>,
 }
 
 /// `[admin]`: metrics, health and state, by HTTP.

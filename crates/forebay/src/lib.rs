@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod events;
+pub mod handover;
 mod log_limit;
 pub mod logging;
 pub mod metrics;

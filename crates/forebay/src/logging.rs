@@ -4,6 +4,7 @@
 //! Much of what is logged came from the network. Always true: no control character of it
 //! reaches the output, so nobody can forge a line or drive a terminal.
 
+mod outlet;
 mod outputs;
 mod pgbouncer;
 mod syslog;
@@ -17,9 +18,11 @@ use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::{EnvFilter, reload};
 
-pub use outputs::{Line, Outputs};
-
 use crate::config::{LogFormat, LogSettings};
+
+pub use outlet::Lines;
+use outlet::Outlet;
+pub use outputs::Outputs;
 
 /// The environment variable that says how much is logged.
 pub const VARIABLE: &str = "FOREBAY_LOG";
@@ -41,6 +44,7 @@ pub enum LogError {
 pub struct Level {
     set: Arc<dyn Fn(EnvFilter) -> bool + Send + Sync>,
     outputs: Outputs,
+    lines: Lines,
 }
 
 impl Level {
@@ -58,8 +62,17 @@ impl Level {
         Ok(())
     }
 
-    fn of<S: 'static>(handle: reload::Handle<EnvFilter, S>, outputs: Outputs) -> Self {
-        Self { set: Arc::new(move |filter| handle.reload(filter).is_ok()), outputs }
+    /// What became of the lines.
+    pub fn lines(&self) -> Lines {
+        self.lines.clone()
+    }
+
+    fn of<S: 'static>(
+        handle: reload::Handle<EnvFilter, S>,
+        outputs: Outputs,
+        lines: Lines,
+    ) -> Self {
+        Self { set: Arc::new(move |filter| handle.reload(filter).is_ok()), outputs, lines }
     }
 }
 
@@ -76,25 +89,28 @@ pub fn start(settings: &LogSettings) -> Result<Level, LogError> {
     let filter = filter(settings)?;
     let outputs = Outputs::open(settings)?;
     let terminal = io::stderr().is_terminal() && settings.file.is_none();
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(outputs.clone());
+    let way = outputs.clone();
+    let outlet = Outlet::to(move |level, line| way.write(level, line))?;
+    let lines = outlet.lines();
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(outlet);
     let (started, level) = match settings.format {
         LogFormat::PgBouncer => {
             let builder = builder.with_ansi(false).event_format(pgbouncer::Line::new());
             let builder = builder.with_filter_reloading();
-            let level = Level::of(builder.reload_handle(), outputs);
+            let level = Level::of(builder.reload_handle(), outputs, lines);
             (builder.try_init(), level)
         }
         format if format == LogFormat::Text || (format == LogFormat::Auto && terminal) => {
             let colours = terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
             let builder = builder.with_ansi(colours).fmt_fields(debug_fn(write_field));
             let builder = builder.with_filter_reloading();
-            let level = Level::of(builder.reload_handle(), outputs);
+            let level = Level::of(builder.reload_handle(), outputs, lines);
             (builder.try_init(), level)
         }
         LogFormat::Auto | LogFormat::Text | LogFormat::Json => {
             let builder = builder.json().flatten_event(true).with_current_span(false);
             let builder = builder.with_filter_reloading();
-            let level = Level::of(builder.reload_handle(), outputs);
+            let level = Level::of(builder.reload_handle(), outputs, lines);
             (builder.try_init(), level)
         }
     };

@@ -23,5 +23,7 @@ mod translate;
 mod value;
 
 pub use file::{FileError, Mistake};
+pub use identity::IdentityError;
 pub use ini::{IniError, Place};
 pub use load::LoadError;
+pub use pidfile::PidfileError;

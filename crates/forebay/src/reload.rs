@@ -20,8 +20,10 @@ use crate::logging::Level;
 
 mod record;
 mod restart;
+mod watch;
 
 pub use record::{ConfigurationSnapshot, Record};
+pub use watch::watch;
 
 /// Reads the configuration anew.
 pub type Source = Arc<dyn Fn() -> Result<Loaded, ConfigError> + Send + Sync>;
@@ -145,6 +147,10 @@ impl Reloader {
     /// The configuration in force.
     pub fn in_force(&self) -> Arc<Loaded> {
         Arc::clone(&self.inside.in_force.lock())
+    }
+
+    fn spawner(&self) -> &Spawner {
+        &self.inside.spawner
     }
 
     /// How long running work may take to finish when the program is told to stop.

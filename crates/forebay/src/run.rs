@@ -1,7 +1,7 @@
 //! `forebay run`: load, listen, serve, stop.
 //!
-//! Ports are bound before anything is opened, so a port that is taken is told at once. The
-//! first SIGTERM or SIGINT lets running work finish until the deadline, the second does not;
+//! Ports are bound before anything is opened, so a port that is taken is told at once; or they
+//! are those of the process that runs already ([`crate::handover`]). The first SIGTERM or SIGINT lets running work finish until the deadline, the second does not;
 //! SIGHUP reloads.
 
 mod signals;
@@ -17,7 +17,7 @@ use std::time::Duration;
 use forebay_pool::Roster;
 use forebay_pool::overlap::Overlaps;
 use forebay_postgres::{Gateway, PostgresSettings};
-use forebay_seam::net::{self, Address, Listener, Permissions, TcpListener, UnixListener};
+use forebay_seam::net::{Address, Listener, Permissions, TcpListener};
 use forebay_seam::task::{Spawner, Stopper};
 use forebay_seam::time;
 use tracing::field::display;
@@ -25,6 +25,7 @@ use tracing::field::display;
 use crate::admin;
 use crate::config::{Config, ConfigError, Loaded};
 use crate::events::Events;
+use crate::handover::Estate;
 use crate::log_limit;
 use crate::logging::{self, Level};
 use crate::reload::{self, Record, Reloader, Rooms, Source};
@@ -37,6 +38,8 @@ use signals::Signals;
 
 /// The exit code of wrong usage or a wrong configuration.
 pub const EXIT_USAGE: u8 = 2;
+/// Longer than anybody waits.
+const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// How long before the deadline what still runs is counted as cut off.
 const LAST_LOOK: Duration = Duration::from_millis(50);
 /// How often is looked whether clients have left.
@@ -144,27 +147,43 @@ pub fn run_as(
     let loaded = source()?;
     let config = &loaded.config;
     let level = logging::start(&config.log)?;
+    let lines = level.lines();
     loaded.tell();
-    system::prepare(config);
+    let room = system::prepare(config);
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder.worker_threads(config.worker_threads.unwrap_or_else(workers));
     let runtime = builder.thread_name("forebay").enable_all().build()?;
+    let mut estate = Estate::ask(&config.restart)?;
     let address = config.admin.listen;
-    let admin = admin::Server::bind(&config.admin).map_err(|source| RunError::Listen {
-        at: "admin.listen",
-        address: address.into(),
-        source,
+    let inherited = estate.take("admin.listen", &address.to_string());
+    let admin = admin::Server::bind(&config.admin, inherited).map_err(|source| {
+        RunError::Listen { at: "admin.listen", address: address.into(), source }
     })?;
     let admin_address = admin.address()?;
-    let program = runtime.block_on(async { Program::open(loaded, source, level, manners) })?;
+    estate.leave("admin.listen", address.to_string(), &admin)?;
+    let opening = async { Program::open(loaded, source, level, manners, estate) };
+    let program = runtime.block_on(opening)?;
+    if let (Some(room), Some((_, gateway))) = (room, &program.postgres) {
+        gateway.set_room(room);
+    }
     let viewer = program.viewer.clone();
     let (events, pools) = (program.events.clone(), program.pools.clone());
     let reloader = program.reloader.clone();
     let admin = admin.start(move || viewer.snapshot(), events, pools, reloader)?;
     listening();
-    runtime.block_on(program.serve(admin_address));
-    admin.stop();
+    let mut admin = Some(admin);
+    // A successor answers there from now on.
+    let handed_over = || {
+        if let Some(admin) = admin.take() {
+            admin.stop();
+        }
+    };
+    runtime.block_on(program.serve(admin_address, handed_over));
+    if let Some(admin) = admin {
+        admin.stop();
+    }
     runtime.shutdown_timeout(LAST_WORDS);
+    lines.settle();
     Ok(())
 }
 
@@ -175,6 +194,7 @@ fn workers() -> usize {
 
 /// Everything that listens, and what is behind it.
 struct Program {
+    estate: Estate,
     signals: Signals,
     postgres: Option<(Vec<Listener>, Gateway)>,
     http: Option<(TcpListener, forebay_http::Gateway)>,
@@ -191,12 +211,15 @@ impl Program {
         source: Source,
         level: Level,
         manners: Manners,
+        mut estate: Estate,
     ) -> Result<Self, RunError> {
         let signals = Signals::new(manners)?;
         let config = loaded.config.clone();
-        let postgres_listeners = config.postgres.as_ref().map(bind_all).transpose()?;
+        let postgres_listeners =
+            config.postgres.as_ref().map(|p| bind_all(p, &mut estate)).transpose()?;
         let http_listener =
-            config.http.as_ref().map(|h| bind("http.listen", h.listen)).transpose()?;
+            config.http.as_ref().map(|h| bind(h.listen, &mut estate)).transpose()?;
+        estate.open(&config.restart)?;
 
         let overlaps = Arc::new(Overlaps::default());
         let roster = Arc::new(Roster::default());
@@ -205,7 +228,9 @@ impl Program {
             .postgres
             .map(|settings| {
                 let (overlaps, roster) = (Arc::clone(&overlaps), Arc::clone(&roster));
-                Gateway::new(settings, overlaps, roster, default_tenant)
+                estate.furnish(settings, default_tenant, |settings, tenant| {
+                    Gateway::new(settings, overlaps, roster, tenant)
+                })
             })
             .transpose()?;
         let http = config
@@ -215,12 +240,16 @@ impl Program {
         let events = Events::gather(postgres.as_ref(), http.as_ref(), &overlaps);
         Spawner::current().spawn(log_limit::run(events.listen()));
         let record = Arc::<Record>::default();
+        let lines = level.lines();
         let rooms =
             Rooms { postgres: postgres.clone(), http: http.clone(), events: events.clone(), level };
+        let reloader = Reloader::new(source, loaded, rooms, Arc::clone(&record));
+        Spawner::current().spawn(reload::watch(reloader.clone()));
         Ok(Self {
+            estate,
             signals,
-            viewer: Viewer::new(postgres.clone(), http.clone(), overlaps, Arc::clone(&record)),
-            reloader: Reloader::new(source, loaded, rooms, record),
+            viewer: Viewer::new(postgres.clone(), http.clone(), overlaps, record, lines),
+            reloader,
             events,
             pools: admin::ByHand::new(postgres.clone(), http.clone()),
             postgres: postgres_listeners.zip(postgres),
@@ -228,8 +257,9 @@ impl Program {
         })
     }
 
-    /// Serves until a signal, then drains.
-    async fn serve(mut self, admin: SocketAddr) {
+    /// Serves until a signal or a successor, then drains.
+    async fn serve(mut self, admin: SocketAddr, handed_over: impl FnOnce()) {
+        self.estate.enter(&self.viewer, self.postgres.as_ref().map(|(_, gateway)| gateway)).await;
         let listens = |listener: &TcpListener| listener.local_addr().ok().map(display);
         let all = |listeners: &[Listener]| {
             let addresses = listeners.iter().filter_map(|listener| listener.address().ok());
@@ -264,7 +294,14 @@ impl Program {
             gateway
         });
 
-        let (signal, how) = self.signals.stop(&self.reloader, postgres.as_ref()).await;
+        let (signal, how) = tokio::select! {
+            told = self.signals.stop(&self.reloader, postgres.as_ref()) => told,
+            successor = self.estate.give_away(postgres.clone()) => {
+                handed_over();
+                spawner.spawn(successor.keep_informed(postgres.clone()));
+                ("take-over", Ending::HandedOver)
+            }
+        };
         self.viewer.drains();
         closer.stop();
         let how = match (how, &postgres) {
@@ -334,37 +371,46 @@ impl Program {
         tracing::info!(signal, clients = gateway.snapshot().clients, "stopping: waiting for {how}");
         let over = async {
             match how {
-                Ending::Drain | Ending::Now | Ending::ServersReleased | Ending::ClientsLeft => {
+                Ending::ServersReleased => signals::pause(gateway).await,
+                Ending::Drain | Ending::Now | Ending::ClientsLeft | Ending::HandedOver => {
                     while gateway.snapshot().clients > 0 {
                         time::sleep(LOOK).await;
                     }
                 }
             }
         };
+        let (patience, then) = match how {
+            Ending::HandedOver => (self.reloader.stop_timeout() / 2, Ending::Drain),
+            Ending::Drain | Ending::Now | Ending::ServersReleased | Ending::ClientsLeft => {
+                (FOR_EVER, Ending::Now)
+            }
+        };
         tokio::select! {
-            () = over => Ending::Now,
+            () = over => then,
+            () = time::sleep(patience) => then,
             _ = self.signals.stop(&self.reloader, Some(gateway)) => Ending::Now,
         }
     }
 }
 
-fn bind(at: &'static str, address: SocketAddr) -> Result<TcpListener, RunError> {
-    let address_shown = address.into();
-    net::bind(address).map_err(|source| RunError::Listen { at, address: address_shown, source })
+fn bind(address: SocketAddr, estate: &mut Estate) -> Result<TcpListener, RunError> {
+    let at = "http.listen";
+    let bound = estate.tcp(at, address);
+    bound.map_err(|source| RunError::Listen { at, address: address.into(), source })
 }
 
 /// Everything that `[postgres]` listens at.
-fn bind_all(settings: &PostgresSettings) -> Result<Vec<Listener>, RunError> {
+fn bind_all(settings: &PostgresSettings, estate: &mut Estate) -> Result<Vec<Listener>, RunError> {
     let permissions = Permissions {
         mode: settings.unix_socket_mode.0,
         group: settings.unix_socket_group.clone(),
     };
+    let at = "postgres.listen";
     let bound = settings.listen.addresses().iter().map(|address| {
         let bound = match address {
-            Address::Tcp(address) => net::bind(*address).map(Listener::from),
-            Address::Unix(path) => UnixListener::bind(path, &permissions).map(Listener::from),
+            Address::Tcp(address) => estate.tcp(at, *address).map(Listener::from),
+            Address::Unix(path) => estate.unix(at, path, &permissions).map(Listener::from),
         };
-        let at = "postgres.listen";
         bound.map_err(|source| RunError::Listen { at, address: address.clone(), source })
     });
     bound.collect()

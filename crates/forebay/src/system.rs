@@ -23,24 +23,42 @@ enum Granted {
     Only(u64),
 }
 
-/// Asks for what a program with this configuration needs, and logs what is not granted.
-pub(crate) fn prepare(config: &Config) {
+/// Asks for what a program with this configuration needs, and logs what is not granted. Returns
+/// how many PostgreSQL clients there is room for, where that is fewer than are configured.
+pub(crate) fn prepare(config: &Config) -> Option<u32> {
     #[cfg(target_os = "linux")]
     if let Err(error) = nix::sys::prctl::set_thp_disable(true) {
         tracing::debug!(%error, "the system keeps its huge pages");
     }
     let needed = needed(config);
     match allow(needed) {
-        Ok(Granted::Enough) => {}
-        Ok(Granted::Only(limit)) => tracing::warn!(
-            limit,
-            needed,
-            "the system lets this program open fewer files than `max_clients` may need: raise \
+        Ok(Granted::Enough) => None,
+        Ok(Granted::Only(limit)) => {
+            let room = room(config, limit, needed);
+            tracing::warn!(
+                limit,
+                needed,
+                room,
+                "the system lets this program open fewer files than `max_clients` may need: raise \
              the limit (`LimitNOFILE=` for systemd, `ulimit -n` in a shell), or lower \
              `max_clients`"
-        ),
-        Err(error) => tracing::warn!(%error, "the limit of open files cannot be read or raised"),
+            );
+            room
+        }
+        Err(error) => {
+            tracing::warn!(%error, "the limit of open files cannot be read or raised");
+            None
+        }
     }
+}
+
+/// PostgreSQL clients for which `limit` files are enough, where all that may be open takes
+/// `needed`: what is ours, servers and services keep their part, and clients beyond are told
+/// that there are too many, instead of waiting for a file.
+fn room(config: &Config, limit: u64, needed: u64) -> Option<u32> {
+    let clients = config.postgres.as_ref()?.max_clients;
+    let missing = u32::try_from(needed.saturating_sub(limit)).unwrap_or(u32::MAX);
+    (missing > 0).then(|| clients.saturating_sub(missing).max(1))
 }
 
 fn needed(config: &Config) -> u64 {
@@ -70,4 +88,22 @@ fn allow(needed: u64) -> nix::Result<Granted> {
     let limit = needed.min(hard);
     setrlimit(Resource::RLIMIT_NOFILE, limit, hard)?;
     Ok(if limit == needed { Granted::Enough } else { Granted::Only(limit) })
+}
+
+#[cfg(test)]
+mod tests {
+    use forebay_postgres::PostgresSettings;
+
+    use super::*;
+
+    #[test]
+    fn clients_have_what_others_leave_of_the_files() {
+        let postgres = PostgresSettings { max_clients: 3_000, ..PostgresSettings::default() };
+        let config = Config { postgres: Some(postgres), ..Config::default() };
+        let needed = needed(&config);
+        assert_eq!(needed, 3_000 + OURS);
+        assert_eq!(room(&config, needed, needed), None);
+        assert_eq!(room(&config, 1_024, needed), Some(768));
+        assert_eq!(room(&config, 64, needed), Some(1), "somebody may always come");
+    }
 }

@@ -13,6 +13,7 @@ use forebay_postgres::PostgresSnapshot;
 use forebay_seam::time;
 use serde::Serialize;
 
+use crate::logging::Lines;
 use crate::reload::{ConfigurationSnapshot, Record};
 
 /// The version of the program.
@@ -37,6 +38,8 @@ pub struct ProgramSnapshot {
     pub configuration: ConfigurationSnapshot,
     /// Transactions that idled beside an outbound call of their request.
     pub overlaps: Vec<OverlapCount>,
+    /// Log lines that were not written, because nobody reads them or the output is closed.
+    pub log_lines_lost: u64,
 }
 
 /// Where the program is in its life.
@@ -62,6 +65,7 @@ struct Inside {
     http: Option<forebay_http::Gateway>,
     overlaps: Arc<Overlaps>,
     record: Arc<Record>,
+    log: Lines,
 }
 
 impl Viewer {
@@ -71,10 +75,13 @@ impl Viewer {
         http: Option<forebay_http::Gateway>,
         overlaps: Arc<Overlaps>,
         record: Arc<Record>,
+        log: Lines,
     ) -> Self {
         let draining = AtomicBool::new(false);
         let started = time::now();
-        Self { inside: Arc::new(Inside { started, draining, postgres, http, overlaps, record }) }
+        Self {
+            inside: Arc::new(Inside { started, draining, postgres, http, overlaps, record, log }),
+        }
     }
 
     /// From now on the program drains.
@@ -114,6 +121,7 @@ impl Viewer {
             http,
             configuration: inside.record.snapshot(),
             overlaps: inside.overlaps.counts(),
+            log_lines_lost: inside.log.lost(),
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::queue::Rejection;
 use crate::settings::Parting;
 use crate::slot::{Conn, ConnId, IdentityId, Lent, Slot, Told};
 
+use super::opening::SPARE_PAUSE;
 use super::{Action, Actions, Ledger};
 
 /// How long a server's refusal of an identity is believed.
@@ -372,6 +373,14 @@ impl Ledger {
             self.counters.closed.surplus += 1;
             return self.discard(id, actions);
         }
+        if self.gives_up(id) {
+            self.counters.closed.evicted += 1;
+            return self.discard(id, actions);
+        }
+        if self.capped > 0 && !self.has_places(self.conns[id].identity) {
+            // Another pool may come to lack what rests here.
+            actions.ring(now + SPARE_PAUSE);
+        }
         let conn = &mut self.conns[id];
         conn.slot = Slot::Idle { since, checked: now };
         let idle = &mut self.identities[conn.identity].idle;
@@ -386,11 +395,11 @@ impl Ledger {
 
     /// The connection is closed, and counts no more when that is done.
     pub(super) fn discard(&mut self, id: ConnId, actions: &mut Actions) {
-        self.part_with(id, None, actions);
+        self.make_room(id, None, actions);
     }
 
     /// As [`Ledger::discard`]; it makes room for `heir`.
-    pub(super) fn part_with(
+    pub(super) fn make_room(
         &mut self,
         id: ConnId,
         heir: Option<IdentityId>,

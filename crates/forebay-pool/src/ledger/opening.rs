@@ -16,9 +16,11 @@ use super::{Action, Actions, Identity, Ledger};
 
 /// A cap that is full of other pools' connections is looked at again after this.
 pub(super) const CAP_PAUSE: Duration = Duration::from_millis(10);
+/// How often a pool looks whether another lacks what rests here under a full cap.
+pub(super) const SPARE_PAUSE: Duration = Duration::from_millis(100);
 /// An idle connection younger than this is not closed to make room for another identity,
 /// unless that one has waited for as long.
-const EVICTABLE: Duration = Duration::from_millis(50);
+pub(super) const EVICTABLE: Duration = Duration::from_millis(50);
 
 enum Eviction {
     Now(ConnId),
@@ -102,7 +104,7 @@ impl Ledger {
         }
         self.take_idle(victim);
         self.counters.closed.evicted += 1;
-        self.part_with(victim, Some(identity), actions);
+        self.make_room(victim, Some(identity), actions);
         match self.settings.parting {
             Parting::AtOnce => self.open(identity, now, actions),
             Parting::Awaited => true,
@@ -157,7 +159,7 @@ impl Ledger {
         }?;
         let waiter = &self.waiters[first];
         if !self.has_size_left(identity, waiter.since, now, actions)
-            || !self.may_get_place(id, now, actions)
+            || !self.may_get_place(id, waiter.since, now, actions)
         {
             return None;
         }

@@ -12,10 +12,10 @@ use crate::budget::Seats;
 use crate::cap::Cap;
 use crate::class::ClassId;
 use crate::generation::Generation;
-use crate::slot::{ConnId, IdentityId, Slot};
+use crate::slot::{Conn, ConnId, IdentityId, Slot};
 use crate::terms::Terms;
 
-use super::opening::{CAP_PAUSE, Needy};
+use super::opening::{CAP_PAUSE, EVICTABLE, Needy, SPARE_PAUSE};
 use super::{Actions, Identity, Ledger};
 
 /// Connections of some identities.
@@ -43,6 +43,8 @@ impl Ledger {
         let was_paused = identity.is_paused();
         self.keepers -= u32::from(identity.terms.keep > 0);
         self.keepers += u32::from(terms.keep > 0);
+        self.capped -= u32::from(!identity.terms.caps.is_empty());
+        self.capped += u32::from(!terms.caps.is_empty());
         identity.terms = terms;
         identity.own = own;
         let is_paused = identity.is_paused();
@@ -161,6 +163,7 @@ impl Ledger {
     pub(super) fn may_get_place(
         &self,
         id: IdentityId,
+        since: Instant,
         now: Instant,
         actions: &mut Actions,
     ) -> bool {
@@ -175,14 +178,60 @@ impl Ledger {
             return true;
         }
         let ours = |cap: &Arc<Cap>| self.conns.values().filter(|conn| conn.is_under(cap)).count();
-        if full().any(|cap| usize::try_from(cap.taken()).is_ok_and(|all| all > ours(cap))) {
-            actions.ring(now + CAP_PAUSE);
+        for cap in full() {
+            if usize::try_from(cap.taken()).is_ok_and(|all| all > ours(cap)) {
+                if since + EVICTABLE <= now {
+                    cap.is_wanted_by(self.number);
+                }
+                actions.ring(now + CAP_PAUSE);
+            }
         }
         false
     }
 
     fn full_caps(&self, id: IdentityId) -> impl Iterator<Item = &Arc<Cap>> {
         self.identities[id].terms.caps.iter().filter(|cap| cap.is_full())
+    }
+
+    /// Another pool lacks places that identities of this one have: the coldest connection that
+    /// rests under such a cap makes room. Asked each [`SPARE_PAUSE`] while there are caps and
+    /// something rests.
+    pub(super) fn spare(&mut self, now: Instant, actions: &mut Actions) {
+        if self.capped == 0 || self.idle == 0 {
+            return;
+        }
+        let wanted = |conn: &Conn| {
+            let caps = &self.identities[conn.identity].terms.caps;
+            caps.iter().find(|cap| cap.is_wanted_from(self.number) && conn.is_under(cap))
+        };
+        let coldest = self
+            .conns
+            .iter()
+            .filter_map(|(id, conn)| Some((conn.idle_since()?, id, wanted(conn)?)))
+            .min_by_key(|(since, id, _)| (*since, *id));
+        if let Some((_, id, cap)) = coldest {
+            cap.is_served();
+            self.take_idle(id);
+            self.counters.closed.evicted += 1;
+            self.discard(id, actions);
+        }
+        let is_shared = |identity: &Identity| {
+            !identity.idle.is_empty() && identity.terms.caps.iter().any(|cap| cap.is_full())
+        };
+        if self.identities.values().any(is_shared) {
+            actions.ring(now + SPARE_PAUSE);
+        }
+    }
+
+    /// Does another pool lack the place of `id`? Then it is to be closed rather than to rest.
+    pub(super) fn gives_up(&self, id: ConnId) -> bool {
+        if self.capped == 0 {
+            return false;
+        }
+        let conn = &self.conns[id];
+        let caps = &self.identities[conn.identity].terms.caps;
+        let wanted = caps.iter().find(|cap| cap.is_wanted_from(self.number) && conn.is_under(cap));
+        wanted.inspect(|cap| cap.is_served()).is_some()
     }
 
     /// Can room be lacking that others could make?
@@ -222,6 +271,16 @@ impl Ledger {
                 return;
             }
         }
+    }
+
+    /// Those of which some connections are kept open, once in each round.
+    pub(crate) fn keepers_due(&self, now: Instant) -> Vec<IdentityId> {
+        if self.keepers == 0 || self.next_round > now {
+            return Vec::new();
+        }
+        let keeps =
+            |(id, identity): (IdentityId, &Identity)| (identity.terms.keep > 0).then_some(id);
+        self.identities.iter().filter_map(keeps).collect()
     }
 
     /// Is everything that `id` has to be kept open?

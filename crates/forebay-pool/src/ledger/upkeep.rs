@@ -38,6 +38,7 @@ impl Ledger {
             self.keep_some(now, actions);
         }
         self.freshen(now, actions);
+        self.spare(now, actions);
         // Who was refused may have been the way out of a circle.
         self.conclude(now, actions);
         self.open_more(now, actions);
@@ -205,6 +206,7 @@ impl Ledger {
             let is_used = has_any || !i.lanes.is_empty() || i.warm || i.terms.keep > 0;
             let keep = is_used || i.denied(now).is_some();
             if !keep {
+                self.capped -= u32::from(!i.terms.caps.is_empty());
                 actions.push(Action::Forget(id));
             }
             keep

@@ -7,17 +7,26 @@ use std::sync::Arc;
 use forebay_seam::time;
 
 use crate::connect::Connector;
-use crate::ledger::Count;
+use crate::ledger::{Actions, Count};
 use crate::slot::IdentityId;
 
 use super::{Pool, Shared, State};
 
 impl<K: Connector> Pool<K> {
-    /// Asks the protocol's side anew what each known identity may have
+    /// Asks the protocol's side anew what `which` of the known identities may have
     /// ([`Connector::terms`]). No lease is broken: what is above smaller terms is closed when
     /// it comes home, and at once where it rests.
-    pub fn review(&self) {
-        self.review_those(|_| true);
+    pub fn review(&self, which: impl Fn(&K::Identity) -> bool) {
+        let now = time::now();
+        let connector = &self.shared.connector;
+        self.shared.act(|state, actions| {
+            for id in state.those(which) {
+                let Some(terms) = state.names.name(id).map(|name| connector.terms(name)) else {
+                    continue;
+                };
+                state.ledger.review(id, terms, now, actions);
+            }
+        });
     }
 
     /// As [`Pool::review`], for `identity`, which is known from now on if something is to be
@@ -32,21 +41,6 @@ impl<K: Connector> Pool<K> {
                 None => state.identity(identity, &self.shared.connector),
             };
             state.ledger.review(id, terms, now, actions);
-        });
-    }
-
-    fn review_those(&self, which: impl Fn(&K::Identity) -> bool) {
-        let now = time::now();
-        let connector = &self.shared.connector;
-        self.shared.act(|state, actions| {
-            for (id, terms) in state
-                .those(which)
-                .into_iter()
-                .filter_map(|id| Some((id, connector.terms(state.names.name(id)?))))
-                .collect::<Vec<_>>()
-            {
-                state.ledger.review(id, terms, now, actions);
-            }
         });
     }
 
@@ -94,6 +88,17 @@ impl<K: Connector> State<K> {
         let id = self.ledger.introduce(connector.terms(identity));
         self.names.insert(id, identity.clone());
         id
+    }
+
+    /// Is what is kept open for some still wanted?
+    pub(super) fn review_keepers(&mut self, connector: &K, actions: &mut Actions) {
+        let now = time::now();
+        for id in self.ledger.keepers_due(now) {
+            let Some(terms) = self.names.name(id).map(|name| connector.terms(name)) else {
+                continue;
+            };
+            self.ledger.review(id, terms, now, actions);
+        }
     }
 
     fn those(&self, which: impl Fn(&K::Identity) -> bool) -> Vec<IdentityId> {

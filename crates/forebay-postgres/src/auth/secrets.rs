@@ -47,7 +47,7 @@ impl Secrets {
             let own = own
                 .map_err(|wrong| SettingsError { at: at("password"), reason: wrong.to_string() })?;
             let secret = own.or_else(|| listed.remove(name.as_str())?.secret);
-            let there = read("server_password", &user.server_password)?.map(Proof::Password);
+            let there = read("server_password", &user.server_password)?.map(Proof::of_configured);
             let proof = there.or_else(|| {
                 secret.as_ref().filter(|_| user.server_user.is_none()).and_then(Secret::proof)
             });

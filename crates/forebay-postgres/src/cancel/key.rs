@@ -169,3 +169,64 @@ pub(super) fn shortened(tag: &hmac::Tag) -> [u8; PROOF] {
     short.iter_mut().zip(tag.as_ref()).for_each(|(to, from)| *to = *from);
     short
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::settings::FleetSettings;
+
+    fn fleet(id: u16) -> Fleet {
+        let settings = serde_json::json!({
+            "id": id,
+            "secret": "sixteen and more characters",
+            "peers": [{"id": 1, "address": "a"}, {"id": 2, "address": "b"}],
+        });
+        let settings: FleetSettings = serde_json::from_value(settings).unwrap();
+        Fleet::new(&settings).unwrap()
+    }
+
+    fn key(fleet: &Fleet, form: Form) -> ClientKey {
+        ClientKey { pid: fleet.id().pid(-1), random: [1, 2, 3, 4], form }
+    }
+
+    #[test]
+    fn a_key_says_whose_it_is_and_only_its_own_process_takes_it() {
+        let (one, two) = (fleet(1), fleet(2));
+        for form in [Form::Short, Form::Long] {
+            let (keys, others) = (Keys::new(), Keys::new());
+            let key = key(&one, form);
+            let secret = keys.secret(key, &one);
+            assert!(keys.fits(key, &secret));
+            assert_eq!(others.fits(key, &secret), form == Form::Short);
+            let request = Request::new(key.pid, &secret);
+            assert_eq!(request.instance(&two), Some(one.id()));
+            assert_eq!(request.instance(&one), None, "it is its own");
+            let sent_on = Request::new(key.pid, &request.forwarded());
+            assert_eq!(sent_on.secret, request.secret);
+            assert_eq!(sent_on.instance(&two), None, "once is enough");
+        }
+    }
+
+    #[test]
+    fn a_client_of_a_newer_protocol_is_not_cancelled_by_four_bytes() {
+        let (one, keys) = (fleet(1), Keys::new());
+        let (short, long) = (key(&one, Form::Short), key(&one, Form::Long));
+        assert!(!keys.fits(long, &keys.secret(short, &one)));
+        assert!(!keys.fits(short, &keys.secret(long, &one)));
+    }
+
+    proptest! {
+        #[test]
+        fn no_request_breaks_the_reader(pid: i32, secret: Vec<u8>) {
+            let (one, keys) = (fleet(1), Keys::new());
+            let request = Request::new(pid, &secret);
+            let long = key(&one, Form::Long);
+            prop_assert!(!keys.fits(long, &request.secret));
+            if secret.len() > 4 {
+                prop_assert_eq!(request.instance(&one), None);
+            }
+        }
+    }
+}

@@ -11,19 +11,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use forebay_pool::{
-    Budget, ClassId, ClassName, ClassSettings, Kind, Mode, Pool, PoolSettings, Snapshot, Timetable,
-    WeakPool,
+    Budget, ClassId, ClassName, ClassSettings, Kind, Mode, Parting, Pool, PoolSettings, Snapshot,
+    Timetable, WeakPool,
 };
 use forebay_seam::time;
 use tokio::sync::{Notify, watch as channel};
 
 use super::SettingsError;
+use super::additions::additions;
+use super::pairs::Pairs;
 use crate::auth::Secrets;
 use crate::listener::Listeners;
 use crate::replication::Replications;
 use crate::route::Backend;
 use crate::server::capacity::{Capacity, Surveyor};
-use crate::server::connector::{Access, Postgres};
+use crate::server::connector::{Access, Addition, Postgres};
 use crate::server::hosts::{Choice, Hosts, Watched, watch};
 use crate::server::login::Target;
 use crate::server::names::{self, Name};
@@ -82,6 +84,7 @@ impl<'a> Draft<'a> {
         server: &'a ServerSettings,
         settings: &'a PostgresSettings,
         secrets: &Secrets,
+        pairs: &Arc<Pairs>,
     ) -> Result<Self, SettingsError> {
         let at = |key: &str, reason: String| SettingsError {
             at: format!("postgres.servers.{name}.{key}"),
@@ -110,7 +113,9 @@ impl<'a> Draft<'a> {
         let hosts = Arc::new(Hosts::new(names, choice, news));
         let (patience, catalogues) = (server.connect_timeout, Arc::default());
         let credentials = secrets.credentials();
-        let access = Access { targets, hosts, patience, credentials, catalogues };
+        let additions = additions(settings)?;
+        let pairs = Arc::clone(pairs);
+        let access = Access { targets, hosts, patience, credentials, additions, pairs, catalogues };
         let timetable =
             Timetable::new(&server.timetable).map_err(|error| at(&error.place(), error.reason))?;
         let pool = pool_settings(name, server, timetable, settings.query_wait_timeout);
@@ -227,9 +232,14 @@ fn origin(server: &ServerSettings) -> ServerSettings {
 
 /// Does a user of both log in to the server as somebody else?
 fn logs_in_differently(before: &Access, now: &Access) -> bool {
-    now.credentials.iter().any(|(user, credentials)| {
+    let other_users = now.credentials.iter().any(|(user, credentials)| {
         before.credentials.get(user).is_some_and(|before| before.user != credentials.user)
-    })
+    });
+    let differ = |one: &Addition, other: &Addition| one.query != other.query;
+    other_users
+        || now.additions.iter().any(|(database, addition)| {
+            before.additions.get(database).is_some_and(|before| differ(before, addition))
+        })
 }
 
 fn pool_settings(
@@ -260,6 +270,7 @@ fn pool_settings(
     pool.hold_limit = server.hold_limit;
     pool.lend_max_hold = server.lend_max_hold;
     pool.classes = classes(server);
+    pool.parting = Parting::Awaited;
     if !query_wait_timeout.is_zero() {
         for (_, class) in &mut pool.classes {
             class.checkout_timeout = query_wait_timeout;

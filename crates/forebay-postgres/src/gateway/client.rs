@@ -12,10 +12,12 @@ use forebay_seam::task::Stop;
 use forebay_seam::time;
 
 use super::Inner;
+use super::roll::{Entry, Newcomer};
 use crate::cancel::Registration;
 use crate::fault::Fault;
 use crate::greeting::{self, Arrival, Greeted, Room};
 use crate::replication::{self, Parameters};
+use crate::route::Who;
 use crate::session::Session;
 use crate::stream::Stream;
 use crate::timeouts::Kind;
@@ -74,7 +76,17 @@ async fn receive(
     match greeted {
         Greeted::In(arrival) => {
             let mut arrival = *arrival;
-            let registration = inner.registry.register(arrival.keys, &arrival.plan.fleet);
+            let mut registration = inner.registry.register(arrival.keys, &arrival.plan.fleet);
+            match enter(inner, &arrival.who, &registration) {
+                Ok(entry) => registration.entry = Some(entry),
+                Err(fault) => {
+                    let mut outbox = BytesMut::new();
+                    fault.write_at_login(&mut outbox);
+                    refused(inner, &from, &fault);
+                    Session::send_away(arrival.client, outbox).await;
+                    return None;
+                }
+            }
             if let Some(parameters) = arrival.replicates.take() {
                 let replica = Replica { arrival, parameters, registration };
                 return Some(Received::Replicates(Box::new(replica)));
@@ -93,13 +105,33 @@ async fn receive(
             tokio::join!(Session::send_away(client, BytesMut::new()), repeat);
         }
         Greeted::Refused { client, outbox, fault } => {
-            inner.refused.fetch_add(1, Ordering::Relaxed);
-            tracing::info!(%from, error = %fault, "client refused");
+            refused(inner, &from, &fault);
             Session::send_away(client, outbox).await;
         }
         Greeted::Gone => {}
     }
     None
+}
+
+fn refused(inner: &Inner, from: &Peer, fault: &Fault) {
+    inner.refused.fetch_add(1, Ordering::Relaxed);
+    tracing::info!(%from, error = %fault, "client refused");
+}
+
+/// A place on the roll for one that has proved who it is.
+fn enter(inner: &Inner, who: &Who, registration: &Registration) -> Result<Entry, Fault> {
+    let pairs = &inner.pairs;
+    if pairs.doors.is_disabled(&who.database) {
+        return Err(Fault::Disabled(who.database.to_string()));
+    }
+    let newcomer =
+        Newcomer { user: &who.user, identity: &who.identity, handle: &registration.client };
+    let entry = pairs.roll.enter(&newcomer, pairs.client_limits(&who.database, &who.user))?;
+    tracing::debug!(client = entry.id(), user = %who.user, database = %who.database, "logged in");
+    if pairs.keeps_any(&who.database) {
+        who.backend.pool.review_one(&who.identity);
+    }
+    Ok(entry)
 }
 
 /// A client's greeting, in time.
@@ -127,7 +159,7 @@ struct Counted {
 impl Counted {
     /// One more client, if there is room for it.
     fn admit(inner: &Arc<Inner>) -> Option<Self> {
-        let most = inner.plan().settings.max_clients;
+        let most = inner.plan().settings.max_clients.min(inner.room.load(Ordering::Relaxed));
         [(Room::ForAll, most), (Room::ForCancels, FOR_CANCELS)].into_iter().find_map(
             |(room, most)| {
                 let before = inner.here(room).fetch_add(1, Ordering::AcqRel);

@@ -9,7 +9,7 @@ use crate::auth::lookup::{Inquirer, Lookup, Lookups, Place};
 use crate::route::Backend;
 use crate::server::connector::Credentials;
 use crate::server::proof::Proof;
-use crate::settings::{AuthQuerySettings, PostgresSettings};
+use crate::settings::{AuthQuerySettings, DatabaseSettings, PostgresSettings};
 
 /// Where to ask if databases have no names of ours: it is there on every server.
 const ANY_DATABASE: &str = "postgres";
@@ -23,7 +23,7 @@ pub(super) type Leads<'a> = dyn Fn(&str) -> Option<(Arc<Backend>, Arc<str>)> + '
 /// The first that is not.
 pub(super) fn check(settings: &PostgresSettings) -> Result<(), SettingsError> {
     let there = |key: String, asked: &str| {
-        let is_there = settings.databases.is_empty() || settings.databases.contains_key(asked);
+        let is_there = settings.databases.is_empty() || settings.database(asked).is_some();
         let reason = || format!("there is no database `{asked}` in [postgres.databases]");
         is_there.then_some(()).ok_or_else(|| SettingsError { at: key, reason: reason() })
     };
@@ -72,13 +72,20 @@ pub(super) fn lookups(
         let query = database.auth_query.as_deref().or(general.map(|query| &*query.query));
         let query = query.map_or_else(AuthQuerySettings::default_query, str::to_owned);
         let asked = database.auth_database.as_ref();
-        let asked = asked.or(general.and_then(|query| query.database.as_ref())).unwrap_or(name);
+        let asked = asked.or(general.and_then(|query| query.database.as_ref()));
+        let is_of_others = name == DatabaseSettings::ALL_OTHERS;
+        let own = if is_of_others { ANY_DATABASE } else { name };
+        let asked = asked.map_or(own, String::as_str);
         let Some((backend, there)) = leads(asked) else { continue };
         let alike = (Arc::as_ptr(&backend), Arc::clone(&there), user.to_owned(), query.clone());
         let lookup = shared.entry(alike).or_insert_with(|| {
             let place = Place { backend, database: there };
             Arc::new(Lookup::new(place, inquirer(user), query, ttl))
         });
+        if is_of_others && general.is_some() {
+            // Every database with a table has one of its own, too.
+            lookups.any = Some(Arc::clone(lookup));
+        }
         lookups.named.insert(name.clone(), Arc::clone(lookup));
     }
     lookups

@@ -13,6 +13,7 @@ use forebay_pool::{ClassName, Roster, timetable};
 use super::SettingsError;
 use super::backend::{Carried, Draft, classes, hosts};
 use super::lookups::{self, lookups};
+use super::pairs::Pairs;
 use super::reload::Changes;
 use crate::auth::{self, Authentication};
 use crate::cancel::fleet::Fleet;
@@ -20,7 +21,9 @@ use crate::replicas::Replicas;
 use crate::route::Backend;
 use crate::server::connector::Identity;
 use crate::server::place::Place;
-use crate::settings::{PoolMode, PostgresSettings, ReplicaSettings, ServerSettings};
+use crate::settings::{
+    DatabaseSettings, PoolMode, PostgresSettings, ReplicaSettings, ServerSettings,
+};
 use crate::tls::{ClientSide, Encryption, Fresh};
 
 /// The process id of a client's key names its instance, and has room for so many clients.
@@ -37,19 +40,31 @@ pub(crate) struct Plan {
     default_tenant: Option<Arc<str>>,
 }
 
-/// A database name and what is behind it.
+/// Where the work of a client goes.
 pub(crate) struct Route {
     pub(crate) backend: Arc<Backend>,
-    /// Its name on the server.
-    pub(crate) database: Arc<str>,
+    /// Whose connections it takes.
+    pub(crate) identity: Identity,
     pub(crate) mode: PoolMode,
 }
 
-enum Routes {
-    /// These names only.
-    Named(HashMap<String, Route>),
-    /// Every name, on one server.
-    Any(Arc<Backend>),
+/// What is behind a database name.
+#[derive(Clone)]
+struct Behind {
+    backend: Arc<Backend>,
+    /// Its name on the server. `None`: the same.
+    database: Option<Arc<str>>,
+    /// The user of all its connections. `None`: the client's.
+    user: Option<Arc<str>>,
+    mode: Option<PoolMode>,
+}
+
+/// Database names and what is behind them.
+#[derive(Default)]
+struct Routes {
+    named: HashMap<String, Behind>,
+    /// Behind every other name.
+    others: Option<Behind>,
 }
 
 impl Plan {
@@ -62,6 +77,7 @@ impl Plan {
     pub(super) fn new(
         settings: PostgresSettings,
         roster: &Arc<Roster>,
+        pairs: &Arc<Pairs>,
         default_tenant: Option<Arc<str>>,
         before: Option<&Self>,
     ) -> Result<(Self, Changes), SettingsError> {
@@ -74,7 +90,9 @@ impl Plan {
         let auth = Authentication::new(&settings, before.map(|before| &before.auth))?;
         let servers = settings.servers.iter();
         let drafts = servers
-            .map(|(name, server)| Ok((name, Draft::new(name, server, &settings, auth.secrets())?)))
+            .map(|(name, server)| {
+                Ok((name, Draft::new(name, server, &settings, auth.secrets(), pairs)?))
+            })
             .collect::<Result<Vec<_>, SettingsError>>()?;
         // Nothing fails from here on.
         let mut changes = Changes::between(before.map(|before| &before.settings), &settings);
@@ -104,8 +122,9 @@ impl Plan {
         }
         let routes = routes(&settings, &backends);
         let lookups = lookups(&settings, &auth, &|database| {
-            let Route { backend, database, .. } = routes.route(database, &settings)?;
-            Some((backend, database))
+            let behind = routes.behind(database)?;
+            let there = behind.database.clone().unwrap_or_else(|| Arc::from(database));
+            Some((Arc::clone(&behind.backend), there))
         });
         let auth = auth.looking_up(lookups);
         let plan = Self { settings, tls, fleet, backends, routes, auth, default_tenant };
@@ -114,18 +133,20 @@ impl Plan {
 
     /// Warms what is known before anybody asks: configured databases of configured users.
     pub(super) fn warm_up(&self) {
-        let Routes::Named(named) = &self.routes else { return };
-        for route in named.values() {
-            let access = route.backend.pool.connector().access();
+        for (name, behind) in &self.routes.named {
+            if let Some(user) = &behind.user {
+                let identity = behind.identity(name, user);
+                behind.backend.pool.warm_up([identity.clone()]);
+                behind.backend.pool.review_one(&identity);
+                continue;
+            }
+            let access = behind.backend.pool.connector().access();
             let users = self.settings.users.keys();
             // Of a verifier alone nobody can log in: its clients bring what is missing.
             let users = users.filter(|user| {
                 access.credentials.contains_key(user.as_str()) && !self.auth.needs_its_client(user)
             });
-            route.backend.pool.warm_up(users.map(|user| Identity {
-                database: Arc::clone(&route.database),
-                user: Arc::from(user.as_str()),
-            }));
+            behind.backend.pool.warm_up(users.map(|user| behind.identity(name, user)));
         }
     }
 
@@ -133,13 +154,12 @@ impl Plan {
     pub(super) fn part_with_others(&self) {
         for backend in self.backends.values() {
             backend.pool.keep(|identity| {
-                let database = match &self.routes {
-                    Routes::Named(named) => named.values().any(|route| {
-                        route.database == identity.database && route.backend.leads_to(backend)
-                    }),
-                    Routes::Any(_) => true,
-                };
-                database && self.auth.may_know(&identity.user)
+                let behind = self
+                    .routes
+                    .behind(&identity.name)
+                    .filter(|behind| behind.backend.leads_to(backend) && behind.leads_to(identity));
+                let may_know = || self.auth.may_know(&identity.user);
+                behind.is_some_and(|behind| behind.user.is_some() || may_know())
             });
         }
     }
@@ -149,8 +169,21 @@ impl Plan {
         !before.auth.lists(user) || self.auth.may_know(user)
     }
 
-    pub(crate) fn route(&self, database: &str) -> Option<Route> {
-        self.routes.route(database, &self.settings)
+    /// May applications ask for `database`?
+    pub(crate) fn has(&self, database: &str) -> bool {
+        self.routes.behind(database).is_some()
+    }
+
+    /// Where the work of `user` goes that asks for `database`.
+    pub(crate) fn route(&self, database: &str, user: &str) -> Option<Route> {
+        let behind = self.routes.behind(database)?;
+        let identity = behind.identity(database, user);
+        let of_user = self.settings.users.get(&*identity.user).and_then(|user| user.pool_mode);
+        Some(Route {
+            backend: Arc::clone(&behind.backend),
+            identity,
+            mode: of_user.or(behind.mode).unwrap_or(self.settings.pool_mode),
+        })
     }
 
     /// The tenant whose requests a user's work belongs to.
@@ -161,39 +194,58 @@ impl Plan {
 }
 
 impl Routes {
-    fn route(&self, database: &str, settings: &PostgresSettings) -> Option<Route> {
-        match self {
-            Self::Named(named) => named.get(database).map(|route| Route {
-                backend: Arc::clone(&route.backend),
-                database: Arc::clone(&route.database),
-                mode: route.mode,
-            }),
-            Self::Any(backend) => Some(Route {
-                backend: Arc::clone(backend),
-                database: Arc::from(database),
-                mode: settings.pool_mode,
-            }),
+    fn behind(&self, database: &str) -> Option<&Behind> {
+        self.named.get(database).or(self.others.as_ref())
+    }
+}
+
+impl Behind {
+    /// Whose connections `user` takes who asks for `name`.
+    fn identity(&self, name: &str, user: &str) -> Identity {
+        let name = Arc::from(name);
+        Identity {
+            database: self.database.as_ref().map_or_else(|| Arc::clone(&name), Arc::clone),
+            user: self.user.as_ref().map_or_else(|| Arc::from(user), Arc::clone),
+            name,
         }
+    }
+
+    /// Does it lead to `identity`, whoever the client is?
+    fn leads_to(&self, identity: &Identity) -> bool {
+        let database = self.database.as_ref().unwrap_or(&identity.name);
+        *database == identity.database
+            && self.user.as_ref().is_none_or(|user| *user == identity.user)
     }
 }
 
 fn routes(settings: &PostgresSettings, backends: &BTreeMap<String, Arc<Backend>>) -> Routes {
-    let mut named = HashMap::new();
+    let mut routes = Routes::default();
     for (name, database) in &settings.databases {
         // That there is one was checked.
         let Ok(server) = server_of(settings, database.server.as_deref()) else { continue };
         let Some(backend) = backends.get(server) else { continue };
-        let route = Route {
+        let behind = Behind {
             backend: Arc::clone(backend),
-            database: Arc::from(database.database.as_deref().unwrap_or(name)),
-            mode: database.pool_mode.unwrap_or(settings.pool_mode),
+            database: database.database.as_deref().map(Arc::from),
+            user: database.force_user.as_deref().map(Arc::from),
+            mode: database.pool_mode,
         };
-        named.insert(name.clone(), route);
+        if name == DatabaseSettings::ALL_OTHERS {
+            routes.others = Some(behind);
+        } else {
+            routes.named.insert(name.clone(), behind);
+        }
     }
-    match server_of(settings, None).ok().and_then(|only| backends.get(only)) {
-        Some(only) if named.is_empty() => Routes::Any(Arc::clone(only)),
-        _ => Routes::Named(named),
+    if settings.databases.is_empty() {
+        let only = server_of(settings, None).ok().and_then(|only| backends.get(only));
+        routes.others = only.map(|only| Behind {
+            backend: Arc::clone(only),
+            database: None,
+            user: None,
+            mode: None,
+        });
     }
+    routes
 }
 
 /// Checks `settings` without opening a connection; files of certificates are read,

@@ -36,8 +36,7 @@ impl Changes {
         let mut changes = Self::default();
         // Without a list of databases every name is served.
         if !now.databases.is_empty() {
-            changes.databases_gone =
-                gone(before.databases.keys(), |d| now.databases.contains_key(d));
+            changes.databases_gone = gone(before.databases.keys(), |d| now.database(d).is_some());
         }
         changes.users_gone = gone(before.users.keys(), |user| now.users.contains_key(user));
         if before.listen != now.listen {
@@ -70,10 +69,11 @@ impl Gateway {
         let _one_at_a_time = inner.changing.lock();
         let before = inner.plan();
         let (plan, mut changes) =
-            Plan::new(settings, &inner.roster, default_tenant, Some(&before))?;
+            Plan::new(settings, &inner.roster, &inner.pairs, default_tenant, Some(&before))?;
         inner.held.set_limit(plan.settings.max_message_memory);
         let plan = Arc::new(plan);
         inner.plan.store(Arc::clone(&plan));
+        inner.pairs.follow(&plan.settings);
         if plan.settings.databases != before.settings.databases || changes.servers_changed() {
             inner.welcomes.forget();
         }
@@ -87,6 +87,9 @@ impl Gateway {
             }
         }
         plan.part_with_others();
+        for backend in plan.backends.values() {
+            backend.pool.review(|_| true);
+        }
         plan.warm_up();
         inner.bell.ring(Course::Serving);
         Ok(changes)

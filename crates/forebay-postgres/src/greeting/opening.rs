@@ -94,7 +94,7 @@ impl Greeting<'_> {
         let tls = self.tls(&client)?;
         let tcp = plain_tcp(client)?;
         let accepted = Stream::accept_direct(tcp, &tls, &mut self.inbox).await;
-        accepted.inspect_err(|error| told(error)).ok()
+        accepted.inspect_err(told).ok()
     }
 
     async fn encrypt(&mut self, mut client: Stream) -> Result<Option<Stream>, (Stream, Fault)> {
@@ -110,7 +110,7 @@ impl Greeting<'_> {
             return Ok(None);
         }
         let Some(tcp) = plain_tcp(client) else { return Ok(None) };
-        Ok(Stream::accept(tcp, &tls).await.inspect_err(|error| told(error)).ok())
+        Ok(Stream::accept(tcp, &tls).await.inspect_err(told).ok())
     }
 
     async fn answer(&mut self, client: &mut Stream, byte: u8) -> std::io::Result<()> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use forebay_pool::{ConnectFailure, Connector, FailureKind};
+use forebay_pool::{ConnectFailure, Connector, FailureKind, Terms};
 use forebay_seam::sync::Mutex;
 use forebay_seam::time;
 
@@ -18,19 +18,24 @@ use super::proof::Proof;
 use super::role::Role;
 use super::{Server, ServerFailure};
 use crate::auth::brought::Brought;
+use crate::gateway::Pairs;
 use crate::params::RoleNews;
+use crate::settings::DatabaseSettings;
 
-/// A database and a user, as the server knows the database and as our configuration knows
-/// the user.
+/// A database and a user: the database as applications call it and as the server does, the
+/// user as our configuration does.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Identity {
+    /// The database as applications call it.
+    pub(crate) name: Arc<str>,
+    /// As the server calls it.
     pub(crate) database: Arc<str>,
     pub(crate) user: Arc<str>,
 }
 
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}@{}", self.user, self.database)
+        write!(f, "{}@{}", self.user, self.name)
     }
 }
 
@@ -41,6 +46,15 @@ pub(crate) struct Credentials {
     pub(crate) proof: Option<Proof>,
 }
 
+/// What a database's configuration adds to each of its connections.
+#[derive(Default)]
+pub(crate) struct Addition {
+    /// As whom to log in, whoever the client is.
+    pub(crate) credentials: Option<Credentials>,
+    /// What is run first.
+    pub(crate) query: Option<Arc<str>>,
+}
+
 /// Where the server is, and as whom our users log in there: what a reload may change.
 pub(crate) struct Access {
     /// How to speak to each of `hosts`, in their order.
@@ -49,6 +63,10 @@ pub(crate) struct Access {
     /// How long a login may take at each.
     pub(crate) patience: Duration,
     pub(crate) credentials: HashMap<Arc<str>, Credentials>,
+    /// By the name of the database as applications call it; `*` for all that are not there.
+    pub(crate) additions: HashMap<Arc<str>, Addition>,
+    /// What each pair may have.
+    pub(crate) pairs: Arc<Pairs>,
     /// Of the databases behind `targets`.
     pub(crate) catalogues: Arc<Catalogues>,
 }
@@ -86,6 +104,11 @@ impl Postgres {
         let mut server = access.login(identity, &self.brought, &parameters).await?;
         server.catalogue = access.catalogues.of(&identity.database);
         self.surveyor.survey(&mut server).await?;
+        server.connect_query =
+            access.addition(identity).and_then(|addition| addition.query.clone());
+        server.run_connect_query().await?;
+        // What it set is what clients find.
+        server.settings.settle();
         if access.hosts.is_choosy() {
             *self.last.lock() = Some(identity.clone());
         }
@@ -141,6 +164,11 @@ impl Postgres {
 }
 
 impl Access {
+    fn addition(&self, identity: &Identity) -> Option<&Addition> {
+        let all_others = || self.additions.get(DatabaseSettings::ALL_OTHERS);
+        self.additions.get(&identity.name).or_else(all_others)
+    }
+
     async fn login(
         &self,
         identity: &Identity,
@@ -156,14 +184,19 @@ impl Access {
         self.hosts.connect(&self.targets, self.patience, login).await
     }
 
+    /// How `identity` logs in: as its database forces it, or as its user does.
+    fn credentials_of(&self, identity: &Identity) -> Option<&Credentials> {
+        let forced = self.addition(identity).and_then(|addition| addition.credentials.as_ref());
+        forced.or_else(|| self.credentials.get(&identity.user))
+    }
+
     /// As whom a user of ours logs in.
     fn user<'a>(&'a self, identity: &'a Identity) -> &'a str {
-        let credentials = self.credentials.get(&identity.user);
-        credentials.map_or(&*identity.user, |c| c.user.as_str())
+        self.credentials_of(identity).map_or(&*identity.user, |c| c.user.as_str())
     }
 
     fn proof(&self, identity: &Identity, brought: &Brought) -> Option<Proof> {
-        let ours = self.credentials.get(&identity.user).and_then(|c| c.proof.clone());
+        let ours = self.credentials_of(identity).and_then(|c| c.proof.clone());
         let user = self.user(identity);
         // What proves one user says nothing of another.
         ours.or_else(|| (*user == *identity.user).then(|| brought.of(user)).flatten())
@@ -188,6 +221,14 @@ impl Connector for Postgres {
             Ok(server) => Ok(Box::new(server)),
             Err(failure) => Err(ConnectFailure::new(kind(&failure), failure)),
         }
+    }
+
+    fn terms(&self, identity: &Identity) -> Terms {
+        self.access.load().pairs.terms(identity)
+    }
+
+    async fn close(&self, connection: Box<Server>) {
+        connection.close().await;
     }
 
     fn is_open(&self, connection: &mut Box<Server>) -> bool {

@@ -77,6 +77,15 @@ impl Server {
         }
     }
 
+    /// Says goodbye, and waits until the server has one backend less.
+    pub(crate) async fn close(mut self) {
+        if self.outbox.is_empty() && self.streaming == 0 {
+            write_bare(&mut self.outbox, b'X');
+            drop(self.send().await);
+        }
+        self.end().await;
+    }
+
     /// Closes our side and waits until the server has closed its own: then what was sent runs
     /// no more, and the server has one backend less.
     async fn end(&mut self) {
@@ -149,6 +158,7 @@ impl Server {
         }
         if self.residue != Residue::None {
             self.run(&clear()).await?;
+            self.run_connect_query().await?;
             self.settings.cleared();
             self.residue = Residue::None;
         }
@@ -156,6 +166,14 @@ impl Server {
         self.look_at_catalogue().await?;
         self.unnamed = None;
         if self.is_clean() { Ok(()) } else { Err(Malformed::Value.into()) }
+    }
+
+    /// What the database's configuration wants to be run first, if anything.
+    pub(super) async fn run_connect_query(&mut self) -> Result<(), ServerFailure> {
+        match self.connect_query.clone() {
+            Some(query) => self.run(&query).await,
+            None => Ok(()),
+        }
     }
 
     /// Nobody follows what the owed answers say: settings may have changed, and statements

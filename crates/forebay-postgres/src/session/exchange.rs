@@ -36,6 +36,8 @@ pub(super) enum Moved {
     Late(Late),
     /// The bell of all sessions rings, and the client runs nothing.
     Bell,
+    /// An operator sends the client away.
+    Killed,
 }
 
 /// Hears the bell of all sessions. Hearing for the first time takes the lock of all sessions,
@@ -81,6 +83,20 @@ impl Session {
             None => Attention::Channels,
         };
         poll_fn(|cx| {
+            if self.registration.client.is_ended() {
+                return Poll::Ready(Ok(Moved::Killed));
+            }
+            if let Some(round) = self.gateway.stillness.round() {
+                return match self.poll_empty(cx) {
+                    Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+                    Poll::Ready(Ok(())) => {
+                        self.registration.client.is_still(round);
+                        self.gateway.stillness.one_more();
+                        Poll::Pending
+                    }
+                    Poll::Pending => Poll::Pending,
+                };
+            }
             let moved = self.poll_exchange(cx);
             if moved.is_pending()
                 && settling.as_mut().is_some_and(|settled| settled.as_mut().poll(cx).is_ready())
@@ -105,6 +121,22 @@ impl Session {
             moved
         })
         .await
+    }
+
+    /// Writes out what was read, and reads nothing: ready when nothing is left.
+    fn poll_empty(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut to_server = Poll::Ready(());
+        self.keep_passed();
+        if let Some(lease) = &mut self.link {
+            let server = lease.connection();
+            // A server that is gone is found when it is read again.
+            to_server = server.stream.poll_drain(cx, &mut server.outbox).map(drop);
+        }
+        let to_client = self.client.poll_drain(cx, &mut self.outbox)?;
+        match (to_server, to_client) {
+            (Poll::Ready(()), Poll::Ready(())) => Poll::Ready(Ok(())),
+            (Poll::Pending, _) | (_, Poll::Pending) => Poll::Pending,
+        }
     }
 
     /// Until the cancel requests that are on their way have arrived, if something waits for

@@ -132,9 +132,24 @@ impl Session {
         };
         let mut checkout = std::pin::pin!(pool.checkout(ask));
         let cancelable = &self.registration.client;
+        let stillness = &self.gateway.stillness;
         let (client, inbox, outbox) = (&mut self.client, &mut self.inbox, &mut self.outbox);
         let waited = poll_fn(|cx| {
             use std::future::Future;
+            if cancelable.is_ended() {
+                return Poll::Ready(Waited::Killed);
+            }
+            if let Some(round) = stillness.round() {
+                return match client.poll_drain(cx, outbox) {
+                    Poll::Ready(Err(error)) => Poll::Ready(Waited::Lost(error)),
+                    Poll::Ready(Ok(())) => {
+                        cancelable.is_still(round);
+                        stillness.one_more();
+                        Poll::Pending
+                    }
+                    Poll::Pending => Poll::Pending,
+                };
+            }
             if let Poll::Ready(result) = checkout.as_mut().poll(cx) {
                 return Poll::Ready(Waited::Over(result));
             }
@@ -169,6 +184,7 @@ impl Session {
                 self.registration.client.rests();
                 Ok(Err(Fault::Cancelled))
             }
+            Waited::Killed => Err(Fault::Killed.into()),
             Waited::Left => Err(End::Left),
             Waited::Lost(error) => Err(End::Io(error)),
         }
@@ -178,6 +194,7 @@ impl Session {
 enum Waited {
     Over(Result<Lease<Postgres>, CheckoutError>),
     Cancelled,
+    Killed,
     Left,
     Lost(std::io::Error),
 }

@@ -20,10 +20,10 @@ impl Session {
         // What it keeps its connection for is there, and nowhere else.
         let Some(plan) = self.gateway.plan_beside(&self.plan) else { return Ok(()) };
         let who = &self.who;
-        if plan.route(&who.database).is_none() {
+        if !plan.has(&who.database) {
             return Err(Fault::Removed(Removed::Database));
         }
-        if !plan.keeps_user(&who.identity.user, &self.plan) {
+        if !plan.keeps_user(&who.user, &self.plan) {
             return Err(Fault::Removed(Removed::User));
         }
         Ok(())
@@ -36,13 +36,14 @@ impl Session {
     pub(super) fn follow_plan(&mut self) -> Result<Followed, Fault> {
         let Some(plan) = self.gateway.plan_beside(&self.plan) else { return Ok(Followed::Same) };
         let who = &mut self.who;
-        let route = plan.route(&who.database).ok_or(Fault::Removed(Removed::Database))?;
-        if !plan.keeps_user(&who.identity.user, &self.plan) {
+        let route = plan.route(&who.database, &who.user);
+        let route = route.ok_or(Fault::Removed(Removed::Database))?;
+        if !plan.keeps_user(&who.user, &self.plan) {
             return Err(Fault::Removed(Removed::User));
         }
-        who.tenant = plan.tenant(&who.identity.user);
+        who.tenant = plan.tenant(&who.user);
         who.mode = route.mode;
-        who.identity.database = route.database;
+        who.identity = route.identity;
         let before = std::mem::replace(&mut who.backend, route.backend);
         let application = Arc::clone(&who.application);
         who.set_application_name(&application);

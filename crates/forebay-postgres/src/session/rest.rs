@@ -132,7 +132,7 @@ impl Session {
     /// It could not say: what was foreseen is taken to hold.
     pub(super) fn server_is_silent(&mut self, why: &str) {
         tracing::warn!(
-            user = %self.who.identity.user, database = %self.who.database, error = why,
+            user = %self.who.user, database = %self.who.database, error = why,
             "the server does not say what the session holds"
         );
         self.learns = None;
@@ -142,13 +142,13 @@ impl Session {
     fn tell_pins(&mut self) {
         let who = &self.who;
         let keeper = || Keeper {
-            user: who.identity.user.clone(),
+            user: who.user.clone(),
             database: who.database.clone(),
             application: who.application.clone(),
         };
         for reason in self.pins.tell(&self.gateway.pins, keeper).iter() {
             tracing::info!(
-                user = %who.identity.user, database = %who.database, reason = reason.name(),
+                user = %who.user, database = %who.database, reason = reason.name(),
                 "the client keeps its server connection"
             );
         }

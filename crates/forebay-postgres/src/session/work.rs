@@ -307,7 +307,7 @@ impl Session {
             feature: Arc::clone(operation.feature()),
             statement: Arc::clone(operation.name()),
             database: Arc::clone(&self.who.database),
-            user: Arc::clone(&self.who.identity.user),
+            user: Arc::clone(&self.who.user),
             since: since.unwrap_or_else(time::now),
         };
         self.idling = Some(self.gateway.overlaps.transaction_idles(&request, what));

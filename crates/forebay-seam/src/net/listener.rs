@@ -1,6 +1,7 @@
 //! What accepts connections, over TCP or at a Unix socket.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use tokio::net::TcpListener;
 
@@ -24,6 +25,15 @@ impl From<TcpListener> for Listener {
 impl From<UnixListener> for Listener {
     fn from(listener: UnixListener) -> Self {
         Self::Unix(listener)
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(listener) => listener.as_fd(),
+            Self::Unix(listener) => listener.as_fd(),
+        }
     }
 }
 

@@ -8,6 +8,8 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::unistd::Group;
 use socket2::{Domain, SockAddr, Type};
@@ -44,11 +46,31 @@ struct File {
     path: PathBuf,
     /// Device and inode; `None`: it is another's to remove.
     ours: Option<(u64, u64)>,
+    left: Arc<AtomicBool>,
+}
+
+/// Leaves the file of a listener that is elsewhere by now.
+#[derive(Debug, Clone)]
+pub struct Leaver(Arc<AtomicBool>);
+
+impl Leaver {
+    /// The file stays when the listener is gone: another process listens there.
+    pub fn leave(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+impl File {
+    /// The one that is at `path`.
+    fn of(path: PathBuf) -> Self {
+        Self { ours: identity(&path), path, left: Arc::default() }
+    }
 }
 
 impl Drop for File {
     fn drop(&mut self) {
-        if self.ours.is_some() && self.ours == identity(&self.path) {
+        let is_left = self.left.load(Ordering::Acquire);
+        if !is_left && self.ours.is_some() && self.ours == identity(&self.path) {
             // It may be gone in this moment, and that is just as well.
             drop(fs::remove_file(&self.path));
         }
@@ -80,7 +102,7 @@ impl UnixListener {
         // Both names must be short enough.
         SockAddr::unix(path)?;
         socket.bind(&SockAddr::unix(&prepared)?)?;
-        let mut file = File { ours: identity(&prepared), path: prepared };
+        let mut file = File::of(prepared);
         if let Some(group) = group {
             chown(&file.path, None, Some(group))?;
         }
@@ -99,12 +121,12 @@ impl UnixListener {
     pub fn inherited(listener: std::os::unix::net::UnixListener, path: &Path) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let listener = tokio::net::UnixListener::from_std(listener)?;
-        Ok(Self { listener, file: File { path: path.to_owned(), ours: identity(path) } })
+        Ok(Self { listener, file: File::of(path.to_owned()) })
     }
 
-    /// Leaves the file to whoever listens at it from now on.
-    pub fn leave(&mut self) {
-        self.file.ours = None;
+    /// What leaves its file to whoever listens at it later.
+    pub fn leaver(&self) -> Leaver {
+        Leaver(Arc::clone(&self.file.left))
     }
 
     /// Where it listens.
@@ -113,7 +135,10 @@ impl UnixListener {
     }
 
     /// The next connection and whose it is.
-    pub(super) async fn accept(&self) -> io::Result<(UnixStream, Peer)> {
+    ///
+    /// # Errors
+    /// Usually that no file descriptor is left.
+    pub async fn accept(&self) -> io::Result<(UnixStream, Peer)> {
         let (stream, _) = self.listener.accept().await?;
         let of = stream.peer_cred()?;
         Ok((stream, Peer::Unix { uid: of.uid(), gid: of.gid(), pid: of.pid() }))

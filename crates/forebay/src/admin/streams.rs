@@ -181,10 +181,12 @@ mod tests {
     use http_body_util::BodyExt as _;
 
     use super::*;
+    use crate::logging::Lines;
     use crate::view::{ProgramSnapshot, Viewer};
 
     fn look(overlaps: &Arc<Overlaps>) -> impl Fn() -> ProgramSnapshot + Send + Sync + use<> {
-        let viewer = Viewer::new(None, None, Arc::clone(overlaps), Arc::default());
+        let viewer =
+            Viewer::new(None, None, Arc::clone(overlaps), Arc::default(), Lines::default());
         move || viewer.snapshot()
     }
 

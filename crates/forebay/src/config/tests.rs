@@ -209,6 +209,55 @@ fn what_cannot_be_read_is_found() {
 }
 
 #[test]
+fn settings_of_tls_and_of_a_fleet_that_contradict_each_other_are_found() {
+    let server = |more: &str| good_with(more);
+    for (text, expected) in [
+        (server("sslmode = \"require\"\nsslkey = \"/dev/null\""), "main.sslcert: `sslkey` needs"),
+        (server("sslrootcert = \"system\""), "main.sslrootcert: the system's authorities sign"),
+        (server("sslnegotiation = \"direct\""), "main.sslnegotiation: direct TLS needs"),
+        (
+            server("sslmode = \"disable\"\nchannel_binding = \"require\""),
+            "main.channel_binding: a login can only be bound",
+        ),
+        (
+            server("ssl_min_version = \"1.3\"\nssl_max_version = \"1.2\""),
+            "main.ssl_min_version: the lowest version",
+        ),
+        (server("ssl_min_version = \"1.1\""), "`1.1` is not possible"),
+        (
+            format!("[postgres]\nlisten = [\"unix:/a\", \"/a\"]\n{}", good_with("")),
+            "postgres.listen: `/a/.s.PGSQL.6432` is there twice",
+        ),
+        (
+            format!("[postgres]\nunix_socket_mode = \"rwx\"\n{}", good_with("")),
+            "postgres.unix_socket_mode: expected octal digits",
+        ),
+        (
+            format!("[postgres.fleet]\nid = 0\n{}", good_with("")),
+            "postgres.fleet.id: expected a number from 1 to 16383",
+        ),
+        (
+            format!(
+                "[postgres.fleet]\nid = 1\n[[postgres.fleet.peers]]\nid = 2\naddress = \"a b\"\n{}",
+                good_with("")
+            ),
+            "postgres.fleet.peers[0].address: `a b` is no address",
+        ),
+        (
+            format!(
+                "[postgres]\nmax_clients = 200000\n[postgres.fleet]\nid = 1\n{}",
+                good_with("")
+            ),
+            "postgres.max_clients: an instance of a fleet has names for 100000",
+        ),
+    ] {
+        let said = said(&text);
+        assert!(said.contains(expected), "{expected}\n{said}");
+    }
+    assert!(parse(&good_with("sslmode = \"verify-full\"\nsslrootcert = \"system\"")).is_ok());
+}
+
+#[test]
 fn two_tenants_with_one_key_are_found_and_the_key_is_not_shown() {
     let said = said(
         "[http.destinations.a]\nurl = \"https://a\"\n\

@@ -1,7 +1,6 @@
 //! Where log lines go: to stderr, into a file, to the system's log.
 //!
-//! A line that cannot be written is lost, not waited for: the log must never hold up what it is
-//! about. The file is opened again when somebody asks, so that it can be moved away.
+//! Knows nothing of who waits: [`super::outlet`] calls from a thread of its own. The file is opened again when somebody asks, so that it can be moved away.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -9,8 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use forebay_seam::sync::Mutex;
-use tracing::{Level, Metadata};
-use tracing_subscriber::fmt::MakeWriter;
+use tracing::Level;
 
 use super::syslog::Syslog;
 use crate::config::LogSettings;
@@ -47,6 +45,20 @@ impl Outputs {
         })))
     }
 
+    /// Writes one line, wherever it goes to.
+    ///
+    /// # Errors
+    /// When it was lost on one of its ways.
+    pub(super) fn write(&self, level: Level, line: &[u8]) -> io::Result<()> {
+        let Inner { stderr, file, syslog } = &*self.0;
+        let to_stderr = if *stderr { io::stderr().write_all(line) } else { Ok(()) };
+        let to_file = file.as_ref().map_or(Ok(()), |log| log.file.lock().write_all(line));
+        if let Some(syslog) = syslog {
+            syslog.send(level, line);
+        }
+        to_stderr.and(to_file)
+    }
+
     /// Opens the file anew: after a rotation the old one is another's.
     pub fn reopen(&self) {
         let Some(log) = &self.0.file else { return };
@@ -63,44 +75,6 @@ fn open(path: &PathBuf) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).open(path)
 }
 
-/// One line on its way out.
-pub struct Line<'o> {
-    outputs: &'o Inner,
-    level: Level,
-}
-
-impl<'o> MakeWriter<'o> for Outputs {
-    type Writer = Line<'o>;
-
-    fn make_writer(&'o self) -> Line<'o> {
-        Line { outputs: &self.0, level: Level::INFO }
-    }
-
-    fn make_writer_for(&'o self, metadata: &Metadata<'_>) -> Line<'o> {
-        Line { outputs: &self.0, level: *metadata.level() }
-    }
-}
-
-impl Write for Line<'_> {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let Inner { stderr, file, syslog } = self.outputs;
-        if *stderr {
-            drop(io::stderr().write_all(line));
-        }
-        if let Some(log) = file {
-            drop(log.file.lock().write_all(line));
-        }
-        if let Some(syslog) = syslog {
-            syslog.send(self.level, line);
-        }
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,11 +86,11 @@ mod tests {
         let settings =
             LogSettings { stderr: false, file: Some(path.clone()), ..LogSettings::default() };
         let outputs = Outputs::open(&settings).unwrap();
-        outputs.make_writer().write_all(b"one\n").unwrap();
+        outputs.write(Level::INFO, b"one\n").unwrap();
         std::fs::rename(&path, &moved).unwrap();
-        outputs.make_writer().write_all(b"two\n").unwrap();
+        outputs.write(Level::INFO, b"two\n").unwrap();
         outputs.reopen();
-        outputs.make_writer().write_all(b"three\n").unwrap();
+        outputs.write(Level::INFO, b"three\n").unwrap();
         assert_eq!(std::fs::read_to_string(moved).unwrap(), "one\ntwo\n");
         assert_eq!(std::fs::read_to_string(path).unwrap(), "three\n");
     }

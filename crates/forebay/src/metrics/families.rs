@@ -42,6 +42,11 @@ pub(super) fn encode(program: &ProgramSnapshot, encoder: DescriptorEncoder<'_>) 
         http::calls(http, &mut sheet)?;
         limits::limits(http, &mut sheet)?;
     }
+    sheet.count(
+        "forebay_log_lines_lost",
+        "Log lines that were not written: nobody reads them, or the output is closed",
+        program.log_lines_lost,
+    )?;
     overlaps(&program.overlaps, &mut sheet)
 }
 

@@ -16,6 +16,7 @@ use forebay_pool::stats::{
     WantedSnapshot,
 };
 use forebay_pool::{ClassName, Kind, Mode, Snapshot};
+use forebay_postgres::gateway::{ControlSnapshot, Flow};
 use forebay_postgres::{
     HostSnapshot, HostsSnapshot, NotificationCounts, PostgresSnapshot, TimeoutCounts,
 };
@@ -193,6 +194,11 @@ fn program() -> ProgramSnapshot {
                 overflowed: 1,
                 lost: 2,
             }],
+            control: ControlSnapshot {
+                flow: Flow::Paused,
+                paused: vec!["app".into()],
+                disabled: vec!["old".into()],
+            },
             hosts: vec![HostsSnapshot {
                 server: "main".into(),
                 hosts: vec![HostSnapshot {
@@ -219,6 +225,7 @@ fn program() -> ProgramSnapshot {
             destinations: vec![destination],
             pools: vec![pool("llm")],
         }),
+        log_lines_lost: 3,
         overlaps: vec![OverlapCount {
             feature: "answer".into(),
             destination: "llm".into(),
@@ -272,6 +279,10 @@ fn every_figure_of_the_picture_is_there_and_well_formed() {
         ("forebay_cancel_requests_total", 5.0),
         ("forebay_timeouts_total{setting=\"query_timeout\"}", 9.0),
         ("forebay_hints_ignored_total", 8.0),
+        ("forebay_log_lines_lost_total", 3.0),
+        ("forebay_paused{database=\"*\"}", 1.0),
+        ("forebay_paused{database=\"app\"}", 1.0),
+        ("forebay_disabled{database=\"old\"}", 1.0),
         ("forebay_pins_total{reason=\"listen\"}", 6.0),
         (r#"forebay_notification_connections{gateway="postgres",destination="main"}"#, 1.0),
         (r#"forebay_notification_channels{gateway="postgres",destination="main"}"#, 3.0),

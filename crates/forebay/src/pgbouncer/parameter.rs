@@ -47,6 +47,11 @@ const fn parameter(name: &'static str, kind: Kind, fate: Fate) -> Parameter {
     Parameter { name, kind, fate }
 }
 
+const PARAMETERS: Fate = Instead(
+    "it is as the client asks, else as the server says: `ALTER DATABASE … SET` says it there",
+);
+const WAITS: Fate = Instead("the `query_wait_timeout` of [pgbouncer] counts");
+
 /// Keys of a line in `[databases]`.
 pub(super) const OF_DATABASES: &[Parameter] = &[
     parameter("dbname", Text, Becomes("postgres.databases.NAME.database")),
@@ -64,10 +69,10 @@ pub(super) const OF_DATABASES: &[Parameter] = &[
     parameter("auth_user", Text, Becomes("postgres.databases.NAME.auth_user")),
     parameter("auth_dbname", Text, Becomes("postgres.databases.NAME.auth_database")),
     parameter("auth_query", Text, Becomes("postgres.databases.NAME.auth_query")),
-    parameter("client_encoding", Text, Becomes("postgres.databases.NAME.parameters")),
-    parameter("datestyle", Text, Becomes("postgres.databases.NAME.parameters")),
-    parameter("timezone", Text, Becomes("postgres.databases.NAME.parameters")),
-    parameter("application_name", Text, Becomes("postgres.databases.NAME.parameters")),
+    parameter("client_encoding", Text, PARAMETERS),
+    parameter("datestyle", Text, PARAMETERS),
+    parameter("timezone", Text, PARAMETERS),
+    parameter("application_name", Text, PARAMETERS),
     parameter("pool_size", Number, Becomes("postgres.databases.NAME.pool_size")),
     parameter("min_pool_size", Number, Becomes("postgres.databases.NAME.min_pool_size")),
     parameter("reserve_pool_size", Number, Becomes("postgres.databases.NAME.reserve_pool_size")),
@@ -97,7 +102,7 @@ pub(super) const OF_DATABASES: &[Parameter] = &[
         Choice(&["any", "read-write", "read-only", "primary", "standby"]),
         Becomes("postgres.servers.NAME.target_session_attrs"),
     ),
-    parameter("query_wait_timeout", Number, Becomes("postgres.databases.NAME.query_wait_timeout")),
+    parameter("query_wait_timeout", Number, WAITS),
     parameter("connect_query", Text, Becomes("postgres.databases.NAME.connect_query")),
 ];
 
@@ -117,7 +122,7 @@ pub(super) const OF_USERS: &[Parameter] = &[
         Becomes("postgres.users.NAME.max_client_connections"),
     ),
     parameter("query_timeout", Number, Becomes("postgres.users.NAME.query_timeout")),
-    parameter("query_wait_timeout", Number, Becomes("postgres.users.NAME.query_wait_timeout")),
+    parameter("query_wait_timeout", Number, WAITS),
     parameter(
         "idle_transaction_timeout",
         Number,
@@ -127,8 +132,7 @@ pub(super) const OF_USERS: &[Parameter] = &[
     parameter("client_idle_timeout", Number, Becomes("postgres.users.NAME.client_idle_timeout")),
 ];
 
-const PEERS: Fate =
-    Instead("cancel requests are not forwarded to peers: run one process, it uses all cores");
+const PEERS: Fate = Becomes("postgres.fleet.peers");
 
 /// Keys of a line in `[peers]`.
 pub(super) const OF_PEERS: &[Parameter] = &[

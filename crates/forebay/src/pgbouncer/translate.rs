@@ -19,6 +19,7 @@ use super::ini::Place;
 use super::parameter::{OF_DATABASES, OF_PEERS, OF_USERS, Parameter};
 use super::secrets::{SecretFile, Secrets};
 use super::setting::Fate;
+use super::value;
 
 /// As good as never, for settings of ours that know no "never".
 const NEVER: &str = "36500days";
@@ -87,6 +88,7 @@ pub(super) fn translate(file: &File, secrets: Secrets) -> Result<Translation, Ve
     timeouts(&mut work);
     servers::translate(&mut work);
     users::translate(&mut work);
+    fleet(&mut work);
     log::translate(&mut work);
     // Several instances may run on a machine, and nobody expects this port.
     work.document
@@ -140,30 +142,49 @@ impl Work<'_> {
     fn tell_fates(&mut self) {
         let file = self.file;
         for (setting, said) in file.changed() {
-            self.tell_fate(setting.name, setting.fate, &said.place);
+            self.tell_fate(setting.name, &said.value, setting.fate, &said.place);
         }
         let lines: [(&[Line], &[Parameter]); 3] =
             [(&file.databases, OF_DATABASES), (&file.users, OF_USERS), (&file.peers, OF_PEERS)];
         for (lines, parameters) in lines {
             for line in lines {
-                for parameter in parameters.iter().filter(|p| line.text(p.name).is_some()) {
+                for parameter in parameters {
+                    let Some(value) = line.text(parameter.name) else { continue };
                     let about = format!("{} {}", line.name, parameter.name);
-                    self.tell_fate(&about, parameter.fate, &line.place);
+                    self.tell_fate(&about, value, parameter.fate, &line.place);
                 }
             }
         }
     }
 
-    fn tell_fate(&mut self, about: &str, fate: Fate, place: &Place) {
+    fn tell_fate(&mut self, about: &str, value: &str, fate: Fate, place: &Place) {
         match fate {
             Fate::Becomes(_) | Fate::Mode(_) => {}
             Fate::Resembles { differs, .. } => {
-                self.note(NoteKind::Differs, about, Some(place), differs);
+                if differs_for(about.rsplit(' ').next().unwrap_or_default(), value) {
+                    self.note(NoteKind::Differs, about, Some(place), differs);
+                }
             }
             Fate::Nothing(why) => self.note(NoteKind::Needless, about, Some(place), why),
             Fate::Instead(what) => self.note(NoteKind::Dropped, about, Some(place), what),
             Fate::Refused(why) => self.refuse(Some(place), format!("{about}: {why}")),
         }
+    }
+}
+
+/// Is what differs of the setting `name` of any concern to who set it to `value`?
+fn differs_for(name: &str, value: &str) -> bool {
+    let value = value.to_ascii_lowercase();
+    match name {
+        "auth_type" => value == "any" || value == "trust",
+        "pool_mode" => value == "statement",
+        "host" => value.contains(','),
+        "max_prepared_statements" => value == "0",
+        "client_tls_protocols" | "server_tls_protocols" => !value
+            .split([',', ':', ' '])
+            .all(|name| matches!(name, "secure" | "tlsv1.2" | "tlsv1.3")),
+        "client_tls_ciphers" => value == "all",
+        _ => true,
     }
 }
 
@@ -188,6 +209,28 @@ fn pooling(work: &mut Work<'_>) {
     work.set("max_prepared_statements", statements, "max_prepared_statements");
     let ttl = file.seconds("dns_max_ttl");
     work.set("dns_max_ttl", time(ttl), "dns_max_ttl");
+}
+
+/// Peers, where this instance has a number among them.
+fn fleet(work: &mut Work<'_>) {
+    let file = work.file;
+    let id = file.number("peer_id");
+    if id == 0 {
+        return;
+    }
+    let table = &["postgres", "fleet"];
+    work.document.set(table, "id", id).from(file.place("peer_id"));
+    let peers = file.peers.iter().filter_map(|line| {
+        let id = value::number(&line.name).ok()?;
+        let port = line.text("port").unwrap_or("6432");
+        let address = servers::address(line.text("host")?, port);
+        let peer = [("id", toml::Value::from(id)), ("address", toml::Value::from(address))];
+        Some(peer.into_iter().map(|(key, value)| (key.to_owned(), value)).collect::<toml::Table>())
+    });
+    let peers: Vec<_> = peers.map(toml::Value::Table).collect();
+    if !peers.is_empty() {
+        work.document.set(table, "peers", peers).from(file.peers.first().map(|line| &line.place));
+    }
 }
 
 fn timeouts(work: &mut Work<'_>) {

@@ -5,9 +5,10 @@
 use crate::config::Loaded;
 
 /// Keys, or beginnings of keys up to a dot, that count at the start only.
-const AT_START: [&str; 7] = [
+const AT_START: [&str; 8] = [
     "worker_threads",
     "admin",
+    "restart",
     "log.format",
     "postgres.listen",
     "postgres.unix_socket_mode",

@@ -36,6 +36,9 @@ pub enum Ending {
     ServersReleased,
     /// At once.
     Now,
+    /// Another process has the sockets. Clients may stay for half of `stop_timeout`, so that who
+    /// has just come can do what it came for; then as [`Ending::Drain`].
+    HandedOver,
 }
 
 impl fmt::Display for Ending {
@@ -45,6 +48,7 @@ impl fmt::Display for Ending {
             Self::ClientsLeft => "all clients to leave",
             Self::ServersReleased => "all server connections",
             Self::Now => "nobody",
+            Self::HandedOver => "clients to leave, for a while",
         })
     }
 }
@@ -56,8 +60,9 @@ pub struct Ender(mpsc::Sender<Ending>);
 impl Ender {
     /// Ends it, as a signal would. While an end is under way, another one ends it at once.
     pub fn end(&self, how: Ending) {
-        // A full line says it already.
-        drop(self.0.try_send(how));
+        if self.0.try_send(how).is_err() {
+            tracing::debug!("the end is under way already");
+        }
     }
 }
 
@@ -116,7 +121,31 @@ impl Signals {
                     let reload = async move { drop(reloader.reload(Cause::Signal).await) };
                     Spawner::current().spawn(reload);
                 }
+                () = pausing(&mut self.first, self.manners) => {
+                    if let Some(gateway) = gateway.cloned() {
+                        Spawner::current().spawn(async move { pause(&gateway).await });
+                    }
+                }
+                () = pausing(&mut self.second, self.manners) => {
+                    if let Some(Err(error)) = gateway.map(|gateway| gateway.resume(None)) {
+                        tracing::warn!(%error, "SIGUSR2: nothing to resume");
+                    }
+                }
             }
         }
+    }
+}
+
+/// A signal that pauses or resumes, where signals do.
+async fn pausing(signal: &mut Signal, manners: Manners) {
+    match manners {
+        Manners::Forebay => pending().await,
+        Manners::PgBouncer => drop(signal.recv().await),
+    }
+}
+
+pub(super) async fn pause(gateway: &Gateway) {
+    if let Err(error) = gateway.pause(None).await {
+        tracing::warn!(%error, "the pause did not come to its end");
     }
 }

@@ -4,7 +4,9 @@
 
 mod admin;
 mod check;
+mod reloading;
 mod running;
 mod secrets;
+mod sockets;
 mod stopping;
 mod streams;

@@ -45,7 +45,7 @@ pub(crate) struct Running {
     /// The line that says where it listens.
     start: Value,
     log: Receiver<Value>,
-    _file: File,
+    file: File,
 }
 
 impl Drop for Running {
@@ -99,7 +99,7 @@ impl Running {
         });
         let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
         let start = Value::Null;
-        let mut running = Self { child, admin: unknown, http: unknown, start, log, _file: file };
+        let mut running = Self { child, admin: unknown, http: unknown, start, log, file };
         let start = running.logged("Forebay listens");
         let address = |name: &str| start[name].as_str().unwrap().parse().unwrap();
         (running.admin, running.http) = (address("admin"), address("http"));
@@ -126,6 +126,12 @@ impl Running {
                 return line;
             }
         }
+    }
+
+    /// Writes its configuration anew.
+    pub(crate) fn rewrite(&self, change: impl FnOnce(String) -> String) {
+        let text = std::fs::read_to_string(&self.file.path).unwrap();
+        std::fs::write(&self.file.path, change(text)).unwrap();
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

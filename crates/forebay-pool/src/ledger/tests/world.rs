@@ -594,6 +594,10 @@ impl World {
         while !self.parting.is_empty() {
             self.parted(0);
         }
+        // What was closed may have made room.
+        if !self.opens.is_empty() {
+            self.finish_work();
+        }
     }
 }
 

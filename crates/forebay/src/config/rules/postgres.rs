@@ -1,10 +1,9 @@
 //! The rules for `[postgres]`.
 
 use std::collections::BTreeSet;
-
-use forebay_http::HttpSettings;
 use std::path::Path;
 
+use forebay_http::HttpSettings;
 use forebay_pool::{ClassName, ClassSettings, Kind};
 use forebay_postgres::PostgresSettings;
 use forebay_postgres::settings::{ClientAuth, ServerSettings};
@@ -45,6 +44,9 @@ pub(super) fn check(
             "postgres.max_message_memory",
             "expected at least `postgres.max_message`: one client may hold that much",
         );
+    }
+    if let Some(secret) = settings.fleet.as_ref().and_then(|fleet| fleet.secret.as_ref()) {
+        found.secret("postgres.fleet.secret".to_owned(), secret);
     }
     if let Some(tls) = &settings.tls {
         found.file("postgres.tls.cert".to_owned(), &tls.cert);

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use forebay_pool::Snapshot;
+use forebay_postgres::gateway::Flow;
 use forebay_postgres::{NotificationCounts, PostgresSnapshot};
 
 use super::{Labels, Sheet};
@@ -99,6 +100,19 @@ pub(super) fn sessions(postgres: &PostgresSnapshot, sheet: &mut Sheet<'_>) -> fm
         postgres.replications.iter().map(|(server, count)| {
             (vec![("gateway", "postgres"), ("destination", &**server)], *count)
         }),
+    )?;
+    let all = (postgres.control.flow == Flow::Paused).then_some("*");
+    let paused = postgres.control.paused.iter().map(|database| &**database);
+    sheet.gauge(
+        "forebay_paused",
+        "Databases whose new work waits until RESUME; `*` is all of them",
+        all.into_iter().chain(paused).map(|database| (vec![("database", database)], 1_u32)),
+    )?;
+    let disabled = postgres.control.disabled.iter();
+    sheet.gauge(
+        "forebay_disabled",
+        "Databases that take no new clients until ENABLE",
+        disabled.map(|database| (vec![("database", &**database)], 1_u32)),
     )?;
     sheet.counter(
         "forebay_pins",

@@ -11,6 +11,7 @@ pub(in crate::pgbouncer) const POOL_MODES: &[&str] = &["session", "transaction",
 const SSL_MODES: Kind =
     Choice(&["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]);
 
+const STRONG: &str = "the suites are the strong ones of TLS 1.2 and 1.3";
 const BUFFERS: Fate = Nothing("buffers grow and shrink by themselves");
 const LIVELY: Fate = Nothing("no connection can hold up the others: each is a task of its own");
 
@@ -70,8 +71,9 @@ pub(in crate::pgbouncer) const SETTINGS: &[Setting] = &[
         AtReload,
         Resembles {
             key: "postgres.auth",
-            differs: "`any` is `trust`, and admits nobody to the console who is not in \
-                      `admin_users` or `stats_users`; `ldap` and `pam` are refused",
+            differs: "`any` admits nobody to the console who is not in `admin_users` or \
+                      `stats_users`; `ldap` and `pam` are refused; `trust` and `any` are \
+                      possible on loopback addresses and Unix sockets only",
         },
     ),
     unset("auth_user", Text, AtReload, Becomes("postgres.auth_query.user")),
@@ -247,13 +249,7 @@ pub(in crate::pgbouncer) const SETTINGS: &[Setting] = &[
         Becomes("postgres.max_user_connections"),
     ),
     setting("min_pool_size", Number, "0", AtReload, Becomes("postgres.min_pool_size")),
-    setting(
-        "peer_id",
-        Number,
-        "0",
-        AtReload,
-        Instead("cancel requests are not forwarded to peers: run one process, it uses all cores"),
-    ),
+    setting("peer_id", Number, "0", AtReload, Becomes("postgres.fleet.id")),
     setting(
         "pidfile",
         Text,
@@ -395,19 +391,10 @@ pub(in crate::pgbouncer) const SETTINGS: &[Setting] = &[
         AtReload,
         Instead("the connection that was used last is used first, so that spare ones can end"),
     ),
-    unset("server_tls13_ciphers", Text, AtReload, Becomes("postgres.servers.*.ssl_ciphers")),
+    unset("server_tls13_ciphers", Text, AtReload, Instead(STRONG)),
     setting("server_tls_ca_file", Text, "", AtReload, Becomes("postgres.servers.*.sslrootcert")),
     setting("server_tls_cert_file", Text, "", AtReload, Becomes("postgres.servers.*.sslcert")),
-    setting(
-        "server_tls_ciphers",
-        Text,
-        "default",
-        AtReload,
-        Resembles {
-            key: "postgres.servers.*.ssl_ciphers",
-            differs: "ciphers that are known to be weak do not exist here",
-        },
-    ),
+    setting("server_tls_ciphers", Text, "default", AtReload, Instead(STRONG)),
     setting("server_tls_key_file", Text, "", AtReload, Becomes("postgres.servers.*.sslkey")),
     setting(
         "server_tls_protocols",

@@ -10,7 +10,6 @@ pub(super) fn translate(work: &mut Work<'_>) {
     let name = file.text("auth_type").unwrap_or_default().to_ascii_lowercase();
     let auth = match name.as_str() {
         "plain" => "password",
-        "any" => "trust",
         "ldap" | "pam" => {
             return work.refuse(
                 place,
@@ -24,6 +23,7 @@ pub(super) fn translate(work: &mut Work<'_>) {
     };
     work.set("auth", auth, "auth_type");
     if name == "plain" {
+        work.set("cleartext_without_tls", true, "auth_type");
         work.note(
             NoteKind::Differs,
             "auth_type",
@@ -43,13 +43,11 @@ pub(super) fn translate(work: &mut Work<'_>) {
     }
     if let Some(user) = file.nonempty("auth_user") {
         work.document.set(TABLE, "user", user).from(file.place("auth_user"));
-    }
-    let asks = file.nonempty("auth_user").is_some()
-        || file.databases.iter().any(|line| line.text("auth_user").is_some());
-    if asks && let Some(query) = file.nonempty("auth_query") {
-        work.document.set(TABLE, "query", query).from(file.place("auth_query"));
-        if let Some(database) = file.nonempty("auth_dbname") {
-            work.document.set(TABLE, "database", database).from(file.place("auth_dbname"));
+        // Where the file asks nothing else, our own question is the same, and safer.
+        for (name, key) in [("auth_query", "query"), ("auth_dbname", "database")] {
+            if let Some(said) = file.said(name).filter(|said| !said.value.is_empty()) {
+                work.document.set(TABLE, key, said.value.as_str()).from(Some(&said.place));
+            }
         }
     }
     for name in ["admin_users", "stats_users"] {

@@ -71,7 +71,7 @@ fn server(work: &Work<'_>, line: &Line) -> Server {
     }
 }
 
-fn address(host: &str, port: &str) -> String {
+pub(super) fn address(host: &str, port: &str) -> String {
     if host.starts_with('/') {
         format!("{}/.s.PGSQL.{port}", host.trim_end_matches('/'))
     } else if host.contains(':') {
@@ -143,10 +143,6 @@ fn database(work: &mut Work<'_>, line: &Line, server: &str) {
             document.set(table, ours, number).from(place);
         }
     }
-    if let Some(timeout) = line.seconds("query_wait_timeout") {
-        let timeout = if timeout.is_zero() { NEVER.to_owned() } else { time(timeout) };
-        document.set(table, "query_wait_timeout", timeout).from(place);
-    }
     for (theirs, ours) in [
         ("user", "force_user"),
         ("connect_query", "connect_query"),
@@ -158,21 +154,7 @@ fn database(work: &mut Work<'_>, line: &Line, server: &str) {
             document.set(table, ours, text).from(place);
         }
     }
-    parameters(work, line, table);
     password(work, line, table);
-}
-
-/// What PgBouncer asks of the server when it logs in.
-fn parameters(work: &mut Work<'_>, line: &Line, table: &[&str]) {
-    let mut parameters = toml::Table::new();
-    for name in ["client_encoding", "datestyle", "timezone", "application_name"] {
-        if let Some(value) = line.text(name) {
-            parameters.insert(name.to_owned(), value.into());
-        }
-    }
-    if !parameters.is_empty() {
-        work.document.set(table, "parameters", parameters).from(Some(&line.place));
-    }
 }
 
 fn password(work: &mut Work<'_>, line: &Line, table: &[&str]) {
@@ -185,7 +167,7 @@ fn password(work: &mut Work<'_>, line: &Line, table: &[&str]) {
     let (reference, remark) = work.secrets.keep(&line.name, password);
     let set = work.document.set(table, "password", reference).from(Some(&line.place));
     if let Some(remark) = remark {
-        drop(set.because(remark));
+        set.because(remark);
     }
 }
 

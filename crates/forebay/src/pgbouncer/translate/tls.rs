@@ -40,19 +40,19 @@ pub(super) enum Side {
 }
 
 impl Side {
-    /// PgBouncer's names of protocols, ciphers, and ciphers of TLS 1.3.
-    fn theirs(self) -> [&'static str; 3] {
+    /// PgBouncer's name of protocols.
+    fn theirs(self) -> &'static str {
         match self {
-            Self::Clients => ["client_tls_protocols", "client_tls_ciphers", "client_tls13_ciphers"],
-            Self::Servers => ["server_tls_protocols", "server_tls_ciphers", "server_tls13_ciphers"],
+            Self::Clients => "client_tls_protocols",
+            Self::Servers => "server_tls_protocols",
         }
     }
 
-    /// Ours of the lowest version, the highest, and ciphers.
-    fn ours(self) -> [&'static str; 3] {
+    /// Ours of the lowest version and the highest.
+    fn ours(self) -> [&'static str; 2] {
         match self {
-            Self::Clients => ["min_version", "max_version", "ciphers"],
-            Self::Servers => ["ssl_min_version", "ssl_max_version", "ssl_ciphers"],
+            Self::Clients => ["min_version", "max_version"],
+            Self::Servers => ["ssl_min_version", "ssl_max_version"],
         }
     }
 }
@@ -60,8 +60,8 @@ impl Side {
 /// Versions and ciphers, into `table`.
 pub(super) fn limits(work: &mut Work<'_>, side: Side, table: &[&str]) {
     let file = work.file;
-    let [protocols, ..] = side.theirs();
-    let [lowest, highest, ciphers] = side.ours();
+    let protocols = side.theirs();
+    let [lowest, highest] = side.ours();
     match versions(file, protocols) {
         Ok((min, max)) => {
             if min != "1.2" {
@@ -73,26 +73,51 @@ pub(super) fn limits(work: &mut Work<'_>, side: Side, table: &[&str]) {
         }
         Err(reason) => return work.refuse(file.place(protocols), format!("{protocols}: {reason}")),
     }
-    let [_, old, new] = side.theirs();
-    let mut named = Vec::new();
-    for name in [old, new] {
-        let Some(text) = file.nonempty(name) else { continue };
-        if DEFAULT_CIPHERS.iter().any(|default| text.eq_ignore_ascii_case(default)) {
-            continue;
-        }
-        if text.contains(['!', '+', '@', '-']) && !text.contains("ECDHE-") && !text.contains("TLS_")
-        {
-            let said = "a rule in OpenSSL's language has no equivalent: the ciphers are the \
-                        strong ones of TLS 1.2 and 1.3";
-            work.note(NoteKind::Dropped, name, file.place(name), said);
-            continue;
-        }
-        named.extend(text.split([':', ',', ' ']).filter(|name| !name.is_empty()));
+    if let Side::Clients = side {
+        ciphers(work, table);
     }
-    if !named.is_empty() {
-        let place = file.place(old).or(file.place(new));
-        work.document.set(table, ciphers, named).from(place);
+}
+
+/// Suites of TLS 1.2, and of 1.3, that are there where only those of the other are named.
+const SUITES_12: [&str; 6] = [
+    "ECDHE-ECDSA-AES256-GCM-SHA384",
+    "ECDHE-ECDSA-AES128-GCM-SHA256",
+    "ECDHE-ECDSA-CHACHA20-POLY1305",
+    "ECDHE-RSA-AES256-GCM-SHA384",
+    "ECDHE-RSA-AES128-GCM-SHA256",
+    "ECDHE-RSA-CHACHA20-POLY1305",
+];
+const SUITES_13: [&str; 3] =
+    ["TLS_AES_256_GCM_SHA384", "TLS_AES_128_GCM_SHA256", "TLS_CHACHA20_POLY1305_SHA256"];
+
+/// PgBouncer has a list for each version; here one list is for both, and names all there is.
+fn ciphers(work: &mut Work<'_>, table: &[&str]) {
+    let (old, new) = ("client_tls_ciphers", "client_tls13_ciphers");
+    let (Some(of_12), Some(of_13)) = (suites(work, old), suites(work, new)) else { return };
+    if of_12.is_empty() && of_13.is_empty() {
+        return;
     }
+    let mut named: Vec<&str> = if of_13.is_empty() { SUITES_13.to_vec() } else { of_13 };
+    named.extend(if of_12.is_empty() { SUITES_12.to_vec() } else { of_12 });
+    let place = work.file.place(old).or(work.file.place(new));
+    work.document.set(table, "ciphers", named).from(place);
+}
+
+/// The suites that the setting `name` lists; nothing where it is no list, and that was told.
+fn suites<'f>(work: &mut Work<'f>, name: &str) -> Option<Vec<&'f str>> {
+    let file = work.file;
+    let text = file.nonempty(name).unwrap_or("default");
+    if DEFAULT_CIPHERS.iter().any(|default| text.eq_ignore_ascii_case(default)) {
+        return Some(Vec::new());
+    }
+    let names: Vec<_> = text.split([':', ',', ' ']).filter(|name| !name.is_empty()).collect();
+    if names.iter().all(|name| SUITES_12.contains(name) || SUITES_13.contains(name)) {
+        return Some(names);
+    }
+    let said = "not all of these are suites that exist here, or it is a rule in OpenSSL's language: \
+                the suites are the strong ones of TLS 1.2 and 1.3";
+    work.note(NoteKind::Dropped, name, file.place(name), said);
+    None
 }
 
 /// The lowest and the highest version that `name` allows.

@@ -1,6 +1,6 @@
 //! `[users]`: limits of their own.
 
-use super::{NEVER, Work, pool_mode, time};
+use super::{Work, pool_mode, time};
 
 pub(super) fn translate(work: &mut Work<'_>) {
     let file = work.file;
@@ -29,10 +29,6 @@ pub(super) fn translate(work: &mut Work<'_>) {
             if let Some(timeout) = line.seconds(name) {
                 work.document.set(table, name, time(timeout)).from(place);
             }
-        }
-        if let Some(timeout) = line.seconds("query_wait_timeout") {
-            let timeout = if timeout.is_zero() { NEVER.to_owned() } else { time(timeout) };
-            work.document.set(table, "query_wait_timeout", timeout).from(place);
         }
     }
 }
