@@ -204,11 +204,8 @@ impl Greeting<'_> {
         }
         let user = Arc::clone(proven.user());
         let tenant = self.plan.tenant(&user);
-        // Who works as somebody else brings nothing for that one.
-        if let Some(proof) = proven.take_brought()
-            && route.identity.user == user
-        {
-            route.backend.bring(&route.identity, proof);
+        if let Some(proof) = proven.take_brought() {
+            route.backend.bring(&user, &route.identity, proof);
         }
         let mut who = Who {
             database: Arc::clone(&route.identity.name),

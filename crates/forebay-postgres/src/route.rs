@@ -42,12 +42,13 @@ impl Backend {
         Arc::ptr_eq(self, other) || replicas.is_some_and(|there| Arc::ptr_eq(there, other))
     }
 
-    /// `identity` has proved who it is, and brought what logs in here and at the replicas.
-    pub(crate) fn bring(&self, identity: &Identity, proof: Proof) {
+    /// `user` has proved who it is, and brought what logs in here and at the replicas, where it
+    /// is `identity`.
+    pub(crate) fn bring(&self, user: &Arc<str>, identity: &Identity, proof: Proof) {
         if let Some(replicas) = &self.replicas {
-            replicas.backend.bring(identity, proof.clone());
+            replicas.backend.bring(user, identity, proof.clone());
         }
-        if self.pool.connector().brought.bring(&identity.user, proof) == Is::New {
+        if self.pool.connector().brought.bring(user, proof) == Is::New {
             self.pool.forgive(identity);
         }
     }
