@@ -94,7 +94,10 @@ async fn receive(
             let mut arrival = *arrival;
             let mut registration = inner.registry.register(arrival.keys, &arrival.plan.fleet);
             match enter(inner, &arrival.who, &registration) {
-                Ok(entry) => registration.entry = Some(entry),
+                Ok(entry) => {
+                    registration.entry = Some(entry);
+                    logged_in(&from, &arrival);
+                }
                 Err(fault) => {
                     let mut outbox = BytesMut::new();
                     fault.write_at_login(&mut outbox);
@@ -134,9 +137,19 @@ async fn receive(
     None
 }
 
+/// The targets are for filters: who wants to hear of each login says so.
+fn logged_in(from: &Peer, arrival: &Arrival) {
+    let Who { identity, database, .. } = &arrival.who;
+    let tls = !matches!(arrival.client, Stream::Plain(_));
+    let user = &identity.user;
+    tracing::debug!(
+        target: "forebay_postgres::logins", %from, %database, %user, tls, "client logged in"
+    );
+}
+
 fn refused(inner: &Inner, from: &Peer, fault: &Fault) {
     inner.refused.fetch_add(1, Ordering::Relaxed);
-    tracing::info!(%from, error = %fault, "client refused");
+    tracing::info!(target: "forebay_postgres::refusals", %from, error = %fault, "client refused");
 }
 
 /// A place on the roll for one that has proved who it is.

@@ -1,7 +1,6 @@
 //! `[log]`: what the program logs, how, and where.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -23,10 +22,6 @@ pub struct LogSettings {
     pub file: Option<PathBuf>,
     /// The system's log besides. Default: no.
     pub syslog: Option<SyslogSettings>,
-    /// How often a line tells what the PostgreSQL gateway did meanwhile. Default: never.
-    #[serde(with = "humantime_serde")]
-    #[schemars(with = "Option<String>", extend("format" = "humantime"))]
-    pub stats_period: Option<Duration>,
 }
 
 impl Default for LogSettings {
@@ -37,7 +32,6 @@ impl Default for LogSettings {
             stderr: true,
             file: None,
             syslog: None,
-            stats_period: None,
         }
     }
 }

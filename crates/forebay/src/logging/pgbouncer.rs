@@ -97,14 +97,10 @@ impl Said {
             _ if self.message == "client refused" => "WARNING",
             Level::WARN => "WARNING",
             Level::INFO => "LOG",
-            Level::DEBUG if self.coming_or_going() => "LOG",
+            Level::DEBUG if self.message == "client logged in" => "LOG",
             Level::DEBUG => "DEBUG",
             Level::TRACE => "NOISE",
         }
-    }
-
-    fn coming_or_going(&self) -> bool {
-        matches!(self.message.as_str(), "client logged in" | "client left")
     }
 
     fn write(&self, out: &mut dyn fmt::Write) -> fmt::Result {
@@ -122,10 +118,6 @@ impl Said {
                 let tls = if field("tls") == "true" { "yes" } else { "no" };
                 let (database, user) = (field("database"), field("user"));
                 return write!(out, "login attempt: db={database} user={user} tls={tls}");
-            }
-            "client left" => {
-                let (why, age) = (field("reason"), field("age"));
-                return write!(out, "closing because: {why} (age={age}s)");
             }
             "client refused" => return write!(out, "pooler error: {}", field("error")),
             message => out.write_str(message)?,
@@ -158,13 +150,6 @@ mod tests {
             line(Level::DEBUG, "client logged in", &[&who[..], &[("tls", "true")]].concat()),
             format!(
                 "{start} LOG C-0x1f: app/web@10.0.0.1:99 login attempt: db=app user=web tls=yes\n"
-            )
-        );
-        let left = [&who[..], &[("reason", "client close request"), ("age", "3")]].concat();
-        assert_eq!(
-            line(Level::DEBUG, "client left", &left),
-            format!(
-                "{start} LOG C-0x1f: app/web@10.0.0.1:99 closing because: client close request (age=3s)\n"
             )
         );
         assert_eq!(

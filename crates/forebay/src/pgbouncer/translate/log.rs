@@ -7,9 +7,8 @@ const TABLE: &[&str] = &["log"];
 
 /// Settings for a kind of line, the room that writes it, and what the filter says of it where
 /// it is wanted and where it is not.
-const KINDS: [(&str, &str, &str, &str); 3] = [
+const KINDS: [(&str, &str, &str, &str); 2] = [
     ("log_connections", "forebay_postgres::logins", "debug", "info"),
-    ("log_disconnections", "forebay_postgres::departures", "debug", "info"),
     ("log_pooler_errors", "forebay_postgres::refusals", "info", "off"),
 ];
 
@@ -42,8 +41,6 @@ pub(super) fn translate(work: &mut Work<'_>) {
         let name = file.text("syslog_ident").unwrap_or_default();
         work.document.set(table, "ident", name).from(file.place("syslog"));
     }
-    if file.flag("log_stats") {
-        let period = format!("{}s", file.number("stats_period").max(1));
-        work.document.set(TABLE, "stats_period", period).from(file.place("stats_period"));
-    }
+    let period = format!("{}s", file.number("stats_period").max(1));
+    work.set("stats_period", period, "stats_period");
 }

@@ -46,7 +46,6 @@ fn the_defaults_are_pgbouncers() {
         (&["postgres", "servers", "db", "lifetime"], "3600s"),
         (&["postgres", "servers", "db", "idle_ttl"], "600s"),
         (&["postgres", "servers", "db", "connect_timeout"], "15s"),
-        (&["log", "stats_period"], "60s"),
     ] {
         assert_eq!(at(&small, path).as_deref(), Some(value), "{path:?}");
     }
