@@ -488,7 +488,7 @@ mod tests {
     #[test]
     fn a_link_is_seen_from_both_sides() {
         let census = Arc::new(Census::default());
-        let identity = Identity { database: "app".into(), user: "ann".into() };
+        let identity = Identity { name: "app".into(), database: "app".into(), user: "ann".into() };
         let server = census.opens(&"main".into(), &identity, Replication::None);
         assert_eq!(server.state(), ServerState::New);
         let (database, user, application) = ("app".into(), "ann".into(), "".into());
