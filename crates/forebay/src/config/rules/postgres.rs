@@ -64,7 +64,11 @@ pub(super) fn check(
 }
 
 fn check_server(at: &str, server: &ServerSettings, found: &mut Findings) {
-    if let Err(reason) = check_address(&server.address) {
+    let is_path = server.address.starts_with('/');
+    if server.hosts.is_empty()
+        && !is_path
+        && let Err(reason) = check_address(&server.address)
+    {
         found.add(format!("{at}.address"), reason);
     }
     let roots = server.sslrootcert.as_deref().filter(|file| *file != Path::new("system"));
@@ -154,12 +158,16 @@ fn users(settings: &PostgresSettings, http: Option<&HttpSettings>, found: &mut F
              `NAME = { password = \"env:VARIABLE\" }` for each user",
         );
     }
-    if matches!(auth, ClientAuth::Trust | ClientAuth::Any) && !settings.listen.is_local() {
+    if matches!(auth, ClientAuth::Trust | ClientAuth::Any)
+        && !settings.listen.is_local()
+        && !settings.trust_everywhere
+    {
         found.add(
             "postgres.auth",
             format!(
                 "`{}` asks nobody for a password, so it is only possible where `listen` is a \
-                 loopback address: use `scram-sha-256` here",
+                 loopback address: use `scram-sha-256` here, or, where nobody else can reach it, \
+                 add `trust_everywhere = true`",
                 auth.name()
             ),
         );
