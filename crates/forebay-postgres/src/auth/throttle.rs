@@ -115,7 +115,7 @@ struct Shared {
 
 impl Default for Throttle {
     fn default() -> Self {
-        let mut records = Records::unbounded();
+        let mut records = LruCache::unbounded();
         records.resize(REMEMBERED);
         Self(Arc::new(Shared {
             records: Mutex::new(records),

@@ -28,7 +28,8 @@ struct Lists {
 }
 
 struct Client {
-    database: Arc<str>,
+    user: Arc<str>,
+    identity: Identity,
     handle: Arc<Cancelable>,
 }
 
@@ -47,8 +48,6 @@ pub(super) struct Newcomer<'a> {
 pub(crate) struct Entry {
     roll: Arc<Roll>,
     id: u64,
-    user: Arc<str>,
-    identity: Identity,
 }
 
 impl Entry {
@@ -61,11 +60,11 @@ impl Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         let mut lists = self.roll.0.lock();
-        lists.clients.remove(&self.id);
-        let Lists { databases, users, pairs, .. } = &mut *lists;
-        one_less(databases, &self.identity.name);
-        one_less(users, &self.user);
-        one_less(pairs, &self.identity);
+        let Lists { clients, databases, users, pairs, .. } = &mut *lists;
+        let Some(Client { user, identity, .. }) = clients.remove(&self.id) else { return };
+        one_less(databases, &identity.name);
+        one_less(users, &user);
+        one_less(pairs, &identity);
     }
 }
 
@@ -95,13 +94,14 @@ impl Roll {
         if is_full(limits.user, of(&lists.users, user)) {
             return Err(Fault::TooManyOf { limit: "max_user_client_connections" });
         }
-        let database = Arc::clone(&identity.name);
-        lists.clients.insert(id, Client { database, handle: Arc::clone(handle) });
+        let handle = Arc::clone(handle);
+        let client = Client { user: Arc::clone(user), identity: identity.clone(), handle };
+        lists.clients.insert(id, client);
         *lists.databases.entry(Arc::clone(&identity.name)).or_default() += 1;
         *lists.users.entry(Arc::clone(user)).or_default() += 1;
         *lists.pairs.entry(identity.clone()).or_default() += 1;
         drop(lists);
-        Ok(Entry { roll: Arc::clone(self), id, user: Arc::clone(user), identity: identity.clone() })
+        Ok(Entry { roll: Arc::clone(self), id })
     }
 
     /// Ends client number `id`; `false`: there is none.
@@ -112,7 +112,7 @@ impl Roll {
 
     /// Ends the clients of the databases that `which` says.
     pub(super) fn end_all_of(&self, which: impl Fn(&str) -> bool) {
-        self.handles(|client| which(&client.database)).iter().for_each(|handle| handle.end());
+        self.handles(|client| which(&client.identity.name)).iter().for_each(|handle| handle.end());
     }
 
     /// Every client's task looks around.
@@ -173,8 +173,9 @@ mod tests {
         let one = enter(&roll, 1, "a", "ann", NO_LIMITS).unwrap();
         let two = enter(&roll, 2, "a", "bob", NO_LIMITS).unwrap();
         assert_eq!((count(&roll, "a", "ann"), count(&roll, "b", "eve")), ((2, 1), (0, 0)));
-        assert!(roll.end(one.id()) && roll.has_clients_of(&one.identity));
-        let (id, identity) = (one.id(), one.identity.clone());
+        let id = one.id();
+        let identity = Identity { name: "a".into(), database: "a".into(), user: "ann".into() };
+        assert!(roll.end(id) && roll.has_clients_of(&identity));
         drop(one);
         assert!(!roll.end(id) && !roll.has_clients_of(&identity));
         drop(two);

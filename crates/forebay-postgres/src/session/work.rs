@@ -44,8 +44,8 @@ pub(super) struct Work {
     last: Last,
     /// What the lease is known to do.
     told: Option<Operation>,
-    /// What was asked last, of the engine.
-    ask: Option<Ask<Identity>>,
+    /// What was asked last, of the engine. Boxed: who asks nothing needs no room for it.
+    ask: Option<Box<Ask<Identity>>>,
     recent: Recent,
 }
 
@@ -101,7 +101,7 @@ pub(super) struct PreparedTags(Option<Said>);
 
 impl Session {
     /// What is asked of the engine for the message at hand.
-    pub(super) fn ask(&mut self) -> Ask<Identity> {
+    pub(super) fn ask(&mut self) -> Box<Ask<Identity>> {
         let inbox = std::mem::take(&mut self.inbox);
         let operation = self.read_ahead(&inbox);
         self.inbox = inbox;
@@ -110,7 +110,7 @@ impl Session {
         }
         let (request, class) = (self.request(), self.class());
         let kept = self.work.ask.take();
-        let mut ask = kept.unwrap_or_else(|| Ask::new(self.who.identity.clone(), class));
+        let mut ask = kept.unwrap_or_else(|| Box::new(Ask::new(self.who.identity.clone(), class)));
         let (said, own) = (&self.work.said, &self.who.own);
         ask.class = class;
         ask.request = request;
@@ -122,7 +122,7 @@ impl Session {
     }
 
     /// What was asked is asked again with little changed.
-    pub(super) fn keep_ask(&mut self, mut ask: Ask<Identity>) {
+    pub(super) fn keep_ask(&mut self, mut ask: Box<Ask<Identity>>) {
         ask.request = None;
         self.work.ask = Some(ask);
     }

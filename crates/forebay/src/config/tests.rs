@@ -66,7 +66,6 @@ fn every_mistake_is_told_at_once() {
             "postgres.listen",
             "postgres.pool_mode",
             "postgres.max_clients",
-            "postgres.servers.main",
             "postgres.servers.main.adress",
             "postgres.servers.main.idle_ttl",
             "http.destinations.llm.retries",
