@@ -150,26 +150,27 @@ fn databases(settings: &PostgresSettings, found: &mut Findings) {
 
 fn users(settings: &PostgresSettings, http: Option<&HttpSettings>, found: &mut Findings) {
     let elsewhere = settings.users_file.is_some() || settings.auth_query.is_some();
-    match settings.auth {
-        auth if auth.needs_secrets() && settings.users.is_empty() && !elsewhere => found.add(
+    let auth = settings.auth;
+    if auth.needs_secrets() && settings.users.is_empty() && !elsewhere {
+        found.add(
             "postgres.users",
             "nobody could log in: write `[postgres.users]` and \
              `NAME = { password = \"env:VARIABLE\" }` for each user",
-        ),
-        auth @ (ClientAuth::Trust | ClientAuth::Any)
-            if !settings.listen.is_local() && !settings.trust_everywhere =>
-        {
-            found.add(
-                "postgres.auth",
-                format!(
-                    "`{}` asks nobody for a password, so it is only possible where `listen` is \
-                     a loopback address: use `scram-sha-256` here, or, where nobody else \
-                     can reach it, add `trust_everywhere = true`",
-                    auth.name()
-                ),
-            );
-        }
-        _ => {}
+        );
+    }
+    if matches!(auth, ClientAuth::Trust | ClientAuth::Any)
+        && !settings.listen.is_local()
+        && !settings.trust_everywhere
+    {
+        found.add(
+            "postgres.auth",
+            format!(
+                "`{}` asks nobody for a password, so it is only possible where `listen` is a \
+                 loopback address: use `scram-sha-256` here, or, where nobody else can reach it, \
+                 add `trust_everywhere = true`",
+                auth.name()
+            ),
+        );
     }
     if let Some(password) = settings.auth_query.as_ref().and_then(|query| query.password.as_ref()) {
         found.secret("postgres.auth_query.password".into(), password);
