@@ -193,6 +193,8 @@ fn whatever_is_written_is_a_configuration_of_ours() {
         let needs = match setting.name {
             "client_tls_sslmode" => "client_tls_ca_file = /a\n",
             name if name.starts_with("client_tls") => "client_tls_sslmode = require\n",
+            "server_tls_cert_file" => "server_tls_key_file = /k\n",
+            "server_tls_key_file" => "server_tls_cert_file = /c\n",
             _ => "",
         };
         assert_eq!(not_ours(&format!("{server}{tls}{needs}{line}")), [""; 0], "{line}");
