@@ -56,7 +56,7 @@ fn every_mistake_is_told_at_once() {
     let report = parse(
         "[postgres]\nlisten = \"here\"\npool_mode = \"statement\"\nmax_clients = -1\n\
          [postgres.servers.main]\nadress = \"db\"\nidle_ttl = 5\n\
-         [http.destinations.llm]\nurl = \"https://llm\"\nretries = 3\n",
+         [http.destinations.llm]\nretries = 3\n",
     )
     .unwrap_err();
     let at: Vec<_> = report.problems().iter().map(|p| p.at.as_str()).collect();
@@ -68,6 +68,7 @@ fn every_mistake_is_told_at_once() {
             "postgres.max_clients",
             "postgres.servers.main.adress",
             "postgres.servers.main.idle_ttl",
+            "http.destinations.llm",
             "http.destinations.llm.retries",
         ],
         "{report}"
@@ -75,7 +76,7 @@ fn every_mistake_is_told_at_once() {
     let said = report.to_string();
     assert!(said.contains("such as \"127.0.0.1:6432\""), "{said}");
     assert!(said.contains("`statement` is not possible; possible are `transaction`, `session`"));
-    assert!(said.contains("the key `address` is missing"), "{said}");
+    assert!(said.contains("the key `url` is missing"), "{said}");
     assert!(said.contains("expected a duration, such as"), "{said}");
 }
 
