@@ -42,7 +42,6 @@ def complaints(forebay):
     [
         b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
         bytes(random.Random(1).randbytes(64)),
-        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 20,
         struct.pack("!ii", 0x7FFFFFFF, 196608),
         struct.pack("!ii", 10_001, 196608),
         struct.pack("!ii", -1, 196608),
@@ -54,7 +53,6 @@ def complaints(forebay):
     ids=[
         "an HTTP request",
         "random bytes",
-        "a TLS hello without the request for it",
         "a length of 2 GiB",
         "a length above PostgreSQL's limit",
         "a negative length",
