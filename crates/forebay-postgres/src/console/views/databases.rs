@@ -9,7 +9,7 @@ use crate::console::table::{Cell, Row};
 use crate::gateway::Flow;
 use crate::row;
 use crate::server::place::Place;
-use crate::settings::ServerSettings;
+use crate::settings::{LoadBalance, ServerSettings};
 
 /// Names of databases: those configured, else those that were asked for.
 pub(super) fn names(scene: &Scene<'_>) -> BTreeSet<Arc<str>> {
@@ -49,7 +49,7 @@ pub(super) fn databases(scene: &Scene<'_>) -> Vec<Row> {
                 sizes.reserve,
                 server.lifetime.as_secs(),
                 scene.mode_of(name),
-                Cell::Null,
+                balance(scene, name),
                 sizes.connections,
                 servers,
                 sizes.clients,
@@ -82,6 +82,20 @@ pub(super) fn databases(scene: &Scene<'_>) -> Vec<Row> {
         ]);
     }
     rows
+}
+
+/// How the hosts of `database` are chosen from, where there are several.
+pub(super) fn balance(scene: &Scene<'_>, database: &str) -> Option<&'static str> {
+    if Door::of(database).is_some() {
+        return None;
+    }
+    let (server, _) = scene.plan.behind(database)?;
+    let server = scene.plan.settings.servers.get(&server)?;
+    (server.hosts.len() > 1).then_some(match server.load_balance_hosts {
+        LoadBalance::Disable => "disable",
+        LoadBalance::Random => "random",
+        LoadBalance::RoundRobin => "round-robin",
+    })
 }
 
 fn is_paused(scene: &Scene<'_>, database: &Arc<str>) -> bool {

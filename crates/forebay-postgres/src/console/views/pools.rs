@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Scene;
+use super::databases::balance;
 use crate::census::{ClientState, ServerState};
-use crate::console::table::{Cell, Row};
+use crate::console::table::Row;
 use crate::row;
 
 /// How many of what a pair has.
@@ -72,6 +73,6 @@ fn row(scene: &Scene<'_>, database: &Arc<str>, user: &Arc<str>, pool: &Pool) -> 
         seconds,
         micros,
         scene.mode_of_pair(database, user),
-        Cell::Null,
+        balance(scene, database),
     ]
 }
