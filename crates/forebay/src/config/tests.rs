@@ -56,7 +56,8 @@ fn every_mistake_is_told_at_once() {
     let report = parse(
         "[postgres]\nlisten = \"here\"\npool_mode = \"statement\"\nmax_clients = -1\n\
          [postgres.servers.main]\nadress = \"db\"\nidle_ttl = 5\n\
-         [http.destinations.llm]\nurl = \"https://llm\"\nretries = 3\n",
+         [http.destinations.llm]\nurl = \"https://llm\"\nretries = 3\n\
+         [http.destinations.nowhere]\n",
     )
     .unwrap_err();
     let at: Vec<_> = report.problems().iter().map(|p| p.at.as_str()).collect();
@@ -69,13 +70,14 @@ fn every_mistake_is_told_at_once() {
             "postgres.servers.main.adress",
             "postgres.servers.main.idle_ttl",
             "http.destinations.llm.retries",
+            "http.destinations.nowhere",
         ],
         "{report}"
     );
     let said = report.to_string();
     assert!(said.contains("such as \"127.0.0.1:6432\""), "{said}");
     assert!(said.contains("`statement` is not possible; possible are `transaction`, `session`"));
-    assert!(said.contains("the key `address` is missing"), "{said}");
+    assert!(said.contains("the key `url` is missing"), "{said}");
     assert!(said.contains("expected a duration, such as"), "{said}");
 }
 
@@ -205,6 +207,27 @@ fn what_cannot_be_read_is_found() {
     }
     assert!(said.contains("`FOREBAY_NO_SUCH_VARIABLE` is not set"), "{said}");
     assert!(said.contains("expected a URL such as"), "{said}");
+}
+
+#[test]
+fn a_server_has_one_address_or_several_hosts_and_may_be_a_socket() {
+    let with = |line: &str| good_with("").replace("address = \"db:5432\"", line);
+    for good in [
+        "address = \"db\"",
+        "address = \"/var/run/postgresql\"",
+        "address = \"unix:/run/pg/.s.PGSQL.5433\"",
+        "hosts = [\"a\", \"b:5433\", \"/run/pg\"]",
+    ] {
+        assert!(parse(&with(good)).is_ok(), "{good}\n{}", said(&with(good)));
+    }
+    for (bad, expected) in [
+        ("", "postgres.servers.main.address: no `address`: write"),
+        ("address = \"db:x\"", "postgres.servers.main.address: `db:x` is no address"),
+        ("hosts = [\"a\", \"b c\"]", "postgres.servers.main.hosts[1]: `b c` is no address"),
+        ("address = \"a\"\nhosts = [\"b\"]", "postgres.servers.main.hosts: both `address` and"),
+    ] {
+        assert!(said(&with(bad)).contains(expected), "{bad}\n{}", said(&with(bad)));
+    }
 }
 
 #[test]
