@@ -27,6 +27,7 @@ use forebay_seam::{net, random, time};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Notify, Semaphore};
 
+use crate::census::Census;
 use crate::gateway::Entry;
 use fleet::Fleet;
 use key::{ClientKey, Form, Keys, Request, Secret};
@@ -455,6 +456,11 @@ impl Drop for Registration {
 }
 
 impl Registration {
+    /// The client's number: that on the roll, where it has one.
+    pub(crate) fn number(&self, census: &Census) -> u64 {
+        self.entry.as_ref().map_or_else(|| census.number(), Entry::id)
+    }
+
     /// Cancels what the client runs now, on our own account.
     pub(crate) fn cancel_late(&self) {
         let (registry, client) = (Arc::clone(&self.registry), Arc::clone(&self.client));

@@ -374,6 +374,8 @@ impl Drop for ServerEntry {
 
 /// What is known of a client when it comes.
 pub(crate) struct Newcomer<'a> {
+    /// Its number ([`Census::number`]).
+    pub(crate) id: u64,
     pub(crate) database: &'a Arc<str>,
     pub(crate) user: &'a Arc<str>,
     pub(crate) application: &'a Arc<str>,
@@ -388,7 +390,7 @@ impl Census {
         tally.add(Figure::Logins, 1);
         let card = Arc::new(ClientCard {
             census: Arc::clone(self),
-            id: self.number(),
+            id: newcomer.id,
             tally,
             meter: Meter::default(),
             ends: newcomer.ends,
@@ -427,7 +429,8 @@ impl Census {
         ServerEntry { census: Arc::clone(self), card }
     }
 
-    fn number(&self) -> u64 {
+    /// A number that nobody has had: clients and server connections are told apart by it.
+    pub(crate) fn number(&self) -> u64 {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
@@ -471,6 +474,7 @@ mod tests {
         let census = Arc::new(Census::default());
         let (database, user, application) = ("app".into(), "ann".into(), "".into());
         let newcomer = || Newcomer {
+            id: census.number(),
             database: &database,
             user: &user,
             application: &application,
@@ -493,6 +497,7 @@ mod tests {
         assert_eq!(server.state(), ServerState::New);
         let (database, user, application) = ("app".into(), "ann".into(), "".into());
         let client = census.enters(Newcomer {
+            id: census.number(),
             database: &database,
             user: &user,
             application: &application,

@@ -113,7 +113,9 @@ pub(crate) async fn serve(
     let (user, database) = (Arc::clone(&who.user), Arc::clone(&who.database));
     let mut outbox = BytesMut::new();
     let kind = kind(parameters);
-    let card = who.backend.pool.connector().listed.census.enters(Newcomer {
+    let census = &who.backend.pool.connector().listed.census;
+    let card = census.enters(Newcomer {
+        id: registration.number(census),
         database: &database,
         user: &user,
         application: &who.application,

@@ -201,6 +201,7 @@ impl Session {
         let limits = Limits::of(&plan.settings, &who.database, &who.identity.user);
         let watch = watch::Watch::new(limits, plan.settings.cancel_wait_timeout);
         let card = gateway.census.enters(Newcomer {
+            id: registration.number(&gateway.census),
             database: &who.database,
             user: &who.identity.user,
             application: &who.application,

@@ -50,6 +50,9 @@ pub struct PostgresSettings {
     pub auth_query: Option<AuthQuerySettings>,
     /// Whether the method `password` may be used over plaintext TCP. Default false.
     pub cleartext_without_tls: bool,
+    /// Whether `auth` may be `trust` or `any` where `listen` is not a loopback address: whoever
+    /// reaches it is let in as whoever they say. Default false.
+    pub trust_everywhere: bool,
     /// When a server connection goes back to the pool. Default `transaction`.
     pub pool_mode: PoolMode,
     /// TLS towards applications. Default: none.
@@ -118,6 +121,11 @@ pub struct PostgresSettings {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String", extend("format" = "humantime"))]
     pub cancel_wait_timeout: Duration,
+    /// How long the console's SUSPEND waits for clients to read what was sent to them; then
+    /// they are sent away. Default 10s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub suspend_timeout: Duration,
     /// Distinct prepared statements kept on each server connection. Default 500.
     pub max_prepared_statements: usize,
     /// The longest message that is held in memory whole, bytes. Longer rows, COPY data and
@@ -167,6 +175,7 @@ impl Default for PostgresSettings {
             users_file: None,
             auth_query: None,
             cleartext_without_tls: false,
+            trust_everywhere: false,
             pool_mode: PoolMode::default(),
             tls: None,
             fleet: None,
@@ -186,6 +195,7 @@ impl Default for PostgresSettings {
             idle_transaction_timeout: Duration::ZERO,
             client_idle_timeout: Duration::ZERO,
             cancel_wait_timeout: Duration::from_secs(10),
+            suspend_timeout: Duration::from_secs(10),
             max_prepared_statements: 500,
             max_message: 16 << 20,
             max_message_memory: 256 << 20,

@@ -9,7 +9,6 @@ mod connstr;
 mod daemon;
 mod document;
 mod file;
-mod fit;
 mod identity;
 mod ini;
 mod load;

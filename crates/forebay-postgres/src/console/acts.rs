@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::command::{Command, Setting, Unreadable};
 use super::table::{Column, Kind, Row, View};
 use super::{Door, Rank, all_views, config, usage, views};
-use crate::gateway::{Gateway, Inner};
+use crate::gateway::{ControlError, Gateway, Inner};
 
 /// The column of a SHOW that is faked.
 macro_rules! faked {
@@ -46,6 +46,14 @@ pub(super) enum Refusal {
     NotHere(&'static str),
     #[error("{what} \"{name}\" does not exist")]
     Missing { what: &'static str, name: String },
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    #[error("cannot {doing} admin db: {name}")]
+    Console { doing: &'static str, name: String },
+    #[error("a database is required")]
+    NoDatabase,
+    #[error("a client id is required: SHOW CLIENTS has it as `id`")]
+    NoClient,
     #[error("canceling statement due to user request")]
     Cancelled,
 }
@@ -63,7 +71,11 @@ impl Refusal {
             | Self::NoServer { .. }
             | Self::Argument(_)
             | Self::NotChangeable(_)
-            | Self::NotHere(_) => "08P01",
+            | Self::NotHere(_)
+            | Self::Control(_)
+            | Self::Console { .. }
+            | Self::NoDatabase
+            | Self::NoClient => "08P01",
         }
     }
 }
@@ -183,19 +195,48 @@ impl Operator {
                 office.shut_down(*how);
                 Ok(Outcome::Done("SHUTDOWN".to_owned()))
             }
+            Command::Pause(name) => {
+                gateway.pause(served("pause", name)?).await?;
+                Ok(done(command))
+            }
+            Command::Resume(name) => {
+                gateway.resume(served("resume", name)?)?;
+                Ok(done(command))
+            }
+            Command::Reconnect(name) => {
+                gateway.reconnect(served("reconnect", name)?)?;
+                Ok(done(command))
+            }
+            Command::Kill(name) => {
+                gateway.kill(served("kill", name)?)?;
+                Ok(done(command))
+            }
+            Command::KillClient(id) => {
+                let id = id.as_ref().ok_or(Refusal::NoClient)?;
+                let id = id.parse().map_err(|_| ControlError::NoClient)?;
+                gateway.kill_client(id)?;
+                Ok(done(command))
+            }
+            Command::Disable(name) => {
+                gateway.disable(served("disable", name)?.ok_or(Refusal::NoDatabase)?)?;
+                Ok(done(command))
+            }
+            Command::Enable(name) => {
+                gateway.enable(served("enable", name)?.ok_or(Refusal::NoDatabase)?)?;
+                Ok(done(command))
+            }
+            Command::WaitClose(name) => {
+                gateway.wait_close(served("wait in", name)?).await?;
+                Ok(done(command))
+            }
+            Command::Suspend => {
+                gateway.suspend(self.inner.plan().settings.suspend_timeout).await?;
+                Ok(done(command))
+            }
             Command::Show { .. }
             | Command::ShowSetting(_)
             | Command::SetIgnored
-            | Command::Transaction(_)
-            | Command::Pause(_)
-            | Command::Resume(_)
-            | Command::Disable(_)
-            | Command::Enable(_)
-            | Command::Reconnect(_)
-            | Command::Kill(_)
-            | Command::KillClient(_)
-            | Command::Suspend
-            | Command::WaitClose(_) => Err(Refusal::NotHere(command.verb())),
+            | Command::Transaction(_) => Err(Refusal::NotHere(command.verb())),
         }
     }
 
@@ -225,6 +266,20 @@ impl Operator {
         }
         let office = office.ok_or(Refusal::NotHere("this view"))?;
         office.rows(view, argument.as_deref()).map_err(Refusal::Argument)
+    }
+}
+
+fn done(command: &Command) -> Outcome {
+    Outcome::Done(command.verb().to_owned())
+}
+
+/// The name of a database that has servers: the console itself has none to be told of.
+fn served<'a>(doing: &'static str, name: &'a Option<String>) -> Result<Option<&'a str>, Refusal> {
+    match name.as_deref() {
+        Some(name) if Door::of(name).is_some() => {
+            Err(Refusal::Console { doing, name: name.to_owned() })
+        }
+        name => Ok(name),
     }
 }
 

@@ -18,13 +18,14 @@ use humantime_serde::re::humantime::format_rfc3339_seconds;
 use super::Door;
 use super::table::Row;
 use crate::census::{Census, ClientCard, ServerCard};
-use crate::gateway::{Inner, Plan};
+use crate::gateway::{ControlSnapshot, Inner, Plan};
 use crate::settings::PoolMode;
 
 /// The gateway at one moment.
 struct Scene<'a> {
     inner: &'a Inner,
     plan: Arc<Plan>,
+    control: ControlSnapshot,
     clients: Vec<Arc<ClientCard>>,
     servers: Vec<Arc<ServerCard>>,
     /// Places in `clients`, by id.
@@ -40,6 +41,7 @@ impl<'a> Scene<'a> {
         Self {
             inner,
             plan: inner.plan(),
+            control: inner.control(),
             clients,
             by_id,
             servers: inner.census.servers(),
@@ -69,6 +71,15 @@ impl<'a> Scene<'a> {
             return "statement";
         }
         mode(self.plan.mode_of(database))
+    }
+
+    /// How a user pools in a database.
+    fn mode_of_pair(&self, database: &str, user: &str) -> &'static str {
+        if Door::of(database).is_some() {
+            return "statement";
+        }
+        let own = self.plan.settings.users.get(user).and_then(|user| user.pool_mode);
+        own.map_or_else(|| self.mode_of(database), mode)
     }
 
     /// A moment by the wall, as PgBouncer writes it.
@@ -112,7 +123,7 @@ pub(super) fn rows(inner: &Inner, view: &str) -> Option<Vec<Row>> {
         "databases" => databases::databases(&scene),
         "users" => databases::users(&scene),
         "lists" => lists::lists(&scene),
-        "state" => lists::state(),
+        "state" => lists::state(&scene),
         "mem" => lists::mem(&scene),
         "dns_hosts" => lists::dns_hosts(&scene),
         "peers" => lists::peers(&scene),

@@ -21,7 +21,7 @@ use super::{Door, PGBOUNCER_VERSION, Visitor};
 use crate::cancel::Registration;
 use crate::census::{ClientEntry, Newcomer, Replication};
 use crate::fault::{Fault, Limit};
-use crate::gateway::Inner;
+use crate::gateway::{Flow, Gateway, Inner};
 use crate::session::Session;
 use crate::stream::Stream;
 use crate::tally::Rest;
@@ -42,6 +42,20 @@ pub(crate) struct Visit {
     card: ClientEntry,
     pub(super) operator: Operator,
     pub(super) prepared: Prepared,
+    suspension: Option<Suspension>,
+}
+
+/// A SUSPEND of this operator; it ends with the visit, since nobody else may come to end it.
+struct Suspension(Arc<Inner>);
+
+impl Drop for Suspension {
+    fn drop(&mut self) {
+        if self.0.control().flow == Flow::Suspended
+            && let Err(error) = Gateway::of(&self.0).resume(None)
+        {
+            tracing::debug!(%error, "somebody else ended the SUSPEND");
+        }
+    }
 }
 
 /// Why a visit ended.
@@ -79,6 +93,7 @@ impl Visit {
     pub(crate) fn new(inner: Arc<Inner>, visitor: Visitor, registration: Registration) -> Self {
         let Visitor { client, inbox, user, door, rank, application, .. } = visitor;
         let card = inner.census.enters(Newcomer {
+            id: registration.number(&inner.census),
             database: &Arc::from(door.name()),
             user: &user,
             application: &application,
@@ -93,6 +108,7 @@ impl Visit {
             card,
             operator: Operator { inner, user, door, rank },
             prepared: Prepared::default(),
+            suspension: None,
         }
     }
 
@@ -109,6 +125,7 @@ impl Visit {
             fault.write(&mut self.outbox, Severity::Fatal);
         }
         self.card.parts();
+        self.suspension = None;
         let Self { client, outbox, .. } = self;
         Session::send_away(client, outbox).await;
     }
@@ -250,6 +267,9 @@ impl Visit {
         })
         .await;
         self.registration.client.rests();
+        if *command == command::Command::Suspend && !matches!(meanwhile, Meanwhile::Ended(Err(_))) {
+            self.suspension = Some(Suspension(Arc::clone(&self.operator.inner)));
+        }
         match meanwhile {
             Meanwhile::Ended(ended) => Ok(ended),
             Meanwhile::Cancelled => Ok(Err(Refusal::Cancelled)),

@@ -158,8 +158,12 @@ fn enter(inner: &Inner, who: &Who, registration: &Registration) -> Result<Entry,
     if pairs.doors.is_disabled(&who.database) {
         return Err(Fault::Disabled(who.database.to_string()));
     }
-    let newcomer =
-        Newcomer { user: &who.user, identity: &who.identity, handle: &registration.client };
+    let newcomer = Newcomer {
+        id: inner.census.number(),
+        user: &who.user,
+        identity: &who.identity,
+        handle: &registration.client,
+    };
     let entry = pairs.roll.enter(&newcomer, pairs.client_limits(&who.database, &who.user))?;
     tracing::debug!(client = entry.id(), user = %who.user, database = %who.database, "logged in");
     if pairs.keeps_any(&who.database) {

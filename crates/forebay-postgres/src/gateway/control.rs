@@ -11,7 +11,7 @@ use std::time::Duration;
 use forebay_seam::time;
 
 use super::Gateway;
-use super::doors::Flow;
+use super::doors::{ControlSnapshot, Flow};
 use crate::route::Backend;
 use crate::server::connector::Identity;
 
@@ -113,7 +113,7 @@ impl Gateway {
     }
 
     /// RECONNECT: each server connection of now is closed when it comes home, and at once where
-    /// it rests.
+    /// it rests. Of all databases, the hosts of every server are judged anew besides.
     ///
     /// # Errors
     /// When there is no such database.
@@ -123,6 +123,9 @@ impl Gateway {
         }
         tracing::info!(database, "RECONNECT");
         for backend in self.inner.backends() {
+            if database.is_none() {
+                backend.pool.connector().access().hosts.forget();
+            }
             backend.pool.replace(|pair| is_meant(database, pair));
         }
         Ok(())
@@ -297,6 +300,11 @@ fn is_meant(database: Option<&str>, pair: &Identity) -> bool {
 }
 
 impl super::Inner {
+    /// What an operator has closed.
+    pub(crate) fn control(&self) -> ControlSnapshot {
+        self.pairs.doors.snapshot()
+    }
+
     /// Every server that a client may have a connection to.
     fn backends(&self) -> Vec<Arc<Backend>> {
         self.plan().backends.values().map(Arc::clone).collect()

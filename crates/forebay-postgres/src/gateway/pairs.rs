@@ -86,10 +86,27 @@ impl Words<'_> {
         own.unwrap_or(self.gateway.max_database_connections)
     }
 
+    fn sizes(&self, connections: u32, clients: u32) -> Sizes {
+        let (pool, reserve, kept) = (self.size(), self.reserve(), self.kept());
+        Sizes { pool, reserve, kept, connections, clients }
+    }
+
     fn max_of_user(&self) -> u32 {
         let own = self.user.and_then(|user| user.max_connections);
         own.unwrap_or(self.gateway.max_user_connections)
     }
+}
+
+/// What the settings say of a database or of a user, whatever the other half of the pair is.
+/// A limit of 0 is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sizes {
+    /// Server connections of each pair; `None`: pairs have no pool of their own.
+    pub(crate) pool: Option<u32>,
+    pub(crate) reserve: u32,
+    pub(crate) kept: u32,
+    pub(crate) connections: u32,
+    pub(crate) clients: u32,
 }
 
 /// Clients that a database and a user may have; 0: as many as come.
@@ -110,7 +127,6 @@ impl Pairs {
         }
     }
 
-    /// `settings` are in force from now on; pools have to be told to ask again.
     /// `settings` are in force from now on; pools have to be told to ask again.
     pub(super) fn follow(&self, settings: &PostgresSettings) {
         self.settings.store(Arc::new(settings.clone()));
@@ -166,6 +182,23 @@ impl Pairs {
             database: of_database.unwrap_or(settings.max_database_client_connections),
             user: of_user.unwrap_or(settings.max_user_client_connections),
         }
+    }
+
+    /// What the settings say of `database`.
+    pub(crate) fn sizes_of_database(&self, database: &str) -> Sizes {
+        let settings = self.settings.load();
+        let words = Words { gateway: &settings, database: settings.database(database), user: None };
+        let own = words.database.and_then(|database| database.max_client_connections);
+        words
+            .sizes(words.max_of_database(), own.unwrap_or(settings.max_database_client_connections))
+    }
+
+    /// What the settings say of `user`.
+    pub(crate) fn sizes_of_user(&self, user: &str) -> Sizes {
+        let settings = self.settings.load();
+        let words = Words { gateway: &settings, database: None, user: settings.users.get(user) };
+        let own = words.user.and_then(|user| user.max_client_connections);
+        words.sizes(words.max_of_user(), own.unwrap_or(settings.max_user_client_connections))
     }
 
     /// May applications ask for `database`?

@@ -21,7 +21,6 @@ pub(crate) struct Roll(Mutex<Lists>);
 
 #[derive(Default)]
 struct Lists {
-    last: u64,
     clients: HashMap<u64, Client>,
     databases: HashMap<Arc<str>, u32>,
     users: HashMap<Arc<str>, u32>,
@@ -36,6 +35,8 @@ struct Client {
 
 /// Whom an entry is for.
 pub(super) struct Newcomer<'a> {
+    /// Its number, which no other has had.
+    pub(super) id: u64,
     /// The user as the client calls itself.
     pub(super) user: &'a Arc<str>,
     /// The pair it works as.
@@ -77,13 +78,13 @@ fn one_less<K: Hash + Eq>(counts: &mut HashMap<K, u32>, key: &K) {
 }
 
 impl Roll {
-    /// One more client, if `limits` allow. Its number is `id`, or the next.
+    /// One more client, if `limits` allow.
     pub(super) fn enter(
         self: &Arc<Self>,
         newcomer: &Newcomer<'_>,
         limits: ClientLimits,
     ) -> Result<Entry, Fault> {
-        let Newcomer { user, identity, handle } = *newcomer;
+        let Newcomer { id, user, identity, handle } = *newcomer;
         let mut lists = self.0.lock();
         let of = |counts: &HashMap<Arc<str>, u32>, name| counts.get(name).copied().unwrap_or(0);
         let is_full = |limit: u32, count: u32| limit > 0 && count >= limit;
@@ -93,8 +94,6 @@ impl Roll {
         if is_full(limits.user, of(&lists.users, user)) {
             return Err(Fault::TooManyOf { limit: "max_user_client_connections" });
         }
-        lists.last += 1;
-        let id = lists.last;
         let handle = Arc::clone(handle);
         let client = Client { user: Arc::clone(user), identity: identity.clone(), handle };
         lists.clients.insert(id, client);
@@ -150,6 +149,7 @@ mod tests {
 
     fn enter(
         roll: &Arc<Roll>,
+        id: u64,
         name: &str,
         user: &str,
         limits: ClientLimits,
@@ -158,7 +158,7 @@ mod tests {
         let identity =
             Identity { name: name.into(), database: name.into(), user: Arc::clone(&user) };
         let handle = Arc::default();
-        roll.enter(&Newcomer { user: &user, identity: &identity, handle: &handle }, limits)
+        roll.enter(&Newcomer { id, user: &user, identity: &identity, handle: &handle }, limits)
     }
 
     fn count(roll: &Roll, name: &str, user: &str) -> (u32, u32) {
@@ -170,9 +170,8 @@ mod tests {
     #[test]
     fn a_client_is_counted_until_its_entry_is_gone() {
         let roll = Arc::<Roll>::default();
-        let one = enter(&roll, "a", "ann", NO_LIMITS).unwrap();
-        let two = enter(&roll, "a", "bob", NO_LIMITS).unwrap();
-        assert!(one.id() < two.id());
+        let one = enter(&roll, 1, "a", "ann", NO_LIMITS).unwrap();
+        let two = enter(&roll, 2, "a", "bob", NO_LIMITS).unwrap();
         assert_eq!((count(&roll, "a", "ann"), count(&roll, "b", "eve")), ((2, 1), (0, 0)));
         let id = one.id();
         let identity = Identity { name: "a".into(), database: "a".into(), user: "ann".into() };
@@ -189,15 +188,15 @@ mod tests {
     fn who_comes_above_a_limit_is_refused_and_counted_nowhere() {
         let roll = Arc::<Roll>::default();
         let limits = ClientLimits { database: 2, user: 1 };
-        let one = enter(&roll, "a", "ann", limits).unwrap();
-        let refused = |name, user| enter(&roll, name, user, limits).err().unwrap().to_string();
+        let one = enter(&roll, 1, "a", "ann", limits).unwrap();
+        let refused = |name, user| enter(&roll, 9, name, user, limits).err().unwrap().to_string();
         assert_eq!(
             refused("b", "ann"),
             "no more connections allowed (max_user_client_connections)"
         );
-        let two = enter(&roll, "a", "bob", limits).unwrap();
+        let two = enter(&roll, 2, "a", "bob", limits).unwrap();
         assert_eq!(refused("a", "eve"), "no more connections allowed (max_db_client_connections)");
         drop((one, two));
-        assert!(enter(&roll, "a", "ann", limits).is_ok());
+        assert!(enter(&roll, 1, "a", "ann", limits).is_ok());
     }
 }

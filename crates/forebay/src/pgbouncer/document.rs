@@ -66,14 +66,6 @@ impl Document {
         self.table(path).remark = Some(remark.into());
     }
 
-    /// Keeps the values for which `keep` says so.
-    pub(super) fn retain(&mut self, mut keep: impl FnMut(&[String], &str, Option<&Place>) -> bool) {
-        for Table { path, entries, .. } in &mut self.tables {
-            entries.retain(|entry| keep(path, &entry.key, entry.place.as_ref()));
-        }
-        self.tables.retain(|table| !table.entries.is_empty());
-    }
-
     fn table(&mut self, path: &[&str]) -> &mut Table {
         let known = self.tables.iter().position(|table| table.path == path);
         let at = known.unwrap_or_else(|| {

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use super::document::Document;
 use super::file::{File, FileError, Mistake};
-use super::fit;
 use super::ini::Place;
 use super::secrets::Secrets;
 use super::translate::{self, Note};
@@ -59,9 +58,7 @@ pub(super) struct Loaded {
 /// All that is wrong with the first of them that has mistakes.
 pub(super) fn load(ini: &Path, overlay: Option<&Path>) -> Result<Loaded, LoadError> {
     let file = File::load(ini)?;
-    let mut translation =
-        translate::translate(&file, Secrets::Inside).map_err(LoadError::Refused)?;
-    fit::fit(&mut translation);
+    let translation = translate::translate(&file, Secrets::Inside).map_err(LoadError::Refused)?;
     let mut text = translation.document.render();
     let named = file.overlay.as_ref();
     let overlay = match (overlay, named) {

@@ -5,7 +5,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::file::{File, FileError, Mistake};
-use super::fit;
 use super::secrets::{SecretFile, Secrets};
 use super::translate::{self, Note, NoteKind, Translation};
 
@@ -52,9 +51,7 @@ impl Migration {
             None => Secrets::Variables,
         };
         let read = File::load(file)?;
-        let mut translation =
-            translate::translate(&read, secrets).map_err(MigrateError::Refused)?;
-        fit::fit(&mut translation);
+        let translation = translate::translate(&read, secrets).map_err(MigrateError::Refused)?;
         let Translation { document, mut notes, secrets } = translation;
         notes.extend(read.warnings.iter().map(warning));
         notes.sort_by(|a, b| (a.kind, &a.place).cmp(&(b.kind, &b.place)));

@@ -76,6 +76,7 @@ pub(super) fn translate(file: &File, secrets: Secrets) -> Result<Translation, Ve
         notes: Vec::new(),
         mistakes: Vec::new(),
         secrets,
+        is_local: true,
     };
     work.document.remark(
         &["postgres"],
@@ -110,6 +111,8 @@ struct Work<'f> {
     notes: Vec<Note>,
     mistakes: Vec<Mistake>,
     secrets: Secrets,
+    /// Can only programs of this machine connect?
+    is_local: bool,
 }
 
 impl Work<'_> {
@@ -176,7 +179,7 @@ impl Work<'_> {
 fn differs_for(name: &str, value: &str) -> bool {
     let value = value.to_ascii_lowercase();
     match name {
-        "auth_type" => value == "any" || value == "trust",
+        "auth_type" => value == "any",
         "pool_mode" => value == "statement",
         "host" => value.contains(','),
         "max_prepared_statements" => value == "0",
@@ -241,6 +244,7 @@ fn timeouts(work: &mut Work<'_>) {
         "idle_transaction_timeout",
         "client_idle_timeout",
         "cancel_wait_timeout",
+        "suspend_timeout",
     ] {
         work.set_time(name, name);
     }

@@ -181,7 +181,7 @@ async fn trap_13_a_named_portal_outlives_a_query_and_what_it_sets_follows_its_cl
 async fn trap_15_a_batch_that_gets_no_server_is_answered_once_at_its_sync() {
     let bench = Bench::with(1, |settings| {
         let core =
-            serde_json::from_str("{\"kind\": \"core\", \"checkout_timeout\": \"50ms\"}").unwrap();
+            serde_json::from_str("{\"kind\": \"core\", \"checkout_timeout\": \"500ms\"}").unwrap();
         settings.servers.get_mut("main").unwrap().classes.insert(ClassName::new("core"), core);
     })
     .await;

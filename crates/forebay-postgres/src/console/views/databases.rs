@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::{Scene, mode};
 use crate::console::Door;
 use crate::console::table::{Cell, Row};
+use crate::gateway::Flow;
 use crate::row;
 use crate::server::place::Place;
 use crate::settings::ServerSettings;
@@ -35,24 +36,26 @@ pub(super) fn databases(scene: &Scene<'_>) -> Vec<Row> {
             let budget =
                 server.budget.or_else(|| scene.plan.budget(&server_name)).unwrap_or_default();
             let servers = pairs.iter().filter(|(database, _)| database == name).count();
+            let sizes = scene.inner.pairs.sizes_of_database(name);
+            let forced = scene.plan.settings.database(name).and_then(|own| own.force_user.clone());
             Some(row![
                 name,
                 host,
                 port,
                 &on_server,
-                Cell::Null,
-                budget,
-                0_u32,
-                0_u32,
+                forced,
+                sizes.pool.unwrap_or(budget),
+                sizes.kept,
+                sizes.reserve,
                 server.lifetime.as_secs(),
                 scene.mode_of(name),
                 Cell::Null,
-                0_u32,
+                sizes.connections,
                 servers,
-                0_u32,
+                sizes.clients,
                 clients_of(scene, name),
-                0_u32,
-                0_u32,
+                u32::from(is_paused(scene, name)),
+                u32::from(scene.control.disabled.contains(name)),
             ])
         })
         .collect();
@@ -79,6 +82,10 @@ pub(super) fn databases(scene: &Scene<'_>) -> Vec<Row> {
         ]);
     }
     rows
+}
+
+fn is_paused(scene: &Scene<'_>, database: &Arc<str>) -> bool {
+    scene.control.flow == Flow::Paused || scene.control.paused.contains(database)
 }
 
 fn clients_of(scene: &Scene<'_>, database: &str) -> usize {
@@ -112,14 +119,16 @@ pub(super) fn users(scene: &Scene<'_>) -> Vec<Row> {
         .map(|name| {
             let servers = pairs.iter().filter(|(_, user)| user == name).count();
             let clients = scene.clients.iter().filter(|client| client.tally.user == *name).count();
+            let own = settings.users.get(&**name);
+            let sizes = scene.inner.pairs.sizes_of_user(name);
             row![
                 name,
-                Cell::Null,
-                Cell::Null,
-                mode(settings.pool_mode),
-                0_u32,
+                own.and_then(|own| own.pool_size),
+                own.and_then(|own| own.reserve_pool_size),
+                own.and_then(|own| own.pool_mode).map(mode),
+                sizes.connections,
                 servers,
-                0_u32,
+                sizes.clients,
                 clients
             ]
         })

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use super::{Scene, databases};
 use crate::census::{ClientCard, ServerCard};
 use crate::console::table::{Cell, Row};
+use crate::gateway::Flow;
 use crate::row;
 use crate::server::place::Place;
 use crate::session::Session;
@@ -34,9 +35,10 @@ pub(super) fn lists(scene: &Scene<'_>) -> Vec<Row> {
     lists.into_iter().map(|(list, items)| row![list, items]).collect()
 }
 
-pub(super) fn state() -> Vec<Row> {
-    [("active", "yes"), ("paused", "no"), ("suspended", "no")]
-        .map(|(key, value)| row![key, value])
+pub(super) fn state(scene: &Scene<'_>) -> Vec<Row> {
+    let flow = scene.control.flow;
+    [("active", Flow::Running), ("paused", Flow::Paused), ("suspended", Flow::Suspended)]
+        .map(|(key, meant)| row![key, if flow == meant { "yes" } else { "no" }])
         .into()
 }
 

@@ -71,7 +71,7 @@ fn row(scene: &Scene<'_>, database: &Arc<str>, user: &Arc<str>, pool: &Pool) -> 
         pool.sv_login,
         seconds,
         micros,
-        scene.mode_of(database),
+        scene.mode_of_pair(database, user),
         Cell::Null,
     ]
 }

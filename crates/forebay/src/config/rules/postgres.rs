@@ -134,12 +134,16 @@ fn users(settings: &PostgresSettings, http: Option<&HttpSettings>, found: &mut F
              `NAME = { password = \"env:VARIABLE\" }` for each user",
         );
     }
-    if matches!(auth, ClientAuth::Trust | ClientAuth::Any) && !settings.listen.is_local() {
+    if matches!(auth, ClientAuth::Trust | ClientAuth::Any)
+        && !settings.listen.is_local()
+        && !settings.trust_everywhere
+    {
         found.add(
             "postgres.auth",
             format!(
                 "`{}` asks nobody for a password, so it is only possible where `listen` is a \
-                 loopback address: use `scram-sha-256` here",
+                 loopback address: use `scram-sha-256` here, or, where nobody else can reach it, \
+                 add `trust_everywhere = true`",
                 auth.name()
             ),
         );

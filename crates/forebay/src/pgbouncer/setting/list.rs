@@ -72,8 +72,7 @@ pub(in crate::pgbouncer) const SETTINGS: &[Setting] = &[
         Resembles {
             key: "postgres.auth",
             differs: "`any` admits nobody to the console who is not in `admin_users` or \
-                      `stats_users`; `ldap` and `pam` are refused; `trust` and `any` are \
-                      possible on loopback addresses and Unix sockets only",
+                      `stats_users`; `ldap` and `pam` are refused",
         },
     ),
     unset("auth_user", Text, AtReload, Becomes("postgres.auth_query.user")),
@@ -434,7 +433,7 @@ pub(in crate::pgbouncer) const SETTINGS: &[Setting] = &[
     ),
     setting("stats_period", Number, "60", AtReload, Becomes("postgres.stats_period")),
     setting("stats_users", List, "", AtReload, Becomes("postgres.stats_users")),
-    setting("suspend_timeout", Seconds, "10", AtReload, Mode("how long `SUSPEND` waits")),
+    setting("suspend_timeout", Seconds, "10", AtReload, Becomes("postgres.suspend_timeout")),
     setting("syslog", Flag, "0", AtReload, Becomes("log.syslog")),
     setting("syslog_facility", Text, "daemon", AtReload, Becomes("log.syslog")),
     setting("syslog_ident", Text, "pgbouncer", AtReload, Becomes("log.syslog")),

@@ -32,6 +32,18 @@ pub(super) fn translate(work: &mut Work<'_>) {
              change in applications",
         );
     }
+    if matches!(name.as_str(), "trust" | "any") && !work.is_local {
+        work.set("trust_everywhere", true, "auth_type");
+        work.note(
+            NoteKind::Differs,
+            "auth_type",
+            place,
+            format!(
+                "WARNING: `{name}` lets in whoever reaches `listen_addr`, as whoever they say: \
+                 use `scram-sha-256`, or listen on 127.0.0.1"
+            ),
+        );
+    }
     for (name, key) in [
         ("auth_file", "users_file"),
         ("auth_hba_file", "hba_file"),

@@ -13,7 +13,10 @@ pub(super) fn translate(work: &mut Work<'_>) {
     let mut listen = Vec::new();
     for name in file.list("listen_addr") {
         match addresses(name, port) {
-            Ok(addresses) => listen.extend(addresses.iter().map(SocketAddr::to_string)),
+            Ok(addresses) => {
+                work.is_local &= addresses.iter().all(|address| address.ip().is_loopback());
+                listen.extend(addresses.iter().map(SocketAddr::to_string));
+            }
             Err(reason) => work.refuse(file.place("listen_addr"), format!("listen_addr: {reason}")),
         }
     }

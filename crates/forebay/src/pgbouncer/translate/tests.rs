@@ -175,8 +175,7 @@ fn what_is_written_is_a_configuration_of_ours() {
             unix_socket_dir =\n"
             .to_owned())
     });
-    let mut translation = translate(&file.unwrap(), Secrets::Inside).unwrap();
-    super::super::fit::fit(&mut translation);
+    let translation = translate(&file.unwrap(), Secrets::Inside).unwrap();
     let text = translation.document.render();
     if let Err(report) = Config::parse(Path::new("f.toml"), &text, &|_| None) {
         panic!("{report}\n{text}");
