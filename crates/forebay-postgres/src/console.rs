@@ -3,8 +3,8 @@
 //! settings.
 //!
 //! A [`Visit`] is one operator: who may do what ([`access`]), what was said ([`command`]), what
-//! it does ([`acts`]), what there is to see ([`views`], [`columns`]), and how that is written
-//! ([`answer`]). What is known to the program only, an [`Office`] gives. Always true: nothing
+//! it does (`acts`), what there is to see (`views`, `columns`), and how that is written
+//! (`answer`). What is known to the program only, an [`Office`] gives. Always true: nothing
 //! here waits for a server, so the console answers while one is frozen; no view has a secret.
 
 mod access;
@@ -77,6 +77,17 @@ pub(crate) struct Visitor {
     pub(crate) keys: Form,
 }
 
+/// A setting of PgBouncer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KnownSetting {
+    /// Its name.
+    pub name: &'static str,
+    /// What holds where nobody sets it; `None`: nothing does.
+    pub default: Option<&'static str>,
+    /// Whether `RELOAD` changes it.
+    pub changeable: bool,
+}
+
 /// What an [`Office`] is doing.
 pub type Doing<'a> = Pin<Box<dyn Future<Output = Result<(), String>> + Send + 'a>>;
 
@@ -97,6 +108,9 @@ pub trait Office: Send + Sync {
     /// All settings that are no secrets: key, value, default, and whether it can be changed
     /// while the program runs.
     fn settings(&self) -> Vec<Row>;
+
+    /// Every setting of PgBouncer, in the order of its SHOW CONFIG.
+    fn pgbouncer_settings(&self) -> Vec<KnownSetting>;
 
     /// Reads the configuration anew and carries it out.
     ///

@@ -12,9 +12,10 @@ use std::sync::Arc;
 
 use forebay_pool::Roster;
 use forebay_pool::overlap::Overlaps;
-use forebay_postgres::console::{Doing, Office, Row, Shutdown, View};
+use forebay_postgres::console::{Doing, KnownSetting, Office, Row, Shutdown, View};
 
 use crate::events::Events;
+use crate::pgbouncer;
 use crate::reload::{Cause, Reloader};
 use crate::run::{Ender, Ending};
 use crate::view::{VERSION, Viewer};
@@ -64,6 +65,10 @@ impl Office for Program {
 
     fn settings(&self) -> Vec<Row> {
         rows::settings(&self.reloader.in_force())
+    }
+
+    fn pgbouncer_settings(&self) -> Vec<KnownSetting> {
+        pgbouncer::reference::settings().collect()
     }
 
     fn reload(&self) -> Doing<'_> {

@@ -259,7 +259,8 @@ impl Operator {
             return Ok(vec![vec![version.into()]]);
         }
         if view.name == "config" {
-            return Ok(config::rows(&self.inner.plan().settings));
+            let known = office.map(|office| office.pgbouncer_settings()).unwrap_or_default();
+            return Ok(config::rows(&known, &self.inner.plan().settings));
         }
         if let Some(rows) = views::rows(&self.inner, view.name) {
             return Ok(rows);

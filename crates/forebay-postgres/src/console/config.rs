@@ -6,117 +6,17 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::KnownSetting;
 use super::table::{Cell, Row};
 use crate::row;
-use crate::settings::{PoolMode, PostgresSettings};
+use crate::settings::{AuthQuerySettings, ClientTlsMode, PoolMode, PostgresSettings};
 
-/// PgBouncer's keys and defaults, in its order.
-const KEYS: &[(&str, &str)] = &[
-    ("admin_users", ""),
-    ("application_name_add_host", "0"),
-    ("auth_dbname", ""),
-    ("auth_file", ""),
-    ("auth_hba_file", ""),
-    ("auth_ident_file", ""),
-    ("auth_ldap_options", ""),
-    ("auth_query", ""),
-    ("auth_type", "md5"),
-    ("auth_user", ""),
-    ("autodb_idle_timeout", "3600"),
-    ("cancel_wait_timeout", "10"),
-    ("client_idle_timeout", "0"),
-    ("client_login_timeout", "60"),
-    ("client_tls13_ciphers", ""),
-    ("client_tls_ca_file", ""),
-    ("client_tls_cert_file", ""),
-    ("client_tls_ciphers", "default"),
-    ("client_tls_dheparams", "auto"),
-    ("client_tls_ecdhcurve", "auto"),
-    ("client_tls_key_file", ""),
-    ("client_tls_protocols", "secure"),
-    ("client_tls_sslmode", "disable"),
-    ("conffile", ""),
-    ("default_pool_size", "20"),
-    ("disable_pqexec", "0"),
-    ("dns_max_ttl", "15"),
-    ("dns_nxdomain_ttl", "15"),
-    ("dns_zone_check_period", "0"),
-    ("idle_transaction_timeout", "0"),
-    ("ignore_startup_parameters", ""),
-    ("job_name", "pgbouncer"),
-    ("listen_addr", ""),
-    ("listen_backlog", "128"),
-    ("listen_port", "6432"),
-    ("log_connections", "1"),
-    ("log_disconnections", "1"),
-    ("log_pooler_errors", "1"),
-    ("log_stats", "1"),
-    ("logfile", ""),
-    ("max_client_conn", "100"),
-    ("max_db_client_connections", "0"),
-    ("max_db_connections", "0"),
-    ("max_packet_size", "2147483647"),
-    ("max_prepared_statements", "200"),
-    ("max_user_client_connections", "0"),
-    ("max_user_connections", "0"),
-    ("min_pool_size", "0"),
-    ("peer_id", "0"),
-    ("pidfile", ""),
-    ("pkt_buf", "4096"),
-    ("pool_mode", "session"),
-    ("query_timeout", "0"),
-    ("query_wait_notify", "5"),
-    ("query_wait_timeout", "120"),
-    ("reserve_pool_size", "0"),
-    ("reserve_pool_timeout", "5"),
-    ("resolv_conf", ""),
-    ("sbuf_loopcnt", "5"),
-    ("scram_iterations", "4096"),
-    ("server_check_delay", "30"),
-    ("server_check_query", "<empty>"),
-    ("server_connect_timeout", "15"),
-    ("server_fast_close", "0"),
-    ("server_idle_timeout", "600"),
-    ("server_lifetime", "3600"),
-    ("server_login_retry", "15"),
-    ("server_reset_query", "DISCARD ALL"),
-    ("server_reset_query_always", "0"),
-    ("server_round_robin", "0"),
-    ("server_tls13_ciphers", ""),
-    ("server_tls_ca_file", ""),
-    ("server_tls_cert_file", ""),
-    ("server_tls_ciphers", "default"),
-    ("server_tls_key_file", ""),
-    ("server_tls_protocols", "secure"),
-    ("server_tls_sslmode", "prefer"),
-    ("so_reuseport", "0"),
-    ("stats_period", "60"),
-    ("stats_users", ""),
-    ("suspend_timeout", "10"),
-    ("syslog", "0"),
-    ("syslog_facility", "daemon"),
-    ("syslog_ident", "pgbouncer"),
-    ("tcp_defer_accept", ""),
-    ("tcp_keepalive", "1"),
-    ("tcp_keepcnt", "0"),
-    ("tcp_keepidle", "0"),
-    ("tcp_keepintvl", "0"),
-    ("tcp_socket_buffer", "0"),
-    ("tcp_user_timeout", "0"),
-    ("track_extra_parameters", "IntervalStyle"),
-    ("transaction_timeout", "0"),
-    ("unix_socket_dir", "/tmp"),
-    ("unix_socket_group", ""),
-    ("unix_socket_mode", "0777"),
-    ("user", ""),
-    ("verbose", "0"),
-];
-
-/// One row for each key.
-pub(super) fn rows(settings: &PostgresSettings) -> Vec<Row> {
-    KEYS.iter()
-        // What can be changed here, SET tells; settings of a file change with RELOAD.
-        .map(|(key, default)| row![*key, value(key, settings), *default, "no"])
+/// One row for each of `known`.
+pub(super) fn rows(known: &[KnownSetting], settings: &PostgresSettings) -> Vec<Row> {
+    let changes = |known: &KnownSetting| if known.changeable { "yes" } else { "no" };
+    known
+        .iter()
+        .map(|known| row![known.name, value(known.name, settings), known.default, changes(known)])
         .collect()
 }
 
@@ -141,10 +41,13 @@ fn value(key: &str, settings: &PostgresSettings) -> Cell {
         "client_tls_key_file" => {
             settings.tls.as_ref().map(|tls| tls.key.display().to_string()).into()
         }
-        "client_tls_sslmode" => match &settings.tls {
-            None => "disable".into(),
-            Some(tls) if tls.required => "require".into(),
-            Some(_) => "allow".into(),
+        "client_tls_sslmode" => match settings.tls.as_ref().and_then(|tls| tls.mode().ok()) {
+            None | Some(ClientTlsMode::Disable) => "disable".into(),
+            Some(ClientTlsMode::Allow) => "allow".into(),
+            Some(ClientTlsMode::Prefer) => "prefer".into(),
+            Some(ClientTlsMode::Require) => "require".into(),
+            Some(ClientTlsMode::VerifyCa) => "verify-ca".into(),
+            Some(ClientTlsMode::VerifyFull) => "verify-full".into(),
         },
         "listen_addr" => {
             let tcp = settings.listen.tcp();
@@ -160,13 +63,22 @@ fn value(key: &str, settings: &PostgresSettings) -> Cell {
             PoolMode::Session => "session".into(),
         },
         "stats_period" => seconds(settings.stats_period),
-        // What has no limit of this kind is not limited.
-        "max_db_client_connections"
-        | "max_db_connections"
-        | "max_user_client_connections"
-        | "max_user_connections"
-        | "reserve_pool_size"
-        | "min_pool_size" => "0".into(),
+        "suspend_timeout" => seconds(settings.suspend_timeout),
+        "dns_max_ttl" => seconds(settings.dns_max_ttl),
+        "default_pool_size" if settings.pool_size.is_some() => settings.pool_size.into(),
+        "min_pool_size" => settings.min_pool_size.into(),
+        "reserve_pool_size" => settings.reserve_pool_size.into(),
+        "reserve_pool_timeout" => seconds(settings.reserve_pool_timeout),
+        "max_db_connections" => settings.max_database_connections.into(),
+        "max_user_connections" => settings.max_user_connections.into(),
+        "max_db_client_connections" => settings.max_database_client_connections.into(),
+        "max_user_client_connections" => settings.max_user_client_connections.into(),
+        "auth_user" => lookup(settings, |query| Some(query.user.clone())),
+        "auth_query" => lookup(settings, |query| Some(query.query.clone())),
+        "auth_dbname" => lookup(settings, |query| query.database.clone()),
+        "peer_id" => settings.fleet.as_ref().map_or(0, |fleet| fleet.id).into(),
+        "client_tls_ca_file" => path(settings.tls.as_ref().and_then(|tls| tls.ca_file.as_deref())),
+        "unix_socket_group" => settings.unix_socket_group.clone().into(),
         _ => of_server(key, settings),
     }
 }
@@ -183,6 +95,13 @@ fn of_server(key: &str, settings: &PostgresSettings) -> Cell {
     });
     let Some(first) = values.next() else { return Cell::Null };
     if values.all(|value| value == first) { first } else { Cell::Null }
+}
+
+fn lookup(
+    settings: &PostgresSettings,
+    of: impl FnOnce(&AuthQuerySettings) -> Option<String>,
+) -> Cell {
+    settings.auth_query.as_ref().and_then(of).into()
 }
 
 fn path(path: Option<&Path>) -> Cell {
@@ -202,10 +121,10 @@ mod tests {
 
     #[test]
     fn what_tools_look_up_is_a_number() {
-        let rows = rows(&PostgresSettings::default());
-        for key in ["max_client_conn", "max_user_connections"] {
-            let row = rows.iter().find(|row| row[0] == Cell::from(key)).unwrap();
-            assert!(row[1].text().unwrap().parse::<f64>().is_ok(), "{key}");
+        for name in ["max_client_conn", "max_user_connections"] {
+            let known = [KnownSetting { name, default: None, changeable: true }];
+            let row = rows(&known, &PostgresSettings::default()).remove(0);
+            assert!(row[1].text().unwrap().parse::<f64>().is_ok(), "{name}");
         }
     }
 }

@@ -91,7 +91,8 @@ impl Greeting<'_> {
         if self.inbox.first() != Some(&HANDSHAKE) {
             return Some(client);
         }
-        let tls = self.tls(&client)?;
+        // Where there is none, it is a packet like others, and is told so.
+        let Some(tls) = self.tls(&client) else { return Some(client) };
         let tcp = plain_tcp(client)?;
         let accepted = Stream::accept_direct(tcp, &tls, &mut self.inbox).await;
         accepted.inspect_err(told).ok()

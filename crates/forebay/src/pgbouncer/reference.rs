@@ -1,25 +1,16 @@
 //! The list of PgBouncer's settings and what becomes of each, as a page of documentation.
 
+use forebay_postgres::console::KnownSetting;
+
 use super::parameter::{OF_DATABASES, OF_PEERS, OF_USERS, Parameter};
 use super::setting::{Changes, Fate, SETTINGS};
 
 /// Where the generated part begins in `docs/pgbouncer.md`; it goes to the end.
 pub const MARK: &str = "<!-- Written by `forebay pgbouncer --settings`; do not edit. -->";
 
-/// A setting of PgBouncer, for `SHOW CONFIG`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Known {
-    /// Its name.
-    pub name: &'static str,
-    /// What holds where nobody sets it; `None`: nothing does.
-    pub default: Option<&'static str>,
-    /// Whether `SET` and `RELOAD` change it.
-    pub changeable: bool,
-}
-
 /// Every setting of PgBouncer 1.25, in the order of `SHOW CONFIG`.
-pub fn settings() -> impl Iterator<Item = Known> {
-    SETTINGS.iter().map(|setting| Known {
+pub fn settings() -> impl Iterator<Item = KnownSetting> {
+    SETTINGS.iter().map(|setting| KnownSetting {
         name: setting.name,
         default: setting.default,
         changeable: setting.changes == Changes::AtReload,

@@ -43,8 +43,19 @@ async fn work(to: String, tally: Arc<Tally>) {
     connection.await.unwrap().unwrap();
 }
 
+/// A client that works no more.
+async fn idle(to: &str) -> tokio_postgres::Client {
+    let (client, connection) = tokio_postgres::connect(to, NoTls).await.unwrap();
+    tokio::spawn(async move { drop(connection.await) });
+    client.simple_query("SELECT 1").await.unwrap();
+    client
+}
+
 fn ini(folder: &Folder, server: u16, pool_size: u32) -> String {
-    let head = format!("[databases]\nday = host=127.0.0.1 port={server} dbname=postgres\n");
+    let head = format!(
+        "[databases]\nday = host=127.0.0.1 port={server} dbname=postgres\n\
+                        other = host=127.0.0.1 port={server} dbname=template1\n"
+    );
     let users = "auth_type = trust\nauth_file = @DIR@/userlist.txt\nadmin_users = forebay\n";
     format!(
         "{head}[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {}\nunix_socket_dir =\n{users}\
@@ -86,28 +97,45 @@ fn a_day_of_an_operator_loses_no_query_that_pgbouncer_would_have_kept() {
     };
     more();
 
+    // RECONNECT: all connections are replaced, and nobody notices.
+    let admin = folder.to("pgbouncer", "forebay");
+    let tell = |commands: &str| {
+        let told = psql(&admin, commands);
+        assert!(told.status.success(), "{commands}: {told:?}");
+    };
+    tell("RECONNECT; WAIT_CLOSE");
+    more();
+
     // PAUSE, the failover, RELOAD, RESUME.
-    running.signal(Signal::SIGUSR1);
-    running.logged("PAUSE");
-    until(|| connections(before) == 0);
+    tell("PAUSE");
+    assert_eq!(connections(before), 0, "PAUSE ends when all connections are closed");
     let kept = rows(before);
     folder.write("day.ini", &ini(&folder, after.port(), 3));
-    running.signal(Signal::SIGHUP);
-    running.logged("reload");
-    running.signal(Signal::SIGUSR2);
+    tell("RELOAD; RESUME");
     more();
     assert_eq!(rows(before), kept, "nobody works on the old server any more");
 
-    // RELOAD with changed pool sizes.
+    // The same by signals, where they mean something.
+    running.signal(Signal::SIGUSR1);
+    until(|| connections(after.port()) == 0);
+    running.signal(Signal::SIGUSR2);
+    more();
+
+    // RELOAD with changed pool sizes, by the console and by a signal.
     folder.write("day.ini", &ini(&folder, after.port(), 5));
-    running.signal(Signal::SIGHUP);
+    tell("RELOAD");
     more();
     folder.write("day.ini", &ini(&folder, after.port(), 1));
     running.signal(Signal::SIGHUP);
     more();
 
+    // KILL ends clients of the database, and it stays paused.
+    let idle = runtime.block_on(idle(&folder.to("other", "forebay")));
+    tell("KILL other; RESUME other");
+    until(|| runtime.block_on(idle.simple_query("SELECT 1")).is_err());
+
     // SHUTDOWN WAIT_FOR_CLIENTS: who is there goes on, nobody else comes in.
-    running.signal(Signal::SIGTERM);
+    tell("SHUTDOWN WAIT_FOR_CLIENTS");
     running.logged("waiting for all clients to leave");
     until(|| !psql(&to, "SELECT 1").status.success());
     more();

@@ -295,3 +295,168 @@ async fn a_message_that_is_no_command_ends_the_console_and_nothing_else() {
     let mut other = console(&bench).await;
     assert_eq!(other.value("SHOW version").await, "PgBouncer 1.25.2");
 }
+
+/// What the gateway does as a whole, as SHOW STATE has it.
+async fn state(client: &mut Client) -> String {
+    let rows = rows(client, "SHOW STATE").await;
+    rows.iter().find(|row| row["value"] == "yes").unwrap()["key"].clone()
+}
+
+async fn database(client: &mut Client, name: &str, column: &str) -> String {
+    let rows = rows(client, "SHOW DATABASES").await;
+    rows.iter().find(|row| row["name"] == name).unwrap()[column].clone()
+}
+
+#[tokio::test]
+async fn a_pause_holds_the_console_that_asked_until_all_is_quiet_and_no_other() {
+    let bench = bench().await;
+    let (mut pausing, mut other) = (console(&bench).await, console(&bench).await);
+    let (mut busy, mut waiting) = (bench.client().await, bench.client().await);
+    busy.query("BEGIN; SELECT 1").await;
+    pausing.send(&query("PAUSE")).await;
+    until("all is paused", async || state(&mut other).await == "paused").await;
+    assert!(pausing.is_silent().await, "a transaction goes on");
+    assert_eq!(other.query("PAUSE").await, "E[08P01 already suspended/paused] Z[I]");
+    assert_eq!(database(&mut other, &bench.database, "paused").await, "1");
+    waiting.send(&query("SELECT 2")).await;
+    assert!(waiting.is_silent().await, "new work waits");
+    assert_eq!(busy.query("COMMIT").await, "C[COMMIT] Z[I]");
+    assert_eq!(show(&pausing.until_ready(1).await), "C[PAUSE] Z[I]");
+    assert_eq!(other.query("RESUME").await, "C[RESUME] Z[I]");
+    assert_eq!(show(&waiting.until_ready(1).await), "T D[2] C[SELECT 1] Z[I]");
+    assert_eq!(state(&mut other).await, "active");
+    assert_eq!(other.query("RESUME").await, "E[08P01 pooler is not paused/suspended] Z[I]");
+}
+
+#[tokio::test]
+async fn who_leaves_while_a_pause_is_awaited_ends_nothing() {
+    let bench = bench().await;
+    let (mut pausing, mut other) = (console(&bench).await, console(&bench).await);
+    let mut busy = bench.client().await;
+    busy.query("BEGIN; SELECT 1").await;
+    pausing.send(&query(&format!("PAUSE {}", bench.database))).await;
+    until("it is paused", async || database(&mut other, &bench.database, "paused").await == "1")
+        .await;
+    drop(pausing);
+    until("it has left", async || rows(&mut other, "SHOW CLIENTS").await.len() == 2).await;
+    assert_eq!(database(&mut other, &bench.database, "paused").await, "1");
+    assert_eq!(busy.query("COMMIT").await, "C[COMMIT] Z[I]");
+    let resume = format!("RESUME {}", bench.database);
+    assert_eq!(other.query(&resume).await, "C[RESUME] Z[I]");
+    let again = format!("E[08P01 database {} is not paused] Z[I]", bench.database);
+    assert_eq!(other.query(&resume).await, again);
+}
+
+#[tokio::test]
+async fn kill_client_ends_the_one_that_show_clients_names() {
+    let bench = bench().await;
+    let mut admin = console(&bench).await;
+    let (mut stays, mut goes) = (bench.client().await, bench.client().await);
+    goes.query("SET application_name = 'goes'; BEGIN; SELECT 1").await;
+    let clients = rows(&mut admin, "SHOW CLIENTS").await;
+    let id = &clients.iter().find(|client| client["application_name"] == "goes").unwrap()["id"];
+    assert_eq!(admin.query(&format!("KILL_CLIENT {id}")).await, "C[KILL_CLIENT] Z[I]");
+    assert_eq!(field(&goes.until_tag(b'E').await[0], b'C'), "57P01");
+    assert_eq!(stays.query("SELECT 1").await, "T D[1] C[SELECT 1] Z[I]");
+    until("it is gone", async || {
+        let clients = rows(&mut admin, "SHOW CLIENTS").await;
+        clients.iter().all(|client| client["id"] != *id)
+    })
+    .await;
+    for wrong in [format!("KILL_CLIENT {id}"), "KILL_CLIENT 0x7f".into()] {
+        assert_eq!(admin.query(&wrong).await, "E[08P01 client not found] Z[I]", "{wrong}");
+    }
+}
+
+#[tokio::test]
+async fn a_database_is_disabled_killed_and_reconnected_by_name() {
+    let bench = bench().await;
+    let mut admin = console(&bench).await;
+    let name = bench.database.clone();
+    let mut client = bench.client().await;
+    let before = client.value("SELECT pg_backend_pid()").await;
+    for command in [format!("RECONNECT {name}"), "RECONNECT".into()] {
+        let tag = admin.query(&command).await;
+        assert_eq!(tag, "C[RECONNECT] Z[I]");
+    }
+    assert_eq!(admin.query(&format!("WAIT_CLOSE {name}")).await, "C[WAIT_CLOSE] Z[I]");
+    assert_ne!(client.value("SELECT pg_backend_pid()").await, before);
+
+    assert_eq!(admin.query(&format!("DISABLE {name}")).await, "C[DISABLE] Z[I]");
+    assert_eq!(database(&mut admin, &name, "disabled").await, "1");
+    assert!(Client::connect(bench.address, &name, &[]).await.is_err());
+    assert_eq!(client.value("SELECT 1").await, "1", "who is there stays");
+    assert_eq!(admin.query(&format!("ENABLE {name}")).await, "C[ENABLE] Z[I]");
+    assert_eq!(database(&mut admin, &name, "disabled").await, "0");
+
+    assert_eq!(admin.query(&format!("KILL {name}")).await, "C[KILL] Z[I]");
+    assert_eq!(field(&client.until_tag(b'E').await[0], b'C'), "57P01");
+    assert_eq!(database(&mut admin, &name, "paused").await, "1");
+    assert_eq!(admin.query(&format!("RESUME {name}")).await, "C[RESUME] Z[I]");
+}
+
+#[tokio::test]
+async fn commands_are_refused_in_pgbouncers_words() {
+    let bench = bench().await;
+    let mut admin = console(&bench).await;
+    for (command, told) in [
+        ("PAUSE pgbouncer", "cannot pause admin db: pgbouncer"),
+        ("KILL forebay", "cannot kill admin db: forebay"),
+        ("DISABLE", "a database is required"),
+        ("ENABLE", "a database is required"),
+        ("KILL_CLIENT 999999", "client not found"),
+    ] {
+        assert_eq!(admin.query(command).await, format!("E[08P01 {told}] Z[I]"), "{command}");
+    }
+    assert_eq!(state(&mut admin).await, "active");
+}
+
+/// Nobody can come in to end it.
+#[tokio::test]
+async fn a_suspension_ends_with_the_console_that_asked_for_it() {
+    let bench = bench().await;
+    let (mut suspending, mut other) = (console(&bench).await, console(&bench).await);
+    let mut client = bench.client().await;
+    assert_eq!(suspending.query("SUSPEND").await, "C[SUSPEND] Z[I]");
+    assert_eq!(state(&mut other).await, "suspended");
+    client.send(&query("SELECT 1")).await;
+    assert!(client.is_silent().await, "nothing is read");
+    assert_eq!(other.query("SUSPEND").await, "E[08P01 already suspended/paused] Z[I]");
+    drop(suspending);
+    assert_eq!(show(&client.until_ready(1).await), "T D[1] C[SELECT 1] Z[I]");
+    assert_eq!(state(&mut other).await, "active");
+}
+
+#[tokio::test]
+async fn databases_and_users_show_the_sizes_that_are_in_force() {
+    let bench = Bench::with(9, |settings| {
+        operators(settings);
+        settings.pool_size = Some(4);
+        settings.reserve_pool_size = 2;
+        settings.max_database_connections = 7;
+        settings.max_user_client_connections = 50;
+    })
+    .await;
+    let mut admin = console(&bench).await;
+    let mut client = bench.client().await;
+    client.query("SELECT 1").await;
+    let databases = rows(&mut admin, "SHOW DATABASES").await;
+    let own = databases.iter().find(|row| row["name"] == bench.database).unwrap();
+    let shown = [
+        "pool_size",
+        "min_pool_size",
+        "reserve_pool_size",
+        "max_connections",
+        "current_connections",
+        "max_client_connections",
+        "current_client_connections",
+        "paused",
+        "disabled",
+    ]
+    .map(|name| &*own[name]);
+    assert_eq!(shown, ["4", "0", "2", "7", "1", "0", "1", "0", "0"]);
+    let users = rows(&mut admin, "SHOW USERS").await;
+    let own = users.iter().find(|row| row["name"] == USER).unwrap();
+    let shown = ["current_connections", "max_user_client_connections"].map(|name| &*own[name]);
+    assert_eq!(shown, ["1", "50"]);
+}

@@ -8,7 +8,7 @@ use forebay_pool::ClassSettings;
 use forebay_postgres::gateway::ControlError;
 use forebay_seam::time;
 
-use crate::bench::{Bench, until};
+use crate::bench::{Bench, USER, until};
 use crate::client::{Client, query, show};
 
 /// Connections of ours that the server has for the bench's database.
@@ -252,25 +252,35 @@ async fn killed_clients_hear_why_and_the_database_stays_paused() {
     assert_eq!(show(&late.until_ready(1).await), "T D[1] C[SELECT 1] Z[I]");
 }
 
+/// The numbers of the clients of the bench's database, the oldest first.
+async fn numbers(bench: &Bench) -> Vec<u64> {
+    let mut console = Client::connect(bench.address, "pgbouncer", &[]).await.unwrap();
+    let shown = console.query("SHOW CLIENTS").await;
+    let clients = shown.split("D[").skip(1).filter_map(|row| row.split(']').next());
+    let ours = clients.filter(|row| row.contains(&bench.database));
+    ours.map(|row| row.rsplit('|').next().unwrap().parse().unwrap()).collect()
+}
+
 #[tokio::test]
 async fn one_client_is_killed_and_no_other() {
-    let bench = Bench::start(1).await;
+    let bench = Bench::with(1, |settings| settings.admin_users = vec![USER.into()]).await;
     let mut one = bench.client().await;
     let mut two = bench.client().await;
     one.query("BEGIN; SELECT 1").await;
     two.send(&query("SELECT 2")).await;
     until("one waits", async || bench.waiting() == 1).await;
-    bench.gateway.kill_client(1).unwrap();
+    let [first, second] = numbers(&bench).await[..] else { panic!("two clients are there") };
+    bench.gateway.kill_client(first).unwrap();
     let told = show(&one.until_tag(b'E').await);
     assert_eq!(told, "E[57P01 terminating connection due to administrator command]");
     assert_eq!(show(&two.until_ready(1).await), "T D[2] C[SELECT 1] Z[I]");
-    until("it is gone", async || bench.gateway.kill_client(1).is_err()).await;
+    until("it is gone", async || bench.gateway.kill_client(first).is_err()).await;
     // Who waits in line is told at once.
     let mut holder = bench.client().await;
     holder.query("BEGIN; SELECT 1").await;
     two.send(&query("SELECT 2")).await;
     until("it waits", async || bench.waiting() == 1).await;
-    bench.gateway.kill_client(2).unwrap();
+    bench.gateway.kill_client(second).unwrap();
     assert!(show(&two.until_tag(b'E').await).starts_with("E[57P01 "));
     until("nobody waits", async || bench.waiting() == 0).await;
 }

@@ -168,16 +168,69 @@ fn passwords_are_in_no_note_and_keep_their_value_whatever_it_is() {
     assert!(!format!("{:?}", translation.notes).contains("env:y"));
 }
 
-#[test]
-fn what_is_written_is_a_configuration_of_ours() {
-    let file = File::read(Path::new("p.ini"), &|_| {
-        Ok("[databases]\napp = host=db\n[pgbouncer]\nauth_type = trust\nlisten_addr=127.0.0.1\n\
-            unix_socket_dir =\n"
-            .to_owned())
-    });
-    let translation = translate(&file.unwrap(), Secrets::Inside).unwrap();
+/// What of `ini`, translated, is no configuration of ours; that there are no such files aside.
+fn not_ours(ini: &str) -> Vec<String> {
+    let file = File::read(Path::new("p.ini"), &|_| Ok(ini.to_owned())).unwrap();
+    let translation = translate(&file, Secrets::Inside).unwrap();
     let text = translation.document.render();
-    if let Err(report) = Config::parse(Path::new("f.toml"), &text, &|_| None) {
-        panic!("{report}\n{text}");
+    let Err(report) = Config::parse(Path::new("f.toml"), &text, &|_| None) else {
+        return Vec::new();
+    };
+    let wrong =
+        report.problems().iter().map(|problem| format!("{}: {}", problem.at, problem.reason));
+    wrong.filter(|wrong| !wrong.contains("os error 2")).collect()
+}
+
+#[test]
+fn whatever_is_written_is_a_configuration_of_ours() {
+    let server = "[databases]\napp = host=db\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
+                  unix_socket_dir =\nauth_type = trust\n";
+    assert_eq!(not_ours(server), [""; 0]);
+    let tls = "client_tls_cert_file = /c\nclient_tls_key_file = /k\n";
+    for setting in SETTINGS.iter().filter(|setting| !matches!(setting.fate, Fate::Refused(_))) {
+        let line = format!("{} = {}\n", setting.name, another(setting));
+        let tls = if setting.name.starts_with("client_tls") { tls } else { "" };
+        let needs = match setting.name {
+            "client_tls_sslmode" => "client_tls_ca_file = /a\n",
+            name if name.starts_with("client_tls") => "client_tls_sslmode = require\n",
+            "server_tls_cert_file" => "server_tls_key_file = /k\n",
+            "server_tls_key_file" => "server_tls_cert_file = /c\n",
+            _ => "",
+        };
+        assert_eq!(not_ours(&format!("{server}{tls}{needs}{line}")), [""; 0], "{line}");
     }
+}
+
+#[test]
+fn whatever_a_line_says_is_a_configuration_of_ours() {
+    for line in [
+        "app = host=a,b port=5433 dbname=x user=u password=p pool_size=3 min_pool_size=1 \
+         reserve_pool_size=2 pool_mode=session max_db_connections=9 \
+         max_db_client_connections=8 server_lifetime=60 load_balance_hosts=disable \
+         target_session_attrs=primary client_encoding=UTF8 datestyle=ISO timezone=GMT \
+         application_name=a connect_query='SELECT 1' auth_user=x",
+        "app = host=/run/postgresql\n* = auth_dbname=other",
+        "app = host=db\n[users]\nu = pool_mode=session pool_size=1 reserve_pool_size=1 \
+         max_user_connections=2 max_user_client_connections=3 query_timeout=1 \
+         transaction_timeout=2 idle_transaction_timeout=3 client_idle_timeout=4",
+    ] {
+        let rest = "[pgbouncer]\nlisten_addr = 127.0.0.1\nunix_socket_dir =\nauth_type = trust\n";
+        assert_eq!(not_ours(&format!("[databases]\n{line}\n{rest}")), [""; 0], "{line}");
+    }
+}
+
+#[test]
+fn trust_is_allowed_for_everybody_as_in_pgbouncer_and_warned_of() {
+    let ini = |to: &str| {
+        format!(
+            "[databases]\napp = host=db\n[pgbouncer]\nauth_type = trust\nunix_socket_dir =\n\
+             listen_addr = {to}\n"
+        )
+    };
+    let warned = |to: &str| {
+        let (_, notes) = translated(&ini(to)).unwrap();
+        notes.iter().any(|note| note.about == "auth_type" && note.text.starts_with("WARNING"))
+    };
+    assert_eq!(not_ours(&ini("0.0.0.0")), [""; 0]);
+    assert!(warned("0.0.0.0") && !warned("127.0.0.1"));
 }
