@@ -299,14 +299,14 @@ impl Gateway {
         self.inner.room.store(clients, Ordering::Relaxed);
     }
 
-    /// Sets the budget of `server` by hand ([`Pool::set_budget`]); `false`: there is none of
+    /// Sets the budget of `server` by hand ([`Pool::set_budget`](forebay_pool::Pool::set_budget)); `false`: there is none of
     /// that name.
     pub fn set_budget(&self, server: &str, budget: Option<u32>) -> bool {
         let plan = self.inner.plan();
         plan.backends.get(server).map(|backend| backend.pool.set_budget(budget)).is_some()
     }
 
-    /// Replaces all connections to `server` ([`Pool::renew`]) and judges its hosts anew; `false`: there is none of that
+    /// Replaces all connections to `server` ([`Pool::renew`](forebay_pool::Pool::renew)) and judges its hosts anew; `false`: there is none of that
     /// name.
     pub fn renew(&self, server: &str) -> bool {
         let plan = self.inner.plan();
@@ -316,7 +316,7 @@ impl Gateway {
         true
     }
 
-    /// What happens in each pool, from now on ([`Pool::events`]).
+    /// What happens in each pool, from now on ([`Pool::events`](forebay_pool::Pool::events)).
     pub fn events(&self) -> Vec<broadcast::Receiver<Told>> {
         self.inner.plan().backends.values().map(|backend| backend.pool.events()).collect()
     }
@@ -326,7 +326,7 @@ impl Gateway {
         self.inner.plan().backends.get(server).map(|backend| backend.pool.events())
     }
 
-    /// What operations were learnt to take, by server ([`Pool::operations`]).
+    /// What operations were learnt to take, by server ([`Pool::operations`](forebay_pool::Pool::operations)).
     pub fn operations(&self) -> Vec<(String, Vec<OperationSnapshot>)> {
         let plan = self.inner.plan();
         let backends = plan.backends.iter();

@@ -98,7 +98,7 @@ impl<'a> Draft<'a> {
             NonZeroUsize::new(settings.max_prepared_statements).unwrap_or(NonZeroUsize::MIN);
         let news = Arc::new(Notify::new());
         let (mut targets, mut names) = (Vec::new(), Vec::new());
-        for (key, text) in hosts(server) {
+        for (key, text) in server.written_hosts() {
             let place = Place::parse(text).map_err(|reason| at(&key, reason))?;
             let ttl = settings.dns_max_ttl;
             let host = Name::new(place.clone(), ttl, names::system, Arc::clone(&news));
@@ -337,16 +337,5 @@ fn watched(server: &str, settings: &PostgresSettings) -> Watched {
     match settings.servers.values().any(names) {
         true => Watched::Always,
         false => Watched::IfChoosy,
-    }
-}
-
-/// Hosts with the keys that they stand at.
-pub(super) fn hosts(server: &ServerSettings) -> Vec<(String, &str)> {
-    match server.hosts.as_slice() {
-        [] => vec![("address".to_owned(), server.address.as_str())],
-        hosts => {
-            let each = hosts.iter().enumerate();
-            each.map(|(n, host)| (format!("hosts[{n}]"), host.as_str())).collect()
-        }
     }
 }

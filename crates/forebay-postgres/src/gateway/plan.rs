@@ -11,7 +11,7 @@ use std::sync::Arc;
 use forebay_pool::{ClassName, Roster, timetable};
 
 use super::SettingsError;
-use super::backend::{Carried, Draft, classes, hosts};
+use super::backend::{Carried, Draft, classes};
 use super::lookups::{self, lookups};
 use super::pairs::Pairs;
 use super::reload::Changes;
@@ -22,10 +22,7 @@ use crate::console::Door;
 use crate::replicas::Replicas;
 use crate::route::Backend;
 use crate::server::connector::Identity;
-use crate::server::place::Place;
-use crate::settings::{
-    DatabaseSettings, PoolMode, PostgresSettings, ReplicaSettings, ServerSettings,
-};
+use crate::settings::{DatabaseSettings, PoolMode, PostgresSettings, ReplicaSettings};
 use crate::tls::{ClientSide, Encryption, Fresh};
 
 /// The process id of a client's key names its instance, and has room for so many clients.
@@ -298,7 +295,7 @@ pub(super) fn check(settings: &PostgresSettings) -> Result<(), SettingsError> {
     }
     for (name, server) in &settings.servers {
         let at = |key: &str| format!("postgres.servers.{name}.{key}");
-        check_hosts(server).map_err(|(key, reason)| error(at(&key), reason))?;
+        server.check_hosts().map_err(|(key, reason)| error(at(&key), reason))?;
         Encryption::check(server).map_err(|(key, reason)| error(at(key), reason))?;
         if let Some(budget) = server.budget {
             let classes = classes(server);
@@ -334,26 +331,6 @@ pub(super) fn check(settings: &PostgresSettings) -> Result<(), SettingsError> {
 
 fn of_fleet(key: &str, reason: String) -> SettingsError {
     SettingsError { at: format!("postgres.fleet.{key}"), reason }
-}
-
-/// Where its hosts are, and how they are chosen from.
-fn check_hosts(server: &ServerSettings) -> Result<(), (String, String)> {
-    match (server.address.is_empty(), server.hosts.is_empty()) {
-        (true, true) => {
-            let reason = "no `address`: write `host`, `host:port`, `[v6]:port` or the folder of \
-                          a Unix socket, or several of them as `hosts`";
-            return Err(("address".into(), reason.into()));
-        }
-        (false, false) => {
-            let reason = "both `address` and `hosts`: put all of them into `hosts`";
-            return Err(("hosts".into(), reason.into()));
-        }
-        (true, false) | (false, true) => {}
-    }
-    for (key, host) in hosts(server) {
-        Place::parse(host).map_err(|reason| (key, reason))?;
-    }
-    Ok(())
 }
 
 /// Which work goes to which replicas.

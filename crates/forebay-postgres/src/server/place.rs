@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -86,7 +87,12 @@ fn host_and_port(text: &str) -> Result<(String, Option<u16>), String> {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
             let (host, port) = rest.split_once(']').ok_or_else(wrong)?;
-            (host, port.strip_prefix(':'))
+            host.parse::<Ipv6Addr>().map_err(|_| wrong())?;
+            let port = match port {
+                "" => None,
+                port => Some(port.strip_prefix(':').ok_or_else(wrong)?),
+            };
+            (host, port)
         }
         None => match text.split_once(':') {
             Some((_, port)) if port.contains(':') => (text, None),
@@ -98,7 +104,7 @@ fn host_and_port(text: &str) -> Result<(String, Option<u16>), String> {
         Some(port) => Some(port.parse().ok().filter(|port| *port > 0).ok_or_else(wrong)?),
         None => None,
     };
-    if host.is_empty() || host.contains(char::is_whitespace) || host.contains('/') {
+    if host.is_empty() || host.contains(char::is_whitespace) || host.contains(['/', '@', '?']) {
         return Err(wrong());
     }
     Ok((host.to_owned(), port))
@@ -118,7 +124,21 @@ mod tests {
         assert_eq!(Place::parse("127.0.0.1:5433").unwrap(), host("127.0.0.1", 5433));
         assert_eq!(Place::parse("[::1]:5433").unwrap(), host("::1", 5433));
         assert_eq!(Place::parse("::1").unwrap(), host("::1", 5432));
-        for bad in ["", ":5432", "db:", "db:0", "db:x", "[::1", "postgres://db/x", "a b", "unix:"] {
+        for bad in [
+            "",
+            ":5432",
+            "db:",
+            "db:0",
+            "db:99999",
+            "db:x",
+            "[::1",
+            "[::1]x",
+            "[db]:1",
+            "ann@db",
+            "postgres://db/x",
+            "a b",
+            "unix:",
+        ] {
             assert!(Place::parse(bad).unwrap_err().contains("is no address"), "{bad}");
         }
     }

@@ -6,6 +6,9 @@ use forebay_pool::ClassName;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::ServerSettings;
+use crate::server::place::Place;
+
 /// Which servers connections may go to: the names and meanings of libpq's
 /// `target_session_attrs`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
@@ -63,6 +66,42 @@ pub enum Otherwise {
     Primary,
     /// It waits, and is refused at its deadline.
     Refuse,
+}
+
+impl ServerSettings {
+    /// Is it said where the server is, once, and in words that are an address?
+    ///
+    /// # Errors
+    /// The key that is wrong, such as `hosts[1]`, and why.
+    pub fn check_hosts(&self) -> Result<(), (String, String)> {
+        match (self.address.is_empty(), self.hosts.is_empty()) {
+            (true, true) => {
+                let reason = "no `address`: write `host`, `host:port`, `[v6]:port` or the folder \
+                              of a Unix socket, or several of them as `hosts`";
+                return Err(("address".into(), reason.into()));
+            }
+            (false, false) => {
+                let reason = "both `address` and `hosts`: put all of them into `hosts`";
+                return Err(("hosts".into(), reason.into()));
+            }
+            (true, false) | (false, true) => {}
+        }
+        for (key, host) in self.written_hosts() {
+            Place::parse(host).map_err(|reason| (key, reason))?;
+        }
+        Ok(())
+    }
+
+    /// Hosts with the keys that they stand at.
+    pub(crate) fn written_hosts(&self) -> Vec<(String, &str)> {
+        match self.hosts.as_slice() {
+            [] => vec![("address".to_owned(), self.address.as_str())],
+            hosts => {
+                let each = hosts.iter().enumerate();
+                each.map(|(n, host)| (format!("hosts[{n}]"), host.as_str())).collect()
+            }
+        }
+    }
 }
 
 pub(super) fn watch_interval() -> Duration {

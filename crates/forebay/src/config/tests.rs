@@ -209,6 +209,27 @@ fn what_cannot_be_read_is_found() {
 }
 
 #[test]
+fn a_server_has_one_address_or_several_hosts_and_may_be_a_socket() {
+    let with = |line: &str| good_with("").replace("address = \"db:5432\"", line);
+    for good in [
+        "address = \"db\"",
+        "address = \"/var/run/postgresql\"",
+        "address = \"unix:/run/pg/.s.PGSQL.5433\"",
+        "hosts = [\"a\", \"b:5433\", \"/run/pg\"]",
+    ] {
+        assert!(parse(&with(good)).is_ok(), "{good}\n{}", said(&with(good)));
+    }
+    for (bad, expected) in [
+        ("", "postgres.servers.main.address: no `address`: write"),
+        ("address = \"db:x\"", "postgres.servers.main.address: `db:x` is no address"),
+        ("hosts = [\"a\", \"b c\"]", "postgres.servers.main.hosts[1]: `b c` is no address"),
+        ("address = \"a\"\nhosts = [\"b\"]", "postgres.servers.main.hosts: both `address` and"),
+    ] {
+        assert!(said(&with(bad)).contains(expected), "{bad}\n{}", said(&with(bad)));
+    }
+}
+
+#[test]
 fn settings_of_tls_and_of_a_fleet_that_contradict_each_other_are_found() {
     let server = |more: &str| good_with(more);
     for (text, expected) in [

@@ -64,12 +64,8 @@ pub(super) fn check(
 }
 
 fn check_server(at: &str, server: &ServerSettings, found: &mut Findings) {
-    let is_path = server.address.starts_with('/');
-    if server.hosts.is_empty()
-        && !is_path
-        && let Err(reason) = check_address(&server.address)
-    {
-        found.add(format!("{at}.address"), reason);
+    if let Err((key, reason)) = server.check_hosts() {
+        found.add(format!("{at}.{key}"), reason);
     }
     let roots = server.sslrootcert.as_deref().filter(|file| *file != Path::new("system"));
     for (key, file) in [
@@ -102,26 +98,6 @@ fn check_server(at: &str, server: &ServerSettings, found: &mut Findings) {
         Some(_) => {}
     }
     found.classes(at, &server_classes(server), server.budget, server.ai_share);
-}
-
-/// `host`, `host:port` or `[v6]:port`.
-fn check_address(address: &str) -> Result<(), &'static str> {
-    const EXPECTED: &str = "expected `host`, `host:port` or `[IPv6]:port`, without a scheme";
-    let (host, port) = match address.strip_prefix('[') {
-        Some(inner) => {
-            let (host, after) = inner.split_once(']').ok_or(EXPECTED)?;
-            host.parse::<std::net::Ipv6Addr>().map_err(|_| EXPECTED)?;
-            (host, after.strip_prefix(':').or(after.is_empty().then_some("5432")))
-        }
-        None if address.parse::<std::net::Ipv6Addr>().is_ok() => (address, Some("5432")),
-        None => match address.split_once(':') {
-            Some((host, port)) => (host, Some(port)),
-            None => (address, Some("5432")),
-        },
-    };
-    let port = port.and_then(|port| port.parse::<u16>().ok()).filter(|port| *port != 0);
-    let strange = host.is_empty() || host.contains(['/', '@', '?', ' ']);
-    if strange || port.is_none() { Err(EXPECTED) } else { Ok(()) }
 }
 
 fn databases(settings: &PostgresSettings, found: &mut Findings) {
@@ -206,22 +182,5 @@ fn rules(settings: &PostgresSettings, found: &mut Findings) {
     for (number, rule) in settings.rules.iter().enumerate() {
         let known = names.iter().map(ClassName::as_str);
         found.known(format!("postgres.rules[{number}].class"), "class", rule.class.as_str(), known);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_is_a_host_and_perhaps_a_port() {
-        for good in ["db", "db:6000", "10.0.0.1", "[::1]", "[::1]:5432", "::1", "db.internal"] {
-            assert_eq!(check_address(good), Ok(()), "{good}");
-        }
-        for bad in
-            ["", ":5432", "db:", "db:0", "db:99999", "postgres://db", "[db]:1", "[::1", "a b"]
-        {
-            assert!(check_address(bad).is_err(), "{bad}");
-        }
     }
 }
