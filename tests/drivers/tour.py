@@ -74,7 +74,7 @@ def assert_unnoticed(tour, forebay, postgres):
     assert len(expected) > 20 and not expected[-1].startswith("ended by"), expected[-1]
     for number, steps in enumerate(seen):
         for direct, pooled in zip(expected, steps):
-            assert pooled == direct, f"client {number} noticed\n{complaints[-2000:]}"
+            assert pooled == direct, f"client {number} saw {pooled}, not {direct}\n{complaints[-2000:]}"
         assert len(steps) == len(expected), f"client {number} took another way: {steps[-1]}"
     assert_nothing_is_left(forebay, postgres)
     after = forebay.snapshot()["postgres"]["pins"]
