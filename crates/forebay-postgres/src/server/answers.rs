@@ -51,13 +51,26 @@ impl Known {
     }
 }
 
+/// Which portal a Bind makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Portal {
+    Unnamed,
+    Named,
+}
+
+impl Portal {
+    pub(crate) fn of(name: &[u8]) -> Self {
+        if name.is_empty() { Self::Unnamed } else { Self::Named }
+    }
+}
+
 /// An answer that is due.
 #[derive(Debug)]
 pub(crate) enum Awaited {
     /// ParseComplete. `prepared`: what the server has by name once it came.
     Parse { origin: Origin, prepared: Option<Arc<Statement>>, change: Option<NameChange> },
     /// BindComplete.
-    Bind { of: Option<Known> },
+    Bind { of: Option<Known>, portal: Portal },
     /// RowDescription or NoData, after ParameterDescription for a statement.
     Describe { of: Option<Known>, origin: Origin },
     /// The error of a Bind that the server is made to refuse, since the statement's rows are

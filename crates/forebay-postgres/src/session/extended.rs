@@ -19,7 +19,7 @@ use crate::fault::{Fault, Limit};
 use crate::own;
 use crate::pins::PinReason;
 use crate::prepared::{self, PREFIX, Place, Statement, Statements};
-use crate::server::answers::{Awaited, Known, NameChange, Origin};
+use crate::server::answers::{Awaited, Known, NameChange, Origin, Portal};
 use crate::server::{Gate, Names, Server};
 use crate::sql::effect::{Effect, Effects};
 use crate::sql::names::{self, Use};
@@ -255,7 +255,7 @@ impl Session {
                 unknown(bind.statement)
             }
         };
-        server.awaited.push_back(Awaited::Bind { of });
+        server.awaited.push_back(Awaited::Bind { of, portal: Portal::of(bind.portal) });
         if name == bind.statement {
             server.outbox.extend_from_slice(taken);
         } else {
@@ -275,7 +275,7 @@ impl Session {
         let Named::Statement(name) = named else {
             self.told = self.told.max(Told::Rows);
             frontend::message(&mut server.outbox, b'D', |out| out.extend_from_slice(body));
-            let of = rows::worth_learning(server);
+            let of = rows::worth_learning(server, body);
             server.awaited.push_back(Awaited::Describe { of, origin: Origin::Client });
             return Ok(());
         };

@@ -66,9 +66,9 @@ impl Session {
                 Some(Awaited::Parse { change: Some(NameChange::Taken(name)), .. }) => {
                     meant = Some(name.clone());
                 }
-                Some(Awaited::Bind { of: Some(of) } | Awaited::Describe { of: Some(of), .. })
-                    if !of.is_unnamed() =>
-                {
+                Some(
+                    Awaited::Bind { of: Some(of), .. } | Awaited::Describe { of: Some(of), .. },
+                ) if !of.is_unnamed() => {
                     meant = Some(of.name.clone());
                     stale = said.stale_plan.then(|| Arc::clone(&of.statement));
                 }

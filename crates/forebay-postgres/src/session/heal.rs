@@ -70,7 +70,8 @@ fn healable(server: &Server, told: Told, error: &[u8]) -> Option<Arc<Statement>>
         return None;
     }
     let failed = server.awaited.iter().find(|awaited| !awaited.is_ours_to_give())?;
-    let (Awaited::Bind { of: Some(of) } | Awaited::Describe { of: Some(of), .. }) = failed else {
+    let (Awaited::Bind { of: Some(of), .. } | Awaited::Describe { of: Some(of), .. }) = failed
+    else {
         return None;
     };
     if of.is_unnamed() {

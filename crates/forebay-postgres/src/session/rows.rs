@@ -11,9 +11,9 @@ use super::heal::{Told, asks_anew};
 use super::inward::Show;
 use super::{End, Session};
 use crate::prepared::{PREFIX, Shape};
-use crate::server::answers::{Awaited, Known, Origin};
+use crate::server::answers::{Awaited, Known, Origin, Portal};
 use crate::server::{Gate, Server};
-use crate::wire::frontend::{self, Bind};
+use crate::wire::frontend::{self, Bind, Named};
 use crate::wire::{HEADER, Header, TxStatus};
 
 /// Does the server at hand send the rows that a statement's clients were told of?
@@ -39,10 +39,16 @@ pub(super) fn rows(server: &Server, told: Told, of: &Known) -> Rows {
     }
 }
 
-/// What the description of the portal that was just bound says of its statement, where that is
-/// not known of this connection.
-pub(super) fn worth_learning(server: &Server) -> Option<Known> {
-    let Some(Awaited::Bind { of: Some(of) }) = server.awaited.back() else { return None };
+/// Whose rows the Describe of a portal with this `body` tells, where they are not known of this
+/// connection: those of the unnamed portal that was bound just before.
+pub(super) fn worth_learning(server: &Server, body: &[u8]) -> Option<Known> {
+    let Some(Awaited::Bind { of: Some(of), portal: Portal::Unnamed }) = server.awaited.back()
+    else {
+        return None;
+    };
+    if Named::read(body) != Ok(Named::Portal(b"")) {
+        return None;
+    }
     let is_known = matches!(server.prepared.peek(&of.statement.id), Some(Some(_)));
     (!is_known && !of.is_unnamed()).then(|| of.clone())
 }

@@ -268,3 +268,17 @@ async fn trap_16_who_asks_in_the_same_batch_gets_the_other_rows() {
     keeper.query("COMMIT").await;
     bench.all_home().await;
 }
+
+#[tokio::test]
+async fn trap_16_a_portal_that_is_described_tells_nothing_of_another_ones_statement() {
+    let bench = Bench::start(2).await;
+    let mut client = bench.client().await;
+    client.ask(&[parse("s", "SELECT 1, 'a'"), parse("o", "SELECT 2"), sync()]).await;
+    let batch =
+        [bind("c", "s", &[]), bind("", "o", &[]), describe(b'P', "c"), execute("", 0), sync()];
+    assert_eq!(client.ask(&batch).await, "2 2 T D[2] C[SELECT 1] Z[I]");
+    let mut keeper = keeps(&bench).await;
+    assert_eq!(client.ask(&[again("o"), sync()]).await, "2 D[2] C[SELECT 1] Z[I]");
+    keeper.query("COMMIT").await;
+    bench.all_home().await;
+}
