@@ -42,8 +42,15 @@ async fn watch_since(reloader: Reloader, mut known: Vec<(PathBuf, Stamp)>) {
         } else if seen.as_ref() == Some(&now) {
             // What came of it is in the log, and a file that is wrong is not read again.
             drop(reloader.reload(Cause::File).await);
-            // It may name other files by now.
-            (known, seen) = (look(&reloader).await, None);
+            // It may name other files by now. Of those that it named before, what was seen counts:
+            // one that has changed since then may have been read too early.
+            known = look(&reloader).await;
+            for (file, stamp) in &mut known {
+                if let Some((_, before)) = now.iter().find(|(other, _)| other == file) {
+                    *stamp = *before;
+                }
+            }
+            seen = None;
         } else {
             seen = Some(now);
         }
