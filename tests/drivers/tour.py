@@ -59,6 +59,7 @@ def transcripts(process):
 
 def assert_unnoticed(tour, forebay, postgres):
     """Takes the tour both ways and compares; then nothing of it is left."""
+    forget_earlier_tours(postgres)
     before = forebay.snapshot()["postgres"]["pins"]
     running = [
         tour.start(postgres.port, "direct", 1),
@@ -80,6 +81,15 @@ def assert_unnoticed(tour, forebay, postgres):
     after = forebay.snapshot()["postgres"]["pins"]
     pinned = {reason for reason, count in after.items() if count > before.get(reason, 0)}
     assert pinned <= tour.pins, f"clients kept their connections: {pinned - tour.pins}"
+
+
+def forget_earlier_tours(postgres):
+    """Drops their schemas: what a tour is told when it makes its own must not depend on them."""
+    with postgres.connect(DATABASE) as direct:
+        direct.autocommit = True
+        earlier = "select nspname from pg_namespace where nspname ~ '^(direct|pooled)_[0-9]+$'"
+        for (schema,) in direct.execute(earlier).fetchall():
+            direct.execute(f"drop schema {schema} cascade")
 
 
 def assert_nothing_is_left(forebay, postgres):

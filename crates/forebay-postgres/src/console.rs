@@ -2,7 +2,7 @@
 //! gateway and tell it what to do. `pgbouncer` speaks as PgBouncer does, `forebay` of our own
 //! settings.
 //!
-//! A [`Visit`] is one operator: who may do what (`access`), what was said (`command`), what
+//! A `Visit` is one operator: who may do what (`access`), what was said (`command`), what
 //! it does (`acts`), what there is to see (`views`, `columns`), and how that is written
 //! (`answer`). What is known to the program only, an [`Office`] gives. Always true: nothing
 //! here waits for a server, so the console answers while one is frozen; no view has a secret.
