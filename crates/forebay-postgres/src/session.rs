@@ -35,7 +35,6 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use forebay_pool::overlap::Idling;
 use forebay_pool::{Condition, Lease};
 use forebay_seam::time;
 
@@ -175,7 +174,7 @@ pub(crate) struct Session {
     /// The server has said why it ends the connection.
     server_said_goodbye: bool,
     work: work::Work,
-    idling: Option<Idling>,
+    followed: work::Followed,
     watch: Option<Box<watch::Watch>>,
 }
 
@@ -242,7 +241,7 @@ impl Session {
             listening: None,
             server_said_goodbye: false,
             work: work::Work::default(),
-            idling: None,
+            followed: work::Followed::Nothing,
             watch,
         }
     }
@@ -288,7 +287,7 @@ impl Session {
                 tracing::info!(%user, %database, error = %fault, "session ended");
             }
         }
-        self.idling = None;
+        self.followed = work::Followed::Nothing;
         self.part_with_server();
         self.card.parts();
     }
