@@ -8,11 +8,8 @@ pub(crate) mod answers;
 pub(crate) mod capacity;
 pub(crate) mod catalogue;
 pub(crate) mod connector;
-<<<<<<< HEAD
-pub(crate) mod entrance;
-=======
 pub(crate) mod emptiness;
->>>>>>> parking
+pub(crate) mod entrance;
 pub(crate) mod hosts;
 pub(crate) mod inquiry;
 mod kept;
