@@ -221,9 +221,8 @@ fn parking(server: &ServerSettings, pool: &Pool<Postgres>, book: &Arc<Book>) -> 
         return None;
     }
     let prover = Prover::new(pool.destination(), &server.parking, book);
-    let known = classes.iter().filter_map(|(name, class)| {
-        Some((pool.class(name.as_str())?, name, class))
-    });
+    let known =
+        classes.iter().filter_map(|(name, class)| Some((pool.class(name.as_str())?, name, class)));
     Some(Parking::new(known, prover, Arc::clone(book)))
 }
 
