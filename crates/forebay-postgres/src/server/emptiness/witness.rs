@@ -17,7 +17,7 @@ use forebay_seam::time::{self, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Shared;
-use super::outside::{Look, OUTSIDE, Seen, Snapshots, pids};
+use super::outside::{Look, OUTSIDE, Seen, pids};
 use crate::parking::Reason;
 use crate::server::connector::{Identity, Postgres};
 use crate::server::{Server, ServerFailure};
@@ -241,7 +241,7 @@ async fn serve(
                         Err(failure) => return Err(failure),
                     };
                     // Who asked may have gone on.
-                    drop(reply.send(answer));
+                    let _gone_on = reply.send(answer);
                 }
             }
             if looks.len() < TOGETHER {
@@ -254,7 +254,7 @@ async fn serve(
         let rows = server.inquire(OUTSIDE, &pids(looks.iter().map(|(look, _)| look.pid))).await?;
         let seen = Seen::read(rows);
         for (look, reply) in looks.drain(..) {
-            drop(reply.send(seen.judge(look, &shared.terms.relations)));
+            let _gone_on = reply.send(seen.judge(look, &shared.terms.relations));
         }
     }
 }
