@@ -294,6 +294,12 @@ impl Gateway {
         }
     }
 
+    /// Clients that have idled in a transaction for `beyond` or longer, with a server
+    /// connection.
+    pub fn idle_clients(&self, beyond: Duration) -> Vec<IdleClient> {
+        idlers::of(&self.inner.census, beyond, time::now())
+    }
+
     /// There is room for so many clients, whatever `max_clients` says.
     pub fn set_room(&self, clients: u32) {
         self.inner.room.store(clients, Ordering::Relaxed);

@@ -15,6 +15,7 @@ mod fuzz;
 pub mod gateway;
 mod greeting;
 mod held;
+mod idlers;
 mod listener;
 mod operations;
 mod own;
@@ -35,6 +36,7 @@ mod tls;
 mod welcome;
 mod wire;
 
+pub use idlers::IdleClient;
 pub use gateway::{Changes, Gateway, PostgresSnapshot, SettingsError};
 pub use listener::NotificationCounts;
 pub use pins::Pinned;

@@ -51,6 +51,7 @@ impl Session {
             return;
         }
         if server.status != TxStatus::Idle {
+            self.card.idles();
             return self.rests(HoldKind::Held);
         }
         let is_settled = server.in_flight.is_settled();
