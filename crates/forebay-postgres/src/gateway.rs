@@ -14,6 +14,7 @@ mod roll;
 mod stillness;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -23,7 +24,7 @@ use forebay_pool::event::Told;
 use forebay_pool::overlap::Overlaps;
 use forebay_pool::stats::OperationSnapshot;
 use forebay_pool::{Roster, Snapshot};
-use forebay_seam::net::Listener;
+use forebay_seam::net::{Address, Listener, Peer, Socket};
 use forebay_seam::sync::Mutex;
 use forebay_seam::task::Stop;
 use forebay_seam::time;
@@ -242,8 +243,26 @@ impl Gateway {
 
     /// Serves the clients that `listener` accepts, until `stop` is told; then accepts no
     /// more. Sessions go on; see [`Gateway::drain`]. Called once for each listener.
-    pub async fn serve(&self, listener: impl Into<Listener>, mut stop: Stop) {
-        let listener = listener.into();
+    pub async fn serve(&self, listener: impl Into<Listener>, stop: Stop) {
+        self.serve_all(&listener.into(), stop).await;
+    }
+
+    /// As [`Gateway::serve`]; also stops to accept when `close` is told, and those who had
+    /// connected by then are let in.
+    pub async fn serve_until_closed(&self, listener: Listener, mut close: Stop, stop: Stop) {
+        tokio::select! {
+            () = self.serve_all(&listener, stop.clone()) => return,
+            () = close.told() => {}
+        }
+        match listener.last() {
+            Ok(waiting) => waiting.into_iter().for_each(|(client, from)| {
+                self.receive(client, from, stop.clone());
+            }),
+            Err(error) => tracing::warn!(%error, "who had just connected is refused"),
+        }
+    }
+
+    async fn serve_all(&self, listener: &Listener, mut stop: Stop) {
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -260,9 +279,7 @@ impl Gateway {
                             () = stop.told() => {}
                         }
                     }
-                    let session =
-                        client::serve(Arc::clone(&self.inner), client, from, stop.clone());
-                    drop(tokio::spawn(session));
+                    self.receive(client, from, stop.clone());
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a client");
@@ -270,6 +287,10 @@ impl Gateway {
                 }
             }
         }
+    }
+
+    fn receive(&self, client: Socket, from: Peer, stop: Stop) {
+        drop(tokio::spawn(client::serve(Arc::clone(&self.inner), client, from, stop)));
     }
 
     /// Sends idle clients away with 57P01 and waits until the others have finished what runs, at
@@ -292,6 +313,12 @@ impl Gateway {
             backend.listeners.close();
             backend.pool.drain(deadline).await;
         }
+    }
+
+    /// Cancel requests with keys that nobody here has are sent on to the process that listens at
+    /// the Unix socket `before`, which had our place; to nobody, where it is gone.
+    pub fn send_cancels_on(&self, before: Option<&Path>) {
+        self.inner.registry.send_on(before.map(|path| Address::Unix(path.into())));
     }
 
     /// There is room for so many clients, whatever `max_clients` says.

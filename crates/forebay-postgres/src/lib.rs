@@ -39,5 +39,5 @@ pub use gateway::{Changes, Gateway, PostgresSnapshot, SettingsError};
 pub use listener::NotificationCounts;
 pub use pins::Pinned;
 pub use server::hosts::{HostSnapshot, HostsSnapshot};
-pub use settings::PostgresSettings;
+pub use settings::{BoundedBy, PostgresSettings};
 pub use timeouts::TimeoutCounts;

@@ -31,7 +31,7 @@ use crate::server::hosts::{Choice, Hosts, Watched, watch};
 use crate::server::login::Target;
 use crate::server::names::{self, Name};
 use crate::server::place::Place;
-use crate::settings::{LoadBalance, PostgresSettings, ServerSettings};
+use crate::settings::{BoundedBy, LoadBalance, PostgresSettings, ServerSettings};
 use crate::tls::Encryption;
 
 /// The budget until the first login has read what the server can take.
@@ -118,7 +118,16 @@ impl<'a> Draft<'a> {
         let credentials = secrets.credentials();
         let additions = additions(settings)?;
         let pairs = Arc::clone(pairs);
-        let access = Access { targets, hosts, patience, credentials, additions, pairs, catalogues };
+        let access = Access {
+            targets,
+            hosts,
+            patience,
+            credentials,
+            additions,
+            pairs,
+            bounded_by: server.bounded_by,
+            catalogues,
+        };
         let timetable =
             Timetable::new(&server.timetable).map_err(|error| at(&error.place(), error.reason))?;
         let pool = pool_settings(name, server, timetable, settings.query_wait_timeout);
@@ -213,6 +222,7 @@ fn assemble(
 fn origin(server: &ServerSettings) -> ServerSettings {
     ServerSettings {
         budget: None,
+        bounded_by: BoundedBy::default(),
         replication_connections: 0,
         timetable: Vec::new(),
         forecast: Mode::Off,
@@ -289,7 +299,9 @@ async fn follow_capacity(mut told: channel::Receiver<Option<Capacity>>, pool: We
         let capacity = *told.borrow_and_update();
         if let (Some(capacity), Some(pool)) = (capacity, pool.upgrade()) {
             pool.set_capacity(capacity.all);
-            look_for_room(capacity, &pool.snapshot());
+            if pool.connector().access().bounded_by == BoundedBy::Budget {
+                look_for_room(capacity, &pool.snapshot());
+            }
         }
     }
 }
