@@ -58,7 +58,7 @@ use crate::wire::backend::Severity;
 use exchange::{Ear, Moved};
 
 /// Bytes held for one direction before the other side is no longer read.
-const HIGH_WATER: usize = 64 * 1024;
+const HIGH_WATER: usize = 16 * 1024;
 /// How long the reason of an ending may take to reach the client.
 const FAREWELL: Duration = Duration::from_secs(1);
 

@@ -177,9 +177,21 @@ impl Session {
             return Poll::Pending;
         };
         let server = lease.connection();
-        if let Poll::Ready(Err(_)) = server.stream.poll_drain(cx, &mut server.outbox) {
-            // What it said last may still be in its socket: reading tells.
-            server.outbox.clear();
+        loop {
+            match server.stream.poll_drain(cx, &mut server.outbox) {
+                Poll::Ready(Ok(())) => {}
+                // What it said last may still be in its socket: reading tells.
+                Poll::Ready(Err(_)) => server.outbox.clear(),
+                Poll::Pending => break,
+            }
+            if server.streaming == 0 || self.inbox.is_empty() {
+                break;
+            }
+            server.stream_from(&mut self.inbox);
+            if server.streaming == 0 {
+                // What comes behind the long message may be there already.
+                return Poll::Ready(Ok(Moved::Client));
+            }
         }
         let due = self.outbox.len();
         let mut to_client = self.client.poll_drain(cx, &mut self.outbox)?;
@@ -207,6 +219,8 @@ impl Session {
                 Poll::Pending => {}
             }
         }
+        // Of a long message, nothing is looked at any more: it is only on its way.
+        let has_room = has_room && (server.streaming == 0 || self.inbox.len() < HIGH_WATER);
         if has_room && server.outbox.len() < HIGH_WATER {
             match self.client.poll_fill(cx, &mut self.inbox)? {
                 Poll::Ready(0) => return Poll::Ready(Ok(Moved::ClientGone)),

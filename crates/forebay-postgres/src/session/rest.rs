@@ -164,6 +164,7 @@ impl Session {
         let since = lease.since();
         let server = &mut **lease.connection();
         server.shows_rest();
+        server.sheds_buffers();
         if self.keeps_server() {
             server.residue.at_least(Residue::Possible);
         }
