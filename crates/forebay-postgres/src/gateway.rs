@@ -39,6 +39,7 @@ use crate::console::{self, Office};
 use crate::held;
 use crate::listener::NotificationCounts;
 use crate::operations::Operations;
+use crate::parking::ParkingSnapshot;
 use crate::pins::{Board, Pinned};
 use crate::prepared::Statements;
 use crate::server::hosts::HostsSnapshot;
@@ -104,6 +105,8 @@ pub struct PostgresSnapshot {
     pub control: ControlSnapshot,
     /// The hosts of each server.
     pub hosts: Vec<HostsSnapshot>,
+    /// What parking came to, by server; only where a class parks, or has parked.
+    pub parking: BTreeMap<String, ParkingSnapshot>,
     /// Pools, one for each server.
     pub pools: Vec<Snapshot>,
 }
@@ -311,6 +314,9 @@ impl Gateway {
         }
         for backend in self.inner.plan().backends.values() {
             backend.listeners.close();
+            if let Some(parking) = &backend.parking {
+                parking.prover.ends();
+            }
             backend.pool.drain(deadline).await;
         }
     }
@@ -392,6 +398,11 @@ impl Gateway {
             hosts: backends
                 .iter()
                 .map(|(name, b)| b.pool.connector().access().hosts.snapshot(name))
+                .collect(),
+            parking: backends
+                .iter()
+                .map(|(name, backend)| (name.clone(), backend.book.snapshot()))
+                .filter(|(_, parking)| !parking.classes.is_empty())
                 .collect(),
             pools: backends.values().map(|backend| backend.pool.snapshot()).collect(),
         }

@@ -51,6 +51,7 @@ impl Session {
             return;
         }
         if server.status != TxStatus::Idle {
+            self.may_be_parked();
             return self.rests(HoldKind::Held);
         }
         let is_settled = server.in_flight.is_settled();

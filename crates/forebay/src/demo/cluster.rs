@@ -344,7 +344,8 @@ impl Cluster {
             }
             let state = fs::read_to_string(self.data().join("postmaster.pid")).unwrap_or_default();
             let (id, mut lines) = (child.0.as_ref().map(Child::id), state.lines());
-            let is_its_own = id.is_some() && lines.next().and_then(|id| id.trim().parse().ok()) == id;
+            let is_its_own =
+                id.is_some() && lines.next().and_then(|id| id.trim().parse().ok()) == id;
             if is_its_own && lines.nth(6).is_some_and(|line| line.trim() == "ready") {
                 return Ok(());
             }
