@@ -95,7 +95,7 @@ impl Errand<'_> {
         for last in [false, true] {
             passage.sent();
             let sent_at = time::now();
-            let sending = held.connection().sender().try_send_request(call);
+            let sending = held.connection().send(call);
             let mut failed = match self.head(sending, &upload, sent_at).await {
                 Ok(Ok(response)) => {
                     let took = time::now().saturating_duration_since(sent_at);

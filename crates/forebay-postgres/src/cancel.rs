@@ -418,11 +418,18 @@ pub(crate) struct Registry {
     clients: Mutex<HashMap<i32, Arc<Cancelable>>>,
     keys: Keys,
     slots: Semaphore,
+    /// The process that was here before, as long as it has clients.
+    before: Mutex<Option<Address>>,
 }
 
 impl Default for Registry {
     fn default() -> Self {
-        Self { clients: Mutex::default(), keys: Keys::new(), slots: Semaphore::new(AT_ONCE) }
+        Self {
+            clients: Mutex::default(),
+            keys: Keys::new(),
+            slots: Semaphore::new(AT_ONCE),
+            before: Mutex::default(),
+        }
     }
 }
 
@@ -500,10 +507,20 @@ impl Registry {
         let Some(client) = found.filter(|of| self.keys.fits(of.key, &asked.secret)) else {
             // The semaphore is never closed.
             let _slot = self.slots.acquire().await.ok()?;
-            fleet.forward(asked).await;
+            if let Some(place) = fleet.place_of(asked) {
+                fleet::forward(asked, place).await;
+            } else if let Some(before) = { self.before.lock().clone() } {
+                fleet::pass_on(asked, before).await;
+            }
             return None;
         };
         self.strike(client).await
+    }
+
+    /// Requests with keys that nobody here has, and no other instance, go on to the process that
+    /// listens at `before`.
+    pub(crate) fn send_on(&self, before: Option<Address>) {
+        *self.before.lock() = before;
     }
 
     /// Cancels what `client` runs now, or waits to run.

@@ -14,6 +14,7 @@ mod roll;
 mod stillness;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -23,7 +24,7 @@ use forebay_pool::event::Told;
 use forebay_pool::overlap::Overlaps;
 use forebay_pool::stats::OperationSnapshot;
 use forebay_pool::{Roster, Snapshot};
-use forebay_seam::net::Listener;
+use forebay_seam::net::{Address, Listener, Peer, Socket};
 use forebay_seam::sync::Mutex;
 use forebay_seam::task::Stop;
 use forebay_seam::time;
@@ -36,8 +37,10 @@ use crate::cancel::Registry;
 use crate::census::Census;
 use crate::console::{self, Office};
 use crate::held;
+use crate::idlers::{self, IdleClient};
 use crate::listener::NotificationCounts;
 use crate::operations::Operations;
+use crate::parking::ParkingSnapshot;
 use crate::pins::{Board, Pinned};
 use crate::prepared::Statements;
 use crate::server::hosts::HostsSnapshot;
@@ -103,6 +106,8 @@ pub struct PostgresSnapshot {
     pub control: ControlSnapshot,
     /// The hosts of each server.
     pub hosts: Vec<HostsSnapshot>,
+    /// What parking came to, by server; only where a class parks, or has parked.
+    pub parking: BTreeMap<String, ParkingSnapshot>,
     /// Pools, one for each server.
     pub pools: Vec<Snapshot>,
 }
@@ -242,8 +247,26 @@ impl Gateway {
 
     /// Serves the clients that `listener` accepts, until `stop` is told; then accepts no
     /// more. Sessions go on; see [`Gateway::drain`]. Called once for each listener.
-    pub async fn serve(&self, listener: impl Into<Listener>, mut stop: Stop) {
-        let listener = listener.into();
+    pub async fn serve(&self, listener: impl Into<Listener>, stop: Stop) {
+        self.serve_all(&listener.into(), stop).await;
+    }
+
+    /// As [`Gateway::serve`]; also stops to accept when `close` is told, and those who had
+    /// connected by then are let in.
+    pub async fn serve_until_closed(&self, listener: Listener, mut close: Stop, stop: Stop) {
+        tokio::select! {
+            () = self.serve_all(&listener, stop.clone()) => return,
+            () = close.told() => {}
+        }
+        match listener.last() {
+            Ok(waiting) => waiting.into_iter().for_each(|(client, from)| {
+                self.receive(client, from, stop.clone());
+            }),
+            Err(error) => tracing::warn!(%error, "who had just connected is refused"),
+        }
+    }
+
+    async fn serve_all(&self, listener: &Listener, mut stop: Stop) {
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -260,9 +283,7 @@ impl Gateway {
                             () = stop.told() => {}
                         }
                     }
-                    let session =
-                        client::serve(Arc::clone(&self.inner), client, from, stop.clone());
-                    drop(tokio::spawn(session));
+                    self.receive(client, from, stop.clone());
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a client");
@@ -270,6 +291,10 @@ impl Gateway {
                 }
             }
         }
+    }
+
+    fn receive(&self, client: Socket, from: Peer, stop: Stop) {
+        drop(tokio::spawn(client::serve(Arc::clone(&self.inner), client, from, stop)));
     }
 
     /// Sends idle clients away with 57P01 and waits until the others have finished what runs, at
@@ -290,6 +315,9 @@ impl Gateway {
         }
         for backend in self.inner.plan().backends.values() {
             backend.listeners.close();
+            if let Some(parking) = &backend.parking {
+                parking.prover.ends();
+            }
             backend.pool.drain(deadline).await;
         }
     }
@@ -298,6 +326,12 @@ impl Gateway {
     /// connection.
     pub fn idle_clients(&self, beyond: Duration) -> Vec<IdleClient> {
         idlers::of(&self.inner.census, beyond, time::now())
+    }
+
+    /// Cancel requests with keys that nobody here has are sent on to the process that listens at
+    /// the Unix socket `before`, which had our place; to nobody, where it is gone.
+    pub fn send_cancels_on(&self, before: Option<&Path>) {
+        self.inner.registry.send_on(before.map(|path| Address::Unix(path.into())));
     }
 
     /// There is room for so many clients, whatever `max_clients` says.
@@ -371,6 +405,11 @@ impl Gateway {
             hosts: backends
                 .iter()
                 .map(|(name, b)| b.pool.connector().access().hosts.snapshot(name))
+                .collect(),
+            parking: backends
+                .iter()
+                .map(|(name, backend)| (name.clone(), backend.book.snapshot()))
+                .filter(|(_, parking)| !parking.classes.is_empty())
                 .collect(),
             pools: backends.values().map(|backend| backend.pool.snapshot()).collect(),
         }

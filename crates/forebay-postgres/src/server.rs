@@ -8,6 +8,7 @@ pub(crate) mod answers;
 pub(crate) mod capacity;
 pub(crate) mod catalogue;
 pub(crate) mod connector;
+pub(crate) mod emptiness;
 pub(crate) mod hosts;
 pub(crate) mod inquiry;
 mod kept;
@@ -43,6 +44,9 @@ use crate::stream::Stream;
 use crate::wire::backend::{self, ServerError};
 use crate::wire::frontend::write_bare;
 use crate::wire::{HEADER, Header, Malformed, TxStatus};
+
+/// A buffer with room for more bytes than this is not kept by a connection at rest.
+const KEPT_AT_REST: usize = 32 * 1024;
 
 /// Why a server could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -247,6 +251,31 @@ impl Server {
     /// end in another status.
     pub(crate) fn transaction_is_known_to_work(&self) -> bool {
         self.status != TxStatus::Failed && !self.awaited.iter().any(Awaited::ends_with_ready)
+    }
+
+    /// Moves bytes of a client's long message on from its `inbox`, once those before them have
+    /// gone: the two buffers change hands, so nothing is copied and neither grows.
+    pub(crate) fn stream_from(&mut self, inbox: &mut BytesMut) {
+        if self.streaming == 0 || !self.outbox.is_empty() {
+            return;
+        }
+        let n = self.streaming.min(inbox.len());
+        if n == inbox.len() {
+            std::mem::swap(&mut self.outbox, inbox);
+        } else {
+            self.outbox.extend_from_slice(inbox.get(..n).unwrap_or_default());
+            inbox.advance(n);
+        }
+        self.streaming -= n;
+    }
+
+    /// At rest it keeps no memory that only something long needed.
+    pub(crate) fn sheds_buffers(&mut self) {
+        for buffer in [&mut self.inbox, &mut self.outbox] {
+            if buffer.is_empty() && buffer.try_reclaim(KEPT_AT_REST) {
+                *buffer = BytesMut::new();
+            }
+        }
     }
 
     /// It has logged in, and is listed as `card` from now on.

@@ -18,6 +18,7 @@ mod link;
 mod local;
 mod notify;
 mod outward;
+mod parking;
 mod portals;
 mod recent;
 mod reload;
@@ -58,7 +59,7 @@ use crate::wire::backend::Severity;
 use exchange::{Ear, Moved};
 
 /// Bytes held for one direction before the other side is no longer read.
-const HIGH_WATER: usize = 64 * 1024;
+const HIGH_WATER: usize = 16 * 1024;
 /// How long the reason of an ending may take to reach the client.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -176,6 +177,8 @@ pub(crate) struct Session {
     work: work::Work,
     followed: work::Followed,
     watch: Option<Box<watch::Watch>>,
+    /// What parking knows of the open transaction; nothing where nothing parks.
+    parking: Option<Box<parking::Parking>>,
 }
 
 /// What came of the greeting.
@@ -243,6 +246,7 @@ impl Session {
             work: work::Work::default(),
             followed: work::Followed::Nothing,
             watch,
+            parking: None,
         }
     }
 
@@ -330,6 +334,7 @@ impl Session {
                 self.look_at_clock();
                 match self.exchange(&mut ear).await {
                     Ok(Moved::Bell) => break,
+                    Ok(Moved::Look) => Box::pin(self.look_at_rest()).await,
                     Ok(moved) => {
                         if let Err(end) = self.digest(moved) {
                             return end;
@@ -351,7 +356,7 @@ impl Session {
     /// Looks at what an exchange of bytes brought.
     fn digest(&mut self, moved: Moved) -> Result<(), End> {
         match moved {
-            Moved::Client | Moved::Bell => Ok(()),
+            Moved::Client | Moved::Bell | Moved::Look => Ok(()),
             Moved::Settled => {
                 self.cancels_due = Begun::Yes;
                 self.inward()

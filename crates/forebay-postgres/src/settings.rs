@@ -4,6 +4,7 @@ mod auth;
 mod fleet;
 mod hosts;
 mod listen;
+mod parking;
 mod tls;
 
 use std::collections::BTreeMap;
@@ -18,8 +19,9 @@ use serde::Deserialize;
 
 pub use auth::{AuthQuerySettings, ClientAuth};
 pub use fleet::{FleetSettings, PeerSettings};
-pub use hosts::{LoadBalance, Otherwise, ReplicaSettings, SessionAttrs};
+pub use hosts::{BoundedBy, LoadBalance, Otherwise, ReplicaSettings, SessionAttrs};
 pub use listen::{Listen, SocketMode};
+pub use parking::ParkingSettings;
 pub use tls::{
     ChannelBinding, ClientTls, ClientTlsMode, ProtocolVersion, SslMode, SslNegotiation, TlsVersion,
 };
@@ -32,6 +34,9 @@ pub struct PostgresSettings {
     /// socket: `unix:/run/forebay` for the socket `.s.PGSQL.PORT` there, with the port of the
     /// first TCP address (else 6432), or the path of the socket. Default 127.0.0.1:6432.
     pub listen: Listen,
+    /// Whether other processes may listen at the same TCP addresses; the system then shares
+    /// connections out among them (`SO_REUSEPORT`). Default false.
+    pub reuse_port: bool,
     /// Permissions of Unix sockets, in octal. Default `"0777"`.
     pub unix_socket_mode: SocketMode,
     /// The group that Unix sockets belong to. Default: the process's.
@@ -167,6 +172,7 @@ impl Default for PostgresSettings {
     fn default() -> Self {
         Self {
             listen: Listen::default(),
+            reuse_port: false,
             unix_socket_mode: SocketMode::default(),
             unix_socket_group: None,
             auth: ClientAuth::default(),
@@ -324,6 +330,9 @@ pub struct ServerSettings {
     /// after the reserved ones; 10 until that could be read.
     #[serde(default)]
     pub budget: Option<u32>,
+    /// What bounds our connections there. Default `budget`.
+    #[serde(default)]
+    pub bounded_by: BoundedBy,
     /// Replication connections that clients may have, where they are pooled by session. They
     /// are not part of `budget`: the server counts them by `max_wal_senders`. Default 4.
     #[serde(default = "replication_connections")]
@@ -379,6 +388,9 @@ pub struct ServerSettings {
     #[serde(default = "lend_max_hold", with = "humantime_serde")]
     #[schemars(with = "String", extend("format" = "humantime"))]
     pub lend_max_hold: Duration,
+    /// How it is proved that an idle transaction holds nothing, where a class parks such.
+    #[serde(default)]
+    pub parking: ParkingSettings,
     /// Classes whose unnamed statements are prepared under names of ours once their text has
     /// come a few times, which costs the server less; like all prepared statements they may get
     /// generic plans, see `plan_cache_mode` in PostgreSQL's manual. Default: none.

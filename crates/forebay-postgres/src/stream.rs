@@ -25,6 +25,8 @@ use crate::tls::{ALPN, Binding, ClientSide};
 const CHUNK: usize = 16 * 1024;
 /// Bytes asked of a socket before anything has come: most messages are shorter.
 const FIRST: usize = 4 * 1024;
+/// Buffers grow by no more than they need up to here: most of them are never longer.
+const EXACT: usize = 64 * 1024;
 
 pub(crate) enum Stream {
     Plain(Socket),
@@ -181,7 +183,7 @@ impl Stream {
         ready!(Pin::new(self).poll_read(cx, &mut first))?;
         if first.remaining() == 0 {
             // More will follow.
-            buffer.reserve(FIRST + CHUNK);
+            make_room(buffer, FIRST + CHUNK);
         }
         buffer.extend_from_slice(first.filled());
         Poll::Ready(Ok(first.filled().len()))
@@ -270,6 +272,16 @@ impl Stream {
     pub(crate) async fn shutdown(&mut self) -> io::Result<()> {
         poll_fn(|cx| Pin::new(&mut *self).poll_shutdown(cx)).await
     }
+}
+
+/// Room for `more` bytes. What is short grows by just that, and what is long to twice its size.
+fn make_room(buffer: &mut BytesMut, more: usize) {
+    if buffer.len() >= EXACT || buffer.try_reclaim(more) {
+        return buffer.reserve(more);
+    }
+    let mut grown = BytesMut::with_capacity(buffer.len() + more);
+    grown.extend_from_slice(buffer);
+    *buffer = grown;
 }
 
 fn cipher(session: &rustls::CommonState) -> Option<Cipher> {

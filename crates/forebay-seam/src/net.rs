@@ -27,9 +27,32 @@ const BACKLOG: i32 = 4096;
 /// # Errors
 /// What `bind` or `listen` say: the address is in use, or not ours.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    listen(address, Port::Ours)
+}
+
+/// As [`bind`], at a port that other processes of this user may listen at besides: the system
+/// shares connections out among all who do (`SO_REUSEPORT`, socket(7)).
+///
+/// # Errors
+/// As [`bind`]; also when somebody listens there who does not share.
+pub fn bind_shared(address: SocketAddr) -> io::Result<TcpListener> {
+    listen(address, Port::Shared)
+}
+
+/// Whose a port is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Port {
+    Ours,
+    Shared,
+}
+
+fn listen(address: SocketAddr, port: Port) -> io::Result<TcpListener> {
     let domain = socket2::Domain::for_address(address);
     let socket = socket2::Socket::new(domain, socket2::Type::STREAM.cloexec(), None)?;
     socket.set_reuse_address(true)?;
+    if port == Port::Shared {
+        socket.set_reuse_port(true)?;
+    }
     socket.set_nonblocking(true)?;
     tune_socket(&SockRef::from(&socket))?;
     socket.bind(&address.into())?;

@@ -21,7 +21,7 @@ use crate::auth::brought::Brought;
 use crate::census::{Census, Replication};
 use crate::gateway::Pairs;
 use crate::params::RoleNews;
-use crate::settings::DatabaseSettings;
+use crate::settings::{BoundedBy, DatabaseSettings};
 
 /// A database and a user: the database as applications call it and as the server does, the
 /// user as our configuration does.
@@ -68,6 +68,7 @@ pub(crate) struct Access {
     pub(crate) additions: HashMap<Arc<str>, Addition>,
     /// What each pair may have.
     pub(crate) pairs: Arc<Pairs>,
+    pub(crate) bounded_by: BoundedBy,
     /// Of the databases behind `targets`.
     pub(crate) catalogues: Arc<Catalogues>,
 }

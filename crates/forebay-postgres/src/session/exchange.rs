@@ -36,6 +36,8 @@ pub(super) enum Moved {
     Late(Late),
     /// The bell of all sessions rings, and the client runs nothing.
     Bell,
+    /// The transaction idles for long: it is to be looked at.
+    Look,
     /// An operator sends the client away.
     Killed,
 }
@@ -115,6 +117,9 @@ impl Session {
             {
                 return Poll::Ready(Ok(Moved::Late(late)));
             }
+            if moved.is_pending() && self.poll_look(cx).is_ready() {
+                return Poll::Ready(Ok(Moved::Look));
+            }
             if moved.is_pending() && may_hear && ear.hears(cx) {
                 return Poll::Ready(Ok(Moved::Bell));
             }
@@ -177,9 +182,21 @@ impl Session {
             return Poll::Pending;
         };
         let server = lease.connection();
-        if let Poll::Ready(Err(_)) = server.stream.poll_drain(cx, &mut server.outbox) {
-            // What it said last may still be in its socket: reading tells.
-            server.outbox.clear();
+        loop {
+            match server.stream.poll_drain(cx, &mut server.outbox) {
+                Poll::Ready(Ok(())) => {}
+                // What it said last may still be in its socket: reading tells.
+                Poll::Ready(Err(_)) => server.outbox.clear(),
+                Poll::Pending => break,
+            }
+            if server.streaming == 0 || self.inbox.is_empty() {
+                break;
+            }
+            server.stream_from(&mut self.inbox);
+            if server.streaming == 0 {
+                // What comes behind the long message may be there already.
+                return Poll::Ready(Ok(Moved::Client));
+            }
         }
         let due = self.outbox.len();
         let mut to_client = self.client.poll_drain(cx, &mut self.outbox)?;
@@ -207,6 +224,8 @@ impl Session {
                 Poll::Pending => {}
             }
         }
+        // Of a long message, nothing is looked at any more: it is only on its way.
+        let has_room = has_room && (server.streaming == 0 || self.inbox.len() < HIGH_WATER);
         if has_room && server.outbox.len() < HIGH_WATER {
             match self.client.poll_fill(cx, &mut self.inbox)? {
                 Poll::Ready(0) => return Poll::Ready(Ok(Moved::ClientGone)),

@@ -52,6 +52,7 @@ impl Session {
         }
         if server.status != TxStatus::Idle {
             self.card.idles();
+            self.may_be_parked();
             return self.rests(HoldKind::Held);
         }
         let is_settled = server.in_flight.is_settled();
@@ -165,6 +166,7 @@ impl Session {
         let since = lease.since();
         let server = &mut **lease.connection();
         server.shows_rest();
+        server.sheds_buffers();
         if self.keeps_server() {
             server.residue.at_least(Residue::Possible);
         }

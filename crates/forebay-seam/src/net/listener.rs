@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
 use super::{Address, Peer, Socket, UnixListener};
 
@@ -56,6 +56,23 @@ impl Listener {
                 Ok((stream.into(), from))
             }
         }
+    }
+
+    /// Accepts who waits in line now, and closes: who had connected already is not refused, also
+    /// where another process listens at the same port, to whom the system will not move them.
+    ///
+    /// # Errors
+    /// What the system says of the socket; `WouldBlock` is the end of the line.
+    pub fn last(self) -> io::Result<Vec<(Socket, Peer)>> {
+        let mut waiting = Vec::new();
+        if let Self::Tcp(listener) = self {
+            let listener = listener.into_std()?;
+            while let Ok((stream, from)) = listener.accept() {
+                stream.set_nonblocking(true)?;
+                waiting.push((TcpStream::from_std(stream)?.into(), Peer::Tcp(from)));
+            }
+        }
+        Ok(waiting)
     }
 
     /// Where it listens; the port that the system chose, where it was asked to.

@@ -88,6 +88,8 @@ enum Restart {
     Immediate,
     /// One of its processes is killed: it ends all others, and recovers by itself.
     KillOne,
+    /// The process that starts all others is killed, and they end one by one, unasked.
+    KillFirst,
 }
 
 async fn restart(mut cluster: Cluster, how: Restart) -> Cluster {
@@ -101,10 +103,19 @@ async fn restart(mut cluster: Cluster, how: Restart) -> Cluster {
         return cluster;
     }
     let restarted = tokio::task::spawn_blocking(move || {
-        if let (Restart::Immediate, Some(pid)) = (how, cluster.pid()) {
-            kill(Pid::from_raw(pid.cast_signed()), Signal::SIGQUIT).unwrap();
+        let signal = match how {
+            Restart::Fast | Restart::KillOne => None,
+            Restart::Immediate => Some(Signal::SIGQUIT),
+            Restart::KillFirst => Some(Signal::SIGKILL),
+        };
+        if let (Some(signal), Some(pid)) = (signal, cluster.pid()) {
+            kill(Pid::from_raw(pid.cast_signed()), signal).unwrap();
         }
-        cluster.restart().unwrap();
+        // None starts while processes of the one before it have its memory.
+        while let Err(error) = cluster.restart() {
+            let is_in_use = error.to_string().contains("still in use");
+            assert!(is_in_use, "{error}");
+        }
         cluster
     });
     restarted.await.unwrap()
@@ -120,7 +131,7 @@ async fn a_restart_costs_what_was_in_flight_and_idle_clients_do_not_notice() {
         assert_eq!(client.query("SELECT 1").await, ROW);
         idle.push(client);
     }
-    for how in [Restart::Fast, Restart::Immediate, Restart::KillOne] {
+    for how in [Restart::Fast, Restart::Immediate, Restart::KillOne, Restart::KillFirst] {
         let work = Work::begin(bench.address);
         work.goes_on().await;
         cluster = restart(cluster, how).await;
