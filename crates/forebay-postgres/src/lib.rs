@@ -16,6 +16,7 @@ pub mod gateway;
 mod greeting;
 mod held;
 mod idlers;
+mod line;
 mod listener;
 mod operations;
 mod own;

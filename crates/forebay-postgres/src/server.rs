@@ -9,6 +9,7 @@ pub(crate) mod capacity;
 pub(crate) mod catalogue;
 pub(crate) mod connector;
 pub(crate) mod emptiness;
+pub(crate) mod entrance;
 pub(crate) mod hosts;
 pub(crate) mod inquiry;
 mod kept;
@@ -38,6 +39,7 @@ use pipeline::Pipeline;
 
 use crate::cancel::{InFlight, ServerKey};
 use crate::census::{Known, ServerEntry};
+use crate::line::Line;
 use crate::params::Applied;
 use crate::prepared::{Shape, StatementId};
 use crate::stream::Stream;
@@ -150,6 +152,8 @@ pub(crate) struct Server {
     pub(crate) passing: usize,
     /// To the server, not sent yet.
     pub(crate) outbox: BytesMut,
+    /// What was sent and may not have been read.
+    pub(crate) line: Line,
     /// Bytes of a client's message that still have to follow what is in `outbox`.
     pub(crate) streaming: usize,
     pub(crate) awaited: VecDeque<Awaited>,
@@ -197,6 +201,7 @@ impl Server {
             passed: 0,
             passing: 0,
             outbox: BytesMut::new(),
+            line: Line::default(),
             streaming: 0,
             awaited: VecDeque::new(),
             status: TxStatus::Idle,
@@ -232,8 +237,19 @@ impl Server {
 
     /// Nothing is owed, nothing is unread, nothing is half sent.
     pub(crate) fn is_quiet(&self) -> bool {
+        self.inbox.len() == self.passed && self.owes_nothing()
+    }
+
+    /// Is what it says outside of all transactions, unasked, that it will end? Nobody else has
+    /// anything to say there.
+    pub(crate) fn is_about_itself(&self) -> bool {
+        matches!(self.inbox.get(self.passed), Some(b'N' | b'E'))
+            && self.status == TxStatus::Idle
+            && self.owes_nothing()
+    }
+
+    fn owes_nothing(&self) -> bool {
         self.awaited.is_empty()
-            && self.inbox.len() == self.passed
             && self.passing == 0
             && self.outbox.is_empty()
             && self.streaming == 0

@@ -45,6 +45,7 @@ use crate::fault::{Fault, Outcome};
 use crate::gateway::{Bell, Course, Inner, Plan};
 use crate::greeting::Arrival;
 use crate::held::Holding;
+use crate::line::Line;
 use crate::listener::mailbox::Attention;
 use crate::params::{Reported, Settings};
 use crate::pins::Pins;
@@ -138,6 +139,8 @@ pub(crate) struct Session {
     dropping: usize,
     /// To the client; what the server's inbox passes on comes behind it.
     outbox: BytesMut,
+    /// What the client got and may not have read.
+    line: Line,
     registration: Registration,
     /// What the console shows of it.
     pub(crate) card: ClientEntry,
@@ -221,6 +224,7 @@ impl Session {
             needs: 0,
             dropping: 0,
             outbox: BytesMut::new(),
+            line: Line::default(),
             registration,
             card,
             cancels_due: Begun::Yes,

@@ -10,9 +10,10 @@ use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use forebay_seam::net::{Socket, TcpStream};
+use forebay_seam::net::{self, Socket, TcpStream};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -120,6 +121,18 @@ impl Stream {
         };
         let (theirs, ours) = (tcp.peer_addr().ok().into(), tcp.local_addr().ok().into());
         Ends { fd: tcp.as_raw_fd(), theirs, ours, tls, process: None }
+    }
+
+    /// How long what is sent may stay unacknowledged ([`net::Tuning::user_timeout`]).
+    pub(crate) fn set_user_timeout(&self, limit: Option<Duration>) {
+        let tcp = match self {
+            Self::Plain(Socket::Unix(_)) => return,
+            Self::Plain(Socket::Tcp(tcp)) => tcp,
+            Self::Accepted(accepted) => accepted.tls.get_ref().0,
+            Self::Connected(tls) => tls.get_ref().0,
+        };
+        // It fails where the connection has ended, which is noticed soon enough.
+        drop(net::set_user_timeout(tcp, limit));
     }
 
     /// Has the other side said that it speaks PostgreSQL inside TLS?
@@ -336,7 +349,6 @@ impl AsyncWrite for Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use forebay_seam::net;
     use tokio::io::AsyncReadExt;
 
     use crate::settings::ClientTls;

@@ -3,9 +3,10 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{Address, Peer, Socket, UnixListener};
+use super::{Address, Peer, Socket, Tuning, UnixListener};
 
 /// Accepts connections.
 #[derive(Debug)]
@@ -73,6 +74,17 @@ impl Listener {
             }
         }
         Ok(waiting)
+    }
+
+    /// What it accepts from now on is watched over like this.
+    ///
+    /// # Errors
+    /// When the socket is already closed.
+    pub fn tune(&self, tuning: &Tuning) -> io::Result<()> {
+        match self {
+            Self::Tcp(listener) => tuning.apply(&SockRef::from(listener)),
+            Self::Unix(_) => Ok(()),
+        }
     }
 
     /// Where it listens; the port that the system chose, where it was asked to.
