@@ -25,6 +25,7 @@ mod limits;
 mod meter;
 mod oauth;
 mod operation;
+mod prefix;
 mod problem;
 pub mod settings;
 pub mod stats;
