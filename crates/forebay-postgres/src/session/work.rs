@@ -128,6 +128,7 @@ impl Session {
         ask.cost = said.cost.or(own.cost);
         ask.attempt = said.attempt.unwrap_or_default();
         ask.needs = said.needs.unwrap_or(own.needs);
+        self.asks_to_resume(&mut ask);
         ask
     }
 
@@ -292,6 +293,7 @@ impl Session {
 
     /// The transaction is over: what its tags said holds no longer.
     pub(super) fn work_is_over(&mut self) {
+        self.parking_is_over();
         self.work.request = None;
         self.work.said = Said::default();
         self.work.last = Last::Unknown;
@@ -338,6 +340,7 @@ impl Session {
 
     /// The client has sent something: its transaction rests no longer.
     pub(super) fn goes_on(&mut self) {
+        self.parking_goes_on();
         let Followed::Idling(_) = self.followed else { return };
         if let Followed::Idling(idling) = std::mem::take(&mut self.followed)
             && let Some(at_work) = idling.goes_on()
@@ -379,7 +382,7 @@ impl Session {
         }
     }
 
-    fn last_operation(&mut self) -> Operation {
+    pub(super) fn last_operation(&mut self) -> Operation {
         match std::mem::take(&mut self.work.last) {
             Last::Unknown => self.operation(b""),
             Last::Text(text) => {

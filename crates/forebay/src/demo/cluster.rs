@@ -331,7 +331,8 @@ impl Cluster {
         ready
     }
 
-    /// As pg_ctl does it: the eighth line of postmaster.pid says `ready`.
+    /// As pg_ctl does it: the eighth line of postmaster.pid says `ready`, and the first that it
+    /// is this process's, and not what a killed one has left.
     fn await_ready(&self, child: &mut Unkept) -> Result<(), ClusterError> {
         let failed = |reason: String| ClusterError::Start { reason, log: tail(&self.log(), 20) };
         let mut waited = Duration::ZERO;
@@ -342,7 +343,10 @@ impl Cluster {
                 return Err(failed(status.to_string()));
             }
             let state = fs::read_to_string(self.data().join("postmaster.pid")).unwrap_or_default();
-            if state.lines().nth(7).is_some_and(|line| line.trim() == "ready") {
+            let (id, mut lines) = (child.0.as_ref().map(Child::id), state.lines());
+            let is_its_own =
+                id.is_some() && lines.next().and_then(|id| id.trim().parse().ok()) == id;
+            if is_its_own && lines.nth(6).is_some_and(|line| line.trim() == "ready") {
                 return Ok(());
             }
             thread::sleep(LOOK);
