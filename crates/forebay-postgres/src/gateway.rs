@@ -57,6 +57,25 @@ use stillness::Stillness;
 
 /// Pause after a failed accept: usually no file descriptor is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// The log hears of failed accepts so often; each of them is counted.
+const COMPLAINT_PAUSE: Duration = Duration::from_secs(10);
+
+/// What is said again and again, and seldom.
+#[derive(Default)]
+struct Complaint {
+    last: Option<Instant>,
+}
+
+impl Complaint {
+    /// Is it time to say it again?
+    fn is_due(&mut self, now: Instant) -> bool {
+        let is_due = self.last.is_none_or(|last| now >= last + COMPLAINT_PAUSE);
+        if is_due {
+            self.last = Some(now);
+        }
+        is_due
+    }
+}
 
 /// Speaks PostgreSQL to applications, and to the servers behind. Cheap to clone.
 #[derive(Clone)]
@@ -82,6 +101,9 @@ pub struct PostgresSnapshot {
     pub clients: u32,
     /// Logins refused since start.
     pub refused: u64,
+    /// Connections that could not be accepted since start, usually because no file descriptor
+    /// was left.
+    pub accept_failures: u64,
     /// Cancel requests received since start.
     pub cancels: u64,
     /// What lasted too long, since start.
@@ -141,6 +163,7 @@ pub(crate) struct Inner {
     beyond: AtomicU32,
     refused: AtomicU64,
     cancels: AtomicU64,
+    accept_failures: AtomicU64,
     pub(crate) pins: Arc<Board>,
     pub(crate) timeouts: Counter,
     hints_ignored: AtomicU64,
@@ -220,6 +243,7 @@ impl Gateway {
             beyond: AtomicU32::new(0),
             refused: AtomicU64::new(0),
             cancels: AtomicU64::new(0),
+            accept_failures: AtomicU64::new(0),
             pins: Arc::default(),
             timeouts: Counter::default(),
             hints_ignored: AtomicU64::new(0),
@@ -243,6 +267,7 @@ impl Gateway {
 
     /// Serves the clients that `listener` accepts, until `stop` is told; then accepts no
     /// more. Sessions go on; see [`Gateway::drain`]. Called once for each listener.
+<<<<<<< HEAD
     pub async fn serve(&self, listener: impl Into<Listener>, stop: Stop) {
         self.serve_all(&listener.into(), stop).await;
     }
@@ -263,7 +288,19 @@ impl Gateway {
     }
 
     async fn serve_all(&self, listener: &Listener, mut stop: Stop) {
+=======
+    pub async fn serve(&self, listener: impl Into<Listener>, mut stop: Stop) {
+        let listener = listener.into();
+        let (mut complaint, mut tuned) = (Complaint::default(), None);
+>>>>>>> faults
         loop {
+            let tuning = self.inner.plan.load().settings.tuning();
+            if tuned != Some(tuning) {
+                tuned = Some(tuning);
+                if let Err(error) = listener.tune(&tuning) {
+                    tracing::warn!(%error, "cannot set how clients' connections are watched over");
+                }
+            }
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = stop.told() => {
@@ -282,7 +319,10 @@ impl Gateway {
                     self.receive(client, from, stop.clone());
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept a client");
+                    let failures = self.inner.accept_failures.fetch_add(1, Ordering::Relaxed) + 1;
+                    if complaint.is_due(time::now()) {
+                        tracing::warn!(%error, failures, "cannot accept clients");
+                    }
                     time::sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -377,6 +417,7 @@ impl Gateway {
             clients: self.inner.clients.load(Ordering::Relaxed),
             refused: self.inner.refused.load(Ordering::Relaxed),
             cancels: self.inner.cancels.load(Ordering::Relaxed),
+            accept_failures: self.inner.accept_failures.load(Ordering::Relaxed),
             timeouts: self.inner.timeouts.counts(),
             throttled: self.inner.door.throttled(),
             hash_iterations: self.inner.door.hash_iterations(),
@@ -395,5 +436,17 @@ impl Gateway {
                 .collect(),
             pools: backends.values().map(|backend| backend.pool.snapshot()).collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_hears_of_failed_accepts_once_in_ten_seconds() {
+        let (mut complaint, begin) = (Complaint::default(), time::now());
+        let heard = (0..1_000).filter(|n| complaint.is_due(begin + *n * ACCEPT_PAUSE)).count();
+        assert_eq!(heard, 5);
     }
 }

@@ -15,6 +15,7 @@ mod fuzz;
 pub mod gateway;
 mod greeting;
 mod held;
+mod line;
 mod listener;
 mod operations;
 mod own;

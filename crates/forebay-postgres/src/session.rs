@@ -35,7 +35,6 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use forebay_pool::overlap::Idling;
 use forebay_pool::{Condition, Lease};
 use forebay_seam::time;
 
@@ -45,6 +44,7 @@ use crate::fault::{Fault, Outcome};
 use crate::gateway::{Bell, Course, Inner, Plan};
 use crate::greeting::Arrival;
 use crate::held::Holding;
+use crate::line::Line;
 use crate::listener::mailbox::Attention;
 use crate::params::{Reported, Settings};
 use crate::pins::Pins;
@@ -59,7 +59,7 @@ use crate::wire::backend::Severity;
 use exchange::{Ear, Moved};
 
 /// Bytes held for one direction before the other side is no longer read.
-const HIGH_WATER: usize = 64 * 1024;
+const HIGH_WATER: usize = 16 * 1024;
 /// How long the reason of an ending may take to reach the client.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -138,6 +138,8 @@ pub(crate) struct Session {
     dropping: usize,
     /// To the client; what the server's inbox passes on comes behind it.
     outbox: BytesMut,
+    /// What the client got and may not have read.
+    line: Line,
     registration: Registration,
     /// What the console shows of it.
     pub(crate) card: ClientEntry,
@@ -175,7 +177,7 @@ pub(crate) struct Session {
     /// The server has said why it ends the connection.
     server_said_goodbye: bool,
     work: work::Work,
-    idling: Option<Idling>,
+    followed: work::Followed,
     watch: Option<Box<watch::Watch>>,
 }
 
@@ -219,6 +221,7 @@ impl Session {
             needs: 0,
             dropping: 0,
             outbox: BytesMut::new(),
+            line: Line::default(),
             registration,
             card,
             cancels_due: Begun::Yes,
@@ -242,7 +245,7 @@ impl Session {
             listening: None,
             server_said_goodbye: false,
             work: work::Work::default(),
-            idling: None,
+            followed: work::Followed::Nothing,
             watch,
         }
     }
@@ -288,7 +291,7 @@ impl Session {
                 tracing::info!(%user, %database, error = %fault, "session ended");
             }
         }
-        self.idling = None;
+        self.followed = work::Followed::Nothing;
         self.part_with_server();
         self.card.parts();
     }

@@ -3,6 +3,7 @@
 mod auth;
 mod fleet;
 mod hosts;
+mod line;
 mod listen;
 mod tls;
 
@@ -143,6 +144,25 @@ pub struct PostgresSettings {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String", extend("format" = "humantime"))]
     pub dns_max_ttl: Duration,
+    /// Whether silent TCP connections, to applications and to servers, are asked whether anybody
+    /// is still there. Default true.
+    pub tcp_keepalive: bool,
+    /// After how much silence they are asked. Default 6s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub tcp_keepidle: Duration,
+    /// The pause between two such questions. Default 3s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub tcp_keepintvl: Duration,
+    /// Such questions without an answer after which a connection is dead. Default 3.
+    pub tcp_keepcnt: u32,
+    /// How long a peer may leave unacknowledged what was sent to it, on Linux; 0s: as long as
+    /// the system lets it, about a quarter of an hour. Whoever merely reads nothing is not cut
+    /// off: the limit is lifted while more than 16 KiB may be unread. Default 15s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub tcp_user_timeout: Duration,
     /// What clients in transaction pooling may listen to.
     pub notifications: NotificationSettings,
     /// Who may do everything in the console, the databases `pgbouncer` and `forebay`.
@@ -204,6 +224,11 @@ impl Default for PostgresSettings {
             max_message: 16 << 20,
             max_message_memory: 256 << 20,
             dns_max_ttl: Duration::from_secs(15),
+            tcp_keepalive: true,
+            tcp_keepidle: Duration::from_secs(6),
+            tcp_keepintvl: Duration::from_secs(3),
+            tcp_keepcnt: 3,
+            tcp_user_timeout: Duration::from_secs(15),
             notifications: NotificationSettings::default(),
             admin_users: Vec::new(),
             stats_users: Vec::new(),

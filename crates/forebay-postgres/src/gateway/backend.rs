@@ -23,15 +23,17 @@ use super::pairs::Pairs;
 use crate::auth::Secrets;
 use crate::census::Census;
 use crate::listener::Listeners;
+use crate::parking::{Book, Parking};
 use crate::replication::Replications;
 use crate::route::Backend;
 use crate::server::capacity::{Capacity, Surveyor};
 use crate::server::connector::{Access, Addition, Listed, Postgres};
+use crate::server::emptiness::Prover;
 use crate::server::hosts::{Choice, Hosts, Watched, watch};
 use crate::server::login::Target;
 use crate::server::names::{self, Name};
 use crate::server::place::Place;
-use crate::settings::{BoundedBy, LoadBalance, PostgresSettings, ServerSettings};
+use crate::settings::{BoundedBy, LoadBalance, ParkingSettings, PostgresSettings, ServerSettings};
 use crate::tls::Encryption;
 
 /// The budget until the first login has read what the server can take.
@@ -168,7 +170,8 @@ impl<'a> Draft<'a> {
         let replications =
             before.replications.under(server.replication_connections, server.connect_timeout);
         let (pool, listeners) = (before.pool.clone(), before.listeners.clone());
-        let backend = assemble(server, settings, pool, listeners, replications, answers);
+        let book = Arc::clone(&before.book);
+        let backend = assemble(server, settings, pool, listeners, replications, answers, book);
         if reconnects { Carried::Reconnected(backend) } else { Carried::Kept(backend) }
     }
 
@@ -183,7 +186,7 @@ impl<'a> Draft<'a> {
         let listeners = Listeners::new(pool.clone(), server, settings.notifications.clone());
         let replications =
             Replications::new(server.replication_connections, server.connect_timeout);
-        assemble(server, settings, pool, listeners, replications, answers)
+        assemble(server, settings, pool, listeners, replications, answers, Arc::default())
     }
 }
 
@@ -194,7 +197,9 @@ fn assemble(
     listeners: Listeners,
     replications: Replications,
     answers: Arc<AtomicBool>,
+    book: Arc<Book>,
 ) -> Backend {
+    let parking = parking(server, &pool, &book);
     let classes: HashMap<_, _> = classes(server)
         .into_iter()
         .filter_map(|(class, s)| {
@@ -208,12 +213,26 @@ fn assemble(
         rules: settings.rules.clone().into(),
         origin: origin(server),
         replicas: None,
+        parking,
+        book,
         pool,
         listeners,
         replications,
         classes,
         answers,
     }
+}
+
+/// What parks at `server`, if any class does.
+fn parking(server: &ServerSettings, pool: &Pool<Postgres>, book: &Arc<Book>) -> Option<Parking> {
+    let classes = classes(server);
+    if classes.iter().all(|(_, class)| class.parking == Mode::Off) {
+        return None;
+    }
+    let prover = Prover::new(pool.destination(), &server.parking, book);
+    let known =
+        classes.iter().filter_map(|(name, class)| Some((pool.class(name.as_str())?, name, class)));
+    Some(Parking::new(known, prover, Arc::clone(book)))
 }
 
 /// `server` without what a running pool takes over as it is. Where two of these differ,
@@ -239,6 +258,7 @@ fn origin(server: &ServerSettings) -> ServerSettings {
         lend_max_hold: Duration::ZERO,
         name_unnamed: Vec::new(),
         replicas: None,
+        parking: ParkingSettings::default(),
         classes: BTreeMap::new(),
         ..server.clone()
     }

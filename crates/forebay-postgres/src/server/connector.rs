@@ -169,6 +169,8 @@ impl Postgres {
         let card = self.listed.census.opens(&self.listed.name, identity, replication);
         let mut server = self.access().login(identity, &self.brought, parameters).await?;
         server.is_listed(card);
+        // It may read nothing for long: it writes what it got to a disk.
+        server.stream.set_user_timeout(None);
         Ok(server)
     }
 

@@ -49,6 +49,7 @@ impl Session {
             }
         };
         self.link = Some(checkout);
+        self.work_is_linked();
         self.unsent = true;
         self.prepare_link();
         Ok(())

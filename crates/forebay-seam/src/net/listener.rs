@@ -3,9 +3,14 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
+<<<<<<< HEAD
 use tokio::net::{TcpListener, TcpStream};
+=======
+use socket2::SockRef;
+use tokio::net::TcpListener;
+>>>>>>> faults
 
-use super::{Address, Peer, Socket, UnixListener};
+use super::{Address, Peer, Socket, Tuning, UnixListener};
 
 /// Accepts connections.
 #[derive(Debug)]
@@ -58,6 +63,7 @@ impl Listener {
         }
     }
 
+<<<<<<< HEAD
     /// Accepts who waits in line now, and closes: who had connected already is not refused, also
     /// where another process listens at the same port, to whom the system will not move them.
     ///
@@ -73,6 +79,17 @@ impl Listener {
             }
         }
         Ok(waiting)
+=======
+    /// What it accepts from now on is watched over like this.
+    ///
+    /// # Errors
+    /// When the socket is already closed.
+    pub fn tune(&self, tuning: &Tuning) -> io::Result<()> {
+        match self {
+            Self::Tcp(listener) => tuning.apply(&SockRef::from(listener)),
+            Self::Unix(_) => Ok(()),
+        }
+>>>>>>> faults
     }
 
     /// Where it listens; the port that the system chose, where it was asked to.
