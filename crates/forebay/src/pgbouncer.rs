@@ -14,7 +14,6 @@ mod ini;
 mod load;
 pub mod migrate;
 mod overrides;
-mod overrides;
 mod parameter;
 mod pidfile;
 pub mod reference;
