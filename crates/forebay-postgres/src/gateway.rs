@@ -39,6 +39,7 @@ use crate::console::{self, Office};
 use crate::held;
 use crate::listener::NotificationCounts;
 use crate::operations::Operations;
+use crate::parking::ParkingSnapshot;
 use crate::pins::{Board, Pinned};
 use crate::prepared::Statements;
 use crate::server::hosts::HostsSnapshot;
@@ -126,6 +127,8 @@ pub struct PostgresSnapshot {
     pub control: ControlSnapshot,
     /// The hosts of each server.
     pub hosts: Vec<HostsSnapshot>,
+    /// What parking came to, by server; only where a class parks, or has parked.
+    pub parking: BTreeMap<String, ParkingSnapshot>,
     /// Pools, one for each server.
     pub pools: Vec<Snapshot>,
 }
@@ -267,7 +270,6 @@ impl Gateway {
 
     /// Serves the clients that `listener` accepts, until `stop` is told; then accepts no
     /// more. Sessions go on; see [`Gateway::drain`]. Called once for each listener.
-<<<<<<< HEAD
     pub async fn serve(&self, listener: impl Into<Listener>, stop: Stop) {
         self.serve_all(&listener.into(), stop).await;
     }
@@ -288,11 +290,7 @@ impl Gateway {
     }
 
     async fn serve_all(&self, listener: &Listener, mut stop: Stop) {
-=======
-    pub async fn serve(&self, listener: impl Into<Listener>, mut stop: Stop) {
-        let listener = listener.into();
         let (mut complaint, mut tuned) = (Complaint::default(), None);
->>>>>>> faults
         loop {
             let tuning = self.inner.plan.load().settings.tuning();
             if tuned != Some(tuning) {
@@ -351,6 +349,9 @@ impl Gateway {
         }
         for backend in self.inner.plan().backends.values() {
             backend.listeners.close();
+            if let Some(parking) = &backend.parking {
+                parking.prover.ends();
+            }
             backend.pool.drain(deadline).await;
         }
     }
@@ -433,6 +434,11 @@ impl Gateway {
             hosts: backends
                 .iter()
                 .map(|(name, b)| b.pool.connector().access().hosts.snapshot(name))
+                .collect(),
+            parking: backends
+                .iter()
+                .map(|(name, backend)| (name.clone(), backend.book.snapshot()))
+                .filter(|(_, parking)| !parking.classes.is_empty())
                 .collect(),
             pools: backends.values().map(|backend| backend.pool.snapshot()).collect(),
         }

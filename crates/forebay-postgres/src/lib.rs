@@ -20,6 +20,7 @@ mod listener;
 mod operations;
 mod own;
 mod params;
+mod parking;
 mod pins;
 mod prepared;
 mod replicas;
@@ -38,6 +39,7 @@ mod wire;
 
 pub use gateway::{Changes, Gateway, PostgresSnapshot, SettingsError};
 pub use listener::NotificationCounts;
+pub use parking::{ParkingCounts, ParkingSnapshot, Unparkable};
 pub use pins::Pinned;
 pub use server::hosts::{HostSnapshot, HostsSnapshot};
 pub use settings::{BoundedBy, PostgresSettings};

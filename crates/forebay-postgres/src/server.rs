@@ -8,6 +8,7 @@ pub(crate) mod answers;
 pub(crate) mod capacity;
 pub(crate) mod catalogue;
 pub(crate) mod connector;
+pub(crate) mod emptiness;
 pub(crate) mod entrance;
 pub(crate) mod hosts;
 pub(crate) mod inquiry;

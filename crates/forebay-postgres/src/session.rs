@@ -18,6 +18,7 @@ mod link;
 mod local;
 mod notify;
 mod outward;
+mod parking;
 mod portals;
 mod recent;
 mod reload;
@@ -179,6 +180,8 @@ pub(crate) struct Session {
     work: work::Work,
     followed: work::Followed,
     watch: Option<Box<watch::Watch>>,
+    /// What parking knows of the open transaction; nothing where nothing parks.
+    parking: Option<Box<parking::Parking>>,
 }
 
 /// What came of the greeting.
@@ -247,6 +250,7 @@ impl Session {
             work: work::Work::default(),
             followed: work::Followed::Nothing,
             watch,
+            parking: None,
         }
     }
 
@@ -334,6 +338,7 @@ impl Session {
                 self.look_at_clock();
                 match self.exchange(&mut ear).await {
                     Ok(Moved::Bell) => break,
+                    Ok(Moved::Look) => Box::pin(self.look_at_rest()).await,
                     Ok(moved) => {
                         if let Err(end) = self.digest(moved) {
                             return end;
@@ -355,7 +360,7 @@ impl Session {
     /// Looks at what an exchange of bytes brought.
     fn digest(&mut self, moved: Moved) -> Result<(), End> {
         match moved {
-            Moved::Client | Moved::Bell => Ok(()),
+            Moved::Client | Moved::Bell | Moved::Look => Ok(()),
             Moved::Settled => {
                 self.cancels_due = Begun::Yes;
                 self.inward()

@@ -5,6 +5,7 @@ mod fleet;
 mod hosts;
 mod line;
 mod listen;
+mod parking;
 mod tls;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ pub use auth::{AuthQuerySettings, ClientAuth};
 pub use fleet::{FleetSettings, PeerSettings};
 pub use hosts::{BoundedBy, LoadBalance, Otherwise, ReplicaSettings, SessionAttrs};
 pub use listen::{Listen, SocketMode};
+pub use parking::ParkingSettings;
 pub use tls::{
     ChannelBinding, ClientTls, ClientTlsMode, ProtocolVersion, SslMode, SslNegotiation, TlsVersion,
 };
@@ -411,6 +413,9 @@ pub struct ServerSettings {
     #[serde(default = "lend_max_hold", with = "humantime_serde")]
     #[schemars(with = "String", extend("format" = "humantime"))]
     pub lend_max_hold: Duration,
+    /// How it is proved that an idle transaction holds nothing, where a class parks such.
+    #[serde(default)]
+    pub parking: ParkingSettings,
     /// Classes whose unnamed statements are prepared under names of ours once their text has
     /// come a few times, which costs the server less; like all prepared statements they may get
     /// generic plans, see `plan_cache_mode` in PostgreSQL's manual. Default: none.

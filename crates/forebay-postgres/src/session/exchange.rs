@@ -36,6 +36,8 @@ pub(super) enum Moved {
     Late(Late),
     /// The bell of all sessions rings, and the client runs nothing.
     Bell,
+    /// The transaction idles for long: it is to be looked at.
+    Look,
     /// An operator sends the client away.
     Killed,
 }
@@ -114,6 +116,9 @@ impl Session {
                 && let Poll::Ready(late) = watch.poll_late(cx)
             {
                 return Poll::Ready(Ok(Moved::Late(late)));
+            }
+            if moved.is_pending() && self.poll_look(cx).is_ready() {
+                return Poll::Ready(Ok(Moved::Look));
             }
             if moved.is_pending() && may_hear && ear.hears(cx) {
                 return Poll::Ready(Ok(Moved::Bell));

@@ -534,6 +534,9 @@ impl Session {
         }
         let failed = std::mem::take(&mut self.failed);
         if status == TxStatus::Idle {
+            if let Some(parking) = &mut self.parking {
+                parking.is_idle();
+            }
             if server.awaited.is_empty() {
                 self.path = Path::Settled;
             }

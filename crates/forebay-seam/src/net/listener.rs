@@ -3,12 +3,8 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-<<<<<<< HEAD
-use tokio::net::{TcpListener, TcpStream};
-=======
 use socket2::SockRef;
-use tokio::net::TcpListener;
->>>>>>> faults
+use tokio::net::{TcpListener, TcpStream};
 
 use super::{Address, Peer, Socket, Tuning, UnixListener};
 
@@ -63,7 +59,6 @@ impl Listener {
         }
     }
 
-<<<<<<< HEAD
     /// Accepts who waits in line now, and closes: who had connected already is not refused, also
     /// where another process listens at the same port, to whom the system will not move them.
     ///
@@ -79,7 +74,8 @@ impl Listener {
             }
         }
         Ok(waiting)
-=======
+    }
+
     /// What it accepts from now on is watched over like this.
     ///
     /// # Errors
@@ -89,7 +85,6 @@ impl Listener {
             Self::Tcp(listener) => tuning.apply(&SockRef::from(listener)),
             Self::Unix(_) => Ok(()),
         }
->>>>>>> faults
     }
 
     /// Where it listens; the port that the system chose, where it was asked to.
