@@ -93,9 +93,7 @@ impl Ledger {
             let ranked = self.requests.rank(known, held, most, since, now);
             match wanted.resumes {
                 Resumes::No => ranked,
-                Resumes::Since(first) => {
-                    (ranked.0.min(Level::Continuation), ranked.1.min(first))
-                }
+                Resumes::Since(first) => (ranked.0.min(Level::Continuation), ranked.1.min(first)),
             }
         };
         let cost = match wanted.operation {

@@ -29,6 +29,7 @@ use crate::route::Backend;
 use crate::server::capacity::{Capacity, Surveyor};
 use crate::server::connector::{Access, Addition, Listed, Postgres};
 use crate::server::emptiness::Prover;
+use crate::server::entrance::Entrance;
 use crate::server::hosts::{Choice, Hosts, Watched, watch};
 use crate::server::login::Target;
 use crate::server::names::{self, Name};
@@ -106,7 +107,9 @@ impl<'a> Draft<'a> {
             let host = Name::new(place.clone(), ttl, names::system, Arc::clone(&news));
             names.push((text.to_owned(), host));
             let (encryption, protocol) = (encryption.clone(), server.max_protocol_version);
-            targets.push(Target { place, encryption, protocol, max_prepared });
+            let tuning = settings.tuning();
+            let entrance = Arc::new(Entrance { place, encryption, tuning });
+            targets.push(Target { entrance, protocol, max_prepared });
         }
         let choice = Choice {
             attrs: server.target_session_attrs,

@@ -181,9 +181,7 @@ impl Book {
     }
 
     fn on_page(&self, class: ClassId, change: impl FnOnce(&mut Page)) {
-        if let Some((_, page)) =
-            self.pages.lock().classes.iter_mut().find(|(id, _)| *id == class)
-        {
+        if let Some((_, page)) = self.pages.lock().classes.iter_mut().find(|(id, _)| *id == class) {
             change(page);
         }
     }

@@ -26,16 +26,16 @@ use super::answers::{Awaited, Purpose};
 use super::inquiry::Row;
 use super::{Server, ServerFailure};
 use crate::parking::{Book, Reason};
-use crate::server::connector::{Identity, Postgres};
 use crate::server::catalogue::Catalogue;
+use crate::server::connector::{Identity, Postgres};
 use crate::settings::ParkingSettings;
 use crate::sql::parkable::{Named, Subject, Verdicts};
 use crate::wire::backend::{self, ServerError};
 use crate::wire::frontend::{Parse, cstr, message, write_bare, write_named_statement};
 use crate::wire::{Fields, Malformed, TxStatus};
 
-pub(crate) use outside::Snapshots;
 use outside::Look;
+pub(crate) use outside::Snapshots;
 use rate::Rate;
 use witness::{Question, Witnesses};
 

@@ -16,8 +16,8 @@ use forebay_seam::sync::Mutex;
 use forebay_seam::time::{self, Instant};
 use tokio::sync::{mpsc, oneshot};
 
-use super::outside::{Look, OUTSIDE, Seen, Snapshots, pids};
 use super::Shared;
+use super::outside::{Look, OUTSIDE, Seen, Snapshots, pids};
 use crate::parking::Reason;
 use crate::server::connector::{Identity, Postgres};
 use crate::server::{Server, ServerFailure};
@@ -188,7 +188,8 @@ async fn rehearse(server: &mut Server) -> Result<u32, Flaw> {
     let version = server.ask("SHOW server_version_num").await?;
     let version = version.and_then(|version| version.parse().ok()).unwrap_or(0);
     if !VERSIONS.contains(&version) {
-        let why = format!("server_version_num is {version}; the proof is known to hold for 13 to 18");
+        let why =
+            format!("server_version_num is {version}; the proof is known to hold for 13 to 18");
         return Err(Flaw::Server(why));
     }
     server.run("BEGIN").await?;

@@ -177,8 +177,8 @@ impl Deed {
         };
         let split = tags::split(text);
         let text = split.as_ref().map_or(&text[..], |(text, _)| text);
-        let text = std::str::from_utf8(text)
-            .map_err(|_| Reason::Text(parkable::Refusal::NonAsciiName))?;
+        let text =
+            std::str::from_utf8(text).map_err(|_| Reason::Text(parkable::Refusal::NonAsciiName))?;
         let mut named = parkable::examine(text).map_err(Reason::Text)?;
         if let Some(types) = types {
             named.declare(&oids(types));
