@@ -4,10 +4,11 @@
 //! waited for) → credential (before the checkout: nobody holds a connection while waiting for
 //! a token) → checkout → exchange → answer.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use forebay_pool::overlap::Overlaps;
+use forebay_pool::overlap::{OutboundCall, Overlaps};
 use forebay_pool::{Ask, Roster, TraceId};
 use forebay_seam::time;
 use http::header::HeaderMap;
@@ -75,8 +76,8 @@ enum Tries {
 }
 
 impl Desk {
-    /// Answers `request`, which came on a connection that is known by `arrival`. Never fails:
-    /// what goes wrong is an answer.
+    /// Answers `request`, which came on a connection from `peer` that is known by `arrival`.
+    /// Never fails: what goes wrong is an answer.
     ///
     /// # Cancel safety
     /// Dropped at any point, the call is over: its place in line is given up, its connection
@@ -85,6 +86,7 @@ impl Desk {
         &self,
         request: Request<Incoming>,
         arrival: &Arrival,
+        peer: SocketAddr,
     ) -> Response<Answer> {
         let (caller, destination) = match self.receive(&request, arrival) {
             Ok(known) => known,
@@ -97,7 +99,7 @@ impl Desk {
         let (_, rest) = split(request.uri().path());
         let work = destination.works.look_up(&feature, request.method(), rest);
         let journey = destination.meter.begin(Arc::clone(work.operation.feature()));
-        match self.journey(request, &caller, &destination, work, journey).await {
+        match self.journey(request, peer, &caller, &destination, work, journey).await {
             Ok(response) => response,
             Err(Unanswered { problem, mut journey }) => {
                 journey.ends(Outcome::Refused(problem.reason));
@@ -125,6 +127,7 @@ impl Desk {
     async fn journey(
         &self,
         request: Request<Incoming>,
+        peer: SocketAddr,
         caller: &Caller,
         destination: &Destination,
         work: Arc<Work>,
@@ -170,7 +173,14 @@ impl Desk {
                 ..Ask::new(entitled.identity.clone(), class)
             },
             request: ai_request,
-            operation: work.operation.clone(),
+            call: OutboundCall {
+                tenant: Arc::clone(caller.tenant()),
+                feature: Arc::clone(work.operation.feature()),
+                destination: Arc::clone(&destination.name),
+                operation: Arc::clone(work.operation.name()),
+                subject: None,
+                peer: Some(peer),
+            },
         };
         let plan = Plan {
             tenant: Arc::clone(caller.tenant()),

@@ -266,7 +266,7 @@ impl House {
         let service = service_fn(move |request| {
             understood.tell();
             let (desk, arrival) = (Arc::clone(&desk), Arc::clone(&arrival));
-            async move { Ok::<_, Infallible>(desk.answer(request, &arrival).await) }
+            async move { Ok::<_, Infallible>(desk.answer(request, &arrival, peer).await) }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())

@@ -147,7 +147,7 @@ impl Issuer {
         let terms = &self.terms;
         let mut connection =
             upstream::open::<Full<Bytes>>(&terms.target, &terms.tls, &self.spawner).await?;
-        let answer = connection.sender().send_request(call).await.map_err(broken)?;
+        let answer = connection.send(call).await.map_err(|failed| broken(failed.into_error()))?;
         let status = answer.status();
         if status.is_redirection() {
             return Err(ExchangeError::Redirect);

@@ -176,7 +176,7 @@ async fn a_certificate_that_was_verified_names_its_agent() {
     assert_eq!(reason(refused), Reason::Unauthorized);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn whoever_guesses_keys_is_told_to_stop_and_the_others_are_not() {
     let tenants = tenants(&[("acme", "key-a"), ("zeta", "key-z")]);
     let call = |key: &str| admit(&tenants, &[("x-forebay-key", key)]);
