@@ -47,7 +47,9 @@ async fn rules_that_are_wrong_are_told_with_file_and_line() {
     let mut settings = forebay_postgres::PostgresSettings::default();
     settings.servers = crate::bench::settings(server.address(), 1).servers;
     settings.auth = ClientAuth::Hba;
-    let found = |settings| forebay_postgres::Gateway::check(settings).swap_remove(0);
+    let found = |settings: &forebay_postgres::PostgresSettings| {
+        forebay_postgres::Gateway::check(settings).swap_remove(0)
+    };
     let missing = found(&settings);
     assert_eq!(missing.at, "postgres.hba_file");
     settings.hba_file = Some(rules.clone());
