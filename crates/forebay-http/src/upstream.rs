@@ -4,7 +4,6 @@
 //! ends, and the socket closes, with the sender's owner: a call that is over in the middle
 //! takes its connection along, and the service sees the close at once.
 
-use std::fmt;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
@@ -23,6 +22,8 @@ use crate::connection::{Connection, Protocol};
 use crate::target::{Scheme, Target};
 use crate::tls;
 use crate::upload::Upload;
+use crate::wallet::{Identity, Wallet};
+use crate::wardrobe::Wardrobe;
 
 /// Bytes of an answer's head, and of what is read ahead of its reader.
 const BUFFER: usize = 64 * 1024;
@@ -30,24 +31,6 @@ const BUFFER: usize = 64 * 1024;
 const HEAD: u32 = 64 * 1024;
 /// Fields of an answer's head.
 const FIELDS: usize = 128;
-
-/// On whose behalf a connection is open. It never changes hands.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) enum Identity {
-    /// Every tenant: they have the same credential, or may share connections.
-    Common,
-    /// One tenant, with a credential of its own.
-    Tenant(Arc<str>),
-}
-
-impl fmt::Display for Identity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Common => f.write_str("common"),
-            Self::Tenant(tenant) => write!(f, "tenant {tenant}"),
-        }
-    }
-}
 
 /// Why a service could not be reached.
 #[derive(Debug, thiserror::Error)]
@@ -153,14 +136,15 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Hands {
 /// Opens connections to one destination.
 pub(crate) struct Opener {
     target: Arc<Target>,
-    tls: TlsConnector,
+    wallet: Arc<Wallet>,
+    wardrobe: Wardrobe,
     spawner: Spawner,
 }
 
 impl Opener {
-    /// Opens connections to `target`. Inside a runtime.
-    pub(crate) fn new(target: Arc<Target>, tls: TlsConnector) -> Self {
-        Self { target, tls, spawner: Spawner::current() }
+    /// Opens connections to `target`, with the certificates in `wallet`. Inside a runtime.
+    pub(crate) fn new(target: Arc<Target>, tls: TlsConnector, wallet: Arc<Wallet>) -> Self {
+        Self { target, wallet, wardrobe: Wardrobe::new(tls), spawner: Spawner::current() }
     }
 }
 
@@ -168,8 +152,10 @@ impl Connector for Opener {
     type Identity = Identity;
     type Connection = Connection<Upload>;
 
-    async fn connect(&self, _: &Identity) -> Result<Connection<Upload>, ConnectFailure> {
-        let mut connection = open(&self.target, &self.tls, &self.spawner)
+    async fn connect(&self, identity: &Identity) -> Result<Connection<Upload>, ConnectFailure> {
+        let certificate = self.wallet.certificate(identity);
+        let tls = self.wardrobe.connector(certificate.as_deref());
+        let mut connection = open(&self.target, &tls, &self.spawner)
             .await
             .map_err(|error| ConnectFailure::new(FailureKind::Unreachable, error))?;
         connection.ready().await.map_err(|source| {
