@@ -36,6 +36,7 @@ mod sql_names;
 mod stale_plans;
 mod statements;
 mod statuses;
+mod thousand;
 mod timeouts;
 mod tls;
 mod traps_cancel_and_copy;
