@@ -37,6 +37,7 @@ mod stale_plans;
 mod statements;
 mod statuses;
 mod storms;
+mod thousand;
 mod timeouts;
 mod tls;
 mod traps_cancel_and_copy;
