@@ -25,6 +25,7 @@ use crate::hygiene::{self, Framing};
 use crate::limits::{Passage, Plan};
 use crate::meter::{Journey, Outcome, Refusals};
 use crate::operation::Work;
+use crate::prefix::{self, Said};
 use crate::problem::{Problem, Reason, SHOULD_RETRY};
 use crate::tenant::{Arrival, Caller, Tenants};
 use crate::upload::Upload;
@@ -34,6 +35,9 @@ const FEATURE: usize = 64;
 /// What of a refused answer is read to save its connection, and for how long.
 const DISCARD: usize = 64 * 1024;
 const DISCARD_TIME: Duration = Duration::from_secs(1);
+
+/// How long the beginning of a body is waited for, which may say more of its call.
+const BEGINNING: Duration = Duration::from_millis(250);
 
 /// What calls need of the gateway.
 pub(crate) struct Desk {
@@ -144,12 +148,17 @@ impl Desk {
                 });
             }
         };
-        let ai_request =
-            trace(&parts.headers).map(|trace| self.roster.request(caller.tenant(), trace));
+        let mut upload = Upload::of(body);
+        let said = match prefix::may_say(&parts.method, &parts.headers) {
+            true => prefix::read(&upload.beginning(prefix::MOST, BEGINNING).await),
+            false => Said::default(),
+        };
+        let trace = trace(&parts.headers).or(said.trace);
+        let ai_request = trace.map(|trace| self.roster.request(caller.tenant(), trace));
         let hints = hints::read(&parts.headers);
         destination.meter.hints_ignored(hints.ignored);
         let class = destination.class(one(&parts.headers, "x-forebay-class"));
-        let framing = match body.size_hint().exact() {
+        let framing = match upload.size_hint().exact() {
             None => Framing::Chunked,
             Some(_) => Framing::AsSaid,
         };
@@ -178,7 +187,7 @@ impl Desk {
                 feature: Arc::clone(work.operation.feature()),
                 destination: Arc::clone(&destination.name),
                 operation: Arc::clone(work.operation.name()),
-                subject: None,
+                subject: said.subject,
                 peer: Some(peer),
             },
         };
@@ -187,15 +196,15 @@ impl Desk {
             account: entitled.account.clone(),
             work,
             declared: hints.tokens,
-            length: body.size_hint().exact(),
+            length: upload.size_hint().exact(),
         };
         let mut passage = match destination.toll.pass(plan) {
             Ok(passage) => passage,
             Err(problem) => return Err(Unanswered { problem, journey }),
         };
 
-        let repeatable = body.is_end_stream();
-        let (mut head, mut upload, mut journey) = (head, Upload::of(body), journey);
+        let repeatable = upload.is_end_stream();
+        let (mut head, mut journey) = (head, journey);
         let mut tries = Tries::First;
         loop {
             let proof = match entitled.proof(&destination.meter).await {
@@ -280,8 +289,10 @@ fn one<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     if values.next().is_some() { None } else { value.to_str().ok() }
 }
 
+/// The request that a call belongs to: `x-forebay-request`, or that of its `traceparent`.
 fn trace(headers: &HeaderMap) -> Option<TraceId> {
-    TraceId::from_traceparent(one(headers, "traceparent")?)
+    let named = one(headers, "x-forebay-request").and_then(TraceId::of_request);
+    named.or_else(|| TraceId::from_traceparent(one(headers, "traceparent")?))
 }
 
 /// The feature that a call is made for: `x-forebay-feature`, or the member `forebay.feature`

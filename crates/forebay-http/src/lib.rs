@@ -26,6 +26,7 @@ mod limits;
 mod meter;
 mod oauth;
 mod operation;
+mod prefix;
 mod problem;
 mod secrets;
 pub mod settings;

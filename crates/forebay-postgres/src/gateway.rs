@@ -37,6 +37,7 @@ use crate::cancel::Registry;
 use crate::census::Census;
 use crate::console::{self, Office};
 use crate::held;
+use crate::idlers::{self, IdleClient};
 use crate::listener::NotificationCounts;
 use crate::operations::Operations;
 use crate::parking::ParkingSnapshot;
@@ -354,6 +355,12 @@ impl Gateway {
             }
             backend.pool.drain(deadline).await;
         }
+    }
+
+    /// Clients that have idled in a transaction for `beyond` or longer, with a server
+    /// connection.
+    pub fn idle_clients(&self, beyond: Duration) -> Vec<IdleClient> {
+        idlers::of(&self.inner.census, beyond, time::now())
     }
 
     /// Cancel requests with keys that nobody here has are sent on to the process that listens at

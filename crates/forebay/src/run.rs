@@ -29,6 +29,7 @@ use crate::events::Events;
 use crate::handover::{Before, Estate};
 use crate::log_limit;
 use crate::logging::{self, Level};
+use crate::pgbouncer::Overrides;
 use crate::reload::{self, Record, Reloader, Rooms, Source};
 use crate::system;
 use crate::view::{VERSION, Viewer};
@@ -136,6 +137,7 @@ pub fn run_from(source: Source) -> Result<(), RunError> {
         manners: Manners::Forebay,
         before: Before::TakenOver,
         listening: Box::new(|| {}),
+        overrides: None,
     };
     run_as(source, conduct)
 }
@@ -149,6 +151,8 @@ pub struct Conduct {
     /// Called once all ports are open and what is behind them is ready, just before the process
     /// that had them before, if there was one, accepts no more.
     pub listening: Box<dyn FnOnce()>,
+    /// What `SET` at the console changes, where it changes something.
+    pub overrides: Option<Overrides>,
 }
 
 /// As [`run_from`], in the way that `conduct` says.
@@ -156,7 +160,7 @@ pub struct Conduct {
 /// # Errors
 /// When it cannot start; nothing was served then.
 pub fn run_as(source: Source, conduct: Conduct) -> Result<(), RunError> {
-    let Conduct { manners, before, listening } = conduct;
+    let Conduct { manners, before, listening, overrides } = conduct;
     let loaded = source()?;
     let config = &loaded.config;
     let level = logging::start(&config.log)?;
@@ -174,7 +178,7 @@ pub fn run_as(source: Source, conduct: Conduct) -> Result<(), RunError> {
     })?;
     let admin_address = admin.address()?;
     estate.leave("admin.listen", address.to_string(), &admin)?;
-    let opening = async { Program::open(loaded, source, level, manners, estate) };
+    let opening = async { Program::open(loaded, source, level, manners, overrides, estate) };
     let program = runtime.block_on(opening)?;
     if let (Some(room), Some((_, gateway))) = (room, &program.postgres) {
         gateway.set_room(room);
@@ -223,6 +227,7 @@ impl Program {
         source: Source,
         level: Level,
         manners: Manners,
+        overrides: Option<Overrides>,
         mut estate: Estate,
     ) -> Result<Self, RunError> {
         let signals = Signals::new(manners)?;
@@ -273,6 +278,7 @@ impl Program {
                 postgres: postgres.clone(),
                 http: http.clone(),
                 ender: signals.ender(),
+                overrides,
             }));
         }
         Ok(Self {

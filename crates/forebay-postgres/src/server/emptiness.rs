@@ -312,7 +312,7 @@ impl Prover {
     ) -> Result<(), Reason> {
         let verdicts = &self.shared.verdicts;
         for named in named {
-            let lines = named.lines();
+            let lines = named.lines(&self.shared.terms.extensions);
             let subject = Subject::new(&identity.database, &lines);
             let (definitions, now) = (catalogue.definitions(), time::now());
             if let Some(verdict) = verdicts.of(subject, definitions, now) {

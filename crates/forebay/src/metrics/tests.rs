@@ -175,6 +175,7 @@ fn program() -> ProgramSnapshot {
         phase: Phase::Running,
         not_ready: Vec::new(),
         postgres: Some(PostgresSnapshot {
+            parking: Default::default(),
             clients: 7,
             refused: 4,
             accept_failures: 3,

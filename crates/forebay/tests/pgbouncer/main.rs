@@ -8,3 +8,4 @@ mod day;
 mod files;
 mod proofs;
 mod restarts;
+mod settings;

@@ -99,9 +99,9 @@ impl HoldRun {
         let (unloaded, loaded) = (ms(alone.p99()), ms(beside.p99()));
         let errors = [&alone.errors, &beside.errors, &tasks.samples];
         let parking = parking.map(|seen| Parked {
-            tasks_helped: seen.parks,
-            share: round(ratio(float(seen.parks), float(tasks.begun)).min(1.0)),
-            not_resumed: seen.not_resumed,
+            tasks_helped: seen.helped(),
+            share: round(ratio(float(seen.helped()), float(tasks.begun)).min(1.0)),
+            not_resumed: seen.lost,
         });
         Self {
             setup,
