@@ -167,6 +167,46 @@ async fn a_refresh_token_that_is_replaced_is_used_from_then_on_and_after_a_resta
 }
 
 #[tokio::test]
+async fn a_refresh_token_is_never_used_twice_at_once_however_slow_its_issuer_is() {
+    let newest = Arc::new(AtomicUsize::new(0));
+    let (known, reused) = (Arc::clone(&newest), Arc::new(AtomicUsize::new(0)));
+    let wrong = Arc::clone(&reused);
+    let issuer = Origin::start(move |call| {
+        let (known, wrong) = (Arc::clone(&known), Arc::clone(&wrong));
+        async move {
+            let form = call.into_body().collect().await.unwrap().to_bytes();
+            let form = String::from_utf8(form.to_vec()).unwrap();
+            let n = known.load(Ordering::SeqCst);
+            if !form.contains(&format!("refresh_token=r{n}&")) {
+                wrong.fetch_add(1, Ordering::SeqCst);
+            }
+            // Longer than what is left of the token when it is renewed.
+            time::sleep(Duration::from_millis(400)).await;
+            let n = known.fetch_add(1, Ordering::SeqCst) + 1;
+            let body = serde_json::json!({
+                "access_token": "t", "token_type": "Bearer", "expires_in": 1,
+                "refresh_token": format!("r{n}"),
+            });
+            reply(200, body.to_string())
+        }
+    });
+    let origin = Origin::echo();
+    let auth = format!(
+        "auth = {{ type = \"oauth2-refresh-token\", token_url = \"https://{}/\", \
+         client_id = \"us\", refresh_token = \"r0\", ca_file = \"{}\" }}",
+        issuer.address,
+        issuer.ca().display()
+    );
+    let forebay = Forebay::start(&tool(&origin, &auth));
+    while newest.load(Ordering::SeqCst) < 3 {
+        let (one, two) = tokio::join!(forebay.get("/tool/"), forebay.get("/tool/"));
+        assert_eq!((one.status.as_u16(), two.status.as_u16()), (200, 200));
+        time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!((reused.load(Ordering::SeqCst), issuer.seen().len() <= 4), (0, true));
+}
+
+#[tokio::test]
 async fn a_token_says_on_whose_behalf_and_what_for() {
     let (origin, issuer) = (Origin::echo(), Issuer::start(3600));
     let auth = format!(

@@ -76,11 +76,12 @@ fn all_kinds(origin: &Origin, issuer: &Origin, folder: &std::path::Path) -> Vec<
         ),
     ];
     let destination = |(index, auth): (usize, &String)| {
-        let (url, closed) = (origin.settings(), "url = \"https://127.0.0.1:1\"\nwarm_up = 0");
-        format!(
-            "[destinations.d{index}]\nwarm_up = 1\n{url}auth = {{ {auth} }}\n\
-             [destinations.c{index}]\n{closed}\nauth = {{ {auth} }}"
-        )
+        // Some of them nobody answers.
+        let url = match index % 4 {
+            2 => "url = \"https://127.0.0.1:1\"\n".to_owned(),
+            _ => origin.settings(),
+        };
+        format!("[destinations.d{index}]\nwarm_up = 1\n{url}auth = {{ {auth} }}\n")
     };
     credentials.iter().enumerate().map(destination).collect()
 }
@@ -124,12 +125,11 @@ async fn planted_secrets_of_every_kind_are_shown_nowhere() {
         write!(shown, "{problem} {problem:?}").unwrap();
     }
     for index in 0..destinations.len() {
-        for path in [format!("/d{index}/?q=planted-q"), format!("/c{index}/?q=planted-q")] {
-            for (key, own) in [("planted-agent", "planted-own"), ("planted-wrong", "planted-own")] {
-                let call = Request::get(&path).header("x-forebay-key", key);
-                let call = call.header("authorization", format!("Bearer {own}"));
-                write!(shown, "{:?}", forebay.call(call).await).unwrap();
-            }
+        for key in ["planted-agent", "planted-wrong"] {
+            let path = format!("/d{index}/?q=planted-q");
+            let call = Request::get(&path).header("x-forebay-key", key);
+            let call = call.header("authorization", "Bearer planted-own");
+            write!(shown, "{:?}", forebay.call(call).await).unwrap();
         }
     }
     // What takes the place of good secrets and is of no use.
@@ -139,7 +139,7 @@ async fn planted_secrets_of_every_kind_are_shown_nowhere() {
     soon("it was noticed", || log.text().matches("of no use").count() >= 2).await;
     shown += &serde_json::to_string(&forebay.snapshot()).unwrap();
     let logged = log.text();
-    assert!(logged.matches("refused").count() > 20, "{logged}");
+    assert!(logged.matches("refused").count() > 15, "{logged}");
     shown += &logged;
     for secret in ["planted", key.lines().nth(1).unwrap()] {
         if let Some(at) = shown.find(secret) {
