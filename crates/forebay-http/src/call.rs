@@ -11,7 +11,7 @@ use std::time::Duration;
 use forebay_pool::overlap::Overlaps;
 use forebay_pool::{Ask, Roster, TraceId};
 use forebay_seam::time;
-use http::header::{AUTHORIZATION, HeaderMap};
+use http::header::{AUTHORIZATION, HeaderMap, UPGRADE};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body, Incoming};
@@ -145,6 +145,12 @@ impl Desk {
         let hints = hints::read(&parts.headers);
         destination.meter.hints_ignored(hints.ignored);
         let class = destination.class(one(&parts.headers, "x-forebay-class"));
+        let identity = destination.identity(&caller.tenant);
+        // What is to become another protocol needs the whole of a connection.
+        let identity = match parts.headers.contains_key(UPGRADE) {
+            true => identity.alone(),
+            false => identity,
+        };
         let framing = match body.size_hint().exact() {
             None => Framing::Chunked,
             Some(_) => Framing::AsSaid,
@@ -166,7 +172,7 @@ impl Desk {
                 cost: hints.cost,
                 attempt: hints.attempt,
                 deadline: hints.patience.map(|patience| time::now() + patience),
-                ..Ask::new(destination.identity(&caller.tenant), class)
+                ..Ask::new(identity, class)
             },
             request: ai_request,
             operation: work.operation.clone(),

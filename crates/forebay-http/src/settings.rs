@@ -1,5 +1,7 @@
 //! What an operator sets for the HTTP egress gateway.
 
+mod connections;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,6 +12,8 @@ use forebay_pool::{ClassName, ClassSettings, Mode};
 use forebay_seam::secret::SecretRef;
 use schemars::JsonSchema;
 use serde::Deserialize;
+
+pub use connections::{ConnectionSettings, ProtocolSetting};
 
 /// `[http]`: where agents send their calls, and which services are behind.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -71,7 +75,8 @@ pub struct DestinationSettings {
     /// whose credentials are configured (in turn) or who need none. 0: none. Default 25.
     #[serde(default = "warm_up")]
     pub warm_up: u8,
-    /// Idle connections are closed after this. Default 45s.
+    /// Idle connections are closed after this, and sooner where the service is seen to close
+    /// them sooner. Default 45s.
     #[serde(default = "idle_ttl", with = "humantime_serde")]
     #[schemars(with = "String", extend("format" = "humantime"))]
     pub idle_ttl: Duration,
@@ -99,6 +104,9 @@ pub struct DestinationSettings {
     #[serde(default = "chunk_timeout", with = "humantime_serde")]
     #[schemars(with = "String", extend("format" = "humantime"))]
     pub chunk_timeout: Duration,
+    /// How connections are opened, shared, kept and given up.
+    #[serde(default)]
+    pub connections: ConnectionSettings,
     /// Let tenants use each other's connections. Only for stateless bearer credentials.
     /// Default false.
     #[serde(default)]

@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "this module is the door")]
 
 pub mod handover;
+mod lies;
 mod listener;
 mod socket;
 mod unix;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 pub use tokio::net::{TcpListener, TcpStream, UnixStream};
 
+pub use lies::{Lies, look};
 pub use listener::Listener;
 pub use socket::{Address, Peer, Socket};
 pub use unix::{Leaver, Permissions, UnixListener};
