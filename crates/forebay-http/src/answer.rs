@@ -100,7 +100,7 @@ pub(crate) struct Stream {
 pub(crate) struct Exchange {
     pub(crate) destination: Arc<str>,
     pub(crate) held: Held,
-    pub(crate) calling: Option<Calling>,
+    pub(crate) calling: Calling,
     pub(crate) passage: Passage,
     pub(crate) journey: Journey,
 }

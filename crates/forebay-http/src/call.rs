@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use forebay_pool::overlap::Overlaps;
+use forebay_pool::overlap::{OutboundCall, Overlaps};
 use forebay_pool::{Ask, Roster, TraceId};
 use forebay_seam::time;
 use http::header::{AUTHORIZATION, HeaderMap, UPGRADE};
@@ -25,6 +25,7 @@ use crate::hygiene::{self, Framing};
 use crate::limits::{Passage, Plan};
 use crate::meter::{Journey, Outcome, Refusals};
 use crate::operation::Work;
+use crate::prefix::{self, Said};
 use crate::problem::{Problem, Reason, SHOULD_RETRY};
 use crate::tenant::{Authorization, Caller, Tenants};
 use crate::upload::Upload;
@@ -34,6 +35,9 @@ const FEATURE: usize = 64;
 /// What of a refused answer is read to save its connection, and for how long.
 const DISCARD: usize = 64 * 1024;
 const DISCARD_TIME: Duration = Duration::from_secs(1);
+
+/// How long the beginning of a body is waited for, which may say more of its call.
+const BEGINNING: Duration = Duration::from_millis(250);
 
 /// What calls need of the gateway.
 pub(crate) struct Desk {
@@ -74,8 +78,8 @@ enum Tries {
 }
 
 impl Desk {
-    /// Answers `request`, which came on a connection to our address `local`. Never fails: what
-    /// goes wrong is an answer.
+    /// Answers `request`, which came on a connection from `peer` to our address `local`. Never
+    /// fails: what goes wrong is an answer.
     ///
     /// # Cancel safety
     /// Dropped at any point, the call is over: its place in line is given up, its connection
@@ -84,6 +88,7 @@ impl Desk {
         &self,
         request: Request<Incoming>,
         local: SocketAddr,
+        peer: SocketAddr,
     ) -> Response<Answer> {
         let (caller, destination) = match self.receive(&request, local) {
             Ok(known) => known,
@@ -96,7 +101,7 @@ impl Desk {
         let (_, rest) = split(request.uri().path());
         let work = destination.works.look_up(&feature, request.method(), rest);
         let journey = destination.meter.begin(Arc::clone(work.operation.feature()));
-        match self.journey(request, &caller, &destination, work, journey).await {
+        match self.journey(request, peer, &caller, &destination, work, journey).await {
             Ok(response) => response,
             Err(Unanswered { problem, mut journey }) => {
                 journey.ends(Outcome::Refused(problem.reason));
@@ -124,6 +129,7 @@ impl Desk {
     async fn journey(
         &self,
         request: Request<Incoming>,
+        peer: SocketAddr,
         caller: &Caller,
         destination: &Destination,
         work: Arc<Work>,
@@ -140,8 +146,13 @@ impl Desk {
                 });
             }
         };
-        let ai_request =
-            trace(&parts.headers).map(|trace| self.roster.request(&caller.tenant, trace));
+        let mut upload = Upload::of(body);
+        let said = match prefix::may_say(&parts.method, &parts.headers) {
+            true => prefix::read(&upload.beginning(prefix::MOST, BEGINNING).await),
+            false => Said::default(),
+        };
+        let trace = trace(&parts.headers).or(said.trace);
+        let ai_request = trace.map(|trace| self.roster.request(&caller.tenant, trace));
         let hints = hints::read(&parts.headers);
         destination.meter.hints_ignored(hints.ignored);
         let class = destination.class(one(&parts.headers, "x-forebay-class"));
@@ -151,7 +162,7 @@ impl Desk {
             true => identity.alone(),
             false => identity,
         };
-        let framing = match body.size_hint().exact() {
+        let framing = match upload.size_hint().exact() {
             None => Framing::Chunked,
             Some(_) => Framing::AsSaid,
         };
@@ -175,22 +186,29 @@ impl Desk {
                 ..Ask::new(identity, class)
             },
             request: ai_request,
-            operation: work.operation.clone(),
+            call: OutboundCall {
+                tenant: Arc::clone(&caller.tenant),
+                feature: Arc::clone(work.operation.feature()),
+                destination: Arc::clone(&destination.name),
+                operation: Arc::clone(work.operation.name()),
+                subject: said.subject,
+                peer: Some(peer),
+            },
         };
         let plan = Plan {
             tenant: Arc::clone(&caller.tenant),
             account: destination.account(&caller.tenant),
             work,
             declared: hints.tokens,
-            length: body.size_hint().exact(),
+            length: upload.size_hint().exact(),
         };
         let mut passage = match destination.toll.pass(plan) {
             Ok(passage) => passage,
             Err(problem) => return Err(Unanswered { problem, journey }),
         };
 
-        let repeatable = body.is_end_stream();
-        let (mut head, mut upload, mut journey) = (head, Upload::of(body), journey);
+        let repeatable = upload.is_end_stream();
+        let (mut head, mut journey) = (head, journey);
         let Some(credential) = credential else {
             let begun = errand.run(head.into_call(None, upload), passage, journey).await?;
             return Ok(deliver(begun, destination));
@@ -272,8 +290,10 @@ fn one<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     if values.next().is_some() { None } else { value.to_str().ok() }
 }
 
+/// The request that a call belongs to: `x-forebay-request`, or that of its `traceparent`.
 fn trace(headers: &HeaderMap) -> Option<TraceId> {
-    TraceId::from_traceparent(one(headers, "traceparent")?)
+    let named = one(headers, "x-forebay-request").and_then(TraceId::of_request);
+    named.or_else(|| TraceId::from_traceparent(one(headers, "traceparent")?))
 }
 
 /// The feature that a call is made for: `x-forebay-feature`, or the member `forebay.feature`

@@ -32,6 +32,7 @@ mod link;
 mod meter;
 mod oauth;
 mod operation;
+mod prefix;
 mod problem;
 pub mod settings;
 mod site;
