@@ -17,7 +17,7 @@ use crate::connection::{Addressee, Connection, Protocol};
 use crate::link::{End, Link};
 use crate::site::Site;
 use crate::upload::Upload;
-use crate::upstream::Identity;
+use crate::wallet::Identity;
 
 /// A connection of HTTP/2 with the streams that were given away.
 struct Moored {

@@ -14,9 +14,9 @@ use forebay_seam::sync::Mutex;
 use forebay_seam::time;
 
 use crate::connection::Protocol;
+use crate::secrets::Digest;
 use crate::site::Site;
-use crate::tls::CertificateId;
-use crate::upstream::Identity;
+use crate::wallet::Identity;
 
 /// A connection that rested for less is taken to be open still: what happened to it before,
 /// its task has seen.
@@ -80,7 +80,7 @@ pub(crate) struct Birth {
     pub(crate) socket: Option<Arc<Mutex<TcpStream>>>,
     /// On whose behalf, where it is for more than one call.
     pub(crate) identity: Option<Identity>,
-    pub(crate) certificate: Option<CertificateId>,
+    pub(crate) certificate: Option<Digest>,
     /// Until when it takes calls.
     pub(crate) expires: Option<Instant>,
 }

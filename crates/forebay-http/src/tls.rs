@@ -14,15 +14,22 @@ use std::sync::Arc;
 
 use forebay_seam::sync::Mutex;
 use lru::LruCache;
+use rustls::client::Resumption;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, RootCertStore};
 use tokio_rustls::TlsConnector;
+
+use crate::credential::ClientCertificate;
+use crate::secrets::Digest;
 
 /// Configurations that are kept for one set of certificates; a certificate that was replaced
 /// leaves one behind.
 const KEPT: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+
+/// Sessions that are kept for a client certificate, which one service or few are shown.
+const SESSIONS: usize = 8;
 
 /// What is offered to a service (ALPN, RFC 7301).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -44,16 +51,6 @@ impl Offer {
             Self::Http2 => vec![h2],
         }
     }
-}
-
-/// Tells client certificates apart: the same for the same certificate, and for no other.
-pub(crate) type CertificateId = [u8; 32];
-
-/// A client certificate with its key.
-#[derive(Clone)]
-pub(crate) struct Certificate {
-    pub(crate) id: CertificateId,
-    pub(crate) key: Arc<CertifiedKey>,
 }
 
 /// Sets of certificates that we believe, by their file.
@@ -102,7 +99,7 @@ impl Trust {
 }
 
 /// What a configuration is for.
-type Use = (Offer, Option<CertificateId>);
+type Use = (Offer, Option<Digest>);
 
 /// The client configurations of one set of certificates.
 pub(crate) struct Outfit {
@@ -115,9 +112,9 @@ impl Outfit {
     pub(crate) fn connector(
         &self,
         offer: Offer,
-        certificate: Option<&Certificate>,
+        certificate: Option<&ClientCertificate>,
     ) -> Result<TlsConnector, rustls::Error> {
-        let key = (offer, certificate.map(|certificate| certificate.id));
+        let key = (offer, certificate.map(ClientCertificate::id));
         if let Some(known) = self.connectors.lock().get(&key) {
             return Ok(known.clone());
         }
@@ -127,9 +124,11 @@ impl Outfit {
             .with_root_certificates(Arc::clone(&self.roots));
         let mut config = match certificate {
             None => config.with_no_client_auth(),
-            Some(Certificate { key, .. }) => {
-                let shown = SingleCertAndKey::from(Arc::clone(key));
-                config.with_client_cert_resolver(Arc::new(shown))
+            Some(certificate) => {
+                let shown = SingleCertAndKey::from(Arc::clone(certificate.certified()));
+                let mut config = config.with_client_cert_resolver(Arc::new(shown));
+                config.resumption = Resumption::in_memory_sessions(SESSIONS);
+                config
             }
         };
         config.alpn_protocols = offer.protocols();

@@ -6,7 +6,6 @@
 
 mod upkeep;
 
-use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -22,6 +21,7 @@ use tokio::sync::Semaphore;
 
 use crate::berths::{Berths, Place};
 use crate::connection::{Connection, Protocol};
+use crate::credential::ClientCertificate;
 use crate::dial::{self, Line};
 pub(crate) use crate::dial::{OpenError, open};
 use crate::link::Link;
@@ -29,8 +29,9 @@ use crate::settings::ProtocolSetting;
 use crate::site::Site;
 use crate::stats::ConnectionsSnapshot;
 use crate::target::Target;
-use crate::tls::{Certificate, Offer, Outfit};
+use crate::tls::{Offer, Outfit};
 use crate::upload::Upload;
+use crate::wallet::{Identity, Wallet};
 
 /// How long somebody waits for room before the destination is told to be busy.
 const ROOM_PATIENCE: Duration = Duration::from_secs(1);
@@ -38,53 +39,6 @@ const ROOM_PATIENCE: Duration = Duration::from_secs(1);
 const PROBE_BODY: usize = 64 * 1024;
 /// By how much lifetimes differ.
 const JITTER: std::ops::Range<f64> = 0.9..1.1;
-
-/// On whose behalf a connection is open. It never changes hands.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) enum Identity {
-    /// Every tenant: they have the same credential, or may share connections.
-    Common,
-    /// One tenant, with a credential of its own.
-    Tenant(Arc<str>),
-    /// The same, on a connection of HTTP/1.1 whatever the service offers.
-    Alone(Box<Self>),
-}
-
-impl Identity {
-    /// The same, on connections of HTTP/1.1: an upgrade needs the whole of one.
-    pub(crate) fn alone(self) -> Self {
-        match self {
-            Self::Common | Self::Tenant(_) => Self::Alone(Box::new(self)),
-            Self::Alone(_) => self,
-        }
-    }
-
-    /// Whether it is served by connections of HTTP/1.1 only.
-    pub(crate) fn is_alone(&self) -> bool {
-        matches!(self, Self::Alone(_))
-    }
-
-    /// Who it is, whatever is spoken.
-    pub(crate) fn who(&self) -> &Self {
-        match self {
-            Self::Common | Self::Tenant(_) => self,
-            Self::Alone(who) => who.who(),
-        }
-    }
-}
-
-impl fmt::Display for Identity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Common => f.write_str("common"),
-            Self::Tenant(tenant) => write!(f, "tenant {tenant}"),
-            Self::Alone(who) => write!(f, "{who}, http/1.1"),
-        }
-    }
-}
-
-/// Says which client certificate connections of an identity show, now.
-pub(crate) type Wearing = Box<dyn Fn(&Identity) -> Option<Certificate> + Send + Sync>;
 
 /// The engine's settings, where each connection is worth so many seats.
 pub(crate) type InSeats = Box<dyn Fn(u32) -> PoolSettings + Send + Sync>;
@@ -115,7 +69,7 @@ struct Desk {
     site: Arc<Site>,
     berths: Arc<Berths>,
     outfit: Arc<Outfit>,
-    wearing: Wearing,
+    wallet: Arc<Wallet>,
     habits: Habits,
     in_seats: InSeats,
     handshakes: Semaphore,
@@ -135,7 +89,7 @@ impl Opener {
     pub(crate) fn new(
         (target, site): (Arc<Target>, Site),
         outfit: Arc<Outfit>,
-        wearing: Wearing,
+        wallet: Arc<Wallet>,
         habits: Habits,
         in_seats: InSeats,
     ) -> Self {
@@ -147,7 +101,7 @@ impl Opener {
             site,
             berths,
             outfit,
-            wearing,
+            wallet,
             handshakes: Semaphore::new(connects.min(Semaphore::MAX_PERMITS)),
             habits,
             in_seats,
@@ -232,9 +186,9 @@ impl Desk {
         // Closed never: it is ours.
         let _handshake = self.handshakes.acquire().await;
         let unreachable = |error| ConnectFailure::new(FailureKind::Unreachable, error);
-        let certificate = (self.wearing)(identity.who());
-        let line = self.dial(identity, certificate.as_ref()).await.map_err(unreachable)?;
-        let link = self.link(&line, identity, certificate.as_ref());
+        let certificate = self.wallet.certificate(identity);
+        let line = self.dial(identity, certificate.as_deref()).await.map_err(unreachable)?;
+        let link = self.link(&line, identity, certificate.as_deref());
         let socket = self.berths.arrived(&link);
         let (target, spawner) = (&*self.target, &self.spawner);
         let connection = match line.protocol {
@@ -264,7 +218,7 @@ impl Desk {
     async fn dial(
         &self,
         identity: &Identity,
-        certificate: Option<&Certificate>,
+        certificate: Option<&ClientCertificate>,
     ) -> Result<Line, OpenError> {
         let (offer, plain) = match (identity.is_alone(), self.habits.protocol) {
             (true, _) | (false, ProtocolSetting::Http1) => (Offer::Http1, Protocol::Http1),
@@ -283,11 +237,11 @@ impl Desk {
         &self,
         line: &Line,
         identity: &Identity,
-        certificate: Option<&Certificate>,
+        certificate: Option<&ClientCertificate>,
     ) -> Arc<Link> {
         let mut birth = line.birth();
         birth.identity = Some(identity.clone());
-        birth.certificate = certificate.map(|certificate| certificate.id);
+        birth.certificate = certificate.map(ClientCertificate::id);
         // Of a connection of HTTP/1.1 the engine knows the age.
         birth.expires = (line.protocol == Protocol::Http2).then(|| self.expires());
         Link::new(Arc::clone(&self.site), birth)

@@ -71,8 +71,8 @@ impl Desk {
         if birth.expires.is_some_and(|expires| expires <= now) {
             return Some(End::Lifetime);
         }
-        let now_worn = birth.identity.as_ref().and_then(|identity| (self.wearing)(identity.who()));
-        if birth.identity.is_some() && now_worn.map(|worn| worn.id) != birth.certificate {
+        let worn = birth.identity.as_ref().and_then(|identity| self.wallet.certificate(identity));
+        if birth.identity.is_some() && worn.map(|worn| worn.id()) != birth.certificate {
             return Some(End::Certificate);
         }
         let most = self.site.idleness.most();

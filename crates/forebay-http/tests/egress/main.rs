@@ -10,3 +10,4 @@ mod overlap;
 mod refusals;
 mod reuse;
 mod streaming;
+mod tenancy;
