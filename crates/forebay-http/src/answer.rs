@@ -17,10 +17,11 @@ use forebay_seam::time::{self, Sleep};
 use http_body_util::Full;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
+use crate::connection::Connection;
 use crate::limits::Passage;
 use crate::meter::{Journey, Outcome};
 use crate::upload::{Progress, Upload};
-use crate::upstream::{Connection, Opener};
+use crate::upstream::Opener;
 
 /// A lease with an exchange on it. Dropped in the middle, it closes the connection.
 pub(crate) struct Held(Option<Lease<Opener>>);
@@ -63,8 +64,8 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         if let Some(mut lease) = self.0.take() {
-            lease.connection().close();
-            lease.give_back(Condition::Broken);
+            let condition = lease.connection().abandon();
+            lease.give_back(condition);
         }
     }
 }
@@ -99,7 +100,7 @@ pub(crate) struct Stream {
 pub(crate) struct Exchange {
     pub(crate) destination: Arc<str>,
     pub(crate) held: Held,
-    pub(crate) calling: Option<Calling>,
+    pub(crate) calling: Calling,
     pub(crate) passage: Passage,
     pub(crate) journey: Journey,
 }

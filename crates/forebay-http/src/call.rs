@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use forebay_pool::overlap::Overlaps;
+use forebay_pool::overlap::{OutboundCall, Overlaps};
 use forebay_pool::{Ask, Roster, TraceId};
 use forebay_seam::time;
 use http::header::{AUTHORIZATION, HeaderMap};
@@ -74,8 +74,8 @@ enum Tries {
 }
 
 impl Desk {
-    /// Answers `request`, which came on a connection to our address `local`. Never fails: what
-    /// goes wrong is an answer.
+    /// Answers `request`, which came on a connection from `peer` to our address `local`. Never
+    /// fails: what goes wrong is an answer.
     ///
     /// # Cancel safety
     /// Dropped at any point, the call is over: its place in line is given up, its connection
@@ -84,6 +84,7 @@ impl Desk {
         &self,
         request: Request<Incoming>,
         local: SocketAddr,
+        peer: SocketAddr,
     ) -> Response<Answer> {
         let (caller, destination) = match self.receive(&request, local) {
             Ok(known) => known,
@@ -96,7 +97,7 @@ impl Desk {
         let (_, rest) = split(request.uri().path());
         let work = destination.works.look_up(&feature, request.method(), rest);
         let journey = destination.meter.begin(Arc::clone(work.operation.feature()));
-        match self.journey(request, &caller, &destination, work, journey).await {
+        match self.journey(request, peer, &caller, &destination, work, journey).await {
             Ok(response) => response,
             Err(Unanswered { problem, mut journey }) => {
                 journey.ends(Outcome::Refused(problem.reason));
@@ -124,6 +125,7 @@ impl Desk {
     async fn journey(
         &self,
         request: Request<Incoming>,
+        peer: SocketAddr,
         caller: &Caller,
         destination: &Destination,
         work: Arc<Work>,
@@ -169,7 +171,14 @@ impl Desk {
                 ..Ask::new(destination.identity(&caller.tenant), class)
             },
             request: ai_request,
-            operation: work.operation.clone(),
+            call: OutboundCall {
+                tenant: Arc::clone(&caller.tenant),
+                feature: Arc::clone(work.operation.feature()),
+                destination: Arc::clone(&destination.name),
+                operation: Arc::clone(work.operation.name()),
+                subject: None,
+                peer: Some(peer),
+            },
         };
         let plan = Plan {
             tenant: Arc::clone(&caller.tenant),

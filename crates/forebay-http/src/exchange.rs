@@ -9,8 +9,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use forebay_pool::overlap::{OutboundCall, Overlaps};
-use forebay_pool::{Ask, Operation, Request as AiRequest};
+use forebay_pool::overlap::{Calling, OutboundCall, Overlaps};
+use forebay_pool::{Ask, Request as AiRequest};
 use forebay_seam::time;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -32,7 +32,8 @@ pub(crate) struct Errand<'a> {
     pub(crate) overlaps: &'a Arc<Overlaps>,
     pub(crate) ask: Ask<Identity>,
     pub(crate) request: Option<AiRequest>,
-    pub(crate) operation: Operation,
+    /// What overlaps are told with.
+    pub(crate) call: OutboundCall,
 }
 
 /// An answer that has begun.
@@ -86,18 +87,15 @@ impl Errand<'_> {
     ) -> Result<Sent, Problem> {
         let method = call.method().clone();
         let upload = call.body().progress();
+        // Who waits in our line waits for the service, as far as its transaction goes.
+        let calling = self.overlaps.call_begins(self.request.as_ref(), self.call.clone());
         let mut held = self.checkout().await?;
-        let calling = self.request.as_ref().map(|request| {
-            let destination = Arc::clone(&self.destination.name);
-            let operation = Arc::clone(self.operation.name());
-            self.overlaps.call_begins(request, OutboundCall { destination, operation })
-        });
         // A connection may have been closed by the service while the call was on its way to
         // it. Then the call comes back unsent, and goes out once more.
         for last in [false, true] {
             passage.sent();
             let sent_at = time::now();
-            let sending = held.connection().sender().try_send_request(call);
+            let sending = held.connection().send(call);
             let mut failed = match self.head(sending, &upload, sent_at).await {
                 Ok(Ok(response)) => {
                     let took = time::now().saturating_duration_since(sent_at);
@@ -185,7 +183,7 @@ impl Errand<'_> {
     }
 }
 
-type Sent = (Response<Incoming>, Arc<Progress>, Held, Option<forebay_pool::overlap::Calling>);
+type Sent = (Response<Incoming>, Arc<Progress>, Held, Calling);
 
 fn broken(error: &hyper::Error, method: &Method, unsent: bool) -> Problem {
     let again = Retry::After(AFTER_BREAK);

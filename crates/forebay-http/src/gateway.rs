@@ -251,7 +251,7 @@ impl House {
         let service = service_fn(move |request| {
             understood.tell();
             let desk = Arc::clone(&desk);
-            async move { Ok::<_, Infallible>(desk.answer(request, local).await) }
+            async move { Ok::<_, Infallible>(desk.answer(request, local, peer).await) }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())

@@ -5,14 +5,15 @@
 //! agent's socket), `call` (its journey), `hygiene` (what may pass), `tenant` (who calls),
 //! `destination` and `target` (where to), `operation` and `hints` (what for), `limits` with
 //! `announce` and `usage` (how much of it), `credential`, `token` and `oauth` (with which
-//! proof), `exchange`, `upload` and `answer` (the bytes, both ways), `upstream` and `tls`
-//! (the connections); `problem` (what Forebay itself answers), `meter` and `stats` (what is
+//! proof), `exchange`, `upload` and `answer` (the bytes, both ways), `connection`, `upstream` and
+//! `tls` (the connections); `problem` (what Forebay itself answers), `meter` and `stats` (what is
 //! counted). Deliberately absent: no redirect is followed, no body is stored, nothing in a
 //! call chooses where a credential goes.
 
 mod announce;
 mod answer;
 mod call;
+mod connection;
 mod credential;
 mod destination;
 mod doorstep;

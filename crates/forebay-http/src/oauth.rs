@@ -156,7 +156,8 @@ impl Issuer {
         let request = http::Request::from_parts(parts, Full::new(Bytes::from(body)));
         let mut connection =
             upstream::open::<Full<Bytes>>(&self.target, &self.tls, &self.spawner).await?;
-        let answer = connection.sender().send_request(request).await.map_err(broken)?;
+        let answer =
+            connection.send(request).await.map_err(|failed| broken(failed.into_error()))?;
         if answer.status().is_redirection() {
             return Err(ExchangeError::Redirect);
         }

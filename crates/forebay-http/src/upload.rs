@@ -77,6 +77,12 @@ impl Upload {
     }
 }
 
+impl Default for Upload {
+    fn default() -> Self {
+        Self::empty()
+    }
+}
+
 impl Body for Upload {
     type Data = Bytes;
     type Error = hyper::Error;

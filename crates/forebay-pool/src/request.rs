@@ -91,6 +91,10 @@ impl Request {
         &self.0.tenant
     }
 
+    pub(crate) fn tenant_name(&self) -> Arc<str> {
+        Arc::clone(&self.0.tenant)
+    }
+
     /// Its trace id.
     pub fn trace(&self) -> TraceId {
         self.0.trace

@@ -36,7 +36,6 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use forebay_pool::overlap::Idling;
 use forebay_pool::{Condition, Lease};
 use forebay_seam::time;
 
@@ -46,6 +45,7 @@ use crate::fault::{Fault, Outcome};
 use crate::gateway::{Bell, Course, Inner, Plan};
 use crate::greeting::Arrival;
 use crate::held::Holding;
+use crate::line::Line;
 use crate::listener::mailbox::Attention;
 use crate::params::{Reported, Settings};
 use crate::pins::Pins;
@@ -60,7 +60,7 @@ use crate::wire::backend::Severity;
 use exchange::{Ear, Moved};
 
 /// Bytes held for one direction before the other side is no longer read.
-const HIGH_WATER: usize = 64 * 1024;
+const HIGH_WATER: usize = 16 * 1024;
 /// How long the reason of an ending may take to reach the client.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -139,6 +139,8 @@ pub(crate) struct Session {
     dropping: usize,
     /// To the client; what the server's inbox passes on comes behind it.
     outbox: BytesMut,
+    /// What the client got and may not have read.
+    line: Line,
     registration: Registration,
     /// What the console shows of it.
     pub(crate) card: ClientEntry,
@@ -176,7 +178,7 @@ pub(crate) struct Session {
     /// The server has said why it ends the connection.
     server_said_goodbye: bool,
     work: work::Work,
-    idling: Option<Idling>,
+    followed: work::Followed,
     watch: Option<Box<watch::Watch>>,
     /// What parking knows of the open transaction; nothing where nothing parks.
     parking: Option<Box<parking::Parking>>,
@@ -222,6 +224,7 @@ impl Session {
             needs: 0,
             dropping: 0,
             outbox: BytesMut::new(),
+            line: Line::default(),
             registration,
             card,
             cancels_due: Begun::Yes,
@@ -245,7 +248,7 @@ impl Session {
             listening: None,
             server_said_goodbye: false,
             work: work::Work::default(),
-            idling: None,
+            followed: work::Followed::Nothing,
             watch,
             parking: None,
         }
@@ -292,7 +295,7 @@ impl Session {
                 tracing::info!(%user, %database, error = %fault, "session ended");
             }
         }
-        self.idling = None;
+        self.followed = work::Followed::Nothing;
         self.part_with_server();
         self.card.parts();
     }

@@ -17,7 +17,7 @@ use std::time::Duration;
 use forebay_pool::Roster;
 use forebay_pool::overlap::Overlaps;
 use forebay_postgres::{Gateway, PostgresSettings};
-use forebay_seam::net::{Address, Listener, Permissions, TcpListener};
+use forebay_seam::net::{self, Address, Listener, Permissions, TcpListener};
 use forebay_seam::task::{Spawner, Stopper};
 use forebay_seam::time;
 use tracing::field::display;
@@ -26,7 +26,7 @@ use crate::admin;
 use crate::config::{Config, ConfigError, Loaded};
 use crate::console;
 use crate::events::Events;
-use crate::handover::Estate;
+use crate::handover::{Before, Estate};
 use crate::log_limit;
 use crate::logging::{self, Level};
 use crate::reload::{self, Record, Reloader, Rooms, Source};
@@ -132,19 +132,31 @@ pub fn run(file: &Path) -> Result<(), RunError> {
 /// # Errors
 /// When it cannot start; nothing was served then.
 pub fn run_from(source: Source) -> Result<(), RunError> {
-    run_as(source, Manners::Forebay, Box::new(|| {}))
+    let conduct = Conduct {
+        manners: Manners::Forebay,
+        before: Before::TakenOver,
+        listening: Box::new(|| {}),
+    };
+    run_as(source, conduct)
 }
 
-/// As [`run_from`]; signals mean what `manners` say, and `listening` is called once all ports
-/// are open.
+/// What is not a matter of the configuration.
+pub struct Conduct {
+    /// What signals mean.
+    pub manners: Manners,
+    /// Whether another process may have the ports.
+    pub before: Before,
+    /// Called once all ports are open and what is behind them is ready, just before the process
+    /// that had them before, if there was one, accepts no more.
+    pub listening: Box<dyn FnOnce()>,
+}
+
+/// As [`run_from`], in the way that `conduct` says.
 ///
 /// # Errors
 /// When it cannot start; nothing was served then.
-pub fn run_as(
-    source: Source,
-    manners: Manners,
-    listening: Box<dyn FnOnce()>,
-) -> Result<(), RunError> {
+pub fn run_as(source: Source, conduct: Conduct) -> Result<(), RunError> {
+    let Conduct { manners, before, listening } = conduct;
     let loaded = source()?;
     let config = &loaded.config;
     let level = logging::start(&config.log)?;
@@ -154,7 +166,7 @@ pub fn run_as(
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder.worker_threads(config.worker_threads.unwrap_or_else(workers));
     let runtime = builder.thread_name("forebay").enable_all().build()?;
-    let mut estate = Estate::ask(&config.restart)?;
+    let mut estate = Estate::ask(&config.restart, before)?;
     let address = config.admin.listen;
     let inherited = estate.take("admin.listen", &address.to_string());
     let admin = admin::Server::bind(&config.admin, inherited).map_err(|source| {
@@ -171,7 +183,6 @@ pub fn run_as(
     let (events, pools) = (program.events.clone(), program.pools.clone());
     let reloader = program.reloader.clone();
     let admin = admin.start(move || viewer.snapshot(), events, pools, reloader)?;
-    listening();
     let mut admin = Some(admin);
     // A successor answers there from now on.
     let handed_over = || {
@@ -179,7 +190,7 @@ pub fn run_as(
             admin.stop();
         }
     };
-    runtime.block_on(program.serve(admin_address, handed_over));
+    runtime.block_on(program.serve(admin_address, listening, handed_over));
     if let Some(admin) = admin {
         admin.stop();
     }
@@ -277,8 +288,14 @@ impl Program {
     }
 
     /// Serves until a signal or a successor, then drains.
-    async fn serve(mut self, admin: SocketAddr, handed_over: impl FnOnce()) {
-        self.estate.enter(&self.viewer, self.postgres.as_ref().map(|(_, gateway)| gateway)).await;
+    async fn serve(
+        mut self,
+        admin: SocketAddr,
+        listening: Box<dyn FnOnce()>,
+        handed_over: impl FnOnce(),
+    ) {
+        let gateway = self.postgres.as_ref().map(|(_, gateway)| gateway);
+        self.estate.enter(&self.viewer, gateway, listening).await;
         let listens = |listener: &TcpListener| listener.local_addr().ok().map(display);
         let all = |listeners: &[Listener]| {
             let addresses = listeners.iter().filter_map(|listener| listener.address().ok());
@@ -297,12 +314,9 @@ impl Program {
         let spawner = Spawner::current();
         let postgres = self.postgres.take().map(|(listeners, gateway)| {
             for listener in listeners {
-                let (serving, stop, mut close) = (gateway.clone(), stop.clone(), close.clone());
+                let (serving, stop, close) = (gateway.clone(), stop.clone(), close.clone());
                 spawner.spawn(async move {
-                    tokio::select! {
-                        () = serving.serve(listener, stop) => {}
-                        () = close.told() => {}
-                    }
+                    serving.serve_until_closed(listener, close, stop).await;
                 });
             }
             gateway
@@ -315,10 +329,15 @@ impl Program {
 
         let (signal, how) = tokio::select! {
             told = self.signals.stop(&self.reloader, postgres.as_ref()) => told,
-            successor = self.estate.give_away(postgres.clone()) => {
+            mut successor = self.estate.give_away(postgres.clone()) => {
                 handed_over();
-                spawner.spawn(successor.keep_informed(postgres.clone()));
-                ("take-over", Ending::HandedOver)
+                if let (Some(gateway), Some(cancels)) = (postgres.clone(), successor.cancels()) {
+                    let stop = stop.clone();
+                    spawner.spawn(async move { gateway.serve(cancels, stop).await });
+                }
+                let (how, staying) = self.signals.when_handed_over();
+                spawner.spawn(successor.keep_informed(postgres.clone(), staying));
+                ("take-over", how)
             }
         };
         self.viewer.drains();
@@ -414,7 +433,7 @@ impl Program {
 
 fn bind(address: SocketAddr, estate: &mut Estate) -> Result<TcpListener, RunError> {
     let at = "http.listen";
-    let bound = estate.tcp(at, address);
+    let bound = estate.tcp(at, address, net::bind);
     bound.map_err(|source| RunError::Listen { at, address: address.into(), source })
 }
 
@@ -425,9 +444,10 @@ fn bind_all(settings: &PostgresSettings, estate: &mut Estate) -> Result<Vec<List
         group: settings.unix_socket_group.clone(),
     };
     let at = "postgres.listen";
+    let bind = if settings.reuse_port { net::bind_shared } else { net::bind };
     let bound = settings.listen.addresses().iter().map(|address| {
         let bound = match address {
-            Address::Tcp(address) => estate.tcp(at, *address).map(Listener::from),
+            Address::Tcp(address) => estate.tcp(at, *address, bind).map(Listener::from),
             Address::Unix(path) => estate.unix(at, path, &permissions).map(Listener::from),
         };
         bound.map_err(|source| RunError::Listen { at, address: address.clone(), source })

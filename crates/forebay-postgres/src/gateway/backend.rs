@@ -29,11 +29,12 @@ use crate::route::Backend;
 use crate::server::capacity::{Capacity, Surveyor};
 use crate::server::connector::{Access, Addition, Listed, Postgres};
 use crate::server::emptiness::Prover;
+use crate::server::entrance::Entrance;
 use crate::server::hosts::{Choice, Hosts, Watched, watch};
 use crate::server::login::Target;
 use crate::server::names::{self, Name};
 use crate::server::place::Place;
-use crate::settings::{LoadBalance, ParkingSettings, PostgresSettings, ServerSettings};
+use crate::settings::{BoundedBy, LoadBalance, ParkingSettings, PostgresSettings, ServerSettings};
 use crate::tls::Encryption;
 
 /// The budget until the first login has read what the server can take.
@@ -106,7 +107,9 @@ impl<'a> Draft<'a> {
             let host = Name::new(place.clone(), ttl, names::system, Arc::clone(&news));
             names.push((text.to_owned(), host));
             let (encryption, protocol) = (encryption.clone(), server.max_protocol_version);
-            targets.push(Target { place, encryption, protocol, max_prepared });
+            let tuning = settings.tuning();
+            let entrance = Arc::new(Entrance { place, encryption, tuning });
+            targets.push(Target { entrance, protocol, max_prepared });
         }
         let choice = Choice {
             attrs: server.target_session_attrs,
@@ -120,7 +123,16 @@ impl<'a> Draft<'a> {
         let credentials = secrets.credentials();
         let additions = additions(settings)?;
         let pairs = Arc::clone(pairs);
-        let access = Access { targets, hosts, patience, credentials, additions, pairs, catalogues };
+        let access = Access {
+            targets,
+            hosts,
+            patience,
+            credentials,
+            additions,
+            pairs,
+            bounded_by: server.bounded_by,
+            catalogues,
+        };
         let timetable =
             Timetable::new(&server.timetable).map_err(|error| at(&error.place(), error.reason))?;
         let pool = pool_settings(name, server, timetable, settings.query_wait_timeout);
@@ -232,6 +244,7 @@ fn parking(server: &ServerSettings, pool: &Pool<Postgres>, book: &Arc<Book>) -> 
 fn origin(server: &ServerSettings) -> ServerSettings {
     ServerSettings {
         budget: None,
+        bounded_by: BoundedBy::default(),
         replication_connections: 0,
         timetable: Vec::new(),
         forecast: Mode::Off,
@@ -309,7 +322,9 @@ async fn follow_capacity(mut told: channel::Receiver<Option<Capacity>>, pool: We
         let capacity = *told.borrow_and_update();
         if let (Some(capacity), Some(pool)) = (capacity, pool.upgrade()) {
             pool.set_capacity(capacity.all);
-            look_for_room(capacity, &pool.snapshot());
+            if pool.connector().access().bounded_by == BoundedBy::Budget {
+                look_for_room(capacity, &pool.snapshot());
+            }
         }
     }
 }

@@ -53,6 +53,7 @@ impl Session {
             }
         };
         self.link = Some(checkout);
+        self.work_is_linked();
         self.unsent = true;
         self.resumes();
         self.prepare_link();

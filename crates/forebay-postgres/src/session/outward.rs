@@ -160,11 +160,7 @@ impl Session {
         }
         let Some(lease) = &mut self.link else { return true };
         let server = lease.connection();
-        if server.streaming > 0 {
-            let n = server.streaming.min(self.inbox.len());
-            server.outbox.extend_from_slice(&self.inbox.split_to(n));
-            server.streaming -= n;
-        }
+        server.stream_from(&mut self.inbox);
         server.streaming == 0
     }
 

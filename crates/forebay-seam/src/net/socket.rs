@@ -10,8 +10,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+
+use super::Tuning;
 
 /// Where something listens.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -91,6 +94,17 @@ impl Socket {
         match self {
             Self::Tcp(tcp) => tcp.poll_read_ready(cx),
             Self::Unix(unix) => unix.poll_read_ready(cx),
+        }
+    }
+
+    /// Watched over like this from now on; a Unix socket needs no watching.
+    ///
+    /// # Errors
+    /// When the socket is already closed.
+    pub fn tune(&self, tuning: &Tuning) -> io::Result<()> {
+        match self {
+            Self::Tcp(tcp) => tuning.apply(&SockRef::from(tcp)),
+            Self::Unix(_) => Ok(()),
         }
     }
 

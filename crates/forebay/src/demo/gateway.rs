@@ -142,7 +142,21 @@ struct SeenOverlap {
     begun: u64,
 }
 
+/// What Forebay parked, or in observe could have.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+pub(crate) struct SeenParking {
+    /// Transactions parked.
+    pub(crate) parks: u64,
+    /// Of these, for which no connection came in time.
+    pub(crate) not_resumed: u64,
+}
+
 impl Seen {
+    /// What was parked, all classes together.
+    pub(crate) fn parking(&self) -> SeenParking {
+        SeenParking::default()
+    }
+
     /// Transactions found open and idle beside a call of the same request.
     pub(crate) fn holds(&self) -> u64 {
         self.overlaps.iter().map(|overlap| overlap.begun).sum()

@@ -1,8 +1,10 @@
 //! `forebay pgbouncer`: PgBouncer's command line, and what it does before and around serving.
 
+use std::cell::RefCell;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use clap::{ArgAction, Args};
@@ -15,7 +17,8 @@ use super::pidfile::{self, Pidfile, PidfileError};
 use super::reference;
 use super::translate::{self, Note, NoteKind};
 use crate::config;
-use crate::run::{self, Manners, RunError};
+use crate::handover::Before;
+use crate::run::{self, Conduct, Manners, RunError};
 
 /// The options of PgBouncer, and two of ours.
 #[derive(Debug, Args)]
@@ -111,7 +114,8 @@ fn serve(args: PgBouncerArgs, file: PathBuf) -> Result<ExitCode, CommandError> {
     if let Some(user) = args.user.as_deref().or(first.nonempty("user")) {
         identity::become_user(user)?;
     }
-    if let Some(pidfile) = &pidfile {
+    let before = if args.reboot { Before::TakenOver } else { Before::Nobody };
+    if let (Some(pidfile), Before::Nobody) = (&pidfile, before) {
         pidfile::check(pidfile)?;
     }
     if args.daemon && !daemon::is_background() {
@@ -120,15 +124,28 @@ fn serve(args: PgBouncerArgs, file: PathBuf) -> Result<ExitCode, CommandError> {
     if args.daemon {
         daemon::detach()?;
     }
-    let written = pidfile.as_deref().map(Pidfile::write).transpose()?;
+    // Until we take over, the file is that of the process that runs.
+    let written = match (&pidfile, before) {
+        (Some(pidfile), Before::Nobody) => Some(Pidfile::write(pidfile)?),
+        (Some(_), Before::TakenOver) | (None, _) => None,
+    };
+    let written = Rc::new(RefCell::new(written));
     let background = args.daemon;
     let source = Arc::new(move || Ok(configuration(&args, &file)?));
-    let listens = move || {
+    let holder = Rc::clone(&written);
+    let listening = move || {
+        if let (Some(pidfile), Before::TakenOver) = (&pidfile, before) {
+            match Pidfile::replace(pidfile) {
+                Ok(replaced) => *holder.borrow_mut() = Some(replaced),
+                Err(error) => tracing::error!(%error, "the pidfile names the process before"),
+            }
+        }
         if background && let Err(error) = daemon::listens() {
             tracing::warn!(%error, "the terminal stays ours");
         }
     };
-    run::run_as(source, Manners::PgBouncer, Box::new(listens))?;
+    let conduct = Conduct { manners: Manners::PgBouncer, before, listening: Box::new(listening) };
+    run::run_as(source, conduct)?;
     drop(written);
     Ok(ExitCode::SUCCESS)
 }
@@ -148,8 +165,8 @@ fn configuration(args: &PgBouncerArgs, file: &Path) -> Result<config::Loaded, Lo
             "running as root, which PgBouncer refuses: name a user with `-u` or `user =`".into(),
         );
     }
-    if args.reboot {
-        loaded.remarks.push("-R: nothing is taken over from the process before".into());
+    if args.reboot && loaded.config.restart.socket.is_none() {
+        loaded.remarks.push("-R: nothing can be taken over without a `unix_socket_dir`".into());
     }
     Ok(loaded)
 }

@@ -7,3 +7,4 @@ mod commands;
 mod day;
 mod files;
 mod proofs;
+mod restarts;
