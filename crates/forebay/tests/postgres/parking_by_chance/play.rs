@@ -205,8 +205,15 @@ impl Pair {
         parts.concat()
     }
 
+    /// Another client, and its twin.
+    pub(super) async fn renews(&mut self, stand: &Stand) {
+        self.through = stand.bench.client().await;
+        self.direct = Client::connect(stand.bench.server, &stand.twin, &[]).await.unwrap();
+        self.is_pinned = false;
+    }
+
     /// Both leave, with sessions that are as they were, and have told the same.
-    pub(super) async fn ends(mut self, stand: &Stand) {
+    pub(super) async fn leaves(&mut self, stand: &Stand) {
         const LEFT: &str = "SELECT current_setting('app.held', true) IS NOT DISTINCT FROM 'theirs' \
              OR coalesce(current_setting('app.held', true), '') = '', current_setting('work_mem'), \
              current_user = session_user";
@@ -214,11 +221,9 @@ impl Pair {
         drop(self.direct.query("ROLLBACK").await);
         assert_eq!(self.through.value(LEFT).await, self.direct.value(LEFT).await);
         self.through.send(&terminate()).await;
-        self.other.send(&terminate()).await;
         let mut heard = Vec::new();
-        for (ear, database) in self.ears.iter_mut().zip([&stand.bench.database, &stand.twin]) {
-            let mut voice = Client::connect(stand.bench.server, database, &[]).await.unwrap();
-            voice.query("NOTIFY told, 'this is all'").await;
+        for ear in &mut self.ears {
+            ear.send(&query("NOTIFY told, 'this is all'")).await;
             let mut all = Vec::new();
             while all.last().is_none_or(|last: &String| !last.contains("this is all")) {
                 let told = ear.until_tag(b'A').await.pop().unwrap();
