@@ -3,6 +3,7 @@
 
 mod bench;
 mod credentials;
+mod destinations;
 mod hygiene;
 mod kinds;
 mod limits;

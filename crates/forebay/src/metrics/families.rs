@@ -18,6 +18,7 @@ mod http;
 mod limits;
 mod pools;
 mod postgres;
+mod services;
 
 pub(super) fn encode(program: &ProgramSnapshot, encoder: DescriptorEncoder<'_>) -> fmt::Result {
     let mut sheet = Sheet(encoder);
@@ -38,8 +39,9 @@ pub(super) fn encode(program: &ProgramSnapshot, encoder: DescriptorEncoder<'_>) 
     classes::classes(&pools, &mut sheet)?;
     features::features(&pools, &mut sheet)?;
     if let Some(http) = &program.http {
-        http::service_clients(&services, http, &mut sheet)?;
+        http::service_clients(http, &mut sheet)?;
         http::calls(http, &mut sheet)?;
+        services::connections(http, &mut sheet)?;
         limits::limits(http, &mut sheet)?;
     }
     sheet.count(
