@@ -187,11 +187,12 @@ mod tests {
 
     use super::*;
     use crate::logging::Lines;
+    use crate::suspects::Suspects;
     use crate::view::{ProgramSnapshot, Viewer};
 
     fn look(overlaps: &Arc<Overlaps>) -> impl Fn() -> ProgramSnapshot + Send + Sync + use<> {
-        let viewer =
-            Viewer::new(None, None, Arc::clone(overlaps), Arc::default(), Lines::default());
+        let suspects = Arc::new(Suspects::new(Arc::clone(overlaps)));
+        let viewer = Viewer::new(None, None, suspects, Arc::default(), Lines::default());
         move || viewer.snapshot()
     }
 
