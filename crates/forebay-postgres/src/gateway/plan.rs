@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use forebay_pool::{ClassName, Roster, timetable};
 
+use super::additions;
 use super::SettingsError;
 use super::backend::{Carried, Draft, classes};
 use super::lookups::{self, lookups};
@@ -321,6 +322,7 @@ pub(super) fn check(settings: &PostgresSettings) -> Result<(), SettingsError> {
             let reason = format!("`{name}` is the console: choose another name");
             return Err(error(format!("postgres.databases.{name}"), reason));
         }
+        additions::parameters(name, database)?;
         let at = format!("postgres.databases.{name}.server");
         server_of(settings, database.server.as_deref()).map_err(|reason| error(at, reason))?;
     }
