@@ -11,13 +11,13 @@ use std::time::Duration;
 use forebay_pool::overlap::{OutboundCall, Overlaps};
 use forebay_pool::{Ask, Roster, TraceId};
 use forebay_seam::time;
-use http::header::{AUTHORIZATION, HeaderMap};
+use http::header::{HeaderMap, UPGRADE};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body, Incoming};
 
 use crate::answer::{Answer, Exchange};
-use crate::credential::Proof;
+use crate::credential::{Another, Proof};
 use crate::destination::Destination;
 use crate::exchange::{Begun, Errand, Unanswered};
 use crate::hints;
@@ -25,8 +25,9 @@ use crate::hygiene::{self, Framing};
 use crate::limits::{Passage, Plan};
 use crate::meter::{Journey, Outcome, Refusals};
 use crate::operation::Work;
+use crate::prefix::{self, Said};
 use crate::problem::{Problem, Reason, SHOULD_RETRY};
-use crate::tenant::{Authorization, Caller, Tenants};
+use crate::tenant::{Arrival, Caller, Tenants};
 use crate::upload::Upload;
 
 /// Characters of a feature's name that are kept.
@@ -34,6 +35,9 @@ const FEATURE: usize = 64;
 /// What of a refused answer is read to save its connection, and for how long.
 const DISCARD: usize = 64 * 1024;
 const DISCARD_TIME: Duration = Duration::from_secs(1);
+
+/// How long the beginning of a body is waited for, which may say more of its call.
+const BEGINNING: Duration = Duration::from_millis(250);
 
 /// What calls need of the gateway.
 pub(crate) struct Desk {
@@ -61,7 +65,9 @@ impl Head {
         *request.uri_mut() = self.uri;
         *request.headers_mut() = self.headers;
         if let Some(proof) = proof {
-            proof.add_to(request.headers_mut());
+            let mut uri = std::mem::take(request.uri_mut());
+            proof.add_to(request.headers_mut(), &mut uri);
+            *request.uri_mut() = uri;
         }
         request
     }
@@ -74,8 +80,8 @@ enum Tries {
 }
 
 impl Desk {
-    /// Answers `request`, which came on a connection from `peer` to our address `local`. Never
-    /// fails: what goes wrong is an answer.
+    /// Answers `request`, which came on a connection from `peer` that is known by `arrival`.
+    /// Never fails: what goes wrong is an answer.
     ///
     /// # Cancel safety
     /// Dropped at any point, the call is over: its place in line is given up, its connection
@@ -83,10 +89,10 @@ impl Desk {
     pub(crate) async fn answer(
         &self,
         request: Request<Incoming>,
-        local: SocketAddr,
+        arrival: &Arrival,
         peer: SocketAddr,
     ) -> Response<Answer> {
-        let (caller, destination) = match self.receive(&request, local) {
+        let (caller, destination) = match self.receive(&request, arrival) {
             Ok(known) => known,
             Err(problem) => {
                 self.refusals.count(problem.reason);
@@ -101,7 +107,7 @@ impl Desk {
             Ok(response) => response,
             Err(Unanswered { problem, mut journey }) => {
                 journey.ends(Outcome::Refused(problem.reason));
-                refuse(problem.at(&destination.name), &caller.tenant)
+                refuse(problem.at(&destination.name), caller.tenant())
             }
         }
     }
@@ -110,10 +116,10 @@ impl Desk {
     fn receive(
         &self,
         request: &Request<Incoming>,
-        local: SocketAddr,
+        arrival: &Arrival,
     ) -> Result<(Caller, Arc<Destination>), Problem> {
         hygiene::screen(request)?;
-        let caller = self.tenants.admit(request.headers(), local)?;
+        let caller = self.tenants.admit(request.headers(), arrival)?;
         let (name, _) = split(request.uri().path());
         let destination = self.destinations.get(name).ok_or_else(|| {
             let detail = "the path begins with the destination's name: `/DESTINATION/…`";
@@ -142,21 +148,32 @@ impl Desk {
                 });
             }
         };
-        let ai_request =
-            trace(&parts.headers).map(|trace| self.roster.request(&caller.tenant, trace));
+        let mut upload = Upload::of(body);
+        let said = match prefix::may_say(&parts.method, &parts.headers) {
+            true => prefix::read(&upload.beginning(prefix::MOST, BEGINNING).await),
+            false => Said::default(),
+        };
+        let trace = trace(&parts.headers).or(said.trace);
+        let ai_request = trace.map(|trace| self.roster.request(caller.tenant(), trace));
         let hints = hints::read(&parts.headers);
         destination.meter.hints_ignored(hints.ignored);
         let class = destination.class(one(&parts.headers, "x-forebay-class"));
-        let framing = match body.size_hint().exact() {
+        let is_upgrade = parts.headers.contains_key(UPGRADE);
+        let framing = match upload.size_hint().exact() {
             None => Framing::Chunked,
             Some(_) => Framing::AsSaid,
         };
         let authority = &destination.target.authority;
         hygiene::for_service(&mut parts.headers, &mut parts.uri, target, authority, framing);
-        let credential = destination.credential(&caller.tenant);
-        if credential.is_some() || caller.authorization == Authorization::Ours {
-            parts.headers.remove(AUTHORIZATION);
-        }
+        let entitled = match destination.wallet.entitle(caller, &mut parts.headers) {
+            Ok(entitled) => entitled,
+            Err(problem) => return Err(Unanswered { problem, journey }),
+        };
+        // What is to become another protocol needs the whole of a connection.
+        let identity = match is_upgrade {
+            true => entitled.identity.clone().alone(),
+            false => entitled.identity.clone(),
+        };
         destination.toll.prepare(&mut parts.headers);
         let head = Head { method: parts.method, uri: parts.uri, headers: parts.headers };
         let errand = Errand {
@@ -168,40 +185,40 @@ impl Desk {
                 cost: hints.cost,
                 attempt: hints.attempt,
                 deadline: hints.patience.map(|patience| time::now() + patience),
-                ..Ask::new(destination.identity(&caller.tenant), class)
+                ..Ask::new(identity, class)
             },
             request: ai_request,
             call: OutboundCall {
-                tenant: Arc::clone(&caller.tenant),
+                tenant: Arc::clone(caller.tenant()),
                 feature: Arc::clone(work.operation.feature()),
                 destination: Arc::clone(&destination.name),
                 operation: Arc::clone(work.operation.name()),
-                subject: None,
+                subject: said.subject,
                 peer: Some(peer),
             },
         };
         let plan = Plan {
-            tenant: Arc::clone(&caller.tenant),
-            account: destination.account(&caller.tenant),
+            tenant: Arc::clone(caller.tenant()),
+            account: entitled.account.clone(),
             work,
             declared: hints.tokens,
-            length: body.size_hint().exact(),
+            length: upload.size_hint().exact(),
         };
         let mut passage = match destination.toll.pass(plan) {
             Ok(passage) => passage,
             Err(problem) => return Err(Unanswered { problem, journey }),
         };
 
-        let repeatable = body.is_end_stream();
-        let (mut head, mut upload, mut journey) = (head, Upload::of(body), journey);
-        let Some(credential) = credential else {
-            let begun = errand.run(head.into_call(None, upload), passage, journey).await?;
-            return Ok(deliver(begun, destination));
-        };
+        let repeatable = upload.is_end_stream();
+        let (mut head, mut journey) = (head, journey);
         let mut tries = Tries::First;
         loop {
-            let proof = match credential.proof(&destination.meter).await {
-                Ok(proof) => proof,
+            let proof = match entitled.proof(&destination.meter).await {
+                Ok(Some(proof)) => proof,
+                Ok(None) => {
+                    let begun = errand.run(head.into_call(None, upload), passage, journey).await?;
+                    return Ok(deliver(begun, destination));
+                }
                 Err(problem) => return Err(Unanswered { problem, journey }),
             };
             // The service may refuse a token that it withdrew. That proves that the call was
@@ -210,14 +227,17 @@ impl Desk {
                 (repeatable && tries == Tries::First && proof.is_renewable()).then(|| head.clone());
             let call = head.into_call(Some(&proof), upload);
             let mut begun = errand.run(call, passage, journey).await?;
-            let refused = begun.response.status() == StatusCode::UNAUTHORIZED && proof.refused();
+            let another = match begun.response.status() {
+                StatusCode::UNAUTHORIZED => proof.refused(),
+                _ => Another::None,
+            };
             match spare {
-                Some(spare) if refused => {
+                Some(spare) if another == Another::Ready => {
                     (passage, journey) = discard(begun).await;
                     (head, upload, tries) = (spare, Upload::empty(), Tries::Second);
                 }
                 Some(_) | None => {
-                    if refused {
+                    if another != Another::None {
                         let again = HeaderValue::from_static("true");
                         begun.response.headers_mut().insert(SHOULD_RETRY, again);
                     }
@@ -275,8 +295,10 @@ fn one<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     if values.next().is_some() { None } else { value.to_str().ok() }
 }
 
+/// The request that a call belongs to: `x-forebay-request`, or that of its `traceparent`.
 fn trace(headers: &HeaderMap) -> Option<TraceId> {
-    TraceId::from_traceparent(one(headers, "traceparent")?)
+    let named = one(headers, "x-forebay-request").and_then(TraceId::of_request);
+    named.or_else(|| TraceId::from_traceparent(one(headers, "traceparent")?))
 }
 
 /// The feature that a call is made for: `x-forebay-feature`, or the member `forebay.feature`

@@ -21,7 +21,7 @@ use crate::limits::Passage;
 use crate::meter::Journey;
 use crate::problem::{Problem, Reason, Retry};
 use crate::upload::{Progress, Upload};
-use crate::upstream::Identity;
+use crate::wallet::Identity;
 
 /// When a destination that hung up may be tried again.
 const AFTER_BREAK: Duration = Duration::from_secs(1);

@@ -15,7 +15,7 @@ use std::time::Duration;
 use forebay_pool::Roster;
 use forebay_pool::event::Told;
 use forebay_pool::overlap::Overlaps;
-use forebay_seam::net::{TcpListener, TcpStream};
+use forebay_seam::net::{Peer, TcpListener, TcpStream};
 use forebay_seam::sync::Mutex;
 use forebay_seam::task::{Spawner, Stop, Stopper};
 use forebay_seam::time::{self, Instant};
@@ -33,8 +33,9 @@ use crate::meter::Refusals;
 use crate::problem::{Problem, Reason, Retry};
 use crate::settings::HttpSettings;
 use crate::stats::HttpSnapshot;
-use crate::tenant::Tenants;
+use crate::tenant::{self, Arrival, RollError, Tenants};
 use crate::tls::Trust;
+use crate::wallet;
 
 /// Fields, and bytes, of a call's head.
 const HEAD_FIELDS: usize = 100;
@@ -80,6 +81,22 @@ impl Gateway {
         check(settings, &mut Trust::default())
     }
 
+    /// Everything that is wrong with the keys and credentials in `settings`, which are read
+    /// for that and forgotten.
+    pub fn check_secrets(settings: &HttpSettings) -> Vec<SettingsError> {
+        let mut trust = Trust::default();
+        let tenants = tenant::problems(&settings.tenants).into_iter().map(at_tenants);
+        let mut problems: Vec<_> = tenants.collect();
+        for (name, destination) in &settings.destinations {
+            let found = wallet::problems(destination, &settings.tenants, &mut trust);
+            problems.extend(found.into_iter().map(|(key, reason)| SettingsError {
+                at: format!("http.destinations.{name}.{key}"),
+                reason,
+            }));
+        }
+        problems
+    }
+
     /// A gateway for `settings`; reads the secrets and starts warming up. Inside a runtime.
     /// `overlaps` and `roster` are shared by all gateways of the process.
     ///
@@ -92,16 +109,13 @@ impl Gateway {
     ) -> Result<Self, SettingsError> {
         let mut trust = Trust::default();
         check(&settings, &mut trust)?;
-        let tenants = Tenants::new(&settings.tenants).map_err(|(tenant, error)| SettingsError {
-            at: format!("http.tenants.{tenant}.key"),
-            reason: error.to_string(),
-        })?;
-        let mut registry = Registry::new();
+        let registry = Registry::new();
+        let tenants = Tenants::new(&settings.tenants, registry.digester());
+        let tenants = tenants.map_err(at_tenants)?;
         let mut destinations = BTreeMap::new();
         for (name, settings) in &settings.destinations {
             let everybody = tenants.everybody();
-            let destination =
-                Destination::open(name, settings, everybody, &mut registry, &mut trust)?;
+            let destination = Destination::open(name, settings, everybody, &registry, &mut trust)?;
             destination.pool.join(&roster);
             destinations.insert(name.clone(), Arc::new(destination));
         }
@@ -181,11 +195,11 @@ impl Gateway {
         }
     }
 
-    /// Sets the budget of `destination` by hand ([`forebay_pool::Pool::set_budget`]); `false`:
-    /// there is none of that name.
+    /// Sets the budget of `destination`, in connections, by hand
+    /// ([`forebay_pool::Pool::set_budget`]); `false`: there is none of that name.
     pub fn set_budget(&self, destination: &str, budget: Option<u32>) -> bool {
         let destination = self.house.desk.destinations.get(destination);
-        destination.map(|destination| destination.pool.set_budget(budget)).is_some()
+        destination.map(|destination| destination.set_budget(budget)).is_some()
     }
 
     /// Replaces all connections to `destination` ([`forebay_pool::Pool::renew`]); `false`:
@@ -224,7 +238,8 @@ impl Gateway {
                 .clone()
                 .map(|d| d.meter.snapshot(Arc::clone(&d.name), d.toll.snapshot()))
                 .collect(),
-            pools: destinations.map(|d| d.pool.snapshot()).collect(),
+            pools: destinations.clone().map(|d| d.pool.snapshot()).collect(),
+            connections: destinations.map(|d| d.connections()).collect(),
         }
     }
 }
@@ -248,10 +263,11 @@ impl House {
         let understood = Understood::default();
         let io = TokioIo::new(Doorstep::new(stream, peer, understood.clone()));
         let desk = Arc::clone(&self.desk);
+        let arrival = Arc::new(Arrival::new(Some(local), &Peer::Tcp(peer), None));
         let service = service_fn(move |request| {
             understood.tell();
-            let desk = Arc::clone(&desk);
-            async move { Ok::<_, Infallible>(desk.answer(request, local, peer).await) }
+            let (desk, arrival) = (Arc::clone(&desk), Arc::clone(&arrival));
+            async move { Ok::<_, Infallible>(desk.answer(request, &arrival, peer).await) }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -298,8 +314,17 @@ fn check(settings: &HttpSettings, trust: &mut Trust) -> Result<(), SettingsError
         let reason = "at least one agent must be able to connect".to_owned();
         return Err(SettingsError { at: "http.max_clients".to_owned(), reason });
     }
+    tenant::check(&settings.tenants).map_err(at_tenants)?;
     for (name, destination) in &settings.destinations {
         destination::check(name, destination, settings, trust)?;
     }
     Ok(())
+}
+
+fn at_tenants(error: RollError) -> SettingsError {
+    let at = match error.key.as_str() {
+        "" => "http.tenants".to_owned(),
+        key => format!("http.tenants.{key}"),
+    };
+    SettingsError { at, reason: error.reason }
 }

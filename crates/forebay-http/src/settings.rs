@@ -7,9 +7,16 @@ use std::time::Duration;
 
 use forebay_pool::timetable::WindowSettings;
 use forebay_pool::{ClassName, ClassSettings, Mode};
-use forebay_seam::secret::SecretRef;
 use schemars::JsonSchema;
 use serde::Deserialize;
+
+mod connections;
+mod credential;
+mod tenant;
+
+pub use connections::{ConnectionSettings, ProtocolSetting};
+pub use credential::{ClientAuthentication, CredentialSettings};
+pub use tenant::{AgentSettings, TenantSettings};
 
 /// `[http]`: where agents send their calls, and which services are behind.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -34,15 +41,6 @@ impl Default for HttpSettings {
             destinations: BTreeMap::new(),
         }
     }
-}
-
-/// `[http.tenants.NAME]`: agents prove that they are this tenant's by its key, as
-/// `Authorization: Bearer KEY` or `x-forebay-key: KEY`.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct TenantSettings {
-    /// The key.
-    pub key: SecretRef,
 }
 
 /// `[http.destinations.NAME]`: one service, one budget.
@@ -71,7 +69,8 @@ pub struct DestinationSettings {
     /// whose credentials are configured (in turn) or who need none. 0: none. Default 25.
     #[serde(default = "warm_up")]
     pub warm_up: u8,
-    /// Idle connections are closed after this. Default 45s.
+    /// Idle connections are closed after this, and sooner where the service is seen to close
+    /// them sooner. Default 45s.
     #[serde(default = "idle_ttl", with = "humantime_serde")]
     #[schemars(with = "String", extend("format" = "humantime"))]
     pub idle_ttl: Duration,
@@ -99,8 +98,12 @@ pub struct DestinationSettings {
     #[serde(default = "chunk_timeout", with = "humantime_serde")]
     #[schemars(with = "String", extend("format" = "humantime"))]
     pub chunk_timeout: Duration,
-    /// Let tenants use each other's connections. Only for stateless bearer credentials.
-    /// Default false.
+    /// How connections are opened, shared, kept and given up.
+    #[serde(default)]
+    pub connections: ConnectionSettings,
+    /// Let callers with different credentials use each other's connections. Only for
+    /// credentials that each call carries by itself: not for `basic` and
+    /// `client-certificate`. Default false.
     #[serde(default)]
     pub share_connections: bool,
     /// The credentials that we add, the same for every tenant. Default: none, and the
@@ -110,6 +113,10 @@ pub struct DestinationSettings {
     /// Credentials of single tenants, before `auth`.
     #[serde(default)]
     pub tenants: BTreeMap<String, CredentialSettings>,
+    /// Credentials of single agents, by tenant and agent, before those of their tenant:
+    /// `[http.destinations.NAME.agents.TENANT.AGENT]`.
+    #[serde(default)]
+    pub agents: BTreeMap<String, BTreeMap<String, CredentialSettings>>,
     /// Requests of an AI class that may wait, as a multiple of the connections the class can
     /// get; further ones are told at once. Default 2.
     #[serde(default = "queue_factor")]
@@ -226,40 +233,4 @@ fn lend_max_hold() -> Duration {
 }
 fn probe_interval() -> Duration {
     Duration::from_secs(10)
-}
-
-/// A credential that Forebay holds so that agents need none.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum CredentialSettings {
-    /// `Authorization: Bearer SECRET`.
-    Bearer {
-        /// The key.
-        secret: SecretRef,
-    },
-    /// A header of the service's own, such as `x-api-key`.
-    Header {
-        /// The header's name.
-        name: String,
-        /// Its value.
-        secret: SecretRef,
-    },
-    /// OAuth 2.0 client credentials (RFC 6749, section 4.4).
-    Oauth2ClientCredentials {
-        /// Where tokens are exchanged: `https://…`.
-        token_url: String,
-        /// The client.
-        client_id: String,
-        /// Its secret.
-        client_secret: SecretRef,
-        /// Scopes to ask for.
-        #[serde(default)]
-        scopes: Vec<String>,
-        /// The audience to ask for, where the issuer wants one.
-        #[serde(default)]
-        audience: Option<String>,
-        /// Certificates that may sign the issuer's, PEM. Default: the system's.
-        #[serde(default)]
-        ca_file: Option<PathBuf>,
-    },
 }

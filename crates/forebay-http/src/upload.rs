@@ -1,9 +1,12 @@
 //! The agent's body on its way to the service.
 //!
-//! Streams through, a frame at a time, never stored. Tells whoever watches whether it has
+//! Streams through, a frame at a time, never stored but for the beginning of one that is
+//! looked at first. Tells whoever watches whether it has
 //! ended and when it last moved: a connection may serve again only if the whole body went
 //! out, and a service cannot answer a call that has not fully arrived.
 
+use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -50,6 +53,8 @@ impl Progress {
 
 /// A body on its way out.
 pub(crate) struct Upload {
+    /// What was looked at and is still to be sent.
+    ahead: VecDeque<Result<Frame<Bytes>, hyper::Error>>,
     body: Option<Incoming>,
     progress: Arc<Progress>,
 }
@@ -57,7 +62,8 @@ pub(crate) struct Upload {
 impl Upload {
     /// Sends `body` on.
     pub(crate) fn of(body: Incoming) -> Self {
-        let upload = Self { body: Some(body), progress: Arc::new(Progress::new()) };
+        let (ahead, progress) = (VecDeque::new(), Arc::new(Progress::new()));
+        let upload = Self { ahead, body: Some(body), progress };
         if upload.is_end_stream() {
             upload.progress.end();
         }
@@ -68,7 +74,34 @@ impl Upload {
     pub(crate) fn empty() -> Self {
         let progress = Progress::new();
         progress.end();
-        Self { body: None, progress: Arc::new(progress) }
+        Self { ahead: VecDeque::new(), body: None, progress: Arc::new(progress) }
+    }
+
+    /// The beginning of the body: `most` bytes, or what is there within `patience`. It will be
+    /// sent all the same.
+    ///
+    /// # Cancel safety
+    /// Dropped while it waits, nothing of the body is lost.
+    pub(crate) async fn beginning(&mut self, most: usize, patience: Duration) -> Vec<u8> {
+        let deadline = time::now() + patience;
+        let mut beginning = Vec::new();
+        while beginning.len() < most
+            && let Some(body) = self.body.as_mut().filter(|body| !body.is_end_stream())
+        {
+            let left = deadline.saturating_duration_since(time::now());
+            let frame = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx));
+            let Ok(Some(frame)) = time::timeout(left, frame).await else { break };
+            if let Some(data) = frame.as_ref().ok().and_then(Frame::data_ref) {
+                let room = most - beginning.len();
+                beginning.extend_from_slice(data.get(..room).unwrap_or(data));
+            }
+            let has_failed = frame.is_err();
+            self.ahead.push_back(frame);
+            if has_failed {
+                break;
+            }
+        }
+        beginning
     }
 
     /// How far it has come, now and later.
@@ -91,8 +124,11 @@ impl Body for Upload {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Some(body) = &mut self.body else { return Poll::Ready(None) };
-        let frame = std::task::ready!(Pin::new(body).poll_frame(cx));
+        let frame = match (self.ahead.pop_front(), &mut self.body) {
+            (Some(frame), _) => Some(frame),
+            (None, None) => return Poll::Ready(None),
+            (None, Some(body)) => std::task::ready!(Pin::new(body).poll_frame(cx)),
+        };
         match &frame {
             Some(Ok(_)) if !self.is_end_stream() => self.progress.move_on(),
             Some(Ok(_)) | None => self.progress.end(),
@@ -102,10 +138,18 @@ impl Body for Upload {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(Body::is_end_stream)
+        self.ahead.is_empty() && self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+        let rest = self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint);
+        let ahead = self.ahead.iter().filter_map(|frame| frame.as_ref().ok()?.data_ref());
+        let ahead = ahead.map(|data| u64::try_from(data.len()).unwrap_or(u64::MAX)).sum::<u64>();
+        let mut whole = SizeHint::new();
+        whole.set_lower(rest.lower().saturating_add(ahead));
+        if let Some(upper) = rest.upper() {
+            whole.set_upper(upper.saturating_add(ahead));
+        }
+        whole
     }
 }

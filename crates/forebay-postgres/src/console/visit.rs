@@ -15,7 +15,7 @@ use forebay_seam::time;
 
 use super::acts::{Operator, Outcome, Refusal};
 use super::answer::{self, Formats};
-use super::command;
+use super::command::{self, Changing, Command};
 use super::extended::Prepared;
 use super::{Door, PGBOUNCER_VERSION, Visitor};
 use crate::cancel::Registration;
@@ -252,7 +252,7 @@ impl Visit {
     /// Carries `command` out; meanwhile the operator may cancel it, or leave.
     pub(super) async fn attend(
         &mut self,
-        command: &command::Command,
+        command: &Command,
     ) -> Result<Result<Outcome, Refusal>, End> {
         let operator = self.operator.clone();
         let mut act = pin!(operator.act(command));
@@ -276,7 +276,9 @@ impl Visit {
         })
         .await;
         self.registration.client.rests();
-        if *command == command::Command::Suspend && !matches!(meanwhile, Meanwhile::Ended(Err(_))) {
+        if *command == Command::Change(Changing::Suspend)
+            && !matches!(meanwhile, Meanwhile::Ended(Err(_)))
+        {
             self.suspension = Some(Suspension(Arc::clone(&self.operator.inner)));
         }
         match meanwhile {

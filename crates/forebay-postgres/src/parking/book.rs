@@ -92,6 +92,8 @@ pub struct ParkingCounts {
 pub struct Unparkable {
     /// Why.
     pub reason: &'static str,
+    /// What that means.
+    pub meaning: &'static str,
     /// Its class.
     pub class: ClassName,
     /// The endpoint, agent or tool.
@@ -198,6 +200,7 @@ impl Book {
             .iter()
             .map(|((reason, class, feature, statement), times)| Unparkable {
                 reason: reason.name(),
+                meaning: reason.meaning(),
                 class: name(class),
                 feature: Arc::clone(feature),
                 statement: Arc::clone(statement),

@@ -1,85 +1,87 @@
-//! Why a transaction is not parked.
+//! Why a transaction is not parked: one name for each reason, the same in metrics, console and
+//! documentation.
 
 use crate::sql::parkable::Refusal;
 
-/// Why a transaction that was looked at keeps its connection. Names are stable: they stand in
-/// metrics and in docs/parking.md.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Reason {
-    /// A statement is none of those that hold nothing.
-    Text(Refusal),
-    /// It was not begun by a plain BEGIN that we have seen.
-    NoBegin,
-    /// More text than is kept.
-    TooMuchText,
-    /// A statement of which only the beginning was seen.
-    LongStatement,
+/// Declares the reasons with what stands in the documentation of them.
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+) => {
+        /// Why a transaction that was looked at keeps its connection. Names are stable.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub(crate) enum Reason {
+            /// A statement is none of those that hold nothing.
+            Text(Refusal),
+            $($(#[doc = $doc])+ $variant,)+
+        }
+
+        impl Reason {
+            /// As in metrics, console and log.
+            pub(crate) fn name(self) -> &'static str {
+                match self {
+                    Self::Text(refusal) => refusal.name(),
+                    $(Self::$variant => $name,)+
+                }
+            }
+
+            /// What it means, for people.
+            pub(crate) fn meaning(self) -> &'static str {
+                match self {
+                    Self::Text(refusal) => refusal.meaning(),
+                    $(Self::$variant => concat!($($doc),+).trim_ascii(),)+
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// It was not begun by a plain BEGIN that was seen.
+    NoBegin = "no_begin",
+    /// It has more statements, or more text, than are kept.
+    TooMuchText = "too_much_text",
+    /// A statement of which only a part was seen.
+    LongStatement = "long_statement",
     /// A function was called without SQL.
-    FunctionCall,
-    /// A portal is open that has rows left, or was never executed.
-    OpenPortal,
+    FunctionCall = "function_call",
+    /// A portal has rows left, was never executed, or has a name and was not closed.
+    OpenPortal = "open_portal",
     /// The client keeps its connection: it is pooled by session, or pinned.
-    KeepsConnection,
-    /// A cancel request is on its way.
-    CancelUnderWay,
+    KeepsConnection = "keeps_connection",
     /// The server has given the transaction an id: it has written, or locked rows.
-    TransactionId,
-    /// A snapshot is kept: a cursor, or one that was exported.
-    Snapshot,
+    TransactionId = "transaction_id",
+    /// A snapshot is kept, by a cursor or because it was exported.
+    Snapshot = "snapshot",
     /// Its isolation level is above read committed.
-    Isolation,
-    /// A lock that others could wait for.
-    Lock,
-    AdvisoryLock,
-    View,
-    ForeignTable,
-    TemporaryTable,
-    RowSecurity,
-    /// Some relation that is no plain table.
-    Relation,
-    Cursor,
-    /// A setting that we do not follow.
-    Setting,
+    Isolation = "isolation",
+    /// It has a lock that others could wait for.
+    Lock = "lock",
+    /// It has an advisory lock.
+    AdvisoryLock = "advisory_lock",
+    /// It has read a view.
+    View = "view",
+    /// It has read a foreign table.
+    ForeignTable = "foreign_table",
+    /// It has used a temporary table.
+    TemporaryTable = "temporary_table",
+    /// It has read a table with row security.
+    RowSecurity = "row_security",
+    /// It has used a relation that is no plain table.
+    Relation = "relation",
+    /// It has a cursor.
+    Cursor = "cursor",
+    /// It, or its session, has a setting that we do not bring along.
+    Setting = "setting",
     /// The server does not show what the transaction holds.
-    Unseen,
-    /// There is no connection to look from, or its answer did not come in time.
-    NoWitness,
-    /// Parking is closed for the server.
-    Closed,
+    Unseen = "unseen",
+    /// There was no connection to look from, or no answer in time.
+    NoWitness = "no_witness",
+    /// The server's proof cannot be used.
+    Closed = "closed",
 }
 
 impl Reason {
-    /// As in metrics, console and log.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Text(refusal) => refusal.name(),
-            Self::NoBegin => "no_begin",
-            Self::TooMuchText => "too_much_text",
-            Self::LongStatement => "long_statement",
-            Self::FunctionCall => "function_call",
-            Self::OpenPortal => "open_portal",
-            Self::KeepsConnection => "keeps_connection",
-            Self::CancelUnderWay => "cancel_under_way",
-            Self::TransactionId => "transaction_id",
-            Self::Snapshot => "snapshot",
-            Self::Isolation => "isolation",
-            Self::Lock => "lock",
-            Self::AdvisoryLock => "advisory_lock",
-            Self::View => "view",
-            Self::ForeignTable => "foreign_table",
-            Self::TemporaryTable => "temporary_table",
-            Self::RowSecurity => "row_security",
-            Self::Relation => "relation",
-            Self::Cursor => "cursor",
-            Self::Setting => "setting",
-            Self::Unseen => "unseen",
-            Self::NoWitness => "no_witness",
-            Self::Closed => "closed",
-        }
-    }
-
-    /// May the same transaction be parked later all the same?
+    /// May the same transaction be parked in the same pause all the same?
     pub(crate) fn may_pass(self) -> bool {
-        matches!(self, Self::CancelUnderWay | Self::NoWitness | Self::OpenPortal)
+        self == Self::NoWitness
     }
 }

@@ -73,8 +73,6 @@ impl Session {
         if !self.replay_settings() {
             self.tell_reported();
         }
-        let Some(lease) = &mut self.link else { return };
-        let server = &mut **lease.connection();
         if let Some(begin) = self.begin.take() {
             self.note_begin(&begin);
             let Some(lease) = &mut self.link else { return };

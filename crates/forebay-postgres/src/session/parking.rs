@@ -15,7 +15,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use forebay_pool::class::ParkWhen;
 use forebay_pool::overlap::HoldKind;
 use forebay_pool::{Ask, ClassId, Mode, Resumes};
 use forebay_seam::time::{self, Instant, Sleep};
@@ -36,6 +35,8 @@ use deeds::{Deeds, Rows};
 
 /// A transaction that could not be looked at just now is looked at again after this.
 const SOON: Duration = Duration::from_millis(20);
+/// One that nobody could look at is looked at again after this.
+const LATER: Duration = Duration::from_secs(1);
 
 /// What a session knows of parking; none where nothing parks.
 #[derive(Default)]
@@ -218,7 +219,12 @@ impl Session {
             Verdict::Stays(reason) => {
                 let operation = self.last_operation();
                 place.book.refuses(class, reason, operation.feature(), operation.name());
-                Stage::Stays
+                if reason.may_pass() {
+                    let timer = Box::pin(time::sleep_until(time::now() + LATER));
+                    Stage::Resting { since: self.rests_since(), timer }
+                } else {
+                    Stage::Stays
+                }
             }
             Verdict::NotBefore(at) => {
                 let timer = Box::pin(time::sleep_until(at));
@@ -446,9 +452,6 @@ impl Session {
         if let Some(place) = &self.who.backend.parking {
             place.book.lost(class);
         }
-        match fault {
-            Fault::Checkout(why) => Fault::NotResumed(why),
-            _ => Fault::ParkedLost,
-        }
+        if let Fault::Checkout(why) = fault { Fault::NotResumed(why) } else { Fault::ParkedLost }
     }
 }

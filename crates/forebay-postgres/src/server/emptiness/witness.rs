@@ -17,7 +17,7 @@ use forebay_seam::time::{self, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Shared;
-use super::outside::{Look, OUTSIDE, Seen, Snapshots, pids};
+use super::outside::{Look, OUTSIDE, Seen, pids};
 use crate::parking::Reason;
 use crate::server::connector::{Identity, Postgres};
 use crate::server::{Server, ServerFailure};
@@ -206,7 +206,7 @@ async fn rehearse(server: &mut Server) -> Result<u32, Flaw> {
         return Err(Flaw::Server("the server does not show what its backends do".into()));
     }
     let named = parkable::examine("SELECT 1").map_err(|refusal| refusal.name().to_owned());
-    let lines = named.map_err(Flaw::Server)?.lines();
+    let lines = named.map_err(Flaw::Server)?.lines(&[]);
     match parkable::read_answer(&lines, &server.inquire(parkable::QUESTION, &lines).await?) {
         Ok(()) => Ok(version),
         Err(refusal) => {
@@ -241,7 +241,7 @@ async fn serve(
                         Err(failure) => return Err(failure),
                     };
                     // Who asked may have gone on.
-                    drop(reply.send(answer));
+                    let _gone_on = reply.send(answer);
                 }
             }
             if looks.len() < TOGETHER {
@@ -254,7 +254,7 @@ async fn serve(
         let rows = server.inquire(OUTSIDE, &pids(looks.iter().map(|(look, _)| look.pid))).await?;
         let seen = Seen::read(rows);
         for (look, reply) in looks.drain(..) {
-            drop(reply.send(seen.judge(look, &shared.terms.relations)));
+            let _gone_on = reply.send(seen.judge(look, &shared.terms.relations));
         }
     }
 }

@@ -114,18 +114,36 @@ fn ascii_name(name: &[u8]) -> Result<&str, Refusal> {
 /// client's encoding are. No second byte of a character is ever a quote; some are a backslash.
 fn string(text: &[u8]) -> Result<(), Refusal> {
     let first = text.first().copied().unwrap_or(0);
-    let is_whole = match first {
-        b'\'' => text.len() > 1 && text.ends_with(b"'"),
-        b'$' => text.is_ascii() && text.len() > 3 && text.ends_with(b"$"),
-        _ => text.is_ascii() && text.len() > 2 && text.ends_with(b"'"),
-    };
-    if !is_whole {
-        return Err(Refusal::NotUnderstood);
-    }
     if !matches!(first, b'e' | b'E' | b'$') && text.contains(&b'\\') {
         return Err(Refusal::Backslash);
     }
-    Ok(())
+    let is_whole = match first {
+        b'$' => text.is_ascii() && ends_with_its_tag(text),
+        b'\'' => is_closed(text.get(1..).unwrap_or_default()),
+        _ => text.is_ascii() && is_closed(text.get(2..).unwrap_or_default()),
+    };
+    if is_whole { Ok(()) } else { Err(Refusal::NotUnderstood) }
+}
+
+/// Is the last character the quote that closes a string, whose others come in pairs? Backslashes
+/// are there only where they escape.
+fn is_closed(rest: &[u8]) -> bool {
+    let mut bytes = rest.iter();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'\\' => drop(bytes.next()),
+            b'\'' if bytes.as_slice().is_empty() => return true,
+            b'\'' if bytes.next() != Some(&b'\'') => return false,
+            _ => {}
+        }
+    }
+    false
+}
+
+fn ends_with_its_tag(text: &[u8]) -> bool {
+    let tag = text.iter().skip(1).position(|byte| *byte == b'$').map(|at| at + 2);
+    tag.and_then(|tag| text.get(..tag))
+        .is_some_and(|tag| text.len() >= 2 * tag.len() && text.ends_with(tag))
 }
 
 /// A number that every version reads as one: `1`, `1.5`, `.5`, `1e6`.

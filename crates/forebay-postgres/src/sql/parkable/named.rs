@@ -40,9 +40,11 @@ impl Named {
     }
 
     /// The value for `$1` of [`QUESTION`]: a line for each name, of kind, schema and name.
-    pub(crate) fn lines(&self) -> String {
+    /// Besides [`EXTENSIONS`], those called `extensions` are allowed.
+    pub(crate) fn lines(&self, extensions: &[String]) -> String {
         let mut lines = String::new();
-        for extension in EXTENSIONS {
+        let own = extensions.iter().map(String::as_str).filter(|name| !name.contains(['\t', '\n']));
+        for extension in EXTENSIONS.into_iter().chain(own) {
             line(&mut lines, "extension", None, extension);
         }
         for (kind, names) in [
