@@ -11,7 +11,7 @@ use std::time::Duration;
 use forebay_pool::overlap::{OutboundCall, Overlaps};
 use forebay_pool::{Ask, Roster, TraceId};
 use forebay_seam::time;
-use http::header::HeaderMap;
+use http::header::{HeaderMap, UPGRADE};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body, Incoming};
@@ -158,6 +158,7 @@ impl Desk {
         let hints = hints::read(&parts.headers);
         destination.meter.hints_ignored(hints.ignored);
         let class = destination.class(one(&parts.headers, "x-forebay-class"));
+        let is_upgrade = parts.headers.contains_key(UPGRADE);
         let framing = match upload.size_hint().exact() {
             None => Framing::Chunked,
             Some(_) => Framing::AsSaid,
@@ -167,6 +168,11 @@ impl Desk {
         let entitled = match destination.wallet.entitle(caller, &mut parts.headers) {
             Ok(entitled) => entitled,
             Err(problem) => return Err(Unanswered { problem, journey }),
+        };
+        // What is to become another protocol needs the whole of a connection.
+        let identity = match is_upgrade {
+            true => entitled.identity.clone().alone(),
+            false => entitled.identity.clone(),
         };
         destination.toll.prepare(&mut parts.headers);
         let head = Head { method: parts.method, uri: parts.uri, headers: parts.headers };
@@ -179,7 +185,7 @@ impl Desk {
                 cost: hints.cost,
                 attempt: hints.attempt,
                 deadline: hints.patience.map(|patience| time::now() + patience),
-                ..Ask::new(entitled.identity.clone(), class)
+                ..Ask::new(identity, class)
             },
             request: ai_request,
             call: OutboundCall {

@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "this module is the door")]
 
 pub mod handover;
+mod lies;
 mod listener;
 mod socket;
 mod tuning;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use socket2::SockRef;
 pub use tokio::net::{TcpListener, TcpStream, UnixStream};
 
+pub use lies::{Lies, look};
 pub use listener::Listener;
 pub use socket::{Address, Peer, Socket};
 pub use tuning::{Keepalive, Tuning};

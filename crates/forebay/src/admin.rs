@@ -221,6 +221,7 @@ fn router(
         .with_state(pools);
     let endless = Router::new()
         .route("/api/v1/events", get(async |State(streams): State<Streams>| streams.events()))
+        .route("/api/v1/pressure", get(pressure_now))
         .route(
             "/api/v1/pressure/stream",
             get(async |State(streams): State<Streams>| streams.pressure()),
@@ -232,7 +233,6 @@ fn router(
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics_page))
         .route("/api/v1/snapshot", get(snapshot))
-        .route("/api/v1/pressure", get(pressure_now))
         .fallback(unknown)
         .with_state(look)
         .merge(holds)
@@ -290,8 +290,13 @@ async fn holds(State(look): State<LookAtHolds>) -> Response {
     ([(header::CACHE_CONTROL, "no-store")], Json(look())).into_response()
 }
 
-async fn pressure_now(State(look): State<Look>) -> Response {
-    let body = json!({ "classes": pressure::of(&look()) });
+/// The pressure now; as it moves, for who asks for events.
+async fn pressure_now(State(streams): State<Streams>, headers: HeaderMap) -> Response {
+    let accepts = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    if accepts.is_some_and(|kinds| kinds.contains("text/event-stream")) {
+        return streams.pressure();
+    }
+    let body = json!({ "classes": streams.pressures_now() });
     ([(header::CACHE_CONTROL, "no-store")], Json(body)).into_response()
 }
 

@@ -4,9 +4,12 @@
 mod bench;
 mod credentials;
 mod hygiene;
+mod kinds;
 mod limits;
 mod origin;
 mod overlap;
+mod planted;
 mod refusals;
 mod reuse;
 mod streaming;
+mod tenancy;

@@ -76,12 +76,17 @@ impl Streams {
         let watching = Watching {
             // What was seen for those before is old news.
             seen: self.pressures.subscribe(),
-            first: Some(pressure::of(&(self.look)())),
+            first: Some(self.pressures_now()),
             told: Vec::new(),
             stop: self.stop.clone(),
             _place: place,
         };
         respond(stream::unfold(watching, Watching::next))
+    }
+
+    /// All classes now.
+    pub(super) fn pressures_now(&self) -> Vec<Pressure> {
+        pressure::of(&(self.look)())
     }
 
     fn enter(&self) -> Option<OwnedSemaphorePermit> {
