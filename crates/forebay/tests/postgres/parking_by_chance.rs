@@ -109,7 +109,6 @@ async fn a_hidden_function_speaks_against_all(stand: &Stand, pair: &mut Pair) {
              CREATE CAST (mood AS int) WITH FUNCTION of_mood(mood) AS IMPLICIT",
             Found::Stays("hidden_functions".into()),
         ),
-        ("DROP CAST (mood AS int)", Found::Parked),
     ] {
         stand.defines(definition).await;
         pair.renews(stand).await;
