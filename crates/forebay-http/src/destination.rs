@@ -15,7 +15,7 @@ use crate::credential::{self, Credential, CredentialError, Registry};
 use crate::limits::{self, Toll};
 use crate::meter::Meter;
 use crate::operation::Works;
-use crate::settings::{CredentialSettings, DestinationSettings, HttpSettings};
+use crate::settings::{CredentialSettings, DestinationSettings, HttpSettings, RetrySettings};
 use crate::target::{Scheme, Target};
 use crate::tls::Trust;
 use crate::upstream::{Identity, Opener};
@@ -37,6 +37,8 @@ pub(crate) struct Destination {
     pub(crate) works: Works,
     pub(crate) first_byte_timeout: Duration,
     pub(crate) chunk_timeout: Duration,
+    pub(crate) total_timeout: Option<Duration>,
+    pub(crate) retry: RetrySettings,
     sharing: Sharing,
     /// The credential of tenants that have none of their own.
     common: Option<Credential>,
@@ -117,6 +119,8 @@ impl Destination {
             works: Works::default(),
             first_byte_timeout: settings.first_byte_timeout,
             chunk_timeout: settings.chunk_timeout,
+            total_timeout: settings.total_timeout,
+            retry: settings.retry,
             sharing,
             common,
             own,
@@ -273,6 +277,7 @@ fn check_durations(settings: &DestinationSettings) -> Result<(), &'static str> {
         ("first_byte_timeout", settings.first_byte_timeout),
         ("chunk_timeout", settings.chunk_timeout),
         ("lifetime", settings.lifetime),
+        ("total_timeout", settings.total_timeout.unwrap_or(Duration::MAX)),
     ];
     durations.into_iter().find(|(_, d)| d.is_zero()).map_or(Ok(()), |(key, _)| Err(key))
 }

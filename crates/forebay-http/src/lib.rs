@@ -10,6 +10,7 @@
 //! counted). Deliberately absent: no redirect is followed, no body is stored, nothing in a
 //! call chooses where a credential goes.
 
+mod agent;
 mod announce;
 mod answer;
 mod call;
@@ -25,12 +26,15 @@ mod meter;
 mod oauth;
 mod operation;
 mod problem;
+mod routes;
 pub mod settings;
 pub mod stats;
 mod target;
 mod tenant;
 mod tls;
 mod token;
+mod tunnel;
+mod upgrade;
 mod upload;
 mod upstream;
 mod usage;

@@ -49,6 +49,24 @@ pub(crate) struct Caller {
     pub(crate) authorization: Authorization,
 }
 
+/// Where a call came in.
+pub(crate) struct Door<'c> {
+    /// Our end of its connection; nothing for a Unix socket.
+    pub(crate) local: Option<SocketAddr>,
+    pub(crate) host: Host<'c>,
+}
+
+/// Whom a call names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Host<'c> {
+    /// Nobody.
+    None,
+    /// A destination, by a host name that is configured for it.
+    Configured,
+    /// This host.
+    Other(&'c str),
+}
+
 impl Tenants {
     /// Reads the keys. An error names the tenant.
     pub(crate) fn new(
@@ -73,10 +91,10 @@ impl Tenants {
         self.everybody.as_ref()
     }
 
-    /// Says who calls with `headers` on a connection to our address `local`.
-    pub(crate) fn admit(&self, headers: &HeaderMap, local: SocketAddr) -> Result<Caller, Problem> {
+    /// Says who calls with `headers` through `door`.
+    pub(crate) fn admit(&self, headers: &HeaderMap, door: &Door<'_>) -> Result<Caller, Problem> {
         if let Some(everybody) = &self.everybody {
-            keep_web_pages_out(headers, local)?;
+            keep_web_pages_out(headers, door.local, door.host)?;
             let tenant = Arc::clone(everybody);
             return Ok(Caller { tenant, authorization: Authorization::Agents });
         }
@@ -126,21 +144,26 @@ fn bearer(value: &HeaderValue) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
 }
 
-fn keep_web_pages_out(headers: &HeaderMap, local: SocketAddr) -> Result<(), Problem> {
+fn keep_web_pages_out(
+    headers: &HeaderMap,
+    local: Option<SocketAddr>,
+    host: Host<'_>,
+) -> Result<(), Problem> {
     if headers.contains_key(header::ORIGIN) {
         let detail = "a web page calls (`Origin` is set): configure tenants, and give it a key";
         return Err(Problem::new(Reason::ForeignOrigin, detail));
     }
-    if !local.ip().is_loopback() {
+    // No web page reaches a Unix socket.
+    if !local.is_some_and(|local| local.ip().is_loopback()) {
         return Ok(());
     }
-    match headers.get(header::HOST) {
-        Some(host) if !host.to_str().is_ok_and(is_loopback_name) => {
-            let detail = "on a loopback address `Host` must be `localhost` or a loopback address; \
-                          for other names configure tenants";
+    match host {
+        Host::Other(name) if !is_loopback_name(name) => {
+            let detail = "on a loopback address `Host` must be `localhost`, a loopback address or \
+                          one of a destination's `hosts`; for other names configure tenants";
             Err(Problem::new(Reason::Misdirected, detail))
         }
-        Some(_) | None => Ok(()),
+        Host::Other(_) | Host::Configured | Host::None => Ok(()),
     }
 }
 
@@ -174,7 +197,13 @@ mod tests {
         for (name, value) in fields {
             headers.insert(*name, value.parse().unwrap());
         }
-        tenants.admit(&headers, SocketAddr::from(([127, 0, 0, 1], 6480)))
+        tenants.admit(&headers, &loopback(&headers))
+    }
+
+    fn loopback(headers: &HeaderMap) -> Door<'_> {
+        let host = headers.get("host").map(|host| Host::Other(host.to_str().unwrap()));
+        let local = Some(SocketAddr::from(([127, 0, 0, 1], 6480)));
+        Door { local, host: host.unwrap_or(Host::None) }
     }
 
     #[test]
@@ -215,7 +244,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.append("authorization", HeaderValue::from_static("Bearer mine"));
         headers.append("authorization", HeaderValue::from_static("Bearer key-a"));
-        let caller = tenants.admit(&headers, SocketAddr::from(([127, 0, 0, 1], 6480))).unwrap();
+        let caller = tenants.admit(&headers, &loopback(&headers)).unwrap();
         assert_eq!(caller.authorization, Authorization::Ours);
     }
 

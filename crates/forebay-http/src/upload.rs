@@ -2,17 +2,26 @@
 //!
 //! Streams through, a frame at a time, never stored. Tells whoever watches whether it has
 //! ended and when it last moved: a connection may serve again only if the whole body went
-//! out, and a service cannot answer a call that has not fully arrived.
+//! out, and a service cannot answer a call that has not fully arrived. Where a call may be sent
+//! once more, its first bytes are kept, as many as are few: a longer body is sent once.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use forebay_seam::sync::Mutex;
 use forebay_seam::time;
+use http::HeaderMap;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
+
+use crate::hygiene;
+
+/// Bytes of a body that are kept for a second try.
+const KEPT: usize = 64 * 1024;
 
 /// How far an upload has come. Shared with the one who waits for the answer.
 pub(crate) struct Progress {
@@ -50,25 +59,79 @@ impl Progress {
 
 /// A body on its way out.
 pub(crate) struct Upload {
-    body: Option<Incoming>,
+    source: Source,
     progress: Arc<Progress>,
+    kept: Option<Keepsake>,
+}
+
+enum Source {
+    Nothing,
+    Agent(Incoming),
+    /// What was kept of it, and what is left of that.
+    Kept(VecDeque<Bytes>, Option<HeaderMap>),
+}
+
+/// What of a body has gone out, for a second try.
+#[derive(Clone, Default)]
+pub(crate) struct Keepsake(Arc<Mutex<Kept>>);
+
+#[derive(Default)]
+struct Kept {
+    frames: VecDeque<Bytes>,
+    trailers: Option<HeaderMap>,
+    bytes: usize,
+    is_too_much: bool,
+}
+
+impl Keepsake {
+    fn keep(&self, frame: &Frame<Bytes>) {
+        let mut kept = self.0.lock();
+        if let Some(data) = frame.data_ref() {
+            kept.bytes += data.len();
+            kept.is_too_much |= kept.bytes > KEPT;
+            match kept.is_too_much {
+                true => kept.frames.clear(),
+                false => kept.frames.push_back(data.clone()),
+            }
+        } else if let Some(trailers) = frame.trailers_ref() {
+            kept.trailers = Some(trailers.clone());
+        }
+    }
+
+    /// The same body once more, if `progress` says that it was sent whole, and it was short.
+    pub(crate) fn again(&self, progress: &Progress) -> Option<Upload> {
+        let kept = self.0.lock();
+        if kept.is_too_much || !progress.has_ended() {
+            return None;
+        }
+        let source = Source::Kept(kept.frames.clone(), kept.trailers.clone());
+        Some(Upload { source, progress: Arc::new(Progress::new()), kept: None }.begun())
+    }
 }
 
 impl Upload {
     /// Sends `body` on.
     pub(crate) fn of(body: Incoming) -> Self {
-        let upload = Self { body: Some(body), progress: Arc::new(Progress::new()) };
-        if upload.is_end_stream() {
-            upload.progress.end();
-        }
-        upload
+        let source = Source::Agent(body);
+        Self { source, progress: Arc::new(Progress::new()), kept: None }.begun()
     }
 
     /// Nothing to send: it has ended before it began.
     pub(crate) fn empty() -> Self {
-        let progress = Progress::new();
-        progress.end();
-        Self { body: None, progress: Arc::new(progress) }
+        let progress = Arc::new(Progress::new());
+        Self { source: Source::Nothing, progress, kept: None }.begun()
+    }
+
+    fn begun(self) -> Self {
+        if self.is_end_stream() {
+            self.progress.end();
+        }
+        self
+    }
+
+    /// Keeps what goes out from here on.
+    pub(crate) fn keep(&mut self) -> Keepsake {
+        self.kept.get_or_insert_default().clone()
     }
 
     /// How far it has come, now and later.
@@ -85,10 +148,25 @@ impl Body for Upload {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Some(body) = &mut self.body else { return Poll::Ready(None) };
-        let frame = std::task::ready!(Pin::new(body).poll_frame(cx));
+        let mut frame = match &mut self.source {
+            Source::Nothing => None,
+            Source::Agent(body) => ready!(Pin::new(body).poll_frame(cx)),
+            Source::Kept(frames, trailers) => match frames.pop_front() {
+                Some(data) => Some(Ok(Frame::data(data))),
+                None => trailers.take().map(|trailers| Ok(Frame::trailers(trailers))),
+            },
+        };
+        if let Some(Ok(frame)) = &mut frame {
+            if let Some(fields) = frame.trailers_mut() {
+                hygiene::trailers(fields);
+            }
+            if let Some(kept) = &self.kept {
+                kept.keep(frame);
+            }
+        }
         match &frame {
-            Some(Ok(_)) if !self.is_end_stream() => self.progress.move_on(),
+            // Behind trailers comes nothing, and hyper does not ask.
+            Some(Ok(frame)) if frame.is_data() && !self.is_end_stream() => self.progress.move_on(),
             Some(Ok(_)) | None => self.progress.end(),
             Some(Err(_)) => {}
         }
@@ -96,10 +174,54 @@ impl Body for Upload {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(Body::is_end_stream)
+        match &self.source {
+            Source::Nothing => true,
+            Source::Agent(body) => body.is_end_stream(),
+            Source::Kept(frames, trailers) => frames.is_empty() && trailers.is_none(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+        match &self.source {
+            Source::Nothing => SizeHint::with_exact(0),
+            Source::Agent(body) => body.size_hint(),
+            Source::Kept(frames, _) => {
+                let bytes = frames.iter().map(Bytes::len).sum::<usize>();
+                SizeHint::with_exact(u64::try_from(bytes).unwrap_or(u64::MAX))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sent(keepsake: &Keepsake, pieces: &[&'static [u8]]) -> Progress {
+        for piece in pieces {
+            keepsake.keep(&Frame::data(Bytes::from_static(piece)));
+        }
+        let progress = Progress::new();
+        progress.end();
+        progress
+    }
+
+    #[test]
+    fn a_short_body_can_be_sent_again_once_it_was_sent_whole() {
+        let keepsake = Keepsake::default();
+        let progress = sent(&keepsake, &[b"one", b"two"]);
+        let again = keepsake.again(&progress).unwrap();
+        assert_eq!(again.size_hint().exact(), Some(6));
+        assert!(!again.is_end_stream() && !again.progress().has_ended());
+        assert!(keepsake.again(&Progress::new()).is_none());
+    }
+
+    #[test]
+    fn of_a_long_body_nothing_is_kept() {
+        static LONG: [u8; KEPT] = [0; KEPT];
+        let keepsake = Keepsake::default();
+        let progress = sent(&keepsake, &[&LONG, b"one more"]);
+        assert!(keepsake.again(&progress).is_none());
+        assert!(keepsake.0.lock().frames.is_empty());
     }
 }

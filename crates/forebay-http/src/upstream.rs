@@ -135,7 +135,7 @@ where
     spawner.spawn(async move {
         tokio::select! {
             // The exchange hears of an error too, and says it where it matters.
-            ended = connection => drop(ended),
+            ended = connection.with_upgrades() => drop(ended),
             _ = ends => {}
         }
     });

@@ -5,6 +5,7 @@
 
 pub mod handover;
 mod listener;
+mod mode;
 mod socket;
 mod unix;
 
@@ -16,6 +17,7 @@ use socket2::{SockRef, TcpKeepalive};
 pub use tokio::net::{TcpListener, TcpStream, UnixStream};
 
 pub use listener::Listener;
+pub use mode::SocketMode;
 pub use socket::{Address, Peer, Socket};
 pub use unix::{Leaver, Permissions, UnixListener};
 

@@ -1,12 +1,21 @@
 //! The egress gateway between real sockets: agents on one side, TLS services on the other.
 #![allow(clippy::unwrap_used, reason = "tests may")]
 
+mod abuse;
 mod bench;
 mod credentials;
+mod hostile;
 mod hygiene;
+mod leaving;
 mod limits;
+mod once;
 mod origin;
 mod overlap;
+mod raw;
 mod refusals;
 mod reuse;
+mod smuggling;
 mod streaming;
+mod trailers;
+mod upgrades;
+mod ways;
