@@ -174,6 +174,11 @@ impl Errand<'_> {
                     return Err(self.no_head(&none));
                 }
             };
+            if upload.broke_off() {
+                // The agent's failure, not the service's.
+                let detail = format!("the request's body cannot be read: {}", failed.error());
+                return Err(Problem::new(Reason::Malformed, detail));
+            }
             let unsent = failed.take_message();
             if unsent.is_some() {
                 passage.came_back();

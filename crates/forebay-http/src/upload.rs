@@ -27,18 +27,25 @@ const KEPT: usize = 64 * 1024;
 pub(crate) struct Progress {
     began: Instant,
     ended: AtomicBool,
+    broke: AtomicBool,
     /// When a frame last moved, in milliseconds since `began`.
     moved: AtomicU64,
 }
 
 impl Progress {
     fn new() -> Self {
-        Self { began: time::now(), ended: AtomicBool::new(false), moved: AtomicU64::new(0) }
+        let (ended, broke) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { began: time::now(), ended, broke, moved: AtomicU64::new(0) }
     }
 
     /// Did the whole body go out?
     pub(crate) fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
+    }
+
+    /// Did it break off on the agent's side, or was it no body?
+    pub(crate) fn broke_off(&self) -> bool {
+        self.broke.load(Ordering::Acquire)
     }
 
     /// When a frame last moved; the beginning, if none did.
@@ -168,7 +175,7 @@ impl Body for Upload {
             // Behind trailers comes nothing, and hyper does not ask.
             Some(Ok(frame)) if frame.is_data() && !self.is_end_stream() => self.progress.move_on(),
             Some(Ok(_)) | None => self.progress.end(),
-            Some(Err(_)) => {}
+            Some(Err(_)) => self.progress.broke.store(true, Ordering::Release),
         }
         Poll::Ready(frame)
     }

@@ -166,6 +166,18 @@ impl Agent {
         Got::read(self.send(request, body).await).await
     }
 
+    /// Sends a call with `body`; is the answer 200, and whole?
+    pub(crate) async fn is_answered(
+        &mut self,
+        request: http::request::Builder,
+        body: &str,
+    ) -> bool {
+        let body = Full::new(Bytes::from(body.to_owned())).boxed();
+        let call = request.header("host", "localhost").body(body).unwrap();
+        let Ok(answer) = self.sender.send_request(call).await else { return false };
+        answer.status() == 200 && answer.into_body().collect().await.is_ok()
+    }
+
     /// Sends a call with `body`, and reads the head of the answer.
     pub(crate) async fn send(
         &mut self,
