@@ -29,12 +29,14 @@ use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::pki_types::CertificateDer;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_rustls::TlsAcceptor;
 
 use crate::answer::{Answer, CutShort};
 use crate::call::Desk;
 use crate::doorstep::{Doorstep, Open, Protocol, Understood};
+use crate::tenant::Arrival;
 
 use patience::Patience;
 pub(crate) use tls::{Certified, check_tls};
@@ -71,8 +73,10 @@ const PONG: Duration = Duration::from_secs(20);
 
 /// How an agent is connected.
 pub(crate) struct Line {
-    /// Our end; nothing for a Unix socket.
-    pub(crate) local: Option<SocketAddr>,
+    /// How it came, and what its connection shows of it.
+    pub(crate) arrival: Arrival,
+    /// The agent's end, where that has an address.
+    pub(crate) peer: Option<SocketAddr>,
     /// What it speaks.
     pub(crate) speaks: Protocol,
     /// Its place among the agents: taken until the last who shares the line is gone.
@@ -117,7 +121,11 @@ impl Visit {
             () = self.leave.told() => return Ok(()),
         };
         let line = Arc::new(Line {
-            local,
+            arrival: Arrival::new(local, &self.peer, opened.certificate.as_ref()),
+            peer: match self.peer {
+                Peer::Tcp(address) => Some(address),
+                Peer::Unix { .. } => None,
+            },
             speaks: opened.protocol,
             _seat: self.seat,
             cut: self.cut.clone(),
@@ -172,6 +180,8 @@ impl Visit {
 struct Opened {
     doorstep: Doorstep,
     protocol: Protocol,
+    /// What the agent has shown and proven in TLS to be its own, if it was asked.
+    certificate: Option<CertificateDer<'static>>,
 }
 
 async fn open(
@@ -183,7 +193,7 @@ async fn open(
     let Some(tls) = tls else {
         let (doorstep, protocol) =
             Doorstep::open(Wire::Plain(socket), peer, understood, None).await?;
-        return Ok(Opened { doorstep, protocol });
+        return Ok(Opened { doorstep, protocol, certificate: None });
     };
     let accepting = TlsAcceptor::from(tls.now()).accept(socket);
     let stream = time::timeout(HANDSHAKE, accepting).await.map_err(|_| Ended::Silent)??;
@@ -193,9 +203,11 @@ async fn open(
         Some(_) => Some(Protocol::Http1),
         None => None,
     };
+    let shown = session.peer_certificates().and_then(|chain| chain.first());
+    let certificate = shown.cloned().map(CertificateDer::into_owned);
     let wire = Wire::Tls(Box::new(stream));
     let (doorstep, protocol) = Doorstep::open(wire, peer, understood, known).await?;
-    Ok(Opened { doorstep, protocol })
+    Ok(Opened { doorstep, protocol, certificate })
 }
 
 /// Watches what an agent takes; comes to its end when one of HTTP/2 has asked for nothing for

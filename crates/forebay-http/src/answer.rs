@@ -18,11 +18,12 @@ use forebay_seam::time::{self, Sleep};
 use http_body_util::Full;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
+use crate::connection::Connection;
 use crate::hygiene;
 use crate::limits::Passage;
 use crate::meter::{Journey, Outcome};
 use crate::upload::{Progress, Upload};
-use crate::upstream::{Connection, Opener};
+use crate::upstream::Opener;
 
 /// A lease with an exchange on it. Dropped in the middle, it closes the connection.
 pub(crate) struct Held {
@@ -90,8 +91,8 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         if let Some(mut lease) = self.lease.take() {
-            lease.connection().close();
-            lease.give_back(Condition::Broken);
+            let condition = lease.connection().abandon();
+            lease.give_back(condition);
         }
     }
 }
@@ -145,7 +146,7 @@ pub(crate) struct Stream {
 pub(crate) struct Exchange {
     pub(crate) destination: Arc<str>,
     pub(crate) held: Held,
-    pub(crate) calling: Option<Calling>,
+    pub(crate) calling: Calling,
     pub(crate) passage: Passage,
     pub(crate) journey: Journey,
 }

@@ -8,17 +8,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use forebay_pool::overlap::Overlaps;
+use forebay_pool::overlap::{OutboundCall, Overlaps};
 use forebay_pool::{Ask, Roster, TraceId};
 use forebay_seam::time;
-use http::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderMap};
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderMap};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body, Incoming};
 
 use crate::agent::Line;
 use crate::answer::{Answer, Exchange, Times};
-use crate::credential::Proof;
+use crate::credential::{Another, Proof};
 use crate::destination::Destination;
 use crate::doorstep::{Clarity, Protocol};
 use crate::exchange::{Begun, Errand, Purpose, Repeat, Unanswered};
@@ -27,9 +27,10 @@ use crate::hygiene::{self, Framing};
 use crate::limits::{Passage, Plan};
 use crate::meter::{Journey, Outcome, Refusals};
 use crate::operation::Work;
+use crate::prefix::{self, Said};
 use crate::problem::{Problem, Reason, SHOULD_RETRY};
 use crate::routes::{Route, Routes};
-use crate::tenant::{Authorization, Caller, Door, Host, Tenants};
+use crate::tenant::{Caller, Host, Tenants};
 use crate::tunnel::Tunnel;
 use crate::upgrade::{self, Wish};
 use crate::upload::Upload;
@@ -39,6 +40,9 @@ const FEATURE: usize = 64;
 /// What of a refused answer is read to save its connection, and for how long.
 const DISCARD: usize = 64 * 1024;
 const DISCARD_TIME: Duration = Duration::from_secs(1);
+
+/// How long the beginning of a body is waited for, which may say more of its call.
+const BEGINNING: Duration = Duration::from_millis(250);
 
 /// What calls need of the gateway.
 pub(crate) struct Desk {
@@ -66,7 +70,9 @@ impl Head {
         *request.uri_mut() = self.uri;
         *request.headers_mut() = self.headers;
         if let Some(proof) = proof {
-            proof.add_to(request.headers_mut());
+            let mut uri = std::mem::take(request.uri_mut());
+            proof.add_to(request.headers_mut(), &mut uri);
+            *request.uri_mut() = uri;
         }
         request
     }
@@ -108,7 +114,7 @@ impl Desk {
             Ok(response) => response,
             Err(Unanswered { problem, mut journey }) => {
                 journey.ends(Outcome::Refused(problem.reason));
-                refuse(problem.at(&destination.name), &caller.tenant, version)
+                refuse(problem.at(&destination.name), caller.tenant(), version)
             }
         }
     }
@@ -127,7 +133,7 @@ impl Desk {
             Some(_) => Host::Configured,
             None => authority.map_or(Host::None, Host::Other),
         };
-        let caller = self.tenants.admit(request.headers(), &Door { local: line.local, host })?;
+        let caller = self.tenants.admit(request.headers(), &line.arrival, host)?;
         if let Some(route) = by_host {
             return Ok((caller, route));
         }
@@ -168,21 +174,26 @@ impl Desk {
                 });
             }
         };
-        let ai_request =
-            trace(&parts.headers).map(|trace| self.roster.request(&caller.tenant, trace));
+        let mut upload = Upload::of(body);
+        let said = match prefix::may_say(&parts.method, &parts.headers) {
+            true => prefix::read(&upload.beginning(prefix::MOST, BEGINNING).await),
+            false => Said::default(),
+        };
+        let trace = trace(&parts.headers).or(said.trace);
+        let ai_request = trace.map(|trace| self.roster.request(caller.tenant(), trace));
         let hints = hints::read(&parts.headers);
         destination.meter.hints_ignored(hints.ignored);
         let class = destination.class(one(&parts.headers, "x-forebay-class"));
-        let framing = match body.size_hint().exact() {
+        let framing = match upload.size_hint().exact() {
             None => Framing::Chunked,
             Some(_) => Framing::AsSaid,
         };
         let authority = &destination.target.authority;
         hygiene::for_service(&mut parts.headers, &mut parts.uri, target, authority, framing);
-        let credential = destination.credential(&caller.tenant);
-        if credential.is_some() || caller.authorization == Authorization::Ours {
-            parts.headers.remove(AUTHORIZATION);
-        }
+        let entitled = match destination.wallet.entitle(caller, &mut parts.headers) {
+            Ok(entitled) => entitled,
+            Err(problem) => return Err(Unanswered { problem, journey }),
+        };
         destination.toll.prepare(&mut parts.headers);
         let purpose = match &wish {
             Some(wish) => {
@@ -202,36 +213,43 @@ impl Desk {
                 cost: hints.cost,
                 attempt: hints.attempt,
                 deadline: hints.patience.map(|patience| time::now() + patience),
-                ..Ask::new(destination.identity(&caller.tenant), class)
+                ..Ask::new(entitled.identity.clone(), class)
             },
             request: ai_request,
-            operation: work.operation.clone(),
             repeat,
             purpose,
             total: destination.total_timeout,
+            call: OutboundCall {
+                tenant: Arc::clone(caller.tenant()),
+                feature: Arc::clone(work.operation.feature()),
+                destination: Arc::clone(&destination.name),
+                operation: Arc::clone(work.operation.name()),
+                subject: said.subject,
+                peer: line.peer,
+            },
         };
         let plan = Plan {
-            tenant: Arc::clone(&caller.tenant),
-            account: destination.account(&caller.tenant),
+            tenant: Arc::clone(caller.tenant()),
+            account: entitled.account.clone(),
             work,
             declared: hints.tokens,
-            length: body.size_hint().exact(),
+            length: upload.size_hint().exact(),
         };
         let mut passage = match destination.toll.pass(plan) {
             Ok(passage) => passage,
             Err(problem) => return Err(Unanswered { problem, journey }),
         };
 
-        let repeatable = body.is_end_stream();
-        let (mut head, mut upload, mut journey) = (head, Upload::of(body), journey);
-        let Some(credential) = credential else {
-            let begun = errand.run(head.into_call(None, upload), passage, journey).await?;
-            return deliver(begun, destination, wish, line);
-        };
+        let repeatable = upload.is_end_stream();
+        let (mut head, mut journey) = (head, journey);
         let mut tries = Tries::First;
         loop {
-            let proof = match credential.proof(&destination.meter).await {
-                Ok(proof) => proof,
+            let proof = match entitled.proof(&destination.meter).await {
+                Ok(Some(proof)) => proof,
+                Ok(None) => {
+                    let begun = errand.run(head.into_call(None, upload), passage, journey).await?;
+                    return deliver(begun, destination, wish, line);
+                }
                 Err(problem) => return Err(Unanswered { problem, journey }),
             };
             // The service may refuse a token that it withdrew. That proves that the call was
@@ -240,14 +258,17 @@ impl Desk {
                 (repeatable && tries == Tries::First && proof.is_renewable()).then(|| head.clone());
             let call = head.into_call(Some(&proof), upload);
             let mut begun = errand.run(call, passage, journey).await?;
-            let refused = begun.response.status() == StatusCode::UNAUTHORIZED && proof.refused();
+            let another = match begun.response.status() {
+                StatusCode::UNAUTHORIZED => proof.refused(),
+                _ => Another::None,
+            };
             match spare {
-                Some(spare) if refused => {
+                Some(spare) if another == Another::Ready => {
                     (passage, journey) = discard(begun).await;
                     (head, upload, tries) = (spare, Upload::empty(), Tries::Second);
                 }
                 Some(_) | None => {
-                    if refused {
+                    if another != Another::None {
                         let again = HeaderValue::from_static("true");
                         begun.response.headers_mut().insert(SHOULD_RETRY, again);
                     }
@@ -351,8 +372,10 @@ fn one<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     if values.next().is_some() { None } else { value.to_str().ok() }
 }
 
+/// The request that a call belongs to: `x-forebay-request`, or that of its `traceparent`.
 fn trace(headers: &HeaderMap) -> Option<TraceId> {
-    TraceId::from_traceparent(one(headers, "traceparent")?)
+    let named = one(headers, "x-forebay-request").and_then(TraceId::of_request);
+    named.or_else(|| TraceId::from_traceparent(one(headers, "traceparent")?))
 }
 
 /// The feature that a call is made for: `x-forebay-feature`, or the member `forebay.feature`

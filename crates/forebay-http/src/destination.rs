@@ -1,24 +1,24 @@
 //! One service: where it is, what may be open there, on whose behalf, with which credential.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use forebay_pool::rate::Account;
 use forebay_pool::{
     Budget, ClassId, ClassName, ClassSettings, Kind, Pool, PoolSettings, Timetable, class,
     timetable,
 };
 
 use crate::SettingsError;
-use crate::credential::{self, Credential, CredentialError, Registry};
+use crate::credential::Registry;
 use crate::limits::{self, Toll};
 use crate::meter::Meter;
 use crate::operation::Works;
-use crate::settings::{CredentialSettings, DestinationSettings, HttpSettings, RetrySettings};
+use crate::settings::{DestinationSettings, HttpSettings, RetrySettings};
 use crate::target::{Scheme, Target};
 use crate::tls::Trust;
-use crate::upstream::{Identity, Opener};
+use crate::upstream::Opener;
+use crate::wallet::{self, Wallet};
 
 /// The budget where nothing is known.
 const BUDGET: u32 = 50;
@@ -39,21 +39,9 @@ pub(crate) struct Destination {
     pub(crate) chunk_timeout: Duration,
     pub(crate) total_timeout: Option<Duration>,
     pub(crate) retry: RetrySettings,
-    sharing: Sharing,
-    /// The credential of tenants that have none of their own.
-    common: Option<Credential>,
-    own: HashMap<String, Credential>,
+    pub(crate) wallet: Arc<Wallet>,
     classes: HashMap<String, ClassId>,
     default_class: ClassId,
-}
-
-/// Who may use whose connections.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sharing {
-    /// Those with the same credential.
-    ByCredential,
-    /// Every tenant every other's.
-    Everybody,
 }
 
 impl Destination {
@@ -63,7 +51,7 @@ impl Destination {
         name: &str,
         settings: &DestinationSettings,
         everybody: Option<&Arc<str>>,
-        registry: &mut Registry,
+        registry: &Registry,
         trust: &mut Trust,
     ) -> Result<Self, SettingsError> {
         let at = |key: &str| format!("http.destinations.{name}.{key}");
@@ -73,20 +61,8 @@ impl Destination {
         let tls = trust
             .connector(settings.ca_file.as_deref())
             .map_err(|e| invalid("ca_file", e.to_string()))?;
-        let mut credential = |place: &str, settings: &CredentialSettings| {
-            registry.credential(settings, trust).map_err(|CredentialError { key, reason }| {
-                invalid(&format!("{place}.{key}"), reason)
-            })
-        };
-        let common = settings.auth.as_ref().map(|auth| credential("auth", auth)).transpose()?;
-        let mut own = HashMap::new();
-        for (tenant, auth) in &settings.tenants {
-            own.insert(tenant.clone(), credential(&format!("tenants.{tenant}"), auth)?);
-        }
-        if target.scheme == Scheme::Plain
-            && !target.is_loopback()
-            && (common.is_some() || !own.is_empty())
-        {
+        let wallet = Arc::new(Wallet::open(name, settings, registry, trust)?);
+        if target.scheme == Scheme::Plain && !target.is_loopback() && !wallet.is_empty() {
             tracing::warn!(destination = name, "its credential travels in the clear: use https");
         }
         let toll = Toll::open(&settings.limits)
@@ -95,7 +71,8 @@ impl Destination {
             .map_err(|error| invalid(&error.place(), error.reason))?;
         let pool_settings = PoolSettings { timetable, ..pool_settings(name, settings) };
         let default_class = default_class(&pool_settings.classes);
-        let pool = Pool::new(Opener::new(Arc::clone(&target), tls), pool_settings);
+        let pool =
+            Pool::new(Opener::new(Arc::clone(&target), tls, Arc::clone(&wallet)), pool_settings);
         let missing = || invalid("classes", "at most 16 classes are possible".to_owned());
         let default_class = pool.class(default_class.as_str()).ok_or_else(missing)?;
         // Agents may lower their own rank, never raise it: `core` is theirs only where the
@@ -106,10 +83,6 @@ impl Destination {
             .filter(|(_, class)| class.kind == Kind::Ai)
             .filter_map(|(class, _)| Some((class.to_string(), pool.class(class.as_str())?)))
             .collect();
-        let sharing = match settings.share_connections {
-            true => Sharing::Everybody,
-            false => Sharing::ByCredential,
-        };
         let destination = Self {
             name: name.into(),
             target,
@@ -121,52 +94,14 @@ impl Destination {
             chunk_timeout: settings.chunk_timeout,
             total_timeout: settings.total_timeout,
             retry: settings.retry,
-            sharing,
-            common,
-            own,
+            wallet,
             classes,
             default_class,
         };
         if settings.warm_up > 0 {
-            destination.pool.warm_up(destination.known_identities(everybody));
+            destination.pool.warm_up(destination.wallet.known_identities(everybody));
         }
         Ok(destination)
-    }
-
-    /// Those whose connections can be opened before anybody calls: they have credentials, or
-    /// there is but one tenant.
-    fn known_identities(&self, everybody: Option<&Arc<str>>) -> Vec<Identity> {
-        if self.common.is_some() || self.sharing == Sharing::Everybody {
-            return vec![Identity::Common];
-        }
-        let mut names: Vec<Arc<str>> = self.own.keys().map(|name| name.as_str().into()).collect();
-        names.extend(everybody.filter(|name| !self.own.contains_key(name.as_ref())).cloned());
-        names.sort_unstable();
-        names.into_iter().map(Identity::Tenant).collect()
-    }
-
-    /// On whose behalf connections for `tenant` are opened.
-    pub(crate) fn identity(&self, tenant: &Arc<str>) -> Identity {
-        let common = match self.sharing {
-            Sharing::Everybody => true,
-            Sharing::ByCredential => {
-                self.common.is_some() && !self.own.contains_key(tenant.as_ref())
-            }
-        };
-        if common { Identity::Common } else { Identity::Tenant(Arc::clone(tenant)) }
-    }
-
-    /// With whose account the service counts the calls of `tenant`: whose credential it is.
-    pub(crate) fn account(&self, tenant: &Arc<str>) -> Account {
-        match self.common.is_some() && !self.own.contains_key(tenant.as_ref()) {
-            true => Account::Destination,
-            false => Account::Tenant(Arc::clone(tenant)),
-        }
-    }
-
-    /// The credential to send for `tenant`; without one the agent's own passes.
-    pub(crate) fn credential(&self, tenant: &str) -> Option<&Credential> {
-        self.own.get(tenant).or(self.common.as_ref())
     }
 
     /// The class called `wanted`, if agents may choose it, or else the default.
@@ -267,7 +202,7 @@ pub(crate) fn check(
     limits::check(&settings.limits, &http.tenants)
         .or_else(|(key, reason)| invalid(&format!("limits.{key}"), reason))?;
     check_durations(settings).or_else(|key| invalid(key, "must be more than 0s".to_owned()))?;
-    check_credentials(settings, &http.tenants, trust).or_else(|(key, reason)| invalid(&key, reason))
+    wallet::check(settings, &http.tenants, trust).or_else(|(key, reason)| invalid(&key, reason))
 }
 
 fn check_durations(settings: &DestinationSettings) -> Result<(), &'static str> {
@@ -280,29 +215,4 @@ fn check_durations(settings: &DestinationSettings) -> Result<(), &'static str> {
         ("total_timeout", settings.total_timeout.unwrap_or(Duration::MAX)),
     ];
     durations.into_iter().find(|(_, d)| d.is_zero()).map_or(Ok(()), |(key, _)| Err(key))
-}
-
-fn check_credentials<T>(
-    settings: &DestinationSettings,
-    tenants: &BTreeMap<String, T>,
-    trust: &mut Trust,
-) -> Result<(), (String, String)> {
-    if let Some(auth) = &settings.auth {
-        credential::check(auth, trust).map_err(|e| (format!("auth.{}", e.key), e.reason))?;
-    }
-    for (tenant, auth) in &settings.tenants {
-        if !tenants.contains_key(tenant) {
-            let known: Vec<_> = tenants.keys().map(String::as_str).collect();
-            let reason = match known.is_empty() {
-                true => format!("there is no tenant `{tenant}`: write `[http.tenants.{tenant}]`"),
-                false => {
-                    format!("there is no tenant `{tenant}`, there are: {}", known.join(", "))
-                }
-            };
-            return Err((format!("tenants.{tenant}"), reason));
-        }
-        credential::check(auth, trust)
-            .map_err(|e| (format!("tenants.{tenant}.{}", e.key), e.reason))?;
-    }
-    Ok(())
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use forebay_pool::overlap::{Calling, OutboundCall, Overlaps};
-use forebay_pool::{Ask, Attempt, Operation, Request as AiRequest};
+use forebay_pool::{Ask, Attempt, Request as AiRequest};
 use forebay_seam::time;
 use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -25,7 +25,7 @@ use crate::meter::Journey;
 use crate::problem::{Problem, Reason, Retry};
 use crate::settings::RetrySettings;
 use crate::upload::{Keepsake, Progress, Upload};
-use crate::upstream::Identity;
+use crate::wallet::Identity;
 
 /// By which services know a call again (draft-ietf-httpapi-idempotency-key-header).
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -39,7 +39,8 @@ pub(crate) struct Errand<'a> {
     pub(crate) overlaps: &'a Arc<Overlaps>,
     pub(crate) ask: Ask<Identity>,
     pub(crate) request: Option<AiRequest>,
-    pub(crate) operation: Operation,
+    /// What overlaps are told with.
+    pub(crate) call: OutboundCall,
     pub(crate) repeat: Repeat,
     pub(crate) purpose: Purpose,
     /// When it has to be over, counted from its first sending.
@@ -132,12 +133,9 @@ impl Errand<'_> {
         journey: &Journey,
     ) -> Result<Sent, Problem> {
         let method = call.method().clone();
+        // Who waits in our line waits for the service, as far as its transaction goes.
+        let calling = self.overlaps.call_begins(self.request.as_ref(), self.call.clone());
         let mut held = self.checkout(self.ask.attempt).await?;
-        let calling = self.request.as_ref().map(|request| {
-            let destination = Arc::clone(&self.destination.name);
-            let operation = Arc::clone(self.operation.name());
-            self.overlaps.call_begins(request, OutboundCall { destination, operation })
-        });
         let until = self.total.map(|total| time::now() + total);
         // A connection may have been closed by the service while the call was on its way to
         // it. Then the call goes out once more, if that does no harm.
@@ -149,7 +147,7 @@ impl Errand<'_> {
             if self.purpose == Purpose::Upgrade {
                 held.never_again();
             }
-            let sending = held.connection().sender().try_send_request(call);
+            let sending = held.connection().send(call);
             let mut failed = match self.head(sending, &upload, sent_at, until).await {
                 Ok(Ok(response)) => {
                     let took = time::now().saturating_duration_since(sent_at);
@@ -273,7 +271,7 @@ struct Sent {
     response: Response<Incoming>,
     upload: Arc<Progress>,
     held: Held,
-    calling: Option<Calling>,
+    calling: Calling,
     until: Option<Instant>,
 }
 

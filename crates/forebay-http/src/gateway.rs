@@ -33,8 +33,9 @@ use crate::problem::{Problem, Reason, Retry};
 use crate::routes::{self, Routes};
 use crate::settings::HttpSettings;
 use crate::stats::HttpSnapshot;
-use crate::tenant::Tenants;
+use crate::tenant::{self, RollError, Tenants};
 use crate::tls::Trust;
+use crate::wallet;
 
 /// Rest after an accept that failed, which means that the machine is out of something.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
@@ -72,6 +73,22 @@ impl Gateway {
         check(settings, &mut Trust::default())
     }
 
+    /// Everything that is wrong with the keys and credentials in `settings`, which are read
+    /// for that and forgotten.
+    pub fn check_secrets(settings: &HttpSettings) -> Vec<SettingsError> {
+        let mut trust = Trust::default();
+        let tenants = tenant::problems(&settings.tenants).into_iter().map(at_tenants);
+        let mut problems: Vec<_> = tenants.collect();
+        for (name, destination) in &settings.destinations {
+            let found = wallet::problems(destination, &settings.tenants, &mut trust);
+            problems.extend(found.into_iter().map(|(key, reason)| SettingsError {
+                at: format!("http.destinations.{name}.{key}"),
+                reason,
+            }));
+        }
+        problems
+    }
+
     /// A gateway for `settings`; reads the secrets and starts warming up. Inside a runtime.
     /// `overlaps` and `roster` are shared by all gateways of the process.
     ///
@@ -84,16 +101,13 @@ impl Gateway {
     ) -> Result<Self, SettingsError> {
         let mut trust = Trust::default();
         check(&settings, &mut trust)?;
-        let tenants = Tenants::new(&settings.tenants).map_err(|(tenant, error)| SettingsError {
-            at: format!("http.tenants.{tenant}.key"),
-            reason: error.to_string(),
-        })?;
-        let mut registry = Registry::new();
+        let registry = Registry::new();
+        let tenants = Tenants::new(&settings.tenants, registry.digester());
+        let tenants = tenants.map_err(at_tenants)?;
         let mut destinations = BTreeMap::new();
         for (name, settings) in &settings.destinations {
             let everybody = tenants.everybody();
-            let destination =
-                Destination::open(name, settings, everybody, &mut registry, &mut trust)?;
+            let destination = Destination::open(name, settings, everybody, &registry, &mut trust)?;
             destination.pool.join(&roster);
             destinations.insert(name.clone(), Arc::new(destination));
         }
@@ -271,8 +285,17 @@ fn check(settings: &HttpSettings, trust: &mut Trust) -> Result<(), SettingsError
         agent::check_tls(tls)
             .map_err(|reason| SettingsError { at: "http.tls".to_owned(), reason })?;
     }
+    tenant::check(&settings.tenants).map_err(at_tenants)?;
     for (name, destination) in &settings.destinations {
         destination::check(name, destination, settings, trust)?;
     }
     routes::check(&settings.destinations)
+}
+
+fn at_tenants(error: RollError) -> SettingsError {
+    let at = match error.key.as_str() {
+        "" => "http.tenants".to_owned(),
+        key => format!("http.tenants.{key}"),
+    };
+    SettingsError { at, reason: error.reason }
 }

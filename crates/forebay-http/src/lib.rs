@@ -4,9 +4,10 @@
 //! The rooms, in the order in which a call passes them: `gateway` (accept), `doorstep` (the
 //! agent's socket), `call` (its journey), `hygiene` (what may pass), `tenant` (who calls),
 //! `destination` and `target` (where to), `operation` and `hints` (what for), `limits` with
-//! `announce` and `usage` (how much of it), `credential`, `token` and `oauth` (with which
-//! proof), `exchange`, `upload` and `answer` (the bytes, both ways), `upstream` and `tls`
-//! (the connections); `problem` (what Forebay itself answers), `meter` and `stats` (what is
+//! `announce` and `usage` (how much of it), `wallet`, `credential`, `token` and `oauth` with
+//! `secrets` and `wardrobe` (with which proof), `exchange`, `upload` and `answer` (the bytes,
+//! both ways), `connection`, `upstream` and `tls` (the connections); `problem` (what Forebay
+//! itself answers), `meter` and `stats` (what is
 //! counted). Deliberately absent: no redirect is followed, no body is stored, nothing in a
 //! call chooses where a credential goes.
 
@@ -14,6 +15,7 @@ mod agent;
 mod announce;
 mod answer;
 mod call;
+mod connection;
 mod credential;
 mod destination;
 mod doorstep;
@@ -25,8 +27,10 @@ mod limits;
 mod meter;
 mod oauth;
 mod operation;
+mod prefix;
 mod problem;
 mod routes;
+mod secrets;
 pub mod settings;
 pub mod stats;
 mod target;
@@ -38,6 +42,8 @@ mod upgrade;
 mod upload;
 mod upstream;
 mod usage;
+mod wallet;
+mod wardrobe;
 
 pub use gateway::Gateway;
 pub use settings::HttpSettings;

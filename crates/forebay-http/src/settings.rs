@@ -1,7 +1,5 @@
 //! What an operator sets for the HTTP egress gateway.
 
-mod listen;
-
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,11 +7,16 @@ use std::time::Duration;
 use forebay_pool::timetable::WindowSettings;
 use forebay_pool::{ClassName, ClassSettings, Mode};
 use forebay_seam::net::SocketMode;
-use forebay_seam::secret::SecretRef;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+mod credential;
+mod listen;
+mod tenant;
+
+pub use credential::{ClientAuthentication, CredentialSettings};
 pub use listen::{AgentTls, Listen};
+pub use tenant::{AgentSettings, TenantSettings};
 
 /// `[http]`: where agents send their calls, and which services are behind.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -50,15 +53,6 @@ impl Default for HttpSettings {
             destinations: BTreeMap::new(),
         }
     }
-}
-
-/// `[http.tenants.NAME]`: agents prove that they are this tenant's by its key, as
-/// `Authorization: Bearer KEY` or `x-forebay-key: KEY`.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct TenantSettings {
-    /// The key.
-    pub key: SecretRef,
 }
 
 /// `[http.destinations.NAME]`: one service, one budget.
@@ -131,8 +125,9 @@ pub struct DestinationSettings {
     /// Default `idempotent`.
     #[serde(default)]
     pub retry: RetrySettings,
-    /// Let tenants use each other's connections. Only for stateless bearer credentials.
-    /// Default false.
+    /// Let callers with different credentials use each other's connections. Only for
+    /// credentials that each call carries by itself: not for `basic` and
+    /// `client-certificate`. Default false.
     #[serde(default)]
     pub share_connections: bool,
     /// The credentials that we add, the same for every tenant. Default: none, and the
@@ -142,6 +137,10 @@ pub struct DestinationSettings {
     /// Credentials of single tenants, before `auth`.
     #[serde(default)]
     pub tenants: BTreeMap<String, CredentialSettings>,
+    /// Credentials of single agents, by tenant and agent, before those of their tenant:
+    /// `[http.destinations.NAME.agents.TENANT.AGENT]`.
+    #[serde(default)]
+    pub agents: BTreeMap<String, BTreeMap<String, CredentialSettings>>,
     /// Requests of an AI class that may wait, as a multiple of the connections the class can
     /// get; further ones are told at once. Default 2.
     #[serde(default = "queue_factor")]
@@ -274,40 +273,4 @@ fn lend_max_hold() -> Duration {
 }
 fn probe_interval() -> Duration {
     Duration::from_secs(10)
-}
-
-/// A credential that Forebay holds so that agents need none.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum CredentialSettings {
-    /// `Authorization: Bearer SECRET`.
-    Bearer {
-        /// The key.
-        secret: SecretRef,
-    },
-    /// A header of the service's own, such as `x-api-key`.
-    Header {
-        /// The header's name.
-        name: String,
-        /// Its value.
-        secret: SecretRef,
-    },
-    /// OAuth 2.0 client credentials (RFC 6749, section 4.4).
-    Oauth2ClientCredentials {
-        /// Where tokens are exchanged: `https://…`.
-        token_url: String,
-        /// The client.
-        client_id: String,
-        /// Its secret.
-        client_secret: SecretRef,
-        /// Scopes to ask for.
-        #[serde(default)]
-        scopes: Vec<String>,
-        /// The audience to ask for, where the issuer wants one.
-        #[serde(default)]
-        audience: Option<String>,
-        /// Certificates that may sign the issuer's, PEM. Default: the system's.
-        #[serde(default)]
-        ca_file: Option<PathBuf>,
-    },
 }

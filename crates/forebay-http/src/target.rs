@@ -3,9 +3,13 @@
 //! Knows no sockets. Always true: the scheme, the host and the base path come from the
 //! configuration alone; nothing in a call can change or leave them.
 
-use http::uri::{PathAndQuery, Uri};
+use std::sync::Arc;
+
+use http::uri::{InvalidUri, PathAndQuery, Uri};
 use http::{HeaderValue, header::InvalidHeaderValue};
 use rustls::pki_types::ServerName;
+
+use crate::connection::Addressee;
 
 /// How the bytes travel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +31,7 @@ pub(crate) struct Target {
     pub(crate) authority: HeaderValue,
     /// The base path, without a slash at its end.
     base: String,
+    addressee: Arc<Addressee>,
 }
 
 /// Why a URL is no target.
@@ -87,9 +92,15 @@ impl Target {
         } else {
             format!("{}:{port}", authority.host())
         };
-        let authority = shown.parse().map_err(|_: InvalidHeaderValue| bad_host())?;
+        let named = shown.parse().map_err(|_: InvalidUri| bad_host())?;
+        let authority: HeaderValue = shown.parse().map_err(|_: InvalidHeaderValue| bad_host())?;
         let base = uri.path().trim_end_matches('/').to_owned();
-        Ok(Self { scheme, host, port, authority, base })
+        let written = match scheme {
+            Scheme::Plain => http::uri::Scheme::HTTP,
+            Scheme::Tls(_) => http::uri::Scheme::HTTPS,
+        };
+        let addressee = Arc::new(Addressee::new(written, named, authority.clone()));
+        Ok(Self { scheme, host, port, authority, base, addressee })
     }
 
     /// The request target at the destination of `rest`, what stands behind the destination's
@@ -110,6 +121,11 @@ impl Target {
         }
         .map_err(|_| PathError::Malformed)?;
         Ok(Uri::from(joined))
+    }
+
+    /// Whom calls are addressed to.
+    pub(crate) fn addressee(&self) -> Arc<Addressee> {
+        Arc::clone(&self.addressee)
     }
 
     /// Whether the other end is this machine.

@@ -1,11 +1,13 @@
 //! The agent's body on its way to the service.
 //!
-//! Streams through, a frame at a time, never stored. Tells whoever watches whether it has
+//! Streams through, a frame at a time, never stored but for the beginning of one that is
+//! looked at first. Tells whoever watches whether it has
 //! ended and when it last moved: a connection may serve again only if the whole body went
 //! out, and a service cannot answer a call that has not fully arrived. Where a call may be sent
 //! once more, its first bytes are kept, as many as are few: a longer body is sent once.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -66,16 +68,11 @@ impl Progress {
 
 /// A body on its way out.
 pub(crate) struct Upload {
-    source: Source,
+    /// What was looked at, or kept of an earlier try, and is still to be sent.
+    ahead: VecDeque<Result<Frame<Bytes>, hyper::Error>>,
+    body: Option<Incoming>,
     progress: Arc<Progress>,
     kept: Option<Keepsake>,
-}
-
-enum Source {
-    Nothing,
-    Agent(Incoming),
-    /// What was kept of it, and what is left of that.
-    Kept(VecDeque<Bytes>, Option<HeaderMap>),
 }
 
 /// What of a body has gone out, for a second try.
@@ -84,7 +81,7 @@ pub(crate) struct Keepsake(Arc<Mutex<Kept>>);
 
 #[derive(Default)]
 struct Kept {
-    frames: VecDeque<Bytes>,
+    frames: Vec<Bytes>,
     trailers: Option<HeaderMap>,
     bytes: usize,
     is_too_much: bool,
@@ -98,7 +95,7 @@ impl Keepsake {
             kept.is_too_much |= kept.bytes > KEPT;
             match kept.is_too_much {
                 true => kept.frames.clear(),
-                false => kept.frames.push_back(data.clone()),
+                false => kept.frames.push(data.clone()),
             }
         } else if let Some(trailers) = frame.trailers_ref() {
             kept.trailers = Some(trailers.clone());
@@ -111,29 +108,29 @@ impl Keepsake {
         if kept.is_too_much || !progress.has_ended() {
             return None;
         }
-        let source = Source::Kept(kept.frames.clone(), kept.trailers.clone());
-        Some(Upload { source, progress: Arc::new(Progress::new()), kept: None }.begun())
+        let frames = kept.frames.iter().cloned().map(Frame::data);
+        let trailers = kept.trailers.clone().map(Frame::trailers);
+        Some(Upload::new(frames.chain(trailers).map(Ok).collect(), None))
     }
 }
 
 impl Upload {
     /// Sends `body` on.
     pub(crate) fn of(body: Incoming) -> Self {
-        let source = Source::Agent(body);
-        Self { source, progress: Arc::new(Progress::new()), kept: None }.begun()
+        Self::new(VecDeque::new(), Some(body))
     }
 
     /// Nothing to send: it has ended before it began.
     pub(crate) fn empty() -> Self {
-        let progress = Arc::new(Progress::new());
-        Self { source: Source::Nothing, progress, kept: None }.begun()
+        Self::new(VecDeque::new(), None)
     }
 
-    fn begun(self) -> Self {
-        if self.is_end_stream() {
-            self.progress.end();
+    fn new(ahead: VecDeque<Result<Frame<Bytes>, hyper::Error>>, body: Option<Incoming>) -> Self {
+        let upload = Self { ahead, body, progress: Arc::new(Progress::new()), kept: None };
+        if upload.is_end_stream() {
+            upload.progress.end();
         }
-        self
+        upload
     }
 
     /// Keeps what goes out from here on.
@@ -141,9 +138,42 @@ impl Upload {
         self.kept.get_or_insert_default().clone()
     }
 
+    /// The beginning of the body: `most` bytes, or what is there within `patience`. It will be
+    /// sent all the same.
+    ///
+    /// # Cancel safety
+    /// Dropped while it waits, nothing of the body is lost.
+    pub(crate) async fn beginning(&mut self, most: usize, patience: Duration) -> Vec<u8> {
+        let deadline = time::now() + patience;
+        let mut beginning = Vec::new();
+        while beginning.len() < most
+            && let Some(body) = self.body.as_mut().filter(|body| !body.is_end_stream())
+        {
+            let left = deadline.saturating_duration_since(time::now());
+            let frame = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx));
+            let Ok(Some(frame)) = time::timeout(left, frame).await else { break };
+            if let Some(data) = frame.as_ref().ok().and_then(Frame::data_ref) {
+                let room = most - beginning.len();
+                beginning.extend_from_slice(data.get(..room).unwrap_or(data));
+            }
+            let has_failed = frame.is_err();
+            self.ahead.push_back(frame);
+            if has_failed {
+                break;
+            }
+        }
+        beginning
+    }
+
     /// How far it has come, now and later.
     pub(crate) fn progress(&self) -> Arc<Progress> {
         Arc::clone(&self.progress)
+    }
+}
+
+impl Default for Upload {
+    fn default() -> Self {
+        Self::empty()
     }
 }
 
@@ -155,13 +185,10 @@ impl Body for Upload {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let mut frame = match &mut self.source {
-            Source::Nothing => None,
-            Source::Agent(body) => ready!(Pin::new(body).poll_frame(cx)),
-            Source::Kept(frames, trailers) => match frames.pop_front() {
-                Some(data) => Some(Ok(Frame::data(data))),
-                None => trailers.take().map(|trailers| Ok(Frame::trailers(trailers))),
-            },
+        let mut frame = match (self.ahead.pop_front(), &mut self.body) {
+            (Some(frame), _) => Some(frame),
+            (None, None) => return Poll::Ready(None),
+            (None, Some(body)) => ready!(Pin::new(body).poll_frame(cx)),
         };
         if let Some(Ok(frame)) = &mut frame {
             if let Some(fields) = frame.trailers_mut() {
@@ -181,22 +208,19 @@ impl Body for Upload {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.source {
-            Source::Nothing => true,
-            Source::Agent(body) => body.is_end_stream(),
-            Source::Kept(frames, trailers) => frames.is_empty() && trailers.is_none(),
-        }
+        self.ahead.is_empty() && self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.source {
-            Source::Nothing => SizeHint::with_exact(0),
-            Source::Agent(body) => body.size_hint(),
-            Source::Kept(frames, _) => {
-                let bytes = frames.iter().map(Bytes::len).sum::<usize>();
-                SizeHint::with_exact(u64::try_from(bytes).unwrap_or(u64::MAX))
-            }
+        let rest = self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint);
+        let ahead = self.ahead.iter().filter_map(|frame| frame.as_ref().ok()?.data_ref());
+        let ahead = ahead.map(|data| u64::try_from(data.len()).unwrap_or(u64::MAX)).sum::<u64>();
+        let mut whole = SizeHint::new();
+        whole.set_lower(rest.lower().saturating_add(ahead));
+        if let Some(upper) = rest.upper() {
+            whole.set_upper(upper.saturating_add(ahead));
         }
+        whole
     }
 }
 

@@ -4,7 +4,7 @@
 //! ends, and the socket closes, with the sender's owner: a call that is over in the middle
 //! takes its connection along, and the service sees the close at once.
 
-use std::fmt;
+use std::future::Future;
 use std::io;
 use std::sync::Arc;
 
@@ -12,38 +12,25 @@ use forebay_pool::{ConnectFailure, Connector, FailureKind};
 use forebay_seam::net;
 use forebay_seam::task::Spawner;
 use hyper::body::Body;
-use hyper::client::conn::http1::{self, SendRequest};
+use hyper::client::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 use tokio_rustls::TlsConnector;
 
+use crate::connection::{Connection, Protocol};
 use crate::target::{Scheme, Target};
 use crate::tls;
 use crate::upload::Upload;
+use crate::wallet::{Identity, Wallet};
+use crate::wardrobe::Wardrobe;
 
 /// Bytes of an answer's head, and of what is read ahead of its reader.
 const BUFFER: usize = 64 * 1024;
+/// Bytes of an answer's head on HTTP/2, as they count there (RFC 9113, 6.5.2).
+const HEAD: u32 = 64 * 1024;
 /// Fields of an answer's head.
 const FIELDS: usize = 128;
-
-/// On whose behalf a connection is open. It never changes hands.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) enum Identity {
-    /// Every tenant: they have the same credential, or may share connections.
-    Common,
-    /// One tenant, with a credential of its own.
-    Tenant(Arc<str>),
-}
-
-impl fmt::Display for Identity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Common => f.write_str("common"),
-            Self::Tenant(tenant) => write!(f, "tenant {tenant}"),
-        }
-    }
-}
 
 /// Why a service could not be reached.
 #[derive(Debug, thiserror::Error)]
@@ -58,35 +45,6 @@ pub(crate) enum OpenError {
     Http { host: String, source: hyper::Error },
 }
 
-/// A connection: closed when dropped.
-pub(crate) struct Connection<B> {
-    sender: SendRequest<B>,
-    /// Dropped, it ends the connection's task.
-    life: Option<oneshot::Sender<()>>,
-}
-
-impl<B> Connection<B> {
-    /// hyper's handle.
-    pub(crate) fn sender(&mut self) -> &mut SendRequest<B> {
-        &mut self.sender
-    }
-
-    /// Closes the socket, whatever is on it.
-    pub(crate) fn close(&mut self) {
-        drop(self.life.take());
-    }
-
-    /// Whether a call can be sent now.
-    pub(crate) fn is_ready(&self) -> bool {
-        self.life.is_some() && self.sender.is_ready() && !self.sender.is_closed()
-    }
-
-    /// Whether it has come to its end.
-    pub(crate) fn is_closed(&self) -> bool {
-        self.sender.is_closed()
-    }
-}
-
 /// Opens a connection to `target`: name, socket, TLS, HTTP.
 ///
 /// # Cancel safety
@@ -97,7 +55,7 @@ pub(crate) async fn open<B>(
     spawner: &Spawner,
 ) -> Result<Connection<B>, OpenError>
 where
-    B: Body<Data: Send, Error: std::error::Error + Send + Sync> + Send + 'static,
+    B: Body<Data: Send, Error: std::error::Error + Send + Sync> + Send + Unpin + 'static,
 {
     let (host, port) = (&target.host, target.port);
     let addresses = net::resolve(host, port)
@@ -109,50 +67,84 @@ where
         source,
     })?;
     match &target.scheme {
-        Scheme::Plain => speak(stream, host, spawner).await,
+        Scheme::Plain => speak(stream, Protocol::Http1, target, spawner).await,
         Scheme::Tls(name) => {
             let stream = tls
                 .connect(name.clone(), stream)
                 .await
                 .map_err(|source| OpenError::Tls { host: host.clone(), source })?;
-            speak(stream, host, spawner).await
+            let protocol = match stream.get_ref().1.alpn_protocol() {
+                Some(b"h2") => Protocol::Http2,
+                Some(_) | None => Protocol::Http1,
+            };
+            speak(stream, protocol, target, spawner).await
         }
     }
 }
 
-async fn speak<B, S>(stream: S, host: &str, spawner: &Spawner) -> Result<Connection<B>, OpenError>
+async fn speak<B, S>(
+    stream: S,
+    protocol: Protocol,
+    target: &Target,
+    spawner: &Spawner,
+) -> Result<Connection<B>, OpenError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    B: Body<Data: Send, Error: std::error::Error + Send + Sync> + Send + 'static,
+    B: Body<Data: Send, Error: std::error::Error + Send + Sync> + Send + Unpin + 'static,
 {
-    let (sender, connection) = http1::Builder::new()
-        .max_buf_size(BUFFER)
-        .max_headers(FIELDS)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(|source| OpenError::Http { host: host.to_owned(), source })?;
-    let (life, ends) = oneshot::channel::<()>();
-    spawner.spawn(async move {
-        tokio::select! {
-            // The exchange hears of an error too, and says it where it matters.
-            ended = connection.with_upgrades() => drop(ended),
-            _ = ends => {}
+    let no_http = |source| OpenError::Http { host: target.host.clone(), source };
+    match protocol {
+        Protocol::Http1 => {
+            let (sender, connection) = http1::Builder::new()
+                .max_buf_size(BUFFER)
+                .max_headers(FIELDS)
+                .handshake(TokioIo::new(stream))
+                .await
+                .map_err(no_http)?;
+            let (life, ends) = oneshot::channel::<()>();
+            spawner.spawn(async move {
+                tokio::select! {
+                    // The exchange hears of an error too, and says it where it matters.
+                    ended = connection.with_upgrades() => drop(ended),
+                    _ = ends => {}
+                }
+            });
+            Ok(Connection::alone(sender, life, target.addressee()))
         }
-    });
-    Ok(Connection { sender, life: Some(life) })
+        Protocol::Http2 => {
+            let (sender, connection) = http2::Builder::new(Hands(spawner.clone()))
+                .max_header_list_size(HEAD)
+                .handshake(TokioIo::new(stream))
+                .await
+                .map_err(no_http)?;
+            spawner.spawn(async move { drop(connection.await) });
+            Ok(Connection::stream(sender, target.addressee()))
+        }
+    }
+}
+
+/// Runs what an HTTP/2 connection does besides.
+#[derive(Clone)]
+struct Hands(Spawner);
+
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Hands {
+    fn execute(&self, work: F) {
+        self.0.spawn(work);
+    }
 }
 
 /// Opens connections to one destination.
 pub(crate) struct Opener {
     target: Arc<Target>,
-    tls: TlsConnector,
+    wallet: Arc<Wallet>,
+    wardrobe: Wardrobe,
     spawner: Spawner,
 }
 
 impl Opener {
-    /// Opens connections to `target`. Inside a runtime.
-    pub(crate) fn new(target: Arc<Target>, tls: TlsConnector) -> Self {
-        Self { target, tls, spawner: Spawner::current() }
+    /// Opens connections to `target`, with the certificates in `wallet`. Inside a runtime.
+    pub(crate) fn new(target: Arc<Target>, tls: TlsConnector, wallet: Arc<Wallet>) -> Self {
+        Self { target, wallet, wardrobe: Wardrobe::new(tls), spawner: Spawner::current() }
     }
 }
 
@@ -160,11 +152,13 @@ impl Connector for Opener {
     type Identity = Identity;
     type Connection = Connection<Upload>;
 
-    async fn connect(&self, _: &Identity) -> Result<Connection<Upload>, ConnectFailure> {
-        let mut connection = open(&self.target, &self.tls, &self.spawner)
+    async fn connect(&self, identity: &Identity) -> Result<Connection<Upload>, ConnectFailure> {
+        let certificate = self.wallet.certificate(identity);
+        let tls = self.wardrobe.connector(certificate.as_deref());
+        let mut connection = open(&self.target, &tls, &self.spawner)
             .await
             .map_err(|error| ConnectFailure::new(FailureKind::Unreachable, error))?;
-        connection.sender.ready().await.map_err(|source| {
+        connection.ready().await.map_err(|source| {
             let host = self.target.host.clone();
             ConnectFailure::new(FailureKind::Unreachable, OpenError::Http { host, source })
         })?;
@@ -184,7 +178,7 @@ impl Connector for Opener {
     /// Waits until the last exchange is over on the wire. A connection on which an answer or
     /// a body is unfinished never gets there: the engine closes it at its deadline.
     async fn reset(&self, mut connection: Connection<Upload>) -> Option<Connection<Upload>> {
-        connection.sender.ready().await.ok()?;
+        connection.ready().await.ok()?;
         Some(connection)
     }
 }
@@ -195,23 +189,25 @@ mod tests {
 
     #[tokio::test]
     async fn a_call_on_a_connection_that_was_just_closed_comes_back_untouched() {
+        let target = Target::parse("http://api.test").unwrap();
         let (ours, theirs) = tokio::io::duplex(1024);
         let mut connection =
-            speak::<Upload, _>(ours, "api.test", &Spawner::current()).await.unwrap();
-        connection.sender().ready().await.unwrap();
+            speak::<Upload, _>(ours, Protocol::Http1, &target, &Spawner::current()).await.unwrap();
+        connection.ready().await.unwrap();
         drop(theirs);
-        let sending = connection.sender().try_send_request(http::Request::new(Upload::empty()));
+        let sending = connection.send(http::Request::new(Upload::empty()));
         assert!(sending.await.unwrap_err().take_message().is_some());
     }
 
     #[tokio::test]
     async fn a_closed_connection_closes_its_socket_and_takes_no_call() {
+        let target = Target::parse("http://api.test").unwrap();
         let (ours, mut theirs) = tokio::io::duplex(1024);
         let mut connection =
-            speak::<Upload, _>(ours, "api.test", &Spawner::current()).await.unwrap();
-        connection.sender().ready().await.unwrap();
+            speak::<Upload, _>(ours, Protocol::Http1, &target, &Spawner::current()).await.unwrap();
+        connection.ready().await.unwrap();
         assert!(connection.is_ready());
-        connection.close();
+        assert_eq!(connection.abandon(), forebay_pool::Condition::Broken);
         assert!(!connection.is_ready());
         let mut heard = Vec::new();
         tokio::io::AsyncReadExt::read_to_end(&mut theirs, &mut heard).await.unwrap();

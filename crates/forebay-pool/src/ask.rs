@@ -25,8 +25,22 @@ pub struct Ask<I> {
     /// Connections that its request holds at the same time, at the most, where that is
     /// declared; what is learnt of its feature counts besides. 0: nothing is declared.
     pub needs: u32,
-    /// Until when at the latest; the class's checkout timeout counts besides.
+    /// Until when at the latest; the class's checkout timeout counts besides, unless it resumes.
     pub deadline: Option<Instant>,
+    /// Whether it goes on with work that gave its connection back for a while.
+    pub resumes: Resumes,
+}
+
+/// Whether a caller goes on with work that had a connection before, and gave it back while it
+/// needed none (parking).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Resumes {
+    /// It begins.
+    #[default]
+    No,
+    /// It goes on, and had its first connection then. It stands before new work, no policy
+    /// refuses it, and its own deadline counts in place of its class's.
+    Since(Instant),
 }
 
 impl<I> Ask<I> {
@@ -41,6 +55,7 @@ impl<I> Ask<I> {
             attempt: Attempt::Unknown,
             needs: 0,
             deadline: None,
+            resumes: Resumes::No,
         }
     }
 }

@@ -186,6 +186,34 @@ pub struct ClassSettings {
     /// Policies with a mode of their own. A class of kind `core` sheds and refuses the oldest
     /// only where these are set to `enforce` here.
     pub policies: Policies,
+    /// Whether the connection of an open transaction that idles and provably holds nothing is
+    /// given back until its next statement: `off`, `observe` (count what could be given back)
+    /// or `enforce`. For PostgreSQL only. Default `off`.
+    pub parking: Mode,
+    /// How long a transaction idles before it is parked. Default 50ms.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub park_after: Duration,
+    /// Which idle transactions are parked: those whose connection somebody waits for, or all.
+    /// Default `contended`.
+    pub park_when: ParkWhen,
+    /// How long a parked transaction that goes on may wait for a connection; then it has failed
+    /// (40001). It takes the place of `checkout_timeout`. Default 5s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub unpark_timeout: Duration,
+}
+
+/// Which idle transactions are parked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ParkWhen {
+    /// While somebody waits for a connection that parking would free, or once an outbound call
+    /// of the same request is in flight.
+    #[default]
+    Contended,
+    /// Whenever one idles.
+    Idle,
 }
 
 /// Policies of a class that have a mode of their own; the others have the class's.
@@ -221,6 +249,10 @@ impl Default for ClassSettings {
             max_parallel: 32,
             mode: Mode::Observe,
             policies: Policies::default(),
+            parking: Mode::Off,
+            park_after: Duration::from_millis(50),
+            park_when: ParkWhen::default(),
+            unpark_timeout: Duration::from_secs(5),
         }
     }
 }

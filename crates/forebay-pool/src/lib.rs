@@ -167,9 +167,9 @@ pub mod timetable;
 mod window;
 mod wishes;
 
-pub use ask::{Ask, Attempt};
+pub use ask::{Ask, Attempt, Resumes};
 pub use cap::Cap;
-pub use class::{ClassId, ClassName, ClassSettings, Kind, Policies, Share};
+pub use class::{ClassId, ClassName, ClassSettings, Kind, ParkWhen, Policies, Share};
 pub use connect::{ConnectFailure, Connector, FailureKind};
 pub use deadlock::Activity;
 pub use lease::{Condition, Lease};

@@ -473,6 +473,9 @@ impl<K: Connector> State<K> {
         let mut at = self.ledger.tick(now, actions);
         for class in self.ledger.class_ids() {
             for (waiter, since) in self.waiting.longest(class) {
+                if self.ledger.has_own_patience(waiter) {
+                    continue;
+                }
                 let deadline = self.ledger.deadline(class, since);
                 if deadline > now {
                     at = at.min(deadline);

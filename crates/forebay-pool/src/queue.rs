@@ -81,6 +81,8 @@ pub(crate) struct Waiter {
     /// Its rank within its lane: when it came, or when its request was admitted.
     pub(crate) age: Instant,
     pub(crate) since: Instant,
+    /// Its own deadline, where it counts in place of its class's.
+    pub(crate) until: Option<Instant>,
     pub(crate) fate: Fate,
 }
 

@@ -13,22 +13,25 @@ pub(crate) mod key;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::io;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use bytes::BytesMut;
 use forebay_seam::net::Address;
 use forebay_seam::sync::Mutex;
 use forebay_seam::task::Spawner;
 use forebay_seam::time::Instant;
 use forebay_seam::{net, random, time};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::census::Census;
 use crate::gateway::Entry;
+use crate::server::entrance::{Encrypt, Entrance};
+use crate::stream::Stream;
 use fleet::Fleet;
 use key::{ClientKey, Form, Keys, Request, Secret};
 
@@ -41,10 +44,29 @@ const HAS_BEGUN: Duration = Duration::from_millis(100);
 /// When a request that may have been too early is repeated.
 const AGAIN: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(400)];
 
+/// Where a server connection leads, and how its cancel requests get there.
+#[derive(Clone)]
+pub(crate) struct Door {
+    /// Another address of the same name may be another server.
+    pub(crate) address: Address,
+    /// Set where the connection is encrypted: then its cancel requests are, in the same way
+    /// (as with `PQcancelBlocking` of PostgreSQL 17), or none is sent.
+    pub(crate) encrypted: Option<Arc<Entrance>>,
+}
+
+impl Door {
+    async fn enter(&self) -> io::Result<Stream> {
+        let (socket, _) = net::reach(std::slice::from_ref(&self.address)).await?;
+        match &self.encrypted {
+            None => Ok(Stream::Plain(socket)),
+            Some(entrance) => entrance.open(socket, Encrypt::Must).await.map_err(io::Error::other),
+        }
+    }
+}
+
 /// How to reach one server connection for a cancel.
 pub(crate) struct ServerKey {
-    /// Where the connection leads: another address of the same name may be another server.
-    pub(crate) address: Address,
+    pub(crate) door: Door,
     pub(crate) pid: i32,
     /// Four bytes; up to 256 since protocol 3.2.
     pub(crate) secret: Box<[u8]>,
@@ -52,15 +74,15 @@ pub(crate) struct ServerKey {
 
 impl ServerKey {
     /// Before the server has given one.
-    pub(crate) fn none(address: Address) -> Arc<Self> {
-        Arc::new(Self { address, pid: 0, secret: Box::default() })
+    pub(crate) fn none(door: Door) -> Arc<Self> {
+        Arc::new(Self { door, pid: 0, secret: Box::default() })
     }
 }
 
 /// CancelRequest ("Message Formats").
-fn request(pid: i32, secret: &[u8]) -> Vec<u8> {
+fn request(pid: i32, secret: &[u8]) -> BytesMut {
     let length = 12 + secret.len();
-    let mut request = Vec::with_capacity(length);
+    let mut request = BytesMut::with_capacity(length);
     // Never so long that the conversion fails.
     for word in [i32::try_from(length).unwrap_or(i32::MAX), 80_877_102, pid] {
         request.extend_from_slice(&word.to_be_bytes());
@@ -71,7 +93,7 @@ fn request(pid: i32, secret: &[u8]) -> Vec<u8> {
 
 impl fmt::Debug for ServerKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "process {} at {}", self.pid, self.address)
+        write!(f, "process {} at {}", self.pid, self.door.address)
     }
 }
 
@@ -131,21 +153,20 @@ impl Underway {
     ///
     /// # Cancel safety
     /// Dropped, the request counts as lost.
-    async fn send(&mut self, key: &ServerKey) -> std::io::Result<()> {
+    async fn send(&mut self, key: &ServerKey) -> io::Result<()> {
         let arrival = &mut self.arrival;
         let exchange = async {
-            let (mut stream, _) = net::reach(std::slice::from_ref(&key.address)).await?;
+            let mut stream = key.door.enter().await?;
             *arrival = Arrival::Unknown;
-            stream.write_all(&request(key.pid, &key.secret)).await?;
-            let mut end = [0; 1];
+            stream.drain(&mut request(key.pid, &key.secret)).await?;
             // Nothing comes; a reset is an end as well.
-            drop(stream.read(&mut end).await);
+            drop(stream.fill(&mut BytesMut::new()).await);
             *arrival = Arrival::Certain;
             Ok(())
         };
         time::timeout(PATIENCE, exchange)
             .await
-            .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -418,11 +439,18 @@ pub(crate) struct Registry {
     clients: Mutex<HashMap<i32, Arc<Cancelable>>>,
     keys: Keys,
     slots: Semaphore,
+    /// The process that was here before, as long as it has clients.
+    before: Mutex<Option<Address>>,
 }
 
 impl Default for Registry {
     fn default() -> Self {
-        Self { clients: Mutex::default(), keys: Keys::new(), slots: Semaphore::new(AT_ONCE) }
+        Self {
+            clients: Mutex::default(),
+            keys: Keys::new(),
+            slots: Semaphore::new(AT_ONCE),
+            before: Mutex::default(),
+        }
     }
 }
 
@@ -500,10 +528,20 @@ impl Registry {
         let Some(client) = found.filter(|of| self.keys.fits(of.key, &asked.secret)) else {
             // The semaphore is never closed.
             let _slot = self.slots.acquire().await.ok()?;
-            fleet.forward(asked).await;
+            if let Some(place) = fleet.place_of(asked) {
+                fleet::forward(asked, place).await;
+            } else if let Some(before) = { self.before.lock().clone() } {
+                fleet::pass_on(asked, before).await;
+            }
             return None;
         };
         self.strike(client).await
+    }
+
+    /// Requests with keys that nobody here has, and no other instance, go on to the process that
+    /// listens at `before`.
+    pub(crate) fn send_on(&self, before: Option<Address>) {
+        *self.before.lock() = before;
     }
 
     /// Cancels what `client` runs now, or waits to run.
@@ -588,7 +626,8 @@ mod tests {
     fn linked() -> (Cancelable, Arc<InFlight>) {
         let (client, in_flight) = (Cancelable::default(), Arc::<InFlight>::default());
         let nowhere = Address::Unix(std::path::Path::new("/nowhere").into());
-        client.links(&ServerKey::none(nowhere), &in_flight);
+        let door = Door { address: nowhere, encrypted: None };
+        client.links(&ServerKey::none(door), &in_flight);
         (client, in_flight)
     }
 

@@ -70,6 +70,15 @@ impl Place {
         }
     }
 
+    /// The address, if it has one.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Local => None,
+            Self::V4(ip, port) => Some(SocketAddr::from((*ip, *port))),
+            Self::V6(address) => Some(**address),
+        }
+    }
+
     pub(crate) fn port(&self) -> u16 {
         match self {
             Self::Local => 0,
@@ -86,6 +95,8 @@ pub(crate) struct Ends {
     pub(crate) theirs: Place,
     pub(crate) ours: Place,
     pub(crate) tls: Option<Cipher>,
+    /// The process at the other end of a Unix socket.
+    pub(crate) process: Option<u32>,
 }
 
 /// The TLS of a connection.
@@ -154,6 +165,8 @@ pub(crate) struct ClientCard {
     pub(crate) replication: Replication,
     state: AtomicU8,
     asked: AtomicU64,
+    /// Since when it idles in a transaction; 0: it does not.
+    idles: AtomicU64,
     waits_since: AtomicU64,
     link: AtomicU64,
     statements: AtomicU32,
@@ -199,6 +212,7 @@ impl ClientCard {
     /// It has no connection and waits for none.
     pub(crate) fn rests(&self) {
         self.link.store(0, Ordering::Relaxed);
+        self.idles.store(0, Ordering::Relaxed);
         self.set(ClientState::Idle);
     }
 
@@ -206,6 +220,17 @@ impl ClientCard {
     pub(crate) fn asks(&self, now: u64) {
         self.meter.begins(now);
         self.asked.store(now, Ordering::Relaxed);
+        self.idles.store(0, Ordering::Relaxed);
+    }
+
+    /// All that it asked for is answered, and its transaction is open.
+    pub(crate) fn idles(&self) {
+        self.idles.store(self.meter.last_answer(), Ordering::Relaxed);
+    }
+
+    /// Since when it has idled in a transaction, if it does.
+    pub(crate) fn idles_since(&self) -> Option<u64> {
+        Some(self.idles.load(Ordering::Relaxed)).filter(|since| *since > 0)
     }
 
     /// An answer is complete.
@@ -222,6 +247,7 @@ impl ClientCard {
 
     /// Its transaction, if there was one, is over.
     pub(crate) fn parts(&self) {
+        self.idles.store(0, Ordering::Relaxed);
         self.meter.parts(&self.tally);
     }
 
@@ -398,6 +424,7 @@ impl Census {
             replication: newcomer.replication,
             state: AtomicU8::new(0),
             asked: AtomicU64::new(0),
+            idles: AtomicU64::new(0),
             waits_since: AtomicU64::new(0),
             link: AtomicU64::new(0),
             statements: AtomicU32::new(0),
@@ -448,6 +475,22 @@ impl Census {
         servers
     }
 
+    /// Server connections that clients have, with their clients.
+    pub(crate) fn linked(&self) -> Vec<(Arc<ServerCard>, Arc<ClientCard>)> {
+        let servers = self.servers();
+        let clients = self.clients.lock();
+        let linked = servers.into_iter().filter_map(|server| {
+            let client = Arc::clone(clients.get(&server.link())?);
+            Some((server, client))
+        });
+        linked.collect()
+    }
+
+    /// A moment of the cards' clock.
+    pub(crate) fn instant(&self, moment: u64) -> Instant {
+        self.started + std::time::Duration::from_nanos(moment.saturating_sub(1))
+    }
+
     /// `at` on the clock of the cards: nanoseconds, never 0.
     #[inline]
     pub(crate) fn moment(&self, at: Instant) -> u64 {
@@ -466,7 +509,7 @@ mod tests {
     use super::*;
 
     fn ends() -> Ends {
-        Ends { fd: 3, theirs: Place::Local, ours: Place::Local, tls: None }
+        Ends { fd: 3, theirs: Place::Local, ours: Place::Local, tls: None, process: None }
     }
 
     #[test]

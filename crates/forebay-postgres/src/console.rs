@@ -78,10 +78,12 @@ pub(crate) struct Visitor {
 }
 
 /// A setting of PgBouncer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownSetting {
     /// Its name.
     pub name: &'static str,
+    /// What it is, where the program knows; else what of ours does the same is shown.
+    pub value: Option<String>,
     /// What holds where nobody sets it; `None`: nothing does.
     pub default: Option<&'static str>,
     /// Whether `RELOAD` changes it.
@@ -111,6 +113,12 @@ pub trait Office: Send + Sync {
 
     /// Every setting of PgBouncer, in the order of its SHOW CONFIG.
     fn pgbouncer_settings(&self) -> Vec<KnownSetting>;
+
+    /// Changes one of PgBouncer's settings until the next reload.
+    ///
+    /// # Errors
+    /// Why that cannot be; nothing was changed then.
+    fn set(&self, key: &str, value: &str) -> Doing<'_>;
 
     /// Reads the configuration anew and carries it out.
     ///

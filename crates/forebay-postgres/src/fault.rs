@@ -79,6 +79,12 @@ pub(crate) enum Fault {
     TooMuchHeld(Full),
     #[error("{0}")]
     Checkout(#[from] CheckoutError),
+    /// It was parked, and its client goes on.
+    #[error("the parked transaction got no server connection in time: {0}")]
+    NotResumed(#[source] CheckoutError),
+    /// It was parked, or about to be, and is of no use any more.
+    #[error("the parked transaction cannot go on: its server connection was lost")]
+    ParkedLost,
     #[error("canceling statement due to user request")]
     Cancelled,
     #[error("current transaction is aborted, commands ignored until end of transaction block")]
@@ -200,6 +206,7 @@ impl Fault {
             Self::TransactionTimeout => "25P04",
             Self::IdleTransactionTimeout => "25P03",
             Self::ClientIdleTimeout => "57P05",
+            Self::NotResumed(_) | Self::ParkedLost => "40001",
             Self::InFailedTransaction => "25P02",
             Self::NoStatement(_) | Self::NoUnnamedStatement => "26000",
             Self::NoPortal(_) => "34000",
@@ -268,6 +275,9 @@ impl Fault {
                  SET forebay.needs = {}.",
                 held + 1
             ));
+        }
+        if let Self::NotResumed(_) | Self::ParkedLost = self {
+            return Some("The transaction has only read: roll back, and run it again.".into());
         }
         if let Self::CleartextWithoutTls = self {
             return Some("Connect with sslmode=require.".into());

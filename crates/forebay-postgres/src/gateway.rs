@@ -14,6 +14,7 @@ mod roll;
 mod stillness;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -23,7 +24,7 @@ use forebay_pool::event::Told;
 use forebay_pool::overlap::Overlaps;
 use forebay_pool::stats::OperationSnapshot;
 use forebay_pool::{Roster, Snapshot};
-use forebay_seam::net::Listener;
+use forebay_seam::net::{Address, Listener, Peer, Socket};
 use forebay_seam::sync::Mutex;
 use forebay_seam::task::Stop;
 use forebay_seam::time;
@@ -36,8 +37,10 @@ use crate::cancel::Registry;
 use crate::census::Census;
 use crate::console::{self, Office};
 use crate::held;
+use crate::idlers::{self, IdleClient};
 use crate::listener::NotificationCounts;
 use crate::operations::Operations;
+use crate::parking::ParkingSnapshot;
 use crate::pins::{Board, Pinned};
 use crate::prepared::Statements;
 use crate::server::hosts::HostsSnapshot;
@@ -56,6 +59,25 @@ use stillness::Stillness;
 
 /// Pause after a failed accept: usually no file descriptor is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// The log hears of failed accepts so often; each of them is counted.
+const COMPLAINT_PAUSE: Duration = Duration::from_secs(10);
+
+/// What is said again and again, and seldom.
+#[derive(Default)]
+struct Complaint {
+    last: Option<Instant>,
+}
+
+impl Complaint {
+    /// Is it time to say it again?
+    fn is_due(&mut self, now: Instant) -> bool {
+        let is_due = self.last.is_none_or(|last| now >= last + COMPLAINT_PAUSE);
+        if is_due {
+            self.last = Some(now);
+        }
+        is_due
+    }
+}
 
 /// Speaks PostgreSQL to applications, and to the servers behind. Cheap to clone.
 #[derive(Clone)]
@@ -81,6 +103,9 @@ pub struct PostgresSnapshot {
     pub clients: u32,
     /// Logins refused since start.
     pub refused: u64,
+    /// Connections that could not be accepted since start, usually because no file descriptor
+    /// was left.
+    pub accept_failures: u64,
     /// Cancel requests received since start.
     pub cancels: u64,
     /// What lasted too long, since start.
@@ -103,6 +128,8 @@ pub struct PostgresSnapshot {
     pub control: ControlSnapshot,
     /// The hosts of each server.
     pub hosts: Vec<HostsSnapshot>,
+    /// What parking came to, by server; only where a class parks, or has parked.
+    pub parking: BTreeMap<String, ParkingSnapshot>,
     /// Pools, one for each server.
     pub pools: Vec<Snapshot>,
 }
@@ -140,6 +167,7 @@ pub(crate) struct Inner {
     beyond: AtomicU32,
     refused: AtomicU64,
     cancels: AtomicU64,
+    accept_failures: AtomicU64,
     pub(crate) pins: Arc<Board>,
     pub(crate) timeouts: Counter,
     hints_ignored: AtomicU64,
@@ -219,6 +247,7 @@ impl Gateway {
             beyond: AtomicU32::new(0),
             refused: AtomicU64::new(0),
             cancels: AtomicU64::new(0),
+            accept_failures: AtomicU64::new(0),
             pins: Arc::default(),
             timeouts: Counter::default(),
             hints_ignored: AtomicU64::new(0),
@@ -242,9 +271,35 @@ impl Gateway {
 
     /// Serves the clients that `listener` accepts, until `stop` is told; then accepts no
     /// more. Sessions go on; see [`Gateway::drain`]. Called once for each listener.
-    pub async fn serve(&self, listener: impl Into<Listener>, mut stop: Stop) {
-        let listener = listener.into();
+    pub async fn serve(&self, listener: impl Into<Listener>, stop: Stop) {
+        self.serve_all(&listener.into(), stop).await;
+    }
+
+    /// As [`Gateway::serve`]; also stops to accept when `close` is told, and those who had
+    /// connected by then are let in.
+    pub async fn serve_until_closed(&self, listener: Listener, mut close: Stop, stop: Stop) {
+        tokio::select! {
+            () = self.serve_all(&listener, stop.clone()) => return,
+            () = close.told() => {}
+        }
+        match listener.last() {
+            Ok(waiting) => waiting.into_iter().for_each(|(client, from)| {
+                self.receive(client, from, stop.clone());
+            }),
+            Err(error) => tracing::warn!(%error, "who had just connected is refused"),
+        }
+    }
+
+    async fn serve_all(&self, listener: &Listener, mut stop: Stop) {
+        let (mut complaint, mut tuned) = (Complaint::default(), None);
         loop {
+            let tuning = self.inner.plan.load().settings.tuning();
+            if tuned != Some(tuning) {
+                tuned = Some(tuning);
+                if let Err(error) = listener.tune(&tuning) {
+                    tracing::warn!(%error, "cannot set how clients' connections are watched over");
+                }
+            }
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = stop.told() => {
@@ -260,16 +315,21 @@ impl Gateway {
                             () = stop.told() => {}
                         }
                     }
-                    let session =
-                        client::serve(Arc::clone(&self.inner), client, from, stop.clone());
-                    drop(tokio::spawn(session));
+                    self.receive(client, from, stop.clone());
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept a client");
+                    let failures = self.inner.accept_failures.fetch_add(1, Ordering::Relaxed) + 1;
+                    if complaint.is_due(time::now()) {
+                        tracing::warn!(%error, failures, "cannot accept clients");
+                    }
                     time::sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
+    }
+
+    fn receive(&self, client: Socket, from: Peer, stop: Stop) {
+        drop(tokio::spawn(client::serve(Arc::clone(&self.inner), client, from, stop)));
     }
 
     /// Sends idle clients away with 57P01 and waits until the others have finished what runs, at
@@ -290,8 +350,23 @@ impl Gateway {
         }
         for backend in self.inner.plan().backends.values() {
             backend.listeners.close();
+            if let Some(parking) = &backend.parking {
+                parking.prover.ends();
+            }
             backend.pool.drain(deadline).await;
         }
+    }
+
+    /// Clients that have idled in a transaction for `beyond` or longer, with a server
+    /// connection.
+    pub fn idle_clients(&self, beyond: Duration) -> Vec<IdleClient> {
+        idlers::of(&self.inner.census, beyond, time::now())
+    }
+
+    /// Cancel requests with keys that nobody here has are sent on to the process that listens at
+    /// the Unix socket `before`, which had our place; to nobody, where it is gone.
+    pub fn send_cancels_on(&self, before: Option<&Path>) {
+        self.inner.registry.send_on(before.map(|path| Address::Unix(path.into())));
     }
 
     /// There is room for so many clients, whatever `max_clients` says.
@@ -350,6 +425,7 @@ impl Gateway {
             clients: self.inner.clients.load(Ordering::Relaxed),
             refused: self.inner.refused.load(Ordering::Relaxed),
             cancels: self.inner.cancels.load(Ordering::Relaxed),
+            accept_failures: self.inner.accept_failures.load(Ordering::Relaxed),
             timeouts: self.inner.timeouts.counts(),
             throttled: self.inner.door.throttled(),
             hash_iterations: self.inner.door.hash_iterations(),
@@ -366,7 +442,24 @@ impl Gateway {
                 .iter()
                 .map(|(name, b)| b.pool.connector().access().hosts.snapshot(name))
                 .collect(),
+            parking: backends
+                .iter()
+                .map(|(name, backend)| (name.clone(), backend.book.snapshot()))
+                .filter(|(_, parking)| !parking.classes.is_empty())
+                .collect(),
             pools: backends.values().map(|backend| backend.pool.snapshot()).collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_hears_of_failed_accepts_once_in_ten_seconds() {
+        let (mut complaint, begin) = (Complaint::default(), time::now());
+        let heard = (0..1_000).filter(|n| complaint.is_due(begin + *n * ACCEPT_PAUSE)).count();
+        assert_eq!(heard, 5);
     }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use forebay_seam::net::{Peer, Socket};
+use forebay_seam::time::{self, Instant};
 
 use crate::auth::conversation::{Conversation, Failure};
 use crate::auth::hba::{Replicates, Wish};
@@ -24,6 +25,7 @@ use crate::replication::Parameters;
 use crate::route::Who;
 use crate::settings::PoolMode;
 use crate::stream::Stream;
+use crate::timeouts::Kind;
 use crate::wire::backend;
 use crate::wire::startup::{self, Startup};
 use opening::Start;
@@ -72,10 +74,27 @@ pub(crate) enum Room {
     ForCancels,
 }
 
-/// Greets a client that has just connected.
+/// When a greeting has to be over.
+#[derive(Clone, Copy)]
+struct Deadline(Instant);
+
+impl Deadline {
+    /// What `step` comes to, if it does in time.
+    ///
+    /// # Cancel safety
+    /// `step` is dropped at the deadline.
+    async fn keeps<T>(self, step: impl Future<Output = T>) -> Result<T, Fault> {
+        let left = self.0.saturating_duration_since(time::now());
+        time::timeout(left, step).await.map_err(|_| Fault::LoginTimeout)
+    }
+}
+
+/// Greets a client that has just connected, within `login_timeout`.
 pub(crate) async fn greet(gateway: &Inner, socket: Socket, from: Peer, room: Room) -> Greeted {
-    let mut greeting =
-        Greeting { gateway, plan: gateway.plan(), inbox: BytesMut::new(), outbox: BytesMut::new() };
+    let plan = gateway.plan();
+    let deadline = Deadline(time::now() + plan.settings.login_timeout);
+    let (inbox, outbox) = (BytesMut::new(), BytesMut::new());
+    let mut greeting = Greeting { gateway, plan, deadline, inbox, outbox };
     let (mut client, startup) = match greeting.first(Stream::Plain(socket)).await {
         Ok(Start::Session(client, _)) if room == Room::ForCancels => {
             return greeting.refuse(client, Fault::TooManyClients);
@@ -86,7 +105,8 @@ pub(crate) async fn greet(gateway: &Inner, socket: Socket, from: Peer, room: Roo
         Err((client, fault)) => return greeting.refuse(client, fault),
     };
     let keys = if startup.has_long_keys() { Form::Long } else { Form::Short };
-    match greeting.identify(&mut client, from, &startup).await {
+    let identified = deadline.keeps(greeting.identify(&mut client, from, &startup)).await;
+    match identified.unwrap_or_else(|late| Err(late.into())) {
         Ok(Identified::Operator { user, door, rank, application }) => {
             let Greeting { inbox, .. } = greeting;
             let visitor = Visitor { client, inbox, user, door, rank, application, keys };
@@ -112,13 +132,17 @@ enum Identified {
 struct Greeting<'a> {
     gateway: &'a Inner,
     plan: Arc<Plan>,
+    deadline: Deadline,
     inbox: BytesMut,
     outbox: BytesMut,
 }
 
 impl Greeting<'_> {
     fn refuse(self, client: Stream, fault: Fault) -> Greeted {
-        let Self { mut outbox, .. } = self;
+        let Self { gateway, mut outbox, .. } = self;
+        if let Fault::LoginTimeout = fault {
+            gateway.timeouts.count(Kind::Login);
+        }
         fault.write_at_login(&mut outbox);
         Greeted::Refused { client, outbox, fault }
     }

@@ -110,6 +110,8 @@ pub(crate) async fn serve(
     mut stop: Stop,
 ) {
     let Arrival { client, inbox, plan, who, .. } = arrival;
+    // It may read nothing for long: it writes what it got to a disk.
+    client.set_user_timeout(None);
     let (user, database) = (Arc::clone(&who.user), Arc::clone(&who.database));
     let mut outbox = BytesMut::new();
     let kind = kind(parameters);

@@ -9,6 +9,7 @@ use forebay_pool::{ClassId, ClassName, Kind, Pool};
 use crate::auth::brought::Is;
 use crate::listener::Listeners;
 use crate::own::Own;
+use crate::parking::{Book, Parking};
 use crate::replicas::Replicas;
 use crate::replication::Replications;
 use crate::server::connector::{Identity, Postgres};
@@ -31,6 +32,10 @@ pub(crate) struct Backend {
     pub(crate) origin: ServerSettings,
     /// Where work of some classes goes instead.
     pub(crate) replicas: Option<Replicas>,
+    /// What parks here; nothing where no class does.
+    pub(crate) parking: Option<Parking>,
+    /// What parking came to, also before the last reload.
+    pub(crate) book: Arc<Book>,
     /// Whether the server has accepted a connection since start.
     pub(crate) answers: Arc<AtomicBool>,
 }

@@ -8,6 +8,8 @@ pub(crate) mod answers;
 pub(crate) mod capacity;
 pub(crate) mod catalogue;
 pub(crate) mod connector;
+pub(crate) mod emptiness;
+pub(crate) mod entrance;
 pub(crate) mod hosts;
 pub(crate) mod inquiry;
 mod kept;
@@ -37,12 +39,16 @@ use pipeline::Pipeline;
 
 use crate::cancel::{InFlight, ServerKey};
 use crate::census::{Known, ServerEntry};
+use crate::line::Line;
 use crate::params::Applied;
 use crate::prepared::{Shape, StatementId};
 use crate::stream::Stream;
 use crate::wire::backend::{self, ServerError};
 use crate::wire::frontend::write_bare;
 use crate::wire::{HEADER, Header, Malformed, TxStatus};
+
+/// A buffer with room for more bytes than this is not kept by a connection at rest.
+const KEPT_AT_REST: usize = 32 * 1024;
 
 /// Why a server could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -146,6 +152,8 @@ pub(crate) struct Server {
     pub(crate) passing: usize,
     /// To the server, not sent yet.
     pub(crate) outbox: BytesMut,
+    /// What was sent and may not have been read.
+    pub(crate) line: Line,
     /// Bytes of a client's message that still have to follow what is in `outbox`.
     pub(crate) streaming: usize,
     pub(crate) awaited: VecDeque<Awaited>,
@@ -193,6 +201,7 @@ impl Server {
             passed: 0,
             passing: 0,
             outbox: BytesMut::new(),
+            line: Line::default(),
             streaming: 0,
             awaited: VecDeque::new(),
             status: TxStatus::Idle,
@@ -228,8 +237,19 @@ impl Server {
 
     /// Nothing is owed, nothing is unread, nothing is half sent.
     pub(crate) fn is_quiet(&self) -> bool {
+        self.inbox.len() == self.passed && self.owes_nothing()
+    }
+
+    /// Is what it says outside of all transactions, unasked, that it will end? Nobody else has
+    /// anything to say there.
+    pub(crate) fn is_about_itself(&self) -> bool {
+        matches!(self.inbox.get(self.passed), Some(b'N' | b'E'))
+            && self.status == TxStatus::Idle
+            && self.owes_nothing()
+    }
+
+    fn owes_nothing(&self) -> bool {
         self.awaited.is_empty()
-            && self.inbox.len() == self.passed
             && self.passing == 0
             && self.outbox.is_empty()
             && self.streaming == 0
@@ -247,6 +267,31 @@ impl Server {
     /// end in another status.
     pub(crate) fn transaction_is_known_to_work(&self) -> bool {
         self.status != TxStatus::Failed && !self.awaited.iter().any(Awaited::ends_with_ready)
+    }
+
+    /// Moves bytes of a client's long message on from its `inbox`, once those before them have
+    /// gone: the two buffers change hands, so nothing is copied and neither grows.
+    pub(crate) fn stream_from(&mut self, inbox: &mut BytesMut) {
+        if self.streaming == 0 || !self.outbox.is_empty() {
+            return;
+        }
+        let n = self.streaming.min(inbox.len());
+        if n == inbox.len() {
+            std::mem::swap(&mut self.outbox, inbox);
+        } else {
+            self.outbox.extend_from_slice(inbox.get(..n).unwrap_or_default());
+            inbox.advance(n);
+        }
+        self.streaming -= n;
+    }
+
+    /// At rest it keeps no memory that only something long needed.
+    pub(crate) fn sheds_buffers(&mut self) {
+        for buffer in [&mut self.inbox, &mut self.outbox] {
+            if buffer.is_empty() && buffer.try_reclaim(KEPT_AT_REST) {
+                *buffer = BytesMut::new();
+            }
+        }
     }
 
     /// It has logged in, and is listed as `card` from now on.

@@ -18,6 +18,7 @@ mod link;
 mod local;
 mod notify;
 mod outward;
+mod parking;
 mod portals;
 mod recent;
 mod reload;
@@ -35,7 +36,6 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use forebay_pool::overlap::Idling;
 use forebay_pool::{Condition, Lease};
 use forebay_seam::time;
 
@@ -45,6 +45,7 @@ use crate::fault::{Fault, Outcome};
 use crate::gateway::{Bell, Course, Inner, Plan};
 use crate::greeting::Arrival;
 use crate::held::Holding;
+use crate::line::Line;
 use crate::listener::mailbox::Attention;
 use crate::params::{Reported, Settings};
 use crate::pins::Pins;
@@ -59,7 +60,7 @@ use crate::wire::backend::Severity;
 use exchange::{Ear, Moved};
 
 /// Bytes held for one direction before the other side is no longer read.
-const HIGH_WATER: usize = 64 * 1024;
+const HIGH_WATER: usize = 16 * 1024;
 /// How long the reason of an ending may take to reach the client.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -138,6 +139,8 @@ pub(crate) struct Session {
     dropping: usize,
     /// To the client; what the server's inbox passes on comes behind it.
     outbox: BytesMut,
+    /// What the client got and may not have read.
+    line: Line,
     registration: Registration,
     /// What the console shows of it.
     pub(crate) card: ClientEntry,
@@ -175,8 +178,10 @@ pub(crate) struct Session {
     /// The server has said why it ends the connection.
     server_said_goodbye: bool,
     work: work::Work,
-    idling: Option<Idling>,
+    followed: work::Followed,
     watch: Option<Box<watch::Watch>>,
+    /// What parking knows of the open transaction; nothing where nothing parks.
+    parking: Option<Box<parking::Parking>>,
 }
 
 /// What came of the greeting.
@@ -219,6 +224,7 @@ impl Session {
             needs: 0,
             dropping: 0,
             outbox: BytesMut::new(),
+            line: Line::default(),
             registration,
             card,
             cancels_due: Begun::Yes,
@@ -242,8 +248,9 @@ impl Session {
             listening: None,
             server_said_goodbye: false,
             work: work::Work::default(),
-            idling: None,
+            followed: work::Followed::Nothing,
             watch,
+            parking: None,
         }
     }
 
@@ -288,7 +295,7 @@ impl Session {
                 tracing::info!(%user, %database, error = %fault, "session ended");
             }
         }
-        self.idling = None;
+        self.followed = work::Followed::Nothing;
         self.part_with_server();
         self.card.parts();
     }
@@ -331,6 +338,7 @@ impl Session {
                 self.look_at_clock();
                 match self.exchange(&mut ear).await {
                     Ok(Moved::Bell) => break,
+                    Ok(Moved::Look) => Box::pin(self.look_at_rest()).await,
                     Ok(moved) => {
                         if let Err(end) = self.digest(moved) {
                             return end;
@@ -352,7 +360,7 @@ impl Session {
     /// Looks at what an exchange of bytes brought.
     fn digest(&mut self, moved: Moved) -> Result<(), End> {
         match moved {
-            Moved::Client | Moved::Bell => Ok(()),
+            Moved::Client | Moved::Bell | Moved::Look => Ok(()),
             Moved::Settled => {
                 self.cancels_due = Begun::Yes;
                 self.inward()

@@ -3,7 +3,9 @@
 mod auth;
 mod fleet;
 mod hosts;
+mod line;
 mod listen;
+mod parking;
 mod tls;
 
 use std::collections::BTreeMap;
@@ -19,8 +21,9 @@ use serde::Deserialize;
 pub use auth::{AuthQuerySettings, ClientAuth};
 pub use fleet::{FleetSettings, PeerSettings};
 pub use forebay_seam::net::SocketMode;
-pub use hosts::{LoadBalance, Otherwise, ReplicaSettings, SessionAttrs};
+pub use hosts::{BoundedBy, LoadBalance, Otherwise, ReplicaSettings, SessionAttrs};
 pub use listen::Listen;
+pub use parking::ParkingSettings;
 pub use tls::{
     ChannelBinding, ClientTls, ClientTlsMode, ProtocolVersion, SslMode, SslNegotiation, TlsVersion,
 };
@@ -33,6 +36,9 @@ pub struct PostgresSettings {
     /// socket: `unix:/run/forebay` for the socket `.s.PGSQL.PORT` there, with the port of the
     /// first TCP address (else 6432), or the path of the socket. Default 127.0.0.1:6432.
     pub listen: Listen,
+    /// Whether other processes may listen at the same TCP addresses; the system then shares
+    /// connections out among them (`SO_REUSEPORT`). Default false.
+    pub reuse_port: bool,
     /// Permissions of Unix sockets, in octal. Default `"0777"`.
     pub unix_socket_mode: SocketMode,
     /// The group that Unix sockets belong to. Default: the process's.
@@ -141,6 +147,25 @@ pub struct PostgresSettings {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String", extend("format" = "humantime"))]
     pub dns_max_ttl: Duration,
+    /// Whether silent TCP connections, to applications and to servers, are asked whether anybody
+    /// is still there. Default true.
+    pub tcp_keepalive: bool,
+    /// After how much silence they are asked. Default 6s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub tcp_keepidle: Duration,
+    /// The pause between two such questions. Default 3s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub tcp_keepintvl: Duration,
+    /// Such questions without an answer after which a connection is dead. Default 3.
+    pub tcp_keepcnt: u32,
+    /// How long a peer may leave unacknowledged what was sent to it, on Linux; 0s: as long as
+    /// the system lets it, about a quarter of an hour. Whoever merely reads nothing is not cut
+    /// off: the limit is lifted while more than 16 KiB may be unread. Default 15s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String", extend("format" = "humantime"))]
+    pub tcp_user_timeout: Duration,
     /// What clients in transaction pooling may listen to.
     pub notifications: NotificationSettings,
     /// Who may do everything in the console, the databases `pgbouncer` and `forebay`.
@@ -168,6 +193,7 @@ impl Default for PostgresSettings {
     fn default() -> Self {
         Self {
             listen: Listen::default(),
+            reuse_port: false,
             unix_socket_mode: SocketMode::default(),
             unix_socket_group: None,
             auth: ClientAuth::default(),
@@ -201,6 +227,11 @@ impl Default for PostgresSettings {
             max_message: 16 << 20,
             max_message_memory: 256 << 20,
             dns_max_ttl: Duration::from_secs(15),
+            tcp_keepalive: true,
+            tcp_keepidle: Duration::from_secs(6),
+            tcp_keepintvl: Duration::from_secs(3),
+            tcp_keepcnt: 3,
+            tcp_user_timeout: Duration::from_secs(15),
             notifications: NotificationSettings::default(),
             admin_users: Vec::new(),
             stats_users: Vec::new(),
@@ -325,6 +356,9 @@ pub struct ServerSettings {
     /// after the reserved ones; 10 until that could be read.
     #[serde(default)]
     pub budget: Option<u32>,
+    /// What bounds our connections there. Default `budget`.
+    #[serde(default)]
+    pub bounded_by: BoundedBy,
     /// Replication connections that clients may have, where they are pooled by session. They
     /// are not part of `budget`: the server counts them by `max_wal_senders`. Default 4.
     #[serde(default = "replication_connections")]
@@ -380,6 +414,9 @@ pub struct ServerSettings {
     #[serde(default = "lend_max_hold", with = "humantime_serde")]
     #[schemars(with = "String", extend("format" = "humantime"))]
     pub lend_max_hold: Duration,
+    /// How it is proved that an idle transaction holds nothing, where a class parks such.
+    #[serde(default)]
+    pub parking: ParkingSettings,
     /// Classes whose unnamed statements are prepared under names of ours once their text has
     /// come a few times, which costs the server less; like all prepared statements they may get
     /// generic plans, see `plan_cache_mode` in PostgreSQL's manual. Default: none.

@@ -6,6 +6,7 @@ pub(crate) mod alike;
 mod channel;
 pub(crate) mod effect;
 pub(crate) mod names;
+pub(crate) mod parkable;
 mod setting;
 pub(crate) mod shape;
 pub(crate) mod suspects;

@@ -10,9 +10,10 @@ use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use forebay_seam::net::{Socket, TcpStream};
+use forebay_seam::net::{self, Socket, TcpStream};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -25,6 +26,8 @@ use crate::tls::{ALPN, Binding, ClientSide};
 const CHUNK: usize = 16 * 1024;
 /// Bytes asked of a socket before anything has come: most messages are shorter.
 const FIRST: usize = 4 * 1024;
+/// Buffers grow by no more than they need up to here: most of them are never longer.
+const EXACT: usize = 64 * 1024;
 
 pub(crate) enum Stream {
     Plain(Socket),
@@ -103,7 +106,9 @@ impl Stream {
             Self::Plain(Socket::Tcp(tcp)) => (tcp, None),
             Self::Plain(Socket::Unix(unix)) => {
                 let (theirs, ours) = (Place::Local, Place::Local);
-                return Ends { fd: unix.as_raw_fd(), theirs, ours, tls: None };
+                let pid = unix.peer_cred().ok().and_then(|of| of.pid());
+                let process = pid.and_then(|pid| u32::try_from(pid).ok());
+                return Ends { fd: unix.as_raw_fd(), theirs, ours, tls: None, process };
             }
             Self::Accepted(accepted) => {
                 let (tcp, session) = accepted.tls.get_ref();
@@ -115,7 +120,19 @@ impl Stream {
             }
         };
         let (theirs, ours) = (tcp.peer_addr().ok().into(), tcp.local_addr().ok().into());
-        Ends { fd: tcp.as_raw_fd(), theirs, ours, tls }
+        Ends { fd: tcp.as_raw_fd(), theirs, ours, tls, process: None }
+    }
+
+    /// How long what is sent may stay unacknowledged ([`net::Tuning::user_timeout`]).
+    pub(crate) fn set_user_timeout(&self, limit: Option<Duration>) {
+        let tcp = match self {
+            Self::Plain(Socket::Unix(_)) => return,
+            Self::Plain(Socket::Tcp(tcp)) => tcp,
+            Self::Accepted(accepted) => accepted.tls.get_ref().0,
+            Self::Connected(tls) => tls.get_ref().0,
+        };
+        // It fails where the connection has ended, which is noticed soon enough.
+        drop(net::set_user_timeout(tcp, limit));
     }
 
     /// Has the other side said that it speaks PostgreSQL inside TLS?
@@ -179,7 +196,7 @@ impl Stream {
         ready!(Pin::new(self).poll_read(cx, &mut first))?;
         if first.remaining() == 0 {
             // More will follow.
-            buffer.reserve(FIRST + CHUNK);
+            make_room(buffer, FIRST + CHUNK);
         }
         buffer.extend_from_slice(first.filled());
         Poll::Ready(Ok(first.filled().len()))
@@ -270,6 +287,16 @@ impl Stream {
     }
 }
 
+/// Room for `more` bytes. What is short grows by just that, and what is long to twice its size.
+fn make_room(buffer: &mut BytesMut, more: usize) {
+    if buffer.len() >= EXACT || buffer.try_reclaim(more) {
+        return buffer.reserve(more);
+    }
+    let mut grown = BytesMut::with_capacity(buffer.len() + more);
+    grown.extend_from_slice(buffer);
+    *buffer = grown;
+}
+
 fn cipher(session: &rustls::CommonState) -> Option<Cipher> {
     let suite = session.negotiated_cipher_suite()?.suite();
     Some(Cipher { version: session.protocol_version()?, suite })
@@ -322,7 +349,6 @@ impl AsyncWrite for Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use forebay_seam::net;
     use tokio::io::AsyncReadExt;
 
     use crate::settings::ClientTls;

@@ -7,18 +7,20 @@ pub mod handover;
 mod listener;
 mod mode;
 mod socket;
+mod tuning;
 mod unix;
 
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
+use socket2::SockRef;
 pub use tokio::net::{TcpListener, TcpStream, UnixStream};
 
 pub use listener::Listener;
 pub use mode::SocketMode;
 pub use socket::{Address, Peer, Socket};
+pub use tuning::{Keepalive, Tuning};
 pub use unix::{Leaver, Permissions, UnixListener};
 
 const BACKLOG: i32 = 4096;
@@ -29,9 +31,32 @@ const BACKLOG: i32 = 4096;
 /// # Errors
 /// What `bind` or `listen` say: the address is in use, or not ours.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    listen(address, Port::Ours)
+}
+
+/// As [`bind`], at a port that other processes of this user may listen at besides: the system
+/// shares connections out among all who do (`SO_REUSEPORT`, socket(7)).
+///
+/// # Errors
+/// As [`bind`]; also when somebody listens there who does not share.
+pub fn bind_shared(address: SocketAddr) -> io::Result<TcpListener> {
+    listen(address, Port::Shared)
+}
+
+/// Whose a port is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Port {
+    Ours,
+    Shared,
+}
+
+fn listen(address: SocketAddr, port: Port) -> io::Result<TcpListener> {
     let domain = socket2::Domain::for_address(address);
     let socket = socket2::Socket::new(domain, socket2::Type::STREAM.cloexec(), None)?;
     socket.set_reuse_address(true)?;
+    if port == Port::Shared {
+        socket.set_reuse_port(true)?;
+    }
     socket.set_nonblocking(true)?;
     tune_socket(&SockRef::from(&socket))?;
     socket.bind(&address.into())?;
@@ -91,7 +116,16 @@ pub async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     Ok(tokio::net::lookup_host((host, port)).await?.collect())
 }
 
-/// No delay, and keepalive that notices a vanished peer within about 30 s.
+/// How long what was sent over `stream` may stay unacknowledged from now on
+/// ([`Tuning::user_timeout`]).
+///
+/// # Errors
+/// When the socket is already closed.
+pub fn set_user_timeout(stream: &TcpStream, limit: Option<Duration>) -> io::Result<()> {
+    tuning::set_user_timeout(&SockRef::from(stream), limit)
+}
+
+/// No delay, and keepalive that notices a vanished peer within about 30 s ([`Tuning::default`]).
 ///
 /// # Errors
 /// When the socket is already closed.
@@ -101,11 +135,7 @@ pub fn tune(stream: &TcpStream) -> io::Result<()> {
 
 fn tune_socket(socket: &SockRef<'_>) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
-    let keepalive = TcpKeepalive::new()
-        .with_time(Duration::from_secs(15))
-        .with_interval(Duration::from_secs(5))
-        .with_retries(3);
-    socket.set_tcp_keepalive(&keepalive)
+    Tuning::default().apply(socket)
 }
 
 #[cfg(test)]
@@ -126,5 +156,30 @@ mod tests {
             assert_eq!(socket.tcp_keepalive_interval().unwrap(), Duration::from_secs(5));
             assert_eq!(socket.tcp_keepalive_retries().unwrap(), 3);
         }
+    }
+
+    #[tokio::test]
+    async fn what_a_tuned_listener_accepts_is_watched_over_as_it_is() {
+        let listener = Listener::from(bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap());
+        let (idle, interval) = (Duration::from_secs(7), Duration::from_secs(2));
+        let keepalive = Some(Keepalive { idle, interval, retries: 4 });
+        let user_timeout = Some(Duration::from_secs(9));
+        listener.tune(&Tuning { keepalive, user_timeout }).unwrap();
+        let Address::Tcp(address) = listener.address().unwrap() else { panic!("it is TCP") };
+        let accept = async || match listener.accept().await.unwrap() {
+            (Socket::Tcp(accepted), _) => accepted,
+            (Socket::Unix(_), _) => panic!("it is TCP"),
+        };
+        let (_asked, accepted) = tokio::join!(connect(std::slice::from_ref(&address)), accept());
+        let socket = SockRef::from(&accepted);
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), idle);
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), interval);
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), 4);
+        if cfg!(target_os = "linux") {
+            assert_eq!(socket.tcp_user_timeout().unwrap(), user_timeout);
+        }
+        listener.tune(&Tuning { keepalive: None, user_timeout: None }).unwrap();
+        let (_asked, accepted) = tokio::join!(connect(std::slice::from_ref(&address)), accept());
+        assert!(!SockRef::from(&accepted).keepalive().unwrap());
     }
 }

@@ -6,6 +6,7 @@
 //! nothing of it is left.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
@@ -25,6 +26,7 @@ pub mod cluster;
 mod database;
 mod fan_out;
 mod gateway;
+mod generation_hold;
 mod issuer;
 mod keeper;
 mod label;
@@ -58,6 +60,10 @@ pub struct DemoArgs {
     /// Run only this scenario, or all. Default: storm and neighbour, which take two minutes
     #[arg(long, value_name = "NAME")]
     scenario: Option<Scenario>,
+    /// An interpreter that has SQLAlchemy, Django, psycopg and httpx, for generation-hold.
+    /// Default: a virtual environment in a temporary folder, with the packages from PyPI
+    #[arg(long, value_name = "PATH")]
+    python: Option<PathBuf>,
     /// How to print the figures
     #[arg(long, default_value = "table")]
     format: Format,
@@ -81,6 +87,8 @@ enum Scenario {
     RetryStorm,
     /// Agents' tasks that are cancelled half way
     CancellationStorm,
+    /// Programs that hold transactions open while a model thinks
+    GenerationHold,
     /// All of them
     All,
 }
@@ -150,7 +158,8 @@ async fn play(args: &DemoArgs) -> Result<(), DemoError> {
             () = signals.told() => return Err(DemoError::Interrupted),
         }
     };
-    let stage = Stage { server: &server, authority: authority()?, progress };
+    let python = args.python.clone();
+    let stage = Stage { server: &server, authority: authority()?, progress, python };
     let done = tokio::select! {
         report = scenarios(&stage, args.scenario) => report.map_err(DemoError::from),
         () = signals.told() => Err(DemoError::Interrupted),
@@ -197,6 +206,9 @@ async fn scenarios(stage: &Stage<'_>, asked: Option<Scenario>) -> Result<Report,
                 let played = both(|side| stage.cancellation_storm(side)).await?;
                 report.cancellation_storm = Some(played);
             }
+            Scenario::GenerationHold => {
+                report.generation_hold = Some(stage.generation_hold().await?);
+            }
             // It stands for the others.
             Scenario::All => {}
         }
@@ -219,6 +231,7 @@ impl Scenario {
         Self::WriteStorm,
         Self::RetryStorm,
         Self::CancellationStorm,
+        Self::GenerationHold,
     ];
 
     /// What is played when `asked` was said.
@@ -232,7 +245,8 @@ impl Scenario {
                 | Self::FanOut
                 | Self::WriteStorm
                 | Self::RetryStorm
-                | Self::CancellationStorm),
+                | Self::CancellationStorm
+                | Self::GenerationHold),
             ) => vec![one],
         }
     }

@@ -29,9 +29,9 @@ pub enum Happened {
         #[serde(flatten)]
         told: Told,
     },
-    /// A transaction was open and idle during an outbound call of its request.
+    /// A transaction is open and idle during an outbound call of its request.
     Overlap {
-        /// `overlap`.
+        /// `overlap_begins`, `overlap_changes`, `overlap_ends` or `overlap_released`.
         event: &'static str,
         /// Which, and what was called.
         #[serde(flatten)]
@@ -64,8 +64,11 @@ impl Events {
         let spawner = Spawner::current();
         let postgres = postgres.map(|gateway| ("postgres", gateway.events()));
         let http = http.map(|gateway| ("http", gateway.events()));
-        let ended = |overlap| Happened::Overlap { event: overlap_log::KIND, overlap };
-        spawner.spawn(forward(overlaps.events(), sender.clone(), ended));
+        let told = |overlap: Overlap| Happened::Overlap {
+            event: overlap_log::name(overlap.phase),
+            overlap,
+        };
+        spawner.spawn(forward(overlaps.events(), sender.clone(), told));
         let events = Self(sender);
         for (gateway, pools) in postgres.into_iter().chain(http) {
             pools.into_iter().for_each(|pool| events.follow(gateway, pool));
@@ -115,6 +118,13 @@ impl Logged for Happened {
         }
     }
 
+    fn has_line(&self) -> bool {
+        match self {
+            Self::Pool { .. } => true,
+            Self::Overlap { overlap, .. } => overlap.has_line(),
+        }
+    }
+
     fn log(&self) {
         match self {
             Self::Pool { gateway, told } => log(gateway, told),
@@ -123,7 +133,7 @@ impl Logged for Happened {
     }
 
     fn log_rest(kind: &'static str, left: LeftOut) {
-        if kind == overlap_log::KIND {
+        if kind == overlap_log::RELEASED {
             Overlap::log_rest(kind, left);
         } else {
             tracing::warn!(event = kind, events = left.count, "more events of this kind");

@@ -25,6 +25,10 @@ pub(crate) trait Logged: Clone {
     fn lasted(&self) -> Duration {
         Duration::ZERO
     }
+    /// Is it told in the log at all?
+    fn has_line(&self) -> bool {
+        true
+    }
     /// Writes its line.
     fn log(&self);
     /// Writes that `left` of `kind` had no line of their own.
@@ -54,6 +58,7 @@ pub(crate) async fn run<E: Logged>(mut events: Receiver<E>) {
         let now = time::now();
         windows.close::<E>(now);
         match event {
+            Ok(Ok(event)) if !event.has_line() => {}
             Ok(Ok(event)) => match windows.may_log(event.kind(), now) {
                 Verdict::Log => event.log(),
                 Verdict::LeaveOut => windows.leave_out(event.kind(), 1, event.lasted(), now),

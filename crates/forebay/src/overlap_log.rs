@@ -1,21 +1,37 @@
 //! The log line of a connection that was held while a model was thinking.
+//!
+//! One line for each overlap, once its transaction is over: then all of it is known.
 
 use std::time::Duration;
 
-use forebay_pool::overlap::{HoldKind, Overlap};
+use forebay_pool::overlap::{HoldKind, Overlap, Phase};
 
 use crate::log_limit::{LeftOut, Logged};
 
-/// The kind of event, in logs and streams.
-pub(crate) const KIND: &str = "overlap";
+/// What is told of an overlap, in streams.
+pub(crate) const fn name(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Begins => "overlap_begins",
+        Phase::Changes => "overlap_changes",
+        Phase::Ends => "overlap_ends",
+        Phase::Released => RELEASED,
+    }
+}
+
+/// The one that is logged.
+pub(crate) const RELEASED: &str = "overlap_released";
 
 impl Logged for Overlap {
     fn kind(&self) -> &'static str {
-        KIND
+        name(self.phase)
     }
 
     fn lasted(&self) -> Duration {
         self.duration
+    }
+
+    fn has_line(&self) -> bool {
+        self.phase == Phase::Released
     }
 
     fn log(&self) {
@@ -41,10 +57,15 @@ fn write(overlap: &Overlap) {
                 statement = %overlap.statement,
                 destination = %overlap.destination,
                 operation = %overlap.operation,
+                calls = overlap.subject.as_ref().map(|subject| &**subject.name()),
                 seconds = overlap.duration.as_secs_f64(),
                 held_before = overlap.held_before.as_secs_f64(),
+                held_during = overlap.held_during.as_secs_f64(),
+                held_after = overlap.held_after.map(|after| after.as_secs_f64()),
                 database = %overlap.database,
                 user = %overlap.user,
+                application_name = %overlap.application,
+                client = overlap.client,
                 tenant = %overlap.tenant,
                 trace = %overlap.trace,
                 $message
@@ -122,11 +143,13 @@ mod tests {
                     statement: "SELECT ?".into(),
                     database: "app".into(),
                     user: "agent".into(),
+                    application: "worker".into(),
+                    client: 1,
                     since: time::now(),
                 },
             );
-            let call = OutboundCall { destination: "llm".into(), operation: "POST /chat".into() };
-            let calling = overlaps.call_begins(&request, call);
+            let call = OutboundCall::new("llm", "POST /chat");
+            let calling = overlaps.call_begins(Some(&request), call);
             time::sleep(Duration::from_secs(2)).await;
             drop((calling, idling));
         }
@@ -142,11 +165,12 @@ mod tests {
             ("destination", "llm"),
             ("operation", "POST /chat"),
             ("trace", "4bf92f3577b34da6a3ce929d0e0e4736"),
+            ("application_name", "worker"),
             ("level", "WARN"),
         ] {
             assert_eq!(first[field], value, "{field}");
         }
-        assert_eq!(first["seconds"], 2.0);
+        assert_eq!((&first["seconds"], &first["held_after"]), (&2.0.into(), &0.0.into()));
         assert_eq!(lines.len(), 11, "ten, and one for the rest");
         assert_eq!((&last["overlaps"], &last["seconds"]), (&Value::from(2), &Value::from(4.0)));
     }

@@ -18,7 +18,7 @@ use forebay_http::HttpSettings;
 use forebay_pool::Roster;
 use forebay_pool::overlap::Overlaps;
 use forebay_postgres::{Gateway, PostgresSettings};
-use forebay_seam::net::{Address, Listener, Permissions};
+use forebay_seam::net::{self, Address, Listener, Permissions, TcpListener};
 use forebay_seam::task::{Spawner, Stopper};
 use forebay_seam::time;
 
@@ -26,9 +26,10 @@ use crate::admin;
 use crate::config::{Config, ConfigError, Loaded};
 use crate::console;
 use crate::events::Events;
-use crate::handover::Estate;
+use crate::handover::{Before, Estate};
 use crate::log_limit;
 use crate::logging::{self, Level};
+use crate::pgbouncer::Overrides;
 use crate::reload::{self, Record, Reloader, Rooms, Source};
 use crate::system;
 use crate::view::{VERSION, Viewer};
@@ -132,19 +133,34 @@ pub fn run(file: &Path) -> Result<(), RunError> {
 /// # Errors
 /// When it cannot start; nothing was served then.
 pub fn run_from(source: Source) -> Result<(), RunError> {
-    run_as(source, Manners::Forebay, Box::new(|| {}))
+    let conduct = Conduct {
+        manners: Manners::Forebay,
+        before: Before::TakenOver,
+        listening: Box::new(|| {}),
+        overrides: None,
+    };
+    run_as(source, conduct)
 }
 
-/// As [`run_from`]; signals mean what `manners` say, and `listening` is called once all ports
-/// are open.
+/// What is not a matter of the configuration.
+pub struct Conduct {
+    /// What signals mean.
+    pub manners: Manners,
+    /// Whether another process may have the ports.
+    pub before: Before,
+    /// Called once all ports are open and what is behind them is ready, just before the process
+    /// that had them before, if there was one, accepts no more.
+    pub listening: Box<dyn FnOnce()>,
+    /// What `SET` at the console changes, where it changes something.
+    pub overrides: Option<Overrides>,
+}
+
+/// As [`run_from`], in the way that `conduct` says.
 ///
 /// # Errors
 /// When it cannot start; nothing was served then.
-pub fn run_as(
-    source: Source,
-    manners: Manners,
-    listening: Box<dyn FnOnce()>,
-) -> Result<(), RunError> {
+pub fn run_as(source: Source, conduct: Conduct) -> Result<(), RunError> {
+    let Conduct { manners, before, listening, overrides } = conduct;
     let loaded = source()?;
     let config = &loaded.config;
     let level = logging::start(&config.log)?;
@@ -154,7 +170,7 @@ pub fn run_as(
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder.worker_threads(config.worker_threads.unwrap_or_else(workers));
     let runtime = builder.thread_name("forebay").enable_all().build()?;
-    let mut estate = Estate::ask(&config.restart)?;
+    let mut estate = Estate::ask(&config.restart, before)?;
     let address = config.admin.listen;
     let inherited = estate.take("admin.listen", &address.to_string());
     let admin = admin::Server::bind(&config.admin, inherited).map_err(|source| {
@@ -162,7 +178,7 @@ pub fn run_as(
     })?;
     let admin_address = admin.address()?;
     estate.leave("admin.listen", address.to_string(), &admin)?;
-    let opening = async { Program::open(loaded, source, level, manners, estate) };
+    let opening = async { Program::open(loaded, source, level, manners, overrides, estate) };
     let program = runtime.block_on(opening)?;
     if let (Some(room), Some((_, gateway))) = (room, &program.postgres) {
         gateway.set_room(room);
@@ -171,7 +187,6 @@ pub fn run_as(
     let (events, pools) = (program.events.clone(), program.pools.clone());
     let reloader = program.reloader.clone();
     let admin = admin.start(move || viewer.snapshot(), events, pools, reloader)?;
-    listening();
     let mut admin = Some(admin);
     // A successor answers there from now on.
     let handed_over = || {
@@ -179,7 +194,7 @@ pub fn run_as(
             admin.stop();
         }
     };
-    runtime.block_on(program.serve(admin_address, handed_over));
+    runtime.block_on(program.serve(admin_address, listening, handed_over));
     if let Some(admin) = admin {
         admin.stop();
     }
@@ -212,6 +227,7 @@ impl Program {
         source: Source,
         level: Level,
         manners: Manners,
+        overrides: Option<Overrides>,
         mut estate: Estate,
     ) -> Result<Self, RunError> {
         let signals = Signals::new(manners)?;
@@ -261,6 +277,7 @@ impl Program {
                 postgres: postgres.clone(),
                 http: http.clone(),
                 ender: signals.ender(),
+                overrides,
             }));
         }
         Ok(Self {
@@ -276,8 +293,14 @@ impl Program {
     }
 
     /// Serves until a signal or a successor, then drains.
-    async fn serve(mut self, admin: SocketAddr, handed_over: impl FnOnce()) {
-        self.estate.enter(&self.viewer, self.postgres.as_ref().map(|(_, gateway)| gateway)).await;
+    async fn serve(
+        mut self,
+        admin: SocketAddr,
+        listening: Box<dyn FnOnce()>,
+        handed_over: impl FnOnce(),
+    ) {
+        let gateway = self.postgres.as_ref().map(|(_, gateway)| gateway);
+        self.estate.enter(&self.viewer, gateway, listening).await;
         let all = |listeners: &[Listener]| {
             let addresses = listeners.iter().filter_map(|listener| listener.address().ok());
             addresses.map(|address| address.to_string()).collect::<Vec<_>>().join(", ")
@@ -295,12 +318,9 @@ impl Program {
         let spawner = Spawner::current();
         let postgres = self.postgres.take().map(|(listeners, gateway)| {
             for listener in listeners {
-                let (serving, stop, mut close) = (gateway.clone(), stop.clone(), close.clone());
+                let (serving, stop, close) = (gateway.clone(), stop.clone(), close.clone());
                 spawner.spawn(async move {
-                    tokio::select! {
-                        () = serving.serve(listener, stop) => {}
-                        () = close.told() => {}
-                    }
+                    serving.serve_until_closed(listener, close, stop).await;
                 });
             }
             gateway
@@ -315,10 +335,15 @@ impl Program {
 
         let (signal, how) = tokio::select! {
             told = self.signals.stop(&self.reloader, postgres.as_ref()) => told,
-            successor = self.estate.give_away(postgres.clone()) => {
+            mut successor = self.estate.give_away(postgres.clone()) => {
                 handed_over();
-                spawner.spawn(successor.keep_informed(postgres.clone()));
-                ("take-over", Ending::HandedOver)
+                if let (Some(gateway), Some(cancels)) = (postgres.clone(), successor.cancels()) {
+                    let stop = stop.clone();
+                    spawner.spawn(async move { gateway.serve(cancels, stop).await });
+                }
+                let (how, staying) = self.signals.when_handed_over();
+                spawner.spawn(successor.keep_informed(postgres.clone(), staying));
+                ("take-over", how)
             }
         };
         self.viewer.drains();
@@ -421,7 +446,8 @@ fn bind_postgres(
         mode: settings.unix_socket_mode.0,
         group: settings.unix_socket_group.clone(),
     };
-    bind_all("postgres.listen", settings.listen.addresses(), &permissions, estate)
+    let bind = if settings.reuse_port { net::bind_shared } else { net::bind };
+    bind_all("postgres.listen", settings.listen.addresses(), &permissions, bind, estate)
 }
 
 /// Everything that `[http]` listens at.
@@ -430,18 +456,19 @@ fn bind_http(settings: &HttpSettings, estate: &mut Estate) -> Result<Vec<Listene
         mode: settings.unix_socket_mode.0,
         group: settings.unix_socket_group.clone(),
     };
-    bind_all("http.listen", settings.listen.addresses(), &permissions, estate)
+    bind_all("http.listen", settings.listen.addresses(), &permissions, net::bind, estate)
 }
 
 fn bind_all(
     at: &'static str,
     addresses: &[Address],
     permissions: &Permissions,
+    bind: fn(SocketAddr) -> io::Result<TcpListener>,
     estate: &mut Estate,
 ) -> Result<Vec<Listener>, RunError> {
     let bound = addresses.iter().map(|address| {
         let bound = match address {
-            Address::Tcp(address) => estate.tcp(at, *address).map(Listener::from),
+            Address::Tcp(address) => estate.tcp(at, *address, bind).map(Listener::from),
             Address::Unix(path) => estate.unix(at, path, permissions).map(Listener::from),
         };
         bound.map_err(|source| RunError::Listen { at, address: address.clone(), source })

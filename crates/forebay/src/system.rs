@@ -7,6 +7,8 @@
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
+use forebay_postgres::BoundedBy;
+
 use crate::config::Config;
 
 /// Listeners, the admin pages, the log, name look-ups, cancel requests.
@@ -63,10 +65,10 @@ fn room(config: &Config, limit: u64, needed: u64) -> Option<u32> {
 
 fn needed(config: &Config) -> u64 {
     let postgres = config.postgres.as_ref().map_or(0, |postgres| {
-        let budgets = postgres
-            .servers
-            .values()
-            .map(|server| server.budget.map_or(EACH_DESTINATION, u64::from));
+        let budgets = postgres.servers.values().map(|server| match server.bounded_by {
+            BoundedBy::Budget => server.budget.map_or(EACH_DESTINATION, u64::from),
+            BoundedBy::Pools => EACH_DESTINATION,
+        });
         u64::from(postgres.max_clients) + budgets.sum::<u64>()
     });
     let http = config.http.as_ref().map_or(0, |http| {

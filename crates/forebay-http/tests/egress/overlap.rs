@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use forebay_pool::overlap::{HoldKind, IdleTransaction};
+use forebay_pool::overlap::{HoldKind, IdleTransaction, Phase};
 use forebay_pool::{ClassName, Request as AiRequest, TraceId};
 use forebay_seam::time;
 use http::{Request, Response};
@@ -22,6 +22,8 @@ fn idle() -> IdleTransaction {
         statement: "SELECT ?".into(),
         database: "app".into(),
         user: "agent".into(),
+        application: "worker".into(),
+        client: 1,
         since: time::now(),
     }
 }
@@ -39,17 +41,19 @@ async fn a_transaction_that_idles_during_a_call_of_its_request_is_counted() {
         async move { Response::new(body) }
     });
     let forebay = Forebay::start(&format!("[destinations.llm]\n{}", origin.settings()));
-    let mut ended = forebay.overlaps.events();
+    let mut events = forebay.overlaps.events();
     let _idling = forebay.overlaps.transaction_idles(&request("default"), idle());
     let mut agent = forebay.agent().await;
     let call = Request::post("/llm/v1/threads/17").header("traceparent", TRACE);
     let mut answer = agent.send(call, "").await.into_body();
     let counts = forebay.overlaps.counts();
     assert_eq!((counts.len(), counts[0].begun, counts[0].ended), (1, 1, 0));
-    assert!(ended.try_recv().is_err(), "the answer is still coming");
+    assert_eq!(events.try_recv().unwrap().phase, Phase::Begins);
+    assert!(events.try_recv().is_err(), "the answer is still coming");
     drop(tell);
     assert_eq!(frame(&mut answer).await, None);
-    let overlap = ended.recv().await.unwrap();
+    let overlap = events.recv().await.unwrap();
+    assert_eq!(overlap.phase, Phase::Ends);
     assert_eq!((&*overlap.destination, &*overlap.feature), ("llm", "answer"));
     assert_eq!(&*overlap.operation, "POST /v1/threads/{id}");
 }

@@ -94,8 +94,9 @@ async fn statuses(forebay: &Forebay, text: &str) -> Vec<String> {
     drop(time::timeout(Duration::from_secs(20), socket.read_to_end(&mut heard)).await);
     let heard = String::from_utf8_lossy(&heard).into_owned();
     let answers = heard.split("HTTP/1.1 ").skip(1).map(|answer| answer[..3].to_owned());
-    // Not what was said to find out whether anybody is there.
-    answers.filter(|status| status != "100").collect()
+    // Not what was said to find out whether anybody is there, nor what a problem says.
+    let is_final = |status: &String| status != "100" && status.parse::<u16>().is_ok();
+    answers.filter(is_final).collect()
 }
 
 #[tokio::test]

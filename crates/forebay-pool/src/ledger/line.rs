@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::ask::{Ask, Attempt};
+use crate::ask::{Ask, Attempt, Resumes};
 use crate::breaker::{Outcome, Pass};
 use crate::class::{ClassId, Kind};
 use crate::cost::CostId;
@@ -40,6 +40,7 @@ pub(crate) struct Wanted<'a> {
     pub(crate) needs: u32,
     /// Its own, beside the class's.
     pub(crate) deadline: Option<Instant>,
+    pub(crate) resumes: Resumes,
     pub(crate) came: Came,
 }
 
@@ -55,6 +56,7 @@ impl<'a> Wanted<'a> {
             attempt: ask.attempt,
             needs: ask.needs,
             deadline: ask.deadline,
+            resumes: ask.resumes,
             came,
         }
     }
@@ -88,7 +90,11 @@ impl Ledger {
         let most = self.max_parallel(class);
         let (level, age) = {
             let held = request.map_or(0, Request::held);
-            self.requests.rank(known, held, most, since, now)
+            let ranked = self.requests.rank(known, held, most, since, now);
+            match wanted.resumes {
+                Resumes::No => ranked,
+                Resumes::Since(first) => (ranked.0.min(Level::Continuation), ranked.1.min(first)),
+            }
         };
         let cost = match wanted.operation {
             Some(operation) => self.costs.find(class, operation, &mut self.features, now),
@@ -108,9 +114,13 @@ impl Ledger {
             level,
             age,
             since,
+            until: match wanted.resumes {
+                Resumes::No => None,
+                Resumes::Since(_) => wanted.deadline,
+            },
             fate,
         };
-        if let Came::Now = came
+        if let (Came::Now, Resumes::No) = (came, wanted.resumes)
             && let Some(rejection) = self.turn_away(&mut waiter, wanted, expected, now)
         {
             return self.refuse(&waiter, wanted, rejection, now);
@@ -260,6 +270,11 @@ impl Ledger {
                 Some(*other) != beside && waiter.class == class && waiter.level == Level::New
             })
         })
+    }
+
+    /// Does only its own deadline count?
+    pub(crate) fn has_own_patience(&self, id: WaiterId) -> bool {
+        self.waiters.get(id).is_some_and(|waiter| waiter.until.is_some())
     }
 
     pub(crate) fn fate(&self, id: WaiterId) -> &Fate {

@@ -5,9 +5,12 @@
 //! was, and within a few seconds.
 
 use std::collections::HashMap;
+use std::future::Future;
+use std::io;
 use std::time::Duration;
 
 use aws_lc_rs::{constant_time, hmac};
+use forebay_seam::net::Address;
 use forebay_seam::secret::ExposeSecret;
 use forebay_seam::{net, time};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -131,27 +134,45 @@ impl Fleet {
         Some(shortened(&tag))
     }
 
-    /// Sends `asked` on to the instance that it is for, if there is one, and waits until that
-    /// has dealt with it.
-    pub(super) async fn forward(&self, asked: &Request) {
-        let Some(place) = asked.instance(self).and_then(|other| self.others.get(&other)) else {
-            return;
-        };
-        let exchange = async {
-            let addresses = place.addresses().await?;
-            let (mut stream, _) = net::reach(&addresses).await?;
-            stream.write_all(&request(asked.pid, &asked.forwarded())).await?;
-            // Nothing comes; a reset is an end as well.
-            drop(stream.read(&mut [0; 1]).await);
-            std::io::Result::Ok(())
-        };
-        let done = time::timeout(PATIENCE, exchange).await;
-        if let Err(error) = done.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())) {
-            tracing::warn!(
-                instance = InstanceId::of_pid(asked.pid).0,
-                %error,
-                "a cancel request did not reach the instance that it is for"
-            );
-        }
+    /// The other instance that `asked` is for, if there is one.
+    pub(super) fn place_of(&self, asked: &Request) -> Option<&Place> {
+        asked.instance(self).and_then(|other| self.others.get(&other))
     }
+}
+
+/// Sends `asked` on to the instance at `place`, and waits until that has dealt with it.
+pub(super) async fn forward(asked: &Request, place: &Place) {
+    let exchange = async {
+        let addresses = place.addresses().await?;
+        exchange(&addresses, asked.pid, &asked.forwarded()).await
+    };
+    if let Err(error) = in_time(exchange).await {
+        tracing::warn!(
+            instance = InstanceId::of_pid(asked.pid).0,
+            %error,
+            "a cancel request did not reach the instance that it is for"
+        );
+    }
+}
+
+/// Sends `asked` on, as it came, to the process `before` that had our place, and waits until
+/// that has dealt with it.
+pub(super) async fn pass_on(asked: &Request, before: Address) {
+    let exchange = exchange(std::slice::from_ref(&before), asked.pid, &asked.secret);
+    if let Err(error) = in_time(exchange).await {
+        tracing::debug!(%error, "a cancel request did not reach the process before");
+    }
+}
+
+async fn in_time(exchange: impl Future<Output = io::Result<()>>) -> io::Result<()> {
+    let done = time::timeout(PATIENCE, exchange).await;
+    done.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+async fn exchange(to: &[Address], pid: i32, secret: &[u8]) -> io::Result<()> {
+    let (mut stream, _) = net::reach(to).await?;
+    stream.write_all(&request(pid, secret)).await?;
+    // Nothing comes; a reset is an end as well.
+    drop(stream.read(&mut [0; 1]).await);
+    Ok(())
 }

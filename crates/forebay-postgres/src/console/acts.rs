@@ -38,7 +38,7 @@ pub(super) enum Refusal {
     NoServer { name: String },
     #[error("{0}")]
     Argument(String),
-    #[error("cannot change setting `{0}`: it is none, or not one that changes while we run")]
+    #[error("{0}")]
     NotChangeable(String),
     #[error("RELOAD failed, see logs for additional details: {0}")]
     Reload(String),
@@ -184,7 +184,11 @@ impl Operator {
                 }
                 Ok(Outcome::Done("RENEW".to_owned()))
             }
-            Command::Set { key, .. } => Err(Refusal::NotChangeable(key.clone())),
+            Command::Set { key, value } => {
+                let office = self.inner.office.get().ok_or(Refusal::NotHere("SET"))?;
+                office.set(key, value).await.map_err(Refusal::NotChangeable)?;
+                Ok(Outcome::Done(format!("SET {key}={value}")))
+            }
             Command::Reload => {
                 let office = self.inner.office.get().ok_or(Refusal::NotHere("RELOAD"))?;
                 office.reload().await.map_err(Refusal::Reload)?;

@@ -23,15 +23,18 @@ use super::pairs::Pairs;
 use crate::auth::Secrets;
 use crate::census::Census;
 use crate::listener::Listeners;
+use crate::parking::{Book, Parking};
 use crate::replication::Replications;
 use crate::route::Backend;
 use crate::server::capacity::{Capacity, Surveyor};
 use crate::server::connector::{Access, Addition, Listed, Postgres};
+use crate::server::emptiness::Prover;
+use crate::server::entrance::Entrance;
 use crate::server::hosts::{Choice, Hosts, Watched, watch};
 use crate::server::login::Target;
 use crate::server::names::{self, Name};
 use crate::server::place::Place;
-use crate::settings::{LoadBalance, PostgresSettings, ServerSettings};
+use crate::settings::{BoundedBy, LoadBalance, ParkingSettings, PostgresSettings, ServerSettings};
 use crate::tls::Encryption;
 
 /// The budget until the first login has read what the server can take.
@@ -104,7 +107,9 @@ impl<'a> Draft<'a> {
             let host = Name::new(place.clone(), ttl, names::system, Arc::clone(&news));
             names.push((text.to_owned(), host));
             let (encryption, protocol) = (encryption.clone(), server.max_protocol_version);
-            targets.push(Target { place, encryption, protocol, max_prepared });
+            let tuning = settings.tuning();
+            let entrance = Arc::new(Entrance { place, encryption, tuning });
+            targets.push(Target { entrance, protocol, max_prepared });
         }
         let choice = Choice {
             attrs: server.target_session_attrs,
@@ -118,7 +123,16 @@ impl<'a> Draft<'a> {
         let credentials = secrets.credentials();
         let additions = additions(settings)?;
         let pairs = Arc::clone(pairs);
-        let access = Access { targets, hosts, patience, credentials, additions, pairs, catalogues };
+        let access = Access {
+            targets,
+            hosts,
+            patience,
+            credentials,
+            additions,
+            pairs,
+            bounded_by: server.bounded_by,
+            catalogues,
+        };
         let timetable =
             Timetable::new(&server.timetable).map_err(|error| at(&error.place(), error.reason))?;
         let pool = pool_settings(name, server, timetable, settings.query_wait_timeout);
@@ -159,7 +173,8 @@ impl<'a> Draft<'a> {
         let replications =
             before.replications.under(server.replication_connections, server.connect_timeout);
         let (pool, listeners) = (before.pool.clone(), before.listeners.clone());
-        let backend = assemble(server, settings, pool, listeners, replications, answers);
+        let book = Arc::clone(&before.book);
+        let backend = assemble(server, settings, pool, listeners, replications, answers, book);
         if reconnects { Carried::Reconnected(backend) } else { Carried::Kept(backend) }
     }
 
@@ -174,7 +189,7 @@ impl<'a> Draft<'a> {
         let listeners = Listeners::new(pool.clone(), server, settings.notifications.clone());
         let replications =
             Replications::new(server.replication_connections, server.connect_timeout);
-        assemble(server, settings, pool, listeners, replications, answers)
+        assemble(server, settings, pool, listeners, replications, answers, Arc::default())
     }
 }
 
@@ -185,7 +200,9 @@ fn assemble(
     listeners: Listeners,
     replications: Replications,
     answers: Arc<AtomicBool>,
+    book: Arc<Book>,
 ) -> Backend {
+    let parking = parking(server, &pool, &book);
     let classes: HashMap<_, _> = classes(server)
         .into_iter()
         .filter_map(|(class, s)| {
@@ -199,6 +216,8 @@ fn assemble(
         rules: settings.rules.clone().into(),
         origin: origin(server),
         replicas: None,
+        parking,
+        book,
         pool,
         listeners,
         replications,
@@ -207,12 +226,25 @@ fn assemble(
     }
 }
 
+/// What parks at `server`, if any class does.
+fn parking(server: &ServerSettings, pool: &Pool<Postgres>, book: &Arc<Book>) -> Option<Parking> {
+    let classes = classes(server);
+    if classes.iter().all(|(_, class)| class.parking == Mode::Off) {
+        return None;
+    }
+    let prover = Prover::new(pool.destination(), &server.parking, book);
+    let known =
+        classes.iter().filter_map(|(name, class)| Some((pool.class(name.as_str())?, name, class)));
+    Some(Parking::new(known, prover, Arc::clone(book)))
+}
+
 /// `server` without what a running pool takes over as it is. Where two of these differ,
 /// connections that are open are not what would be opened now: also for a setting that nobody
 /// thought of here.
 fn origin(server: &ServerSettings) -> ServerSettings {
     ServerSettings {
         budget: None,
+        bounded_by: BoundedBy::default(),
         replication_connections: 0,
         timetable: Vec::new(),
         forecast: Mode::Off,
@@ -229,6 +261,7 @@ fn origin(server: &ServerSettings) -> ServerSettings {
         lend_max_hold: Duration::ZERO,
         name_unnamed: Vec::new(),
         replicas: None,
+        parking: ParkingSettings::default(),
         classes: BTreeMap::new(),
         ..server.clone()
     }
@@ -289,7 +322,9 @@ async fn follow_capacity(mut told: channel::Receiver<Option<Capacity>>, pool: We
         let capacity = *told.borrow_and_update();
         if let (Some(capacity), Some(pool)) = (capacity, pool.upgrade()) {
             pool.set_capacity(capacity.all);
-            look_for_room(capacity, &pool.snapshot());
+            if pool.connector().access().bounded_by == BoundedBy::Budget {
+                look_for_room(capacity, &pool.snapshot());
+            }
         }
     }
 }

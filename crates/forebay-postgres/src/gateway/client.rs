@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use bytes::BytesMut;
 use forebay_seam::net::{Peer, Socket};
 use forebay_seam::task::Stop;
-use forebay_seam::time;
 
 use super::Inner;
 use super::roll::{Entry, Newcomer};
@@ -21,7 +20,6 @@ use crate::replication::{self, Parameters};
 use crate::route::Who;
 use crate::session::Session;
 use crate::stream::Stream;
-use crate::timeouts::Kind;
 
 /// Connections beyond the limit of clients that are listened to, since they may be cancel
 /// requests.
@@ -86,7 +84,7 @@ async fn receive(
     from: Peer,
 ) -> Option<Received> {
     let greeted = match room {
-        Some(room) => greet(inner, client, from, room).await,
+        Some(room) => greeting::greet(inner, client, from, room).await,
         None => refuse(client, Fault::TooManyClients),
     };
     match greeted {
@@ -170,16 +168,6 @@ fn enter(inner: &Inner, who: &Who, registration: &Registration) -> Result<Entry,
         who.backend.pool.review_one(&who.identity);
     }
     Ok(entry)
-}
-
-/// A client's greeting, in time.
-async fn greet(inner: &Inner, client: Socket, from: Peer, room: Room) -> Greeted {
-    let login_timeout = inner.plan().settings.login_timeout;
-    let greeted = time::timeout(login_timeout, greeting::greet(inner, client, from, room));
-    greeted.await.unwrap_or_else(|_| {
-        inner.timeouts.count(Kind::Login);
-        Greeted::Gone
-    })
 }
 
 fn refuse(client: Socket, fault: Fault) -> Greeted {

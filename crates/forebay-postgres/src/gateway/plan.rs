@@ -280,6 +280,7 @@ pub(super) fn check(settings: &PostgresSettings) -> Result<(), SettingsError> {
         let reason = "no server: add [postgres.servers.NAME] with its `address`";
         return Err(error("postgres.servers".into(), reason.into()));
     }
+    settings.check_tuning().map_err(|(key, reason)| error(format!("postgres.{key}"), reason))?;
     auth::check(settings)?;
     lookups::check(settings)?;
     if let Some(client_tls) = &settings.tls {

@@ -12,6 +12,7 @@ use super::Greeting;
 use crate::cancel::key::Request;
 use crate::fault::Fault;
 use crate::stream::Stream;
+use crate::timeouts::Kind;
 use crate::tls::ClientSide;
 use crate::wire::Malformed;
 use crate::wire::startup::{self, First, Startup};
@@ -29,12 +30,14 @@ pub(super) enum Start {
 impl Greeting<'_> {
     /// First packets, until one starts a session. TLS and GSS may each be asked for once.
     pub(super) async fn first(&mut self, client: Stream) -> Result<Start, (Stream, Fault)> {
-        let Some(mut client) = self.direct(client).await else { return Ok(Start::Gone) };
+        let Some(mut client) = self.direct(client).await? else { return Ok(Start::Gone) };
         for _ in 0..3 {
-            let body = match self.packet(&mut client).await {
-                Ok(Some(body)) => body,
-                Ok(None) => return Ok(Start::Gone),
-                Err(malformed) => return Err((client, malformed.into())),
+            let deadline = self.deadline;
+            let body = match deadline.keeps(self.packet(&mut client)).await {
+                Ok(Ok(Some(body))) => body,
+                Ok(Ok(None)) => return Ok(Start::Gone),
+                Ok(Err(malformed)) => return Err((client, malformed.into())),
+                Err(late) => return Err((client, late)),
             };
             let first = match startup::read(&body) {
                 Ok(first) => first,
@@ -84,18 +87,33 @@ impl Greeting<'_> {
 
     /// The TLS session of a client that begins one at once; `None` when that fails, or nothing
     /// comes.
-    async fn direct(&mut self, mut client: Stream) -> Option<Stream> {
-        if client.fill_more(&mut self.inbox).await.is_err() {
-            return None;
+    async fn direct(&mut self, mut client: Stream) -> Result<Option<Stream>, (Stream, Fault)> {
+        match self.deadline.keeps(client.fill_more(&mut self.inbox)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Ok(None),
+            Err(late) => return Err((client, late)),
         }
         if self.inbox.first() != Some(&HANDSHAKE) {
-            return Some(client);
+            return Ok(Some(client));
         }
         // Where there is none, it is a packet like others, and is told so.
-        let Some(tls) = self.tls(&client) else { return Some(client) };
-        let tcp = plain_tcp(client)?;
-        let accepted = Stream::accept_direct(tcp, &tls, &mut self.inbox).await;
-        accepted.inspect_err(told).ok()
+        let Some(tls) = self.tls(&client) else { return Ok(Some(client)) };
+        let Some(tcp) = plain_tcp(client) else { return Ok(None) };
+        let accepting = Stream::accept_direct(tcp, &tls, &mut self.inbox);
+        let accepted = self.deadline.keeps(accepting).await;
+        Ok(self.in_time(accepted))
+    }
+
+    /// A TLS session, unless its handshake failed or took too long: who is in the middle of one
+    /// could not read a reason.
+    fn in_time(&self, accepted: Result<std::io::Result<Stream>, Fault>) -> Option<Stream> {
+        match accepted {
+            Ok(accepted) => accepted.inspect_err(told).ok(),
+            Err(_) => {
+                self.gateway.timeouts.count(Kind::Login);
+                None
+            }
+        }
     }
 
     async fn encrypt(&mut self, mut client: Stream) -> Result<Option<Stream>, (Stream, Fault)> {
@@ -111,7 +129,7 @@ impl Greeting<'_> {
             return Ok(None);
         }
         let Some(tcp) = plain_tcp(client) else { return Ok(None) };
-        Ok(Stream::accept(tcp, &tls).await.inspect_err(told).ok())
+        Ok(self.in_time(self.deadline.keeps(Stream::accept(tcp, &tls)).await))
     }
 
     async fn answer(&mut self, client: &mut Stream, byte: u8) -> std::io::Result<()> {

@@ -112,6 +112,8 @@ pub(crate) enum Purpose {
     FailedBegin,
     /// The Sync of a batch that will be sent again.
     Heal,
+    /// Whether the open transaction holds anything, or its end because it does not.
+    Proof,
 }
 
 impl Awaited {

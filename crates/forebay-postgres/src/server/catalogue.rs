@@ -133,6 +133,11 @@ impl Catalogue {
             && self.version.load(Ordering::Acquire) == seen.version
     }
 
+    /// Changes with each definition that goes through us, when it begins and when it ends.
+    pub(crate) fn definitions(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
     /// Something is defined from now on, until the answer is dropped.
     pub(crate) fn defines(self: &Arc<Self>) -> Defining {
         self.open.fetch_add(1, Ordering::AcqRel);

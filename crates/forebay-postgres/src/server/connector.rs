@@ -21,7 +21,7 @@ use crate::auth::brought::Brought;
 use crate::census::{Census, Replication};
 use crate::gateway::Pairs;
 use crate::params::RoleNews;
-use crate::settings::DatabaseSettings;
+use crate::settings::{BoundedBy, DatabaseSettings};
 
 /// A database and a user: the database as applications call it and as the server does, the
 /// user as our configuration does.
@@ -68,6 +68,7 @@ pub(crate) struct Access {
     pub(crate) additions: HashMap<Arc<str>, Addition>,
     /// What each pair may have.
     pub(crate) pairs: Arc<Pairs>,
+    pub(crate) bounded_by: BoundedBy,
     /// Of the databases behind `targets`.
     pub(crate) catalogues: Arc<Catalogues>,
 }
@@ -168,6 +169,8 @@ impl Postgres {
         let card = self.listed.census.opens(&self.listed.name, identity, replication);
         let mut server = self.access().login(identity, &self.brought, parameters).await?;
         server.is_listed(card);
+        // It may read nothing for long: it writes what it got to a disk.
+        server.stream.set_user_timeout(None);
         Ok(server)
     }
 

@@ -301,7 +301,7 @@ impl Hosts {
         match self.found(host, findings) {
             Verdict::Use(fit) => {
                 host.live.fetch_add(1, Ordering::Relaxed);
-                let (host, address) = (Arc::clone(host), server.key.address.clone());
+                let (host, address) = (Arc::clone(host), server.key.door.address.clone());
                 server.berth = Some(Berth { host, address, epoch, vanishings, role });
                 Ok((server, fit))
             }

@@ -4,31 +4,25 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
-use forebay_seam::net::{Address, Socket};
 use forebay_seam::secret::ExposeSecret;
 use md5::{Digest, Md5};
 use postgres_protocol::authentication::md5_hash;
 use postgres_protocol::message::frontend;
-use rustls::pki_types::ServerName;
 use tokio::task::spawn_blocking;
 
+use super::entrance::{Encrypt, Entrance};
 use super::names::Name;
-use super::place::Place;
 use super::proof::{Proof, ScramKeys};
 use super::sasl::{Exchange, SCRAM, SCRAM_PLUS, Said, SaslError};
 use super::{Server, ServerFailure};
-use crate::cancel::ServerKey;
-use crate::settings::{ChannelBinding, LoadBalance, ProtocolVersion, SslMode, SslNegotiation};
-use crate::stream::Stream;
-use crate::tls::Encryption;
+use crate::cancel::{Door, ServerKey};
+use crate::settings::{ChannelBinding, LoadBalance, ProtocolVersion, SslMode};
 use crate::wire::backend::ServerError;
 use crate::wire::{Fields, Malformed, TxStatus};
 
 /// Where a server is, and how to speak to it.
 pub(crate) struct Target {
-    pub(crate) place: Place,
-    pub(crate) encryption: Encryption,
+    pub(crate) entrance: Arc<Entrance>,
     pub(crate) protocol: ProtocolVersion,
     pub(crate) max_prepared: NonZeroUsize,
 }
@@ -62,7 +56,7 @@ impl Target {
         reach: &Reach<'_>,
         login: &Login<'_>,
     ) -> Result<Server, ServerFailure> {
-        match self.encryption.sslmode {
+        match self.entrance.encryption.sslmode {
             SslMode::Allow => match self.attempt(reach, login, Encrypt::Never).await {
                 // Only a refusal can be about encryption.
                 Err(ServerFailure::Refused(_)) => self.attempt(reach, login, Encrypt::Must).await,
@@ -83,8 +77,10 @@ impl Target {
         encrypt: Encrypt,
     ) -> Result<Server, ServerFailure> {
         let (socket, address) = reach.name.connect(reach.spread, reach.patience).await?;
-        let stream = self.open(socket, encrypt).await?;
-        let mut server = Server::new(stream, ServerKey::none(address.clone()), self.max_prepared);
+        let stream = self.entrance.open(socket, encrypt).await?;
+        let encrypted = stream.is_encrypted().then(|| Arc::clone(&self.entrance));
+        let door = Door { address, encrypted };
+        let mut server = Server::new(stream, ServerKey::none(door), self.max_prepared);
         let who = [("user", login.user), ("database", login.database)];
         let parameters = login.parameters.iter().map(|(name, value)| (&**name, &**value));
         frontend::startup_message(who.into_iter().chain(parameters), &mut server.outbox)?;
@@ -95,67 +91,10 @@ impl Target {
         }
         server.send().await?;
         let mut negotiation = Negotiation::of(self.protocol);
-        server.authenticate(login, self.encryption.channel_binding, &mut negotiation).await?;
-        server.greeted(&address).await?;
+        let binding = self.entrance.encryption.channel_binding;
+        server.authenticate(login, binding, &mut negotiation).await?;
+        server.greeted().await?;
         Ok(server)
-    }
-
-    /// TLS over `socket`, where it is wanted; never over a Unix socket, as in libpq.
-    async fn open(&self, socket: Socket, encrypt: Encrypt) -> Result<Stream, ServerFailure> {
-        let (tls, host) = match (encrypt, self.encryption.config(), &self.place) {
-            (Encrypt::Never, _, _) | (_, None, _) | (_, _, Place::Socket(_)) => {
-                return Ok(Stream::Plain(socket));
-            }
-            (_, Some(tls), Place::Host { host, .. }) => (tls, host),
-        };
-        let failed = |error: std::io::Error| ServerFailure::Tls(error.to_string());
-        let name = ServerName::try_from(host.clone())
-            .map_err(|error| ServerFailure::Tls(error.to_string()))?;
-        let plain = match self.encryption.negotiation {
-            SslNegotiation::Direct => Stream::Plain(socket),
-            SslNegotiation::Postgres => match ask_for_tls(socket).await? {
-                Asked::Agreed(plain) => plain,
-                Asked::Refused(plain) if encrypt == Encrypt::IfOffered => return Ok(plain),
-                Asked::Refused(_) => {
-                    return Err(ServerFailure::Tls("the server does not offer it".into()));
-                }
-            },
-        };
-        let Stream::Plain(Socket::Tcp(tcp)) = plain else { return Ok(plain) };
-        let stream = Stream::connect(tcp, tls, name).await.map_err(failed)?;
-        if self.encryption.negotiation == SslNegotiation::Direct && !stream.speaks_postgres() {
-            // Something else may listen there, and take what we say for its own protocol.
-            let why = "the server does not say that it speaks PostgreSQL (ALPN): direct TLS \
-                       needs PostgreSQL 17, set `sslnegotiation = \"postgres\"`";
-            return Err(ServerFailure::Tls(why.into()));
-        }
-        Ok(stream)
-    }
-}
-
-/// What a server says to a request for TLS.
-enum Asked {
-    Agreed(Stream),
-    Refused(Stream),
-}
-
-/// SSLRequest ("Message Flow, SSL Session Encryption").
-async fn ask_for_tls(socket: Socket) -> Result<Asked, ServerFailure> {
-    let mut plain = Stream::Plain(socket);
-    let mut request = BytesMut::new();
-    frontend::ssl_request(&mut request);
-    plain.drain(&mut request).await?;
-    let mut answer = BytesMut::with_capacity(1);
-    plain.fill_more(&mut answer).await?;
-    // Anything behind the one byte was sent before the handshake: it is nobody's
-    // (CVE-2021-23222).
-    if answer.len() != 1 {
-        return Err(ServerFailure::Tls("plaintext came before the handshake".into()));
-    }
-    match answer.get_u8() {
-        b'S' => Ok(Asked::Agreed(plain)),
-        b'N' => Ok(Asked::Refused(plain)),
-        _ => Err(ServerFailure::Tls("the server does not understand the request".into())),
     }
 }
 
@@ -184,13 +123,6 @@ impl Negotiation {
         }
         Ok(())
     }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Encrypt {
-    Never,
-    IfOffered,
-    Must,
 }
 
 impl Server {
@@ -309,7 +241,7 @@ impl Server {
     }
 
     /// From AuthenticationOk to the first ReadyForQuery.
-    async fn greeted(&mut self, address: &Address) -> Result<(), ServerFailure> {
+    async fn greeted(&mut self) -> Result<(), ServerFailure> {
         loop {
             let (tag, body) = self.receive().await?;
             let mut fields = Fields::new(&body);
@@ -319,8 +251,8 @@ impl Server {
                     if !(4..=LONGEST_KEY).contains(&secret.len()) {
                         return Err(Malformed::Value.into());
                     }
-                    let address = address.clone();
-                    self.key = Arc::new(ServerKey { address, pid, secret: secret.into() });
+                    let door = self.key.door.clone();
+                    self.key = Arc::new(ServerKey { door, pid, secret: secret.into() });
                 }
                 b'S' => self.take_parameter(&body)?,
                 b'Z' => {

@@ -36,6 +36,8 @@ pub(super) enum Moved {
     Late(Late),
     /// The bell of all sessions rings, and the client runs nothing.
     Bell,
+    /// The transaction idles for long: it is to be looked at.
+    Look,
     /// An operator sends the client away.
     Killed,
 }
@@ -115,6 +117,9 @@ impl Session {
             {
                 return Poll::Ready(Ok(Moved::Late(late)));
             }
+            if moved.is_pending() && self.poll_look(cx).is_ready() {
+                return Poll::Ready(Ok(Moved::Look));
+            }
             if moved.is_pending() && may_hear && ear.hears(cx) {
                 return Poll::Ready(Ok(Moved::Bell));
             }
@@ -163,32 +168,54 @@ impl Session {
 
     fn poll_exchange(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Moved>> {
         let has_room = self.has_room();
+        let limit = self.plan.settings.tcp_user_timeout;
         let Some(lease) = &mut self.link else {
             let due = self.outbox.len();
             let flushed = self.client.poll_drain(cx, &mut self.outbox)?.is_ready();
             self.card.meter.sent(due - self.outbox.len());
+            self.line.carries(&self.client, due - self.outbox.len(), limit);
             if flushed {
                 self.outbox = BytesMut::new();
             }
             if has_room && let Poll::Ready(n) = self.client.poll_fill_idle(cx, &mut self.inbox)? {
                 self.card.meter.received(n);
+                if flushed {
+                    self.line.is_read(&self.client, limit);
+                }
                 return Poll::Ready(Ok(if n == 0 { Moved::ClientGone } else { Moved::Client }));
             }
             return Poll::Pending;
         };
         let server = lease.connection();
-        if let Poll::Ready(Err(_)) = server.stream.poll_drain(cx, &mut server.outbox) {
-            // What it said last may still be in its socket: reading tells.
-            server.outbox.clear();
+        loop {
+            let due = server.outbox.len();
+            let drained = server.stream.poll_drain(cx, &mut server.outbox);
+            server.line.carries(&server.stream, due - server.outbox.len(), limit);
+            match drained {
+                Poll::Ready(Ok(())) => {}
+                // What it said last may still be in its socket: reading tells.
+                Poll::Ready(Err(_)) => server.outbox.clear(),
+                Poll::Pending => break,
+            }
+            if server.streaming == 0 || self.inbox.is_empty() {
+                break;
+            }
+            server.stream_from(&mut self.inbox);
+            if server.streaming == 0 {
+                // What comes behind the long message may be there already.
+                return Poll::Ready(Ok(Moved::Client));
+            }
         }
         let due = self.outbox.len();
         let mut to_client = self.client.poll_drain(cx, &mut self.outbox)?;
         self.card.meter.sent(due - self.outbox.len());
+        self.line.carries(&self.client, due - self.outbox.len(), limit);
         while to_client.is_ready() && server.passed > 0 {
             let ready = server.inbox.get(..server.passed).unwrap_or_default();
             match self.client.poll_write_some(cx, ready)? {
                 Poll::Ready(n) => {
                     self.card.meter.sent(n);
+                    self.line.carries(&self.client, n, limit);
                     server.inbox.advance(n);
                     server.passed -= n;
                 }
@@ -207,11 +234,16 @@ impl Session {
                 Poll::Pending => {}
             }
         }
+        // Of a long message, nothing is looked at any more: it is only on its way.
+        let has_room = has_room && (server.streaming == 0 || self.inbox.len() < HIGH_WATER);
         if has_room && server.outbox.len() < HIGH_WATER {
             match self.client.poll_fill(cx, &mut self.inbox)? {
                 Poll::Ready(0) => return Poll::Ready(Ok(Moved::ClientGone)),
                 Poll::Ready(n) => {
                     self.card.meter.received(n);
+                    if to_client.is_ready() && server.is_quiet() {
+                        self.line.is_read(&self.client, limit);
+                    }
                     return Poll::Ready(Ok(Moved::Client));
                 }
                 Poll::Pending => {}

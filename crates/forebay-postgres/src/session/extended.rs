@@ -263,6 +263,7 @@ impl Session {
             write_renamed(&mut server.outbox, header, &bind, &name, rest)?;
         }
         server.streaming = missing;
+        self.note_portal(bind.portal, statement.as_ref());
         self.note_bind(bind.statement, statement);
         Ok(Bound::Sent)
     }
@@ -309,6 +310,9 @@ impl Session {
         server.unsynced = true;
         match named {
             Named::Portal(name) => {
+                self.note_close(name);
+                let Some(lease) = &mut self.link else { return Ok(()) };
+                let server = &mut **lease.connection();
                 self.portals.remove(name);
                 frontend::message(&mut server.outbox, b'C', |out| out.extend_from_slice(body));
                 server.awaited.push_back(Awaited::Close { origin: Origin::Client, evicted: None });

@@ -56,6 +56,13 @@ impl Session {
             let server = &mut **lease.connection();
             let unread = server.inbox.get(server.passed..).unwrap_or_default();
             let Some(header) = Header::read(unread)? else { break };
+            if server.is_about_itself() && !self.unsent && !self.keeps_server() {
+                // The client's work is over: the connection goes home, where it is found ending.
+                break;
+            }
+            let Some(lease) = &mut self.link else { break };
+            let server = &mut **lease.connection();
+            let unread = server.inbox.get(server.passed..).unwrap_or_default();
             let is_own = server.awaited.front().is_some_and(Awaited::is_for_us);
             let streams = match header.tag {
                 // Read whole where that is possible: it may name a statement by our name.
@@ -527,6 +534,9 @@ impl Session {
         }
         let failed = std::mem::take(&mut self.failed);
         if status == TxStatus::Idle {
+            if let Some(parking) = &mut self.parking {
+                parking.is_idle();
+            }
             if server.awaited.is_empty() {
                 self.path = Path::Settled;
             }

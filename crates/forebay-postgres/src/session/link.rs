@@ -26,6 +26,9 @@ impl Session {
     pub(super) async fn link(&mut self) -> Result<(), End> {
         self.follow_plan()?;
         let checkout = loop {
+            if let Err(fault) = self.can_resume() {
+                break Err(fault);
+            }
             let ask = self.ask();
             let checkout = self.check_out(&ask).await?;
             self.keep_ask(ask);
@@ -39,6 +42,7 @@ impl Session {
         let checkout = match checkout {
             Ok(lease) => lease,
             Err(fault) => {
+                let fault = self.cannot_resume(fault);
                 // It has been told T for its BEGIN, so it is in a transaction, which failed.
                 if self.begin.take().is_some() {
                     self.status = TxStatus::Failed;
@@ -49,7 +53,9 @@ impl Session {
             }
         };
         self.link = Some(checkout);
+        self.work_is_linked();
         self.unsent = true;
+        self.resumes();
         self.prepare_link();
         Ok(())
     }
@@ -67,9 +73,10 @@ impl Session {
         if !self.replay_settings() {
             self.tell_reported();
         }
-        let Some(lease) = &mut self.link else { return };
-        let server = &mut **lease.connection();
         if let Some(begin) = self.begin.take() {
+            self.note_begin(&begin);
+            let Some(lease) = &mut self.link else { return };
+            let server = &mut **lease.connection();
             frontend::message(&mut server.outbox, b'Q', |out| frontend::cstr(out, &begin));
             server.unnamed = None;
             let failed = self.status == TxStatus::Failed;

@@ -11,6 +11,7 @@ use super::extended::{Bound, close_gate, forget};
 use super::heal::Told;
 use super::local::Local;
 use super::notify::May;
+use super::parking::Told as Lost;
 use super::rest::foresee;
 use super::rows::Proof;
 use super::{End, Intake, Next, Session};
@@ -159,11 +160,7 @@ impl Session {
         }
         let Some(lease) = &mut self.link else { return true };
         let server = lease.connection();
-        if server.streaming > 0 {
-            let n = server.streaming.min(self.inbox.len());
-            server.outbox.extend_from_slice(&self.inbox.split_to(n));
-            server.streaming -= n;
-        }
+        server.stream_from(&mut self.inbox);
         server.streaming == 0
     }
 
@@ -225,6 +222,9 @@ impl Session {
 
     /// A message while no server is linked.
     fn unlinked(&mut self, header: Header) -> Result<Step, End> {
+        if self.tell_lost(header) == Lost::Lost {
+            return Ok(Step::Taken);
+        }
         match header.tag {
             b'Q' => {
                 let body = self.inbox.get(HEADER..header.whole().min(self.inbox.len()));
@@ -298,15 +298,23 @@ impl Session {
 
     /// Is the Parse or Bind at hand one of a plain COMMIT or ROLLBACK?
     fn ends_transaction(&self, header: Header) -> bool {
+        self.end_at_hand(header).is_some()
+    }
+
+    /// The tag of the plain COMMIT or ROLLBACK that the Query, Parse or Bind at hand is.
+    pub(super) fn end_at_hand(&self, header: Header) -> Option<&'static str> {
         let body = self.inbox.get(HEADER..header.whole().min(self.inbox.len())).unwrap_or_default();
         match header.tag {
-            b'P' => Parse::read(body).is_ok_and(|parse| transaction::end(parse.text).is_some()),
-            _ => Bind::read(body).is_ok_and(|bind| {
+            b'Q' => transaction::end(frontend::query(body).ok()?),
+            b'P' => transaction::end(Parse::read(body).ok()?.text),
+            b'B' => {
+                let bind = Bind::read(body).ok()?;
                 let named = self.statements.get(bind.statement);
                 let statement =
                     if bind.statement.is_empty() { self.unnamed.as_ref() } else { named };
-                statement.is_some_and(|statement| transaction::end(&statement.text).is_some())
-            }),
+                transaction::end(&statement?.text)
+            }
+            _ => None,
         }
     }
 
@@ -438,6 +446,7 @@ impl Session {
                 server.pipeline.ends_batch();
                 server.streaming = missing;
                 server.unsynced = false;
+                self.note_text(text, missing);
                 self.note_query(text);
             }
             b'P' => self.parse(body)?,
@@ -466,6 +475,7 @@ impl Session {
                 server.awaited.push_back(Awaited::Execute { effect, change });
                 server.outbox.extend_from_slice(taken);
                 server.unsynced = true;
+                self.note_execute(portal, body);
             }
             b'C' => self.close(body)?,
             b'H' => server.outbox.extend_from_slice(taken),
@@ -486,6 +496,7 @@ impl Session {
                 server.residue.at_least(Residue::Possible);
                 server.sets = Sets::Perhaps;
                 self.pins.suspect();
+                self.note_function();
             }
             b'd' => {
                 server.outbox.extend_from_slice(taken);

@@ -47,10 +47,14 @@ impl Session {
         }
         let Some(lease) = &mut self.link else { return };
         let server = &mut **lease.connection();
-        if !server.awaited.is_empty() || !server.is_quiet() {
+        let is_over = server.is_quiet() || server.is_about_itself();
+        if !server.awaited.is_empty() || !is_over {
             return;
         }
+        server.line.is_read(&server.stream, self.plan.settings.tcp_user_timeout);
         if server.status != TxStatus::Idle {
+            self.card.idles();
+            self.may_be_parked();
             return self.rests(HoldKind::Held);
         }
         let is_settled = server.in_flight.is_settled();
@@ -76,7 +80,7 @@ impl Session {
     }
 
     /// Does the client keep its connection beyond its transaction?
-    fn keeps_server(&self) -> bool {
+    pub(super) fn keeps_server(&self) -> bool {
         self.who.mode == PoolMode::Session || !self.pins.held.is_empty()
     }
 
@@ -164,6 +168,7 @@ impl Session {
         let since = lease.since();
         let server = &mut **lease.connection();
         server.shows_rest();
+        server.sheds_buffers();
         if self.keeps_server() {
             server.residue.at_least(Residue::Possible);
         }

@@ -14,6 +14,7 @@ use forebay_seam::time::{self, Instant, Sleep};
 
 use super::{End, Session};
 use crate::fault::Fault;
+use crate::server::emptiness::Inside;
 use crate::timeouts::{Kind, Limits};
 use crate::wire::TxStatus;
 
@@ -58,7 +59,16 @@ pub(super) struct Watch {
     /// Since when a transaction is open.
     transaction: Option<Instant>,
     cancelled: Cancelled,
+    /// What a server would allow the transaction at hand, which was parked there.
+    servers: Servers,
     timer: Option<(Instant, Pin<Box<Sleep>>)>,
+}
+
+/// What a server allows a transaction.
+#[derive(Debug, Clone, Copy, Default)]
+struct Servers {
+    transaction: Option<Duration>,
+    idle_transaction: Option<Duration>,
 }
 
 impl Watch {
@@ -71,6 +81,7 @@ impl Watch {
                 doing: None,
                 transaction: None,
                 cancelled: Cancelled::No,
+                servers: Servers::default(),
                 timer: None,
             })
         })
@@ -82,6 +93,7 @@ impl Watch {
         self.cancelled = Cancelled::No;
         if status == TxStatus::Idle {
             self.transaction = None;
+            self.servers = Servers::default();
         }
     }
 
@@ -98,7 +110,10 @@ impl Watch {
         let now = time::now();
         self.doing = Some((doing, now));
         match doing {
-            Doing::Rests => self.transaction = None,
+            Doing::Rests => {
+                self.transaction = None;
+                self.servers = Servers::default();
+            }
             Doing::Idles | Doing::Runs => {
                 self.transaction.get_or_insert(now);
             }
@@ -114,15 +129,18 @@ impl Watch {
                 self.limits.query.map(|limit| (since + limit, Late::Query))
             }
             (Doing::Idles, _) => {
-                self.limits.idle_transaction.map(|limit| (since + limit, Late::IdleTransaction))
+                let limits = [self.limits.idle_transaction, self.servers.idle_transaction];
+                let limit = limits.into_iter().flatten().min();
+                limit.map(|limit| (since + limit, Late::IdleTransaction))
             }
             (Doing::Rests, _) => {
                 self.limits.client_idle.map(|limit| (since + limit, Late::ClientIdle))
             }
         };
+        let limits = [self.limits.transaction, self.servers.transaction];
         let of_transaction = self
             .transaction
-            .zip(self.limits.transaction)
+            .zip(limits.into_iter().flatten().min())
             .map(|(since, limit)| (since + limit, Late::Transaction));
         match (of_doing, of_transaction) {
             (Some(one), Some(other)) => Some(if other.0 < one.0 { other } else { one }),
@@ -186,6 +204,38 @@ impl Session {
         if let Some(watch) = &mut self.watch {
             watch.sees(doing);
         }
+    }
+
+    /// The transaction at hand has no server that would end it when it idles or lasts for too
+    /// long: it has begun at `begun`, and idles since `rests`.
+    pub(super) fn watches_in_place_of_server(
+        &mut self,
+        inside: &Inside,
+        begun: Instant,
+        rests: Instant,
+    ) {
+        let servers = Servers {
+            transaction: inside.transaction_timeout,
+            idle_transaction: inside.idle_timeout,
+        };
+        if servers.transaction.is_none() && servers.idle_transaction.is_none() {
+            return;
+        }
+        let obedience = self.plan.settings.cancel_wait_timeout;
+        let watch = self.watch.get_or_insert_with(|| {
+            Box::new(Watch {
+                limits: Limits::default(),
+                obedience,
+                doing: None,
+                transaction: None,
+                cancelled: Cancelled::No,
+                servers,
+                timer: None,
+            })
+        });
+        watch.servers = servers;
+        watch.doing = Some((Doing::Idles, rests));
+        watch.transaction.get_or_insert(begun);
     }
 
     /// Something has lasted too long: a statement is cancelled, and the session goes on;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use forebay_pool::overlap::{HoldKind, IdleTransaction};
+use forebay_pool::overlap::{AtWork, HoldKind, IdleTransaction, Idling};
 use forebay_pool::{Activity, Ask, Attempt, ClassId, Operation, Request, TraceId};
 use forebay_seam::time;
 
@@ -28,6 +28,16 @@ use crate::sql::effect::Effects;
 use crate::sql::tags::{self, Tags};
 use crate::wire::frontend::{Bind, Named, Parse};
 use crate::wire::{HEADER, Header};
+
+/// What is followed of an open transaction whose request is known.
+#[derive(Default)]
+pub(super) enum Followed {
+    /// None is open, or it has overlapped no call so far and is at work.
+    #[default]
+    Nothing,
+    Idling(Idling),
+    AtWork(AtWork),
+}
 
 /// What preparing a statement is told apart by from running it.
 const PREPARE: &[u8] = b"PREPARE";
@@ -118,6 +128,7 @@ impl Session {
         ask.cost = said.cost.or(own.cost);
         ask.attempt = said.attempt.unwrap_or_default();
         ask.needs = said.needs.unwrap_or(own.needs);
+        self.asks_to_resume(&mut ask);
         ask
     }
 
@@ -282,14 +293,20 @@ impl Session {
 
     /// The transaction is over: what its tags said holds no longer.
     pub(super) fn work_is_over(&mut self) {
+        self.parking_is_over();
         self.work.request = None;
         self.work.said = Said::default();
         self.work.last = Last::Unknown;
+        self.followed = Followed::Nothing;
     }
 
     /// A transaction is open and its client is owed nothing: it may be waiting for a model, or
     /// for another connection.
     pub(super) fn rests(&mut self, kind: HoldKind) {
+        // What a server says by itself is no work of the transaction's.
+        if let Followed::Idling(_) = self.followed {
+            return;
+        }
         let Some(request) = self.request() else { return };
         let operation = self.last_operation();
         let mut since = None;
@@ -308,17 +325,37 @@ impl Session {
             statement: Arc::clone(operation.name()),
             database: Arc::clone(&self.who.database),
             user: Arc::clone(&self.who.user),
+            application: self.card.application(),
+            client: self.card.id,
             since: since.unwrap_or_else(time::now),
         };
-        self.idling = Some(self.gateway.overlaps.transaction_idles(&request, what));
+        let idling = match std::mem::take(&mut self.followed) {
+            Followed::AtWork(at_work) => at_work.idles(&request, what),
+            Followed::Nothing | Followed::Idling(_) => {
+                self.gateway.overlaps.transaction_idles(&request, what)
+            }
+        };
+        self.followed = Followed::Idling(idling);
     }
 
     /// The client has sent something: its transaction rests no longer.
     pub(super) fn goes_on(&mut self) {
-        if self.idling.take().is_some()
-            && let Some(lease) = &mut self.link
+        self.parking_goes_on();
+        let Followed::Idling(_) = self.followed else { return };
+        if let Followed::Idling(idling) = std::mem::take(&mut self.followed)
+            && let Some(at_work) = idling.goes_on()
         {
+            self.followed = Followed::AtWork(at_work);
+        }
+        if let Some(lease) = &mut self.link {
             lease.now(Activity::Working);
+        }
+    }
+
+    /// A transaction that was deferred or parked has a connection from now on.
+    pub(super) fn work_is_linked(&self) {
+        if let Followed::AtWork(at_work) = &self.followed {
+            at_work.takes_connection();
         }
     }
 
@@ -345,7 +382,7 @@ impl Session {
         }
     }
 
-    fn last_operation(&mut self) -> Operation {
+    pub(super) fn last_operation(&mut self) -> Operation {
         match std::mem::take(&mut self.work.last) {
             Last::Unknown => self.operation(b""),
             Last::Text(text) => {

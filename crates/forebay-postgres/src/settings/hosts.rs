@@ -29,6 +29,18 @@ pub enum SessionAttrs {
     PreferStandby,
 }
 
+/// What bounds the connections to a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum BoundedBy {
+    /// Its `budget`: what the server has room for is compared with it.
+    #[default]
+    Budget,
+    /// `pool_size` and `max_connections` of databases and users, as in PgBouncer; `budget` is
+    /// only there to be out of their way, and says nothing of what is to be expected.
+    Pools,
+}
+
 /// In which order hosts, and addresses of one host, are tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]

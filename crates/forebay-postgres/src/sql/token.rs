@@ -52,7 +52,9 @@ impl<'a> Tokens<'a> {
             let blank = self.rest.iter().take_while(|b| b.is_ascii_whitespace()).count();
             self.take(blank);
             let comment = match self.rest {
-                [b'-', b'-', ..] => self.rest.iter().take_while(|b| **b != b'\n').count(),
+                [b'-', b'-', ..] => {
+                    self.rest.iter().take_while(|b| !matches!(b, b'\n' | b'\r')).count()
+                }
                 [b'/', b'*', ..] => block_comment(self.rest),
                 _ => return,
             };
@@ -190,6 +192,7 @@ mod tests {
             tokens("a /* x /* y */ ; */ b -- c\n;"),
             [Token::Word(b"a"), Token::Word(b"b"), Token::Mark(b';')]
         );
+        assert_eq!(tokens("a -- b\r; c")[1], Token::Mark(b';'), "a return ends a line, too");
         assert_eq!(tokens("a /* never closed ; '"), [Token::Word(b"a")]);
     }
 

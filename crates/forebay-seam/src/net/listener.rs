@@ -3,9 +3,10 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use tokio::net::TcpListener;
+use socket2::SockRef;
+use tokio::net::{TcpListener, TcpStream};
 
-use super::{Address, Peer, Socket, UnixListener};
+use super::{Address, Peer, Socket, Tuning, UnixListener};
 
 /// Accepts connections.
 #[derive(Debug)]
@@ -55,6 +56,34 @@ impl Listener {
                 let (stream, from) = listener.accept().await?;
                 Ok((stream.into(), from))
             }
+        }
+    }
+
+    /// Accepts who waits in line now, and closes: who had connected already is not refused, also
+    /// where another process listens at the same port, to whom the system will not move them.
+    ///
+    /// # Errors
+    /// What the system says of the socket; `WouldBlock` is the end of the line.
+    pub fn last(self) -> io::Result<Vec<(Socket, Peer)>> {
+        let mut waiting = Vec::new();
+        if let Self::Tcp(listener) = self {
+            let listener = listener.into_std()?;
+            while let Ok((stream, from)) = listener.accept() {
+                stream.set_nonblocking(true)?;
+                waiting.push((TcpStream::from_std(stream)?.into(), Peer::Tcp(from)));
+            }
+        }
+        Ok(waiting)
+    }
+
+    /// What it accepts from now on is watched over like this.
+    ///
+    /// # Errors
+    /// When the socket is already closed.
+    pub fn tune(&self, tuning: &Tuning) -> io::Result<()> {
+        match self {
+            Self::Tcp(listener) => tuning.apply(&SockRef::from(listener)),
+            Self::Unix(_) => Ok(()),
         }
     }
 

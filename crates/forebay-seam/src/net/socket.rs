@@ -10,8 +10,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+
+use super::Tuning;
 
 /// Where something listens.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -114,6 +117,17 @@ impl Socket {
             Self::Unix(unix) => unix.take_error(),
         };
         !matches!(error, Ok(None))
+    }
+
+    /// Watched over like this from now on; a Unix socket needs no watching.
+    ///
+    /// # Errors
+    /// When the socket is already closed.
+    pub fn tune(&self, tuning: &Tuning) -> io::Result<()> {
+        match self {
+            Self::Tcp(tcp) => tuning.apply(&SockRef::from(tcp)),
+            Self::Unix(_) => Ok(()),
+        }
     }
 
     /// Is it known, without asking the system, that nothing has come?

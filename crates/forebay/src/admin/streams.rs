@@ -200,11 +200,13 @@ mod tests {
             statement: "SELECT ?".into(),
             database: "app".into(),
             user: "agent".into(),
+            application: "worker".into(),
+            client: 1,
             since: time::now(),
         };
-        let call = OutboundCall { destination: "llm".into(), operation: "POST /chat".into() };
+        let call = OutboundCall::new("llm", "POST /chat");
         let idling = overlaps.transaction_idles(&request, idle);
-        drop((overlaps.call_begins(&request, call), idling));
+        drop((overlaps.call_begins(Some(&request), call), idling));
     }
 
     #[tokio::test(start_paused = true)]
@@ -215,7 +217,8 @@ mod tests {
         let streams = Streams::new(Arc::new(look(&overlaps)), events, stop);
         let mut body = streams.events().into_body();
         // The events themselves are passed on by a task.
-        for _ in 0..1_030 {
+        // Three of each overlap.
+        for _ in 0..342 {
             overlap(&overlaps);
             tokio::task::yield_now().await;
         }
@@ -224,9 +227,9 @@ mod tests {
             let frame = body.frame().await.unwrap().unwrap().into_data().unwrap();
             frames.push(String::from_utf8(frame.to_vec()).unwrap());
         }
-        assert_eq!(frames[0], "event: lagged\ndata: {\"missed\":6}\n\n");
+        assert_eq!(frames[0], "event: lagged\ndata: {\"missed\":2}\n\n");
         assert!(
-            frames[1].starts_with("event: overlap\ndata: {\"event\":\"overlap\""),
+            frames[1].starts_with("event: overlap_released\ndata: {\"event\":\"overlap_released\""),
             "{frames:?}"
         );
     }

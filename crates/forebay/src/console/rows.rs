@@ -2,7 +2,6 @@
 
 use forebay_pool::Snapshot;
 
-use forebay_pool::overlap::HoldKind;
 use forebay_pool::stats::{Buckets, Health};
 use forebay_postgres::console::Row;
 use forebay_postgres::row;
@@ -102,14 +101,6 @@ fn requests(program: &Program) -> Vec<Row> {
     requests.iter().map(|r| row![r.tenant(), r.trace().to_string(), r.held()]).collect()
 }
 
-fn kind(kind: HoldKind) -> &'static str {
-    match kind {
-        HoldKind::Held => "held",
-        HoldKind::Parked => "parked",
-        HoldKind::Deferred => "deferred",
-    }
-}
-
 fn holds(program: &Program) -> Vec<Row> {
     let now = time::now();
     let holds = program.overlaps.holds();
@@ -120,14 +111,14 @@ fn holds(program: &Program) -> Vec<Row> {
             row![
                 hold.request.tenant(),
                 hold.request.trace().to_string(),
-                kind(what.kind),
+                what.kind.name(),
                 what.class.as_str(),
                 &what.feature,
                 &what.statement,
                 &what.database,
                 &what.user,
                 now.saturating_duration_since(what.since).as_secs_f64(),
-                hold.calls,
+                hold.calls.len(),
             ]
         })
         .collect()
@@ -135,7 +126,7 @@ fn holds(program: &Program) -> Vec<Row> {
 
 fn overlaps(picture: &ProgramSnapshot) -> Vec<Row> {
     let row = |o: &forebay_pool::overlap::OverlapCount| {
-        row![&o.feature, &o.destination, kind(o.kind), o.begun, o.ended, o.seconds]
+        row![&o.feature, &o.destination, o.kind.name(), o.begun, o.ended, o.seconds]
     };
     picture.overlaps.iter().map(row).collect()
 }

@@ -77,9 +77,9 @@ struct Running {
 
 /// The user that the server runs as, where it is not ours.
 #[derive(Debug, Clone, Copy)]
-struct Owner {
-    uid: u32,
-    gid: u32,
+pub(super) struct Owner {
+    pub(super) uid: u32,
+    pub(super) gid: u32,
 }
 
 /// Why there is no cluster.
@@ -331,7 +331,8 @@ impl Cluster {
         ready
     }
 
-    /// As pg_ctl does it: the eighth line of postmaster.pid says `ready`.
+    /// As pg_ctl does it: the eighth line of postmaster.pid says `ready`, and the first that it
+    /// is this process's, and not what a killed one has left.
     fn await_ready(&self, child: &mut Unkept) -> Result<(), ClusterError> {
         let failed = |reason: String| ClusterError::Start { reason, log: tail(&self.log(), 20) };
         let mut waited = Duration::ZERO;
@@ -342,7 +343,10 @@ impl Cluster {
                 return Err(failed(status.to_string()));
             }
             let state = fs::read_to_string(self.data().join("postmaster.pid")).unwrap_or_default();
-            if state.lines().nth(7).is_some_and(|line| line.trim() == "ready") {
+            let (id, mut lines) = (child.0.as_ref().map(Child::id), state.lines());
+            let is_its_own =
+                id.is_some() && lines.next().and_then(|id| id.trim().parse().ok()) == id;
+            if is_its_own && lines.nth(6).is_some_and(|line| line.trim() == "ready") {
                 return Ok(());
             }
             thread::sleep(LOOK);
@@ -392,7 +396,7 @@ fn end(child: &mut Child, signal: Signal) -> bool {
 }
 
 /// Whom root starts the server as.
-fn owner() -> Result<Option<Owner>, ClusterError> {
+pub(super) fn owner() -> Result<Option<Owner>, ClusterError> {
     if !Uid::effective().is_root() {
         return Ok(None);
     }
@@ -403,7 +407,7 @@ fn owner() -> Result<Option<Owner>, ClusterError> {
         .ok_or(ClusterError::NobodyToRunAs)
 }
 
-fn give(path: &Path, owner: Option<Owner>) -> io::Result<()> {
+pub(super) fn give(path: &Path, owner: Option<Owner>) -> io::Result<()> {
     match owner {
         Some(Owner { uid, gid }) => chown(path, Some(uid), Some(gid)),
         None => Ok(()),
@@ -411,7 +415,7 @@ fn give(path: &Path, owner: Option<Owner>) -> io::Result<()> {
 }
 
 /// A folder of the server's own, where its user can reach it.
-fn folder(owner: Option<Owner>) -> Result<TempDir, ClusterError> {
+pub(super) fn folder(owner: Option<Owner>) -> Result<TempDir, ClusterError> {
     let usual = std::env::temp_dir();
     let open = |folder: &Path| {
         fs::metadata(folder).is_ok_and(|folder| folder.permissions().mode() & 0o001 != 0)
@@ -435,7 +439,7 @@ fn password() -> String {
     })
 }
 
-fn free_port() -> io::Result<u16> {
+pub(super) fn free_port() -> io::Result<u16> {
     Ok(std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 

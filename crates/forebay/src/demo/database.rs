@@ -244,9 +244,14 @@ impl Database {
         &self.config
     }
 
+    /// Host and port of its server.
+    pub(crate) fn place(&self) -> (String, u16) {
+        tcp(&self.config).unwrap_or_default()
+    }
+
     /// `host:port` of its server.
     pub(crate) fn address(&self) -> String {
-        let (host, port) = tcp(&self.config).unwrap_or_default();
+        let (host, port) = self.place();
         if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
     }
 }

@@ -1,5 +1,6 @@
 //! A stand-in for a large language model: streams a short answer for two seconds, as
-//! server-sent events of the shape that OpenAI's clients read.
+//! server-sent events of the shape that OpenAI's clients read; or thinks for two seconds and
+//! says it in one piece, where `"stream": false` was asked for.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -46,10 +47,15 @@ impl Answer for Model {
             let why = serde_json::json!({"error": "a valid API key is needed"});
             return json(StatusCode::UNAUTHORIZED, &why);
         }
-        if request.into_body().collect().await.is_err() {
+        let Ok(body) = request.into_body().collect().await else {
             return json(StatusCode::BAD_REQUEST, &serde_json::json!({"error": "no body"}));
-        }
+        };
+        let asked: serde_json::Value = serde_json::from_slice(&body.to_bytes()).unwrap_or_default();
         tally.call();
+        if asked.get("stream") == Some(&serde_json::Value::Bool(false)) {
+            time::sleep(THINKING).await;
+            return json(StatusCode::OK, &serde_json::json!({"text": "so"}));
+        }
         let mut response = Response::new(Answering::new().boxed_unsync());
         let kind = HeaderValue::from_static("text/event-stream");
         response.headers_mut().insert(CONTENT_TYPE, kind);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::client_pool::{self, ClientPool};
 use super::database::{Database, Server};
-use super::gateway::{CORE_NAME, Forebay, Front, Seen};
+use super::gateway::{CORE_NAME, Forebay, Front, MODEL_BUDGET, Seen};
 use super::side::{Side, SideError, Stage, machine_setup};
 use super::watch::Watch;
 
@@ -51,6 +51,8 @@ impl Stage<'_> {
             Side::Without => Ok(Product::direct(&database, watch).await?),
             Side::With => {
                 let front = Front {
+                    budget: SERVER_CONNECTIONS,
+                    model_budget: MODEL_BUDGET,
                     settings: plan.settings,
                     rules: &[(plan.application, plan.class)],
                     services: None,

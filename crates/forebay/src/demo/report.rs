@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use self::cancellation_storm::CancellationStormFigures;
 use self::fan_out::FanOutFigures;
+use self::generation_hold::GenerationHoldFigures;
 use self::retry_storm::RetryStormFigures;
 use self::shown::Row;
 use self::write_storm::WriteStormFigures;
@@ -18,6 +19,7 @@ use super::workload::Tries;
 
 pub(crate) mod cancellation_storm;
 pub(crate) mod fan_out;
+pub(crate) mod generation_hold;
 pub(crate) mod retry_storm;
 mod shown;
 pub(crate) mod table;
@@ -47,6 +49,21 @@ pub(crate) struct Report {
     /// Tasks that are cancelled half way.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) cancellation_storm: Option<Sides<Played<CancellationStormFigures>>>,
+    /// Transactions that wait for a model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) generation_hold: Option<GenerationHoldFigures>,
+}
+
+impl Report {
+    /// Whether it has scenarios that are told without and with Forebay.
+    fn has_two_sides(&self) -> bool {
+        self.storm.is_some()
+            || self.neighbour.is_some()
+            || self.fan_out.is_some()
+            || self.write_storm.is_some()
+            || self.retry_storm.is_some()
+            || self.cancellation_storm.is_some()
+    }
 }
 
 /// One scenario.

@@ -2,13 +2,17 @@
 //! counters, takes everything down again.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::authority::{Authority, AuthorityError};
 use super::call::Way;
 use super::client_pool::{self, ClientPool};
 use super::database::{Database, DatabaseError, Server, told};
-use super::gateway::{self, Forebay, Front, GatewayError, SHARED_RULES, shared_settings};
+use super::gateway::{
+    self, Forebay, Front, GatewayError, MODEL_BUDGET, SHARED_RULES, shared_settings,
+};
+use super::generation_hold::HoldError;
 use super::issuer::EXCHANGE;
 use super::logins::LOGINS;
 use super::model::THINKING;
@@ -47,6 +51,9 @@ pub(crate) enum SideError {
     /// Forebay.
     #[error(transparent)]
     Gateway(#[from] GatewayError),
+    /// The agents' programs, or PgBouncer.
+    #[error(transparent)]
+    Hold(#[from] HoldError),
     /// The workload's clients cannot connect.
     #[error("cannot connect the workload's clients: {}", told(.0))]
     Clients(#[from] tokio_postgres::Error),
@@ -60,6 +67,8 @@ pub(crate) struct Stage<'a> {
     pub(crate) authority: Authority,
     /// Tells what is going on.
     pub(crate) progress: Progress,
+    /// An interpreter with the packages of the agents' programs.
+    pub(crate) python: Option<PathBuf>,
 }
 
 /// Everything that one run needs, started. Ends when dropped.
@@ -91,6 +100,8 @@ impl Stage<'_> {
             Side::Without => None,
             Side::With => {
                 let front = Front {
+                    budget: SERVER_CONNECTIONS,
+                    model_budget: MODEL_BUDGET,
                     settings: &shared_settings(),
                     rules: &SHARED_RULES,
                     services: Some((&outside, &self.authority)),
@@ -250,7 +261,7 @@ fn neighbour_setup(side: Side, server: &Server) -> Vec<String> {
             gateway::AGENT_CEILING,
             gateway::AI_PATIENCE,
             gateway::QUEUE_FACTOR,
-            gateway::MODEL_BUDGET,
+            MODEL_BUDGET,
         ),
     });
     lines

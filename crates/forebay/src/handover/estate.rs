@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_postgres::{Gateway, PostgresSettings, SettingsError};
-use forebay_seam::net::{self, Leaver, Permissions, TcpListener, UnixListener};
+use forebay_seam::net::{Leaver, Permissions, TcpListener, UnixListener};
 use forebay_seam::time;
 
 use super::{Heirlooms, Inheritance, Successor, give_away};
@@ -20,6 +20,15 @@ const UNTIL_READY: Duration = Duration::from_secs(60);
 const GLANCE: Duration = Duration::from_millis(20);
 /// The setting of the socket where successors ask.
 const RESTART: &str = "restart.socket";
+
+/// Whether there may be a process to take over from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Before {
+    /// If there is one, it is taken over from.
+    TakenOver,
+    /// If there is one, this one cannot start.
+    Nobody,
+}
 
 /// What this process listens at.
 #[derive(Default)]
@@ -33,13 +42,16 @@ pub struct Estate {
 }
 
 impl Estate {
-    /// Asks whether there is a process to take over from. Blocks.
+    /// Asks whether there is a process to take over from, where there may be one. Blocks.
     ///
     /// # Errors
     /// When there is one and it does not answer.
-    pub fn ask(settings: &RestartSettings) -> io::Result<Self> {
+    pub fn ask(settings: &RestartSettings, before: Before) -> io::Result<Self> {
         let Some(path) = &settings.socket else { return Ok(Self::default()) };
-        let inherited = Inheritance::ask(path)?;
+        let inherited = match before {
+            Before::TakenOver => Inheritance::ask(path)?,
+            Before::Nobody => None,
+        };
         if inherited.is_some() {
             tracing::info!(socket = %path.display(), "taking over from the process that runs");
         }
@@ -62,14 +74,19 @@ impl Estate {
         Ok(())
     }
 
-    /// Listens at `address`. Inside a runtime.
+    /// Listens at `address` as `bind` does. Inside a runtime.
     ///
     /// # Errors
     /// What the system says.
-    pub fn tcp(&mut self, at: &str, address: SocketAddr) -> io::Result<TcpListener> {
+    pub fn tcp(
+        &mut self,
+        at: &str,
+        address: SocketAddr,
+        bind: impl FnOnce(SocketAddr) -> io::Result<TcpListener>,
+    ) -> io::Result<TcpListener> {
         let listener = match self.take(at, &address.to_string()) {
             Some(socket) => inherited_tcp(socket)?,
-            None => net::bind(address)?,
+            None => bind(address)?,
         };
         self.leave(at, address.to_string(), &listener)?;
         Ok(listener)
@@ -129,13 +146,19 @@ impl Estate {
     }
 
     /// Waits until what was opened is ready, and takes over from the predecessor, if there is
-    /// one.
-    pub async fn enter(&mut self, viewer: &Viewer, gateway: Option<&Gateway>) {
-        let Some(inherited) = self.inherited.take() else { return };
+    /// one; `ready` is called just before.
+    pub async fn enter(
+        &mut self,
+        viewer: &Viewer,
+        gateway: Option<&Gateway>,
+        ready: impl FnOnce(),
+    ) {
+        let Some(inherited) = self.inherited.take() else { return ready() };
         let latest = time::now() + UNTIL_READY;
         while !viewer.snapshot().not_ready.is_empty() && time::now() < latest {
             time::sleep(GLANCE).await;
         }
+        ready();
         if let Err(error) = inherited.enter(gateway.cloned()) {
             tracing::warn!(%error, "the process to take over from is gone");
         }

@@ -4,7 +4,7 @@
 use std::fmt;
 
 use forebay_pool::Snapshot;
-use forebay_pool::overlap::{HoldKind, OverlapCount};
+use forebay_pool::overlap::OverlapCount;
 use prometheus_client::encoding::DescriptorEncoder;
 
 use super::sheet::{Labels, Sheet};
@@ -101,12 +101,11 @@ fn whole(program: &ProgramSnapshot, sheet: &mut Sheet<'_>) -> fmt::Result {
 
 fn overlaps(counts: &[OverlapCount], sheet: &mut Sheet<'_>) -> fmt::Result {
     fn labels(count: &OverlapCount) -> Labels<'_> {
-        let kind = match count.kind {
-            HoldKind::Held => "held",
-            HoldKind::Parked => "parked",
-            HoldKind::Deferred => "deferred",
-        };
-        vec![("feature", &*count.feature), ("destination", &*count.destination), ("kind", kind)]
+        vec![
+            ("feature", &*count.feature),
+            ("destination", &*count.destination),
+            ("kind", count.kind.name()),
+        ]
     }
     sheet.counter(
         "forebay_overlaps",

@@ -175,8 +175,10 @@ fn program() -> ProgramSnapshot {
         phase: Phase::Running,
         not_ready: Vec::new(),
         postgres: Some(PostgresSnapshot {
+            parking: Default::default(),
             clients: 7,
             refused: 4,
+            accept_failures: 3,
             cancels: 5,
             timeouts: TimeoutCounts { query: 9, ..TimeoutCounts::default() },
             throttled: 9,
@@ -274,6 +276,7 @@ fn every_figure_of_the_picture_is_there_and_well_formed() {
     for (series, value) in [
         ("forebay_clients{gateway=\"postgres\"}", 7.0),
         ("forebay_logins_refused_total", 4.0),
+        ("forebay_accept_failures_total", 3.0),
         ("forebay_logins_throttled_total", 9.0),
         ("forebay_login_hash_iterations_total", 4096.0),
         ("forebay_cancel_requests_total", 5.0),

@@ -1,8 +1,10 @@
 //! `forebay pgbouncer`: PgBouncer's command line, and what it does before and around serving.
 
+use std::cell::RefCell;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use clap::{ArgAction, Args};
@@ -11,11 +13,13 @@ use super::daemon;
 use super::file::Mistake;
 use super::identity::{self, IdentityError};
 use super::load::{self, LoadError, Loaded};
+use super::overrides::Overrides;
 use super::pidfile::{self, Pidfile, PidfileError};
 use super::reference;
 use super::translate::{self, Note, NoteKind};
 use crate::config;
-use crate::run::{self, Manners, RunError};
+use crate::handover::Before;
+use crate::run::{self, Conduct, Manners, RunError};
 
 /// The options of PgBouncer, and two of ours.
 #[derive(Debug, Args)]
@@ -98,7 +102,9 @@ pub fn run(args: PgBouncerArgs) -> ExitCode {
 }
 
 fn serve(args: PgBouncerArgs, file: PathBuf) -> Result<ExitCode, CommandError> {
-    let first = load::load(&file, args.forebay.as_deref())?.file;
+    let overrides = Overrides::of(&file);
+    let read = overrides.read().map_err(LoadError::from)?;
+    let first = load::load(&file, read, args.forebay.as_deref())?.file;
     let pidfile = first.nonempty("pidfile").map(PathBuf::from);
     if args.daemon {
         if pidfile.is_none() {
@@ -111,7 +117,8 @@ fn serve(args: PgBouncerArgs, file: PathBuf) -> Result<ExitCode, CommandError> {
     if let Some(user) = args.user.as_deref().or(first.nonempty("user")) {
         identity::become_user(user)?;
     }
-    if let Some(pidfile) = &pidfile {
+    let before = if args.reboot { Before::TakenOver } else { Before::Nobody };
+    if let (Some(pidfile), Before::Nobody) = (&pidfile, before) {
         pidfile::check(pidfile)?;
     }
     if args.daemon && !daemon::is_background() {
@@ -120,22 +127,46 @@ fn serve(args: PgBouncerArgs, file: PathBuf) -> Result<ExitCode, CommandError> {
     if args.daemon {
         daemon::detach()?;
     }
-    let written = pidfile.as_deref().map(Pidfile::write).transpose()?;
+    // Until we take over, the file is that of the process that runs.
+    let written = match (&pidfile, before) {
+        (Some(pidfile), Before::Nobody) => Some(Pidfile::write(pidfile)?),
+        (Some(_), Before::TakenOver) | (None, _) => None,
+    };
+    let written = Rc::new(RefCell::new(written));
     let background = args.daemon;
-    let source = Arc::new(move || Ok(configuration(&args, &file)?));
-    let listens = move || {
+    let changes = overrides.clone();
+    let source = Arc::new(move || Ok(configuration(&args, &file, &changes)?));
+    let holder = Rc::clone(&written);
+    let listening = move || {
+        if let (Some(pidfile), Before::TakenOver) = (&pidfile, before) {
+            match Pidfile::replace(pidfile) {
+                Ok(replaced) => *holder.borrow_mut() = Some(replaced),
+                Err(error) => tracing::error!(%error, "the pidfile names the process before"),
+            }
+        }
         if background && let Err(error) = daemon::listens() {
             tracing::warn!(%error, "the terminal stays ours");
         }
     };
-    run::run_as(source, Manners::PgBouncer, Box::new(listens))?;
+    let conduct = Conduct {
+        manners: Manners::PgBouncer,
+        before,
+        listening: Box::new(listening),
+        overrides: Some(overrides),
+    };
+    run::run_as(source, conduct)?;
     drop(written);
     Ok(ExitCode::SUCCESS)
 }
 
 /// The configuration, with what the command line says of it.
-fn configuration(args: &PgBouncerArgs, file: &Path) -> Result<config::Loaded, LoadError> {
-    let Loaded { mut loaded, notes, file } = load::load(file, args.forebay.as_deref())?;
+fn configuration(
+    args: &PgBouncerArgs,
+    file: &Path,
+    overrides: &Overrides,
+) -> Result<config::Loaded, LoadError> {
+    let read = overrides.read()?;
+    let Loaded { mut loaded, notes, file } = load::load(file, read, args.forebay.as_deref())?;
     let verbose = u32::from(args.verbose).max(file.number("verbose"));
     let log = &mut loaded.config.log;
     log.stderr = !args.quiet && !args.daemon;
@@ -148,8 +179,8 @@ fn configuration(args: &PgBouncerArgs, file: &Path) -> Result<config::Loaded, Lo
             "running as root, which PgBouncer refuses: name a user with `-u` or `user =`".into(),
         );
     }
-    if args.reboot {
-        loaded.remarks.push("-R: nothing is taken over from the process before".into());
+    if args.reboot && loaded.config.restart.socket.is_none() {
+        loaded.remarks.push("-R: nothing can be taken over without a `unix_socket_dir`".into());
     }
     Ok(loaded)
 }

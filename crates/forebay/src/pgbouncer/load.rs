@@ -52,13 +52,19 @@ pub(super) struct Loaded {
     pub(super) file: File,
 }
 
-/// Reads `ini`, and lays `overlay`, or the one that it names itself, over it.
+/// Carries `file` out, which was read from `ini`, and lays `overlay`, or the one that it names
+/// itself, over it.
 ///
 /// # Errors
 /// All that is wrong with the first of them that has mistakes.
-pub(super) fn load(ini: &Path, overlay: Option<&Path>) -> Result<Loaded, LoadError> {
-    let file = File::load(ini)?;
-    let translation = translate::translate(&file, Secrets::Inside).map_err(LoadError::Refused)?;
+pub(super) fn load(ini: &Path, file: File, overlay: Option<&Path>) -> Result<Loaded, LoadError> {
+    let mut translation =
+        translate::translate(&file, Secrets::Inside).map_err(LoadError::Refused)?;
+    if let Some(dir) = file.nonempty("unix_socket_dir") {
+        // Where `-R` asks.
+        let socket = Path::new(dir).join(format!(".s.forebay.{}", file.number("listen_port")));
+        translation.document.set(&["restart"], "socket", socket.display().to_string());
+    }
     let mut text = translation.document.render();
     let named = file.overlay.as_ref();
     let overlay = match (overlay, named) {

@@ -26,7 +26,7 @@ pub enum PidfileError {
     },
 }
 
-/// The file of this process. Removed when this is dropped.
+/// The file of this process. Removed when this is dropped, unless it is another's by then.
 #[derive(Debug)]
 pub(super) struct Pidfile {
     path: PathBuf,
@@ -39,13 +39,29 @@ impl Pidfile {
     /// When another process runs, or the file cannot be written.
     pub(super) fn write(path: &Path) -> Result<Self, PidfileError> {
         check(path)?;
-        let failed = |source| PidfileError::Io { path: path.to_owned(), source };
+        let failed = failed(path);
         let mut file =
             OpenOptions::new().write(true).create_new(true).open(path).map_err(failed)?;
         let written = Self { path: path.to_owned() };
         writeln!(file, "{}", process::id()).map_err(failed)?;
         Ok(written)
     }
+
+    /// Writes the file in place of the one of the process that this one takes over from.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub(super) fn replace(path: &Path) -> Result<Self, PidfileError> {
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(".new");
+        fs::write(&beside, format!("{}\n", process::id())).map_err(failed(path))?;
+        fs::rename(&beside, path).map_err(failed(path))?;
+        Ok(Self { path: path.to_owned() })
+    }
+}
+
+fn failed(path: &Path) -> impl Fn(io::Error) -> PidfileError + Copy {
+    |source| PidfileError::Io { path: path.to_owned(), source }
 }
 
 /// Looks whether the file is free; removes one that a dead process left.
@@ -53,7 +69,7 @@ impl Pidfile {
 /// # Errors
 /// When another process runs, or the file cannot be read or removed.
 pub(super) fn check(path: &Path) -> Result<(), PidfileError> {
-    let failed = |source| PidfileError::Io { path: path.to_owned(), source };
+    let failed = failed(path);
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -70,8 +86,11 @@ pub(super) fn check(path: &Path) -> Result<(), PidfileError> {
 
 impl Drop for Pidfile {
     fn drop(&mut self) {
-        // Whoever has removed it already has done our work.
-        drop(fs::remove_file(&self.path));
+        let is_ours = |text: String| text.trim() == process::id().to_string();
+        // Else another process has taken over, or somebody has done our work.
+        if fs::read_to_string(&self.path).is_ok_and(is_ours) {
+            drop(fs::remove_file(&self.path));
+        }
     }
 }
 
@@ -88,6 +107,18 @@ mod tests {
         assert!(matches!(Pidfile::write(&path), Err(PidfileError::Taken(_))));
         drop(file);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn who_takes_over_has_the_file_and_who_was_there_before_leaves_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pid");
+        let before = Pidfile::write(&path).unwrap();
+        let now = Pidfile::replace(&path).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", process::id()));
+        fs::write(&path, "1\n").unwrap();
+        drop((before, now));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "1\n");
     }
 
     #[test]

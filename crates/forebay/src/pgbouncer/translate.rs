@@ -87,6 +87,7 @@ pub(super) fn translate(file: &File, secrets: Secrets) -> Result<Translation, Ve
     tls::translate(&mut work);
     pooling(&mut work);
     timeouts(&mut work);
+    lines(&mut work);
     servers::translate(&mut work);
     users::translate(&mut work);
     fleet(&mut work);
@@ -182,7 +183,9 @@ fn differs_for(name: &str, value: &str) -> bool {
         "auth_type" => value == "any",
         "pool_mode" => value == "statement",
         "host" => value.contains(','),
-        "max_prepared_statements" => value == "0",
+        "max_prepared_statements" | "tcp_keepcnt" | "tcp_keepidle" | "tcp_keepintvl" => {
+            value == "0"
+        }
         "client_tls_protocols" | "server_tls_protocols" => !value
             .split([',', ':', ' '])
             .all(|name| matches!(name, "secure" | "tlsv1.2" | "tlsv1.3")),
@@ -234,6 +237,24 @@ fn fleet(work: &mut Work<'_>) {
     if !peers.is_empty() {
         work.document.set(table, "peers", peers).from(file.peers.first().map(|line| &line.place));
     }
+}
+
+/// How TCP connections are watched over.
+fn lines(work: &mut Work<'_>) {
+    let file = work.file;
+    work.set("tcp_keepalive", file.flag("tcp_keepalive"), "tcp_keepalive");
+    for name in ["tcp_keepidle", "tcp_keepintvl"] {
+        let seconds = file.number(name);
+        if seconds > 0 {
+            work.set(name, time(Duration::from_secs(seconds.into())), name);
+        }
+    }
+    let count = file.number("tcp_keepcnt");
+    if count > 0 {
+        work.set("tcp_keepcnt", count, "tcp_keepcnt");
+    }
+    let limit = Duration::from_millis(file.number("tcp_user_timeout").into());
+    work.set("tcp_user_timeout", time(limit), "tcp_user_timeout");
 }
 
 fn timeouts(work: &mut Work<'_>) {

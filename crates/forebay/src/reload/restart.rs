@@ -5,12 +5,13 @@
 use crate::config::Loaded;
 
 /// Keys, or beginnings of keys up to a dot, that count at the start only.
-const AT_START: [&str; 8] = [
+const AT_START: [&str; 9] = [
     "worker_threads",
     "admin",
     "restart",
     "log.format",
     "postgres.listen",
+    "postgres.reuse_port",
     "postgres.unix_socket_mode",
     "postgres.unix_socket_group",
     "http",

@@ -12,6 +12,7 @@ use forebay_seam::task::Spawner;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
+use crate::handover::Staying;
 use crate::reload::{Cause, Reloader};
 
 /// What signals mean.
@@ -93,6 +94,15 @@ impl Signals {
             ender: Ender(sender),
             asked,
         })
+    }
+
+    /// How this process ends when another one has its sockets, and for how long its clients may
+    /// stay. PgBouncer gives its clients away as well: they never notice.
+    pub(super) fn when_handed_over(&self) -> (Ending, Staying) {
+        match self.manners {
+            Manners::Forebay => (Ending::HandedOver, Staying::Briefly),
+            Manners::PgBouncer => (Ending::ClientsLeft, Staying::AsTheyLike),
+        }
     }
 
     pub(super) fn ender(&self) -> Ender {

@@ -117,6 +117,13 @@ impl Folder {
         Running { child, log: self.path("stderr") }
     }
 
+    /// Starts `forebay` with `arguments` beside one that runs, and lets it log into `log`.
+    pub(crate) fn beside(&self, log: &str, arguments: &[&str]) -> Running {
+        let log = self.path(log);
+        let stderr = fs::File::create(&log).unwrap();
+        Running { child: self.command(arguments).stderr(stderr).spawn().unwrap(), log }
+    }
+
     /// What the program has written to stderr.
     pub(crate) fn said(&self) -> String {
         fs::read_to_string(self.path("stderr")).unwrap_or_default()
@@ -135,6 +142,10 @@ pub(crate) struct Running {
 }
 
 impl Running {
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
     }

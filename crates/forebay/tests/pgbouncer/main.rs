@@ -7,3 +7,5 @@ mod commands;
 mod day;
 mod files;
 mod proofs;
+mod restarts;
+mod settings;

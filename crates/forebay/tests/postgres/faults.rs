@@ -88,6 +88,8 @@ enum Restart {
     Immediate,
     /// One of its processes is killed: it ends all others, and recovers by itself.
     KillOne,
+    /// The process that starts all others is killed, and they end one by one, unasked.
+    KillFirst,
 }
 
 async fn restart(mut cluster: Cluster, how: Restart) -> Cluster {
@@ -101,10 +103,19 @@ async fn restart(mut cluster: Cluster, how: Restart) -> Cluster {
         return cluster;
     }
     let restarted = tokio::task::spawn_blocking(move || {
-        if let (Restart::Immediate, Some(pid)) = (how, cluster.pid()) {
-            kill(Pid::from_raw(pid.cast_signed()), Signal::SIGQUIT).unwrap();
+        let signal = match how {
+            Restart::Fast | Restart::KillOne => None,
+            Restart::Immediate => Some(Signal::SIGQUIT),
+            Restart::KillFirst => Some(Signal::SIGKILL),
+        };
+        if let (Some(signal), Some(pid)) = (signal, cluster.pid()) {
+            kill(Pid::from_raw(pid.cast_signed()), signal).unwrap();
         }
-        cluster.restart().unwrap();
+        // None starts while processes of the one before it have its memory.
+        while let Err(error) = cluster.restart() {
+            let is_in_use = error.to_string().contains("still in use");
+            assert!(is_in_use, "{error}");
+        }
         cluster
     });
     restarted.await.unwrap()
@@ -120,11 +131,18 @@ async fn a_restart_costs_what_was_in_flight_and_idle_clients_do_not_notice() {
         assert_eq!(client.query("SELECT 1").await, ROW);
         idle.push(client);
     }
-    for how in [Restart::Fast, Restart::Immediate, Restart::KillOne] {
+    for how in [Restart::Fast, Restart::Immediate, Restart::KillOne, Restart::KillFirst] {
         let work = Work::begin(bench.address);
         work.goes_on().await;
+        let down = time::now();
         cluster = restart(cluster, how).await;
         let back = time::now();
+        // Who asks while a server is away for longer than it may be is told so at once.
+        let is_told = back - down > Duration::from_secs(4);
+        if is_told {
+            let mut first = bench.client().await;
+            until("it serves again", async || first.query("SELECT 1").await == ROW).await;
+        }
         for client in &mut idle {
             assert_eq!(client.query("SELECT 1").await, ROW, "{how:?}");
         }
@@ -132,7 +150,7 @@ async fn a_restart_costs_what_was_in_flight_and_idle_clients_do_not_notice() {
         work.goes_on().await;
         figure(how, "all work went on", back.elapsed());
         let told = work.end().await;
-        assert!(told.len() <= WORKERS, "{how:?}: {told:#?}");
+        assert!(is_told || told.len() <= WORKERS, "{how:?}: {told:#?}");
         for said in &told {
             let is_exact = said.contains("E[57P0") || said.contains("E[08006 ");
             assert!(is_exact && said.matches("E[").count() == 1, "{how:?}: {said}");
@@ -205,10 +223,85 @@ async fn five_hundred_half_open_logins_are_cut_off_and_harm_nobody() {
     assert_eq!(good.query("SELECT 1").await, ROW);
     assert_eq!(bench.client().await.query("SELECT 1").await, ROW);
     for half in &mut halves {
+        let told = half.receive().await.unwrap();
+        let of = |kind| field(&told, kind);
+        assert_eq!((of(b'S'), of(b'C')), ("FATAL".into(), "57014".into()));
+        assert_eq!(of(b'M'), "canceling authentication due to timeout");
         assert!(half.is_sent_away().await);
     }
     assert_eq!(bench.gateway.snapshot().timeouts.login, 500);
     assert_eq!(good.query("SELECT 1").await, ROW);
+}
+
+/// Ends a connection behind what it answers with `farewell`, as a server does that stops.
+async fn ends_behind_an_answer(server: SocketAddr) -> SocketAddr {
+    let error = |tag: u8, severity: &str| {
+        let body = format!("S{severity}\0VFATAL\0C57P01\0Mit ends\0\0");
+        let length = u32::try_from(body.len() + 4).unwrap();
+        [&[tag][..], &length.to_be_bytes(), body.as_bytes()].concat()
+    };
+    let last = [error(b'N', "WARNING"), error(b'E', "FATAL")].concat();
+    let listener = net::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(tokio::spawn(async move {
+        while let Ok((gateway, _)) = listener.accept().await {
+            let server = net::connect(&[server]).await.unwrap();
+            let (mut from_gateway, mut to_gateway) = gateway.into_split();
+            let (mut from_server, mut to_server) = server.into_split();
+            let last = last.clone();
+            drop(tokio::spawn(
+                async move { tokio::io::copy(&mut from_gateway, &mut to_server).await },
+            ));
+            drop(tokio::spawn(async move {
+                let mut bytes = vec![0; 8_192];
+                while let Ok(n @ 1..) = from_server.read(&mut bytes).await {
+                    let answer = &bytes[..n];
+                    let is_last = answer.windows(8).any(|part| part == b"farewell");
+                    let told = [answer, if is_last { &last } else { &[] }].concat();
+                    if to_gateway.write_all(&told).await.is_err() || is_last {
+                        return;
+                    }
+                }
+            }));
+        }
+    }));
+    address
+}
+
+#[tokio::test]
+async fn what_a_server_says_of_its_end_behind_the_last_answer_is_not_for_the_client() {
+    let bench = Bench::start(1).await;
+    let (address, database) = (ends_behind_an_answer(bench.server).await, bench.database.clone());
+    let behind = Bench::before(address, &database, 1, |_| {});
+    let mut client = behind.client().await;
+    for _ in 0..3 {
+        let told = client.query("SELECT 'farewell'").await;
+        assert_eq!(told, "T D[farewell] C[SELECT 1] Z[I]");
+        assert_eq!(client.query("SELECT 1").await, ROW);
+    }
+    // Who is in a transaction is told.
+    client.query("BEGIN").await;
+    client.query("SELECT 'farewell'").await;
+    let told = client.query("SELECT 1").await;
+    assert!(told.contains("E[57P01 "), "{told}");
+}
+
+/// Linux takes a window that stays closed for an acknowledgement that does not come: with its
+/// limit alone, this client would be cut off.
+#[tokio::test]
+async fn who_reads_nothing_for_longer_than_the_limit_of_the_line_is_not_cut_off() {
+    let bench = Bench::with(1, |settings| {
+        settings.tcp_user_timeout = Duration::from_secs(1);
+    })
+    .await;
+    let mut client = bench.client().await;
+    assert_eq!(client.query("SELECT 1").await, ROW);
+    for _ in 0..2 {
+        client.send(&query("SELECT repeat('x', 1000000) FROM generate_series(1, 20)")).await;
+        time::sleep(Duration::from_millis(2_500)).await;
+        let told = client.until_ready(1).await;
+        assert_eq!(told.iter().filter(|message| message.tag == b'D').count(), 20);
+    }
 }
 
 /// Between the gateway and its server; what goes through it may vanish.

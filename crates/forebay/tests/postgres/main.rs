@@ -23,6 +23,7 @@ mod notifications;
 mod overlap;
 mod pairs;
 mod parameters;
+mod parking;
 mod pins;
 mod pipelines;
 mod policies;

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use forebay_pool::overlap::{HoldKind, OutboundCall};
+use forebay_pool::overlap::{HoldKind, OutboundCall, Phase};
 use forebay_pool::{Request, TraceId};
 use forebay_postgres::settings::PoolMode;
 
@@ -23,13 +23,16 @@ async fn found_in(mode: PoolMode, statements: &[&str]) -> Vec<(HoldKind, String)
         client.query(&format!("{statement} /*traceparent='{TRACE}',route='%2Fask'*/")).await;
     }
     let request = Request::new(Arc::from("default"), TraceId::from_traceparent(TRACE).unwrap());
-    let call = OutboundCall { destination: "model".into(), operation: "POST /v1".into() };
-    let calling = bench.overlaps.call_begins(&request, call);
+    let call = OutboundCall::new("model", "POST /v1");
+    let calling = bench.overlaps.call_begins(Some(&request), call);
     drop(calling);
     client.query("COMMIT").await;
     let mut found = Vec::new();
     while let Ok(overlap) = events.try_recv() {
         assert_eq!((&*overlap.feature, &*overlap.destination), ("/ask", "model"));
+        if overlap.phase != Phase::Ends {
+            continue;
+        }
         found.push((overlap.kind, overlap.statement.to_string()));
     }
     found

@@ -214,6 +214,7 @@ prop_compose! {
             max_parallel,
             mode,
             policies,
+            ..ClassSettings::default()
         }
     }
 }

@@ -9,7 +9,6 @@ use super::{Login, Ports};
 use crate::demo::authority::Authority;
 use crate::demo::call::KEY_PREFIX;
 use crate::demo::database::Database;
-use crate::demo::product::SERVER_CONNECTIONS;
 use crate::demo::services::{Outside, SERVICES, TENANTS};
 
 /// Connections to each tool, at the most: 70 % of the 50 that such services allow.
@@ -42,6 +41,10 @@ pub(crate) const TENANT: &str = TENANTS[0];
 
 /// What Forebay stands in front of, beside the database.
 pub(crate) struct Front<'a> {
+    /// Server connections, at the most.
+    pub(crate) budget: usize,
+    /// Connections to the model, at the most.
+    pub(crate) model_budget: u32,
     /// Settings of the server beside its address and budget, one a line.
     pub(crate) settings: &'a str,
     /// Which application_name has which class; the others are core.
@@ -83,7 +86,7 @@ impl Front<'_> {
         if let Some((outside, authority)) = self.services {
             let ca = quoted(&authority.write(folder)?.to_string_lossy());
             write!(text, "\n[http]\nlisten = \"{}\"\n", ports.http).ok();
-            http(&mut text, outside, &ca);
+            self.http(&mut text, outside, &ca);
         }
         Ok(text)
     }
@@ -102,7 +105,7 @@ listen = "{listen}"
 [postgres.servers.main]
 address = {address}
 sslmode = "disable"
-budget = {SERVER_CONNECTIONS}
+budget = {budget}
 {settings}
 
 [postgres.databases.{name}]
@@ -114,6 +117,7 @@ tenant = "{TENANT}"
 "#,
             listen = ports.postgres,
             address = quoted(&database.address()),
+            budget = self.budget,
             settings = self.settings,
             name = database.name(),
             password = user.password,
@@ -127,44 +131,45 @@ tenant = "{TENANT}"
         }
         text
     }
-}
 
-/// Appends the tools and the model.
-fn http(text: &mut String, outside: &Outside, ca: &str) {
-    for tenant in TENANTS {
-        write!(text, "\n[http.tenants.{tenant}]\nkey = \"{KEY_PREFIX}{tenant}\"\n").ok();
-    }
-    for service in SERVICES {
-        let Some(address) = outside.tool(service) else { continue };
-        write!(
-            text,
-            "\n[http.destinations.{service}]\nurl = \"https://{address}\"\nca_file = {ca}\n\
-             budget = {TOOL_BUDGET}\nshare_connections = true\n"
-        )
-        .ok();
+    /// Appends the tools and the model.
+    fn http(&self, text: &mut String, outside: &Outside, ca: &str) {
         for tenant in TENANTS {
+            write!(text, "\n[http.tenants.{tenant}]\nkey = \"{KEY_PREFIX}{tenant}\"\n").ok();
+        }
+        for service in SERVICES {
+            let Some(address) = outside.tool(service) else { continue };
             write!(
                 text,
-                "\n[http.destinations.{service}.tenants.{tenant}]\n\
-                 type = \"oauth2-client-credentials\"\n\
-                 token_url = \"https://{issuer}/token\"\nca_file = {ca}\n\
-                 client_id = \"{tenant}\"\nclient_secret = \"{secret}\"\n\
-                 audience = \"{service}\"\n",
-                issuer = outside.issuer(),
-                secret = outside.secret(tenant),
+                "\n[http.destinations.{service}]\nurl = \"https://{address}\"\nca_file = {ca}\n\
+                 budget = {TOOL_BUDGET}\nshare_connections = true\n"
             )
             .ok();
+            for tenant in TENANTS {
+                write!(
+                    text,
+                    "\n[http.destinations.{service}.tenants.{tenant}]\n\
+                     type = \"oauth2-client-credentials\"\n\
+                     token_url = \"https://{issuer}/token\"\nca_file = {ca}\n\
+                     client_id = \"{tenant}\"\nclient_secret = \"{secret}\"\n\
+                     audience = \"{service}\"\n",
+                    issuer = outside.issuer(),
+                    secret = outside.secret(tenant),
+                )
+                .ok();
+            }
         }
+        write!(
+            text,
+            "\n[http.destinations.llm]\nurl = \"https://{model}\"\nca_file = {ca}\n\
+             budget = {budget}\n\n[http.destinations.llm.auth]\ntype = \"bearer\"\n\
+             secret = \"{key}\"\n",
+            budget = self.model_budget,
+            model = outside.model(),
+            key = outside.model_key(),
+        )
+        .ok();
     }
-    write!(
-        text,
-        "\n[http.destinations.llm]\nurl = \"https://{model}\"\nca_file = {ca}\n\
-         budget = {MODEL_BUDGET}\n\n[http.destinations.llm.auth]\ntype = \"bearer\"\n\
-         secret = \"{key}\"\n",
-        model = outside.model(),
-        key = outside.model_key(),
-    )
-    .ok();
 }
 
 fn quoted(text: &str) -> String {

@@ -25,7 +25,15 @@ impl Display for Report {
         set_up(f, self.write_storm.as_ref())?;
         set_up(f, self.retry_storm.as_ref())?;
         set_up(f, self.cancellation_storm.as_ref())?;
-        row(f, "", &["without Forebay", "with Forebay"].map(str::to_owned))?;
+        if let Some(hold) = &self.generation_hold {
+            lines(f, "Generation hold, all", &hold.configuration)?;
+            lines(f, "Generation hold, the first table", &hold.crowd.configuration)?;
+            lines(f, "Generation hold, the second", &hold.beside.configuration)?;
+            writeln!(f)?;
+        }
+        if self.has_two_sides() {
+            row(f, "", &["without Forebay", "with Forebay"].map(str::to_owned))?;
+        }
         if let Some(storm) = &self.storm {
             section(f, "Connection storm: tool calls")?;
             common(f, storm)?;
@@ -54,6 +62,9 @@ impl Display for Report {
         shown(f, self.write_storm.as_ref())?;
         shown(f, self.retry_storm.as_ref())?;
         shown(f, self.cancellation_storm.as_ref())?;
+        if let Some(hold) = &self.generation_hold {
+            hold.write(f)?;
+        }
         for paragraph in words::of(self) {
             writeln!(f)?;
             wrapped(f, ["", ""], &paragraph)?;
@@ -77,12 +88,22 @@ fn setup(f: &mut fmt::Formatter<'_>, name: &str, [without, with]: [&[String]; 2]
     for (side, lines) in
         [("both sides", both), ("without Forebay", only_without), ("with Forebay", only_with)]
     {
-        writeln!(f, "{name}, {side}:")?;
-        for line in lines {
-            wrapped(f, ["  - ", "    "], line)?;
-        }
+        self::lines(f, &format!("{name}, {side}"), lines)?;
     }
     writeln!(f)
+}
+
+/// Sentences below a name.
+fn lines<'a>(
+    f: &mut fmt::Formatter<'_>,
+    name: &str,
+    lines: impl IntoIterator<Item = &'a String>,
+) -> fmt::Result {
+    writeln!(f, "{name}:")?;
+    for line in lines {
+        wrapped(f, ["  - ", "    "], line)?;
+    }
+    Ok(())
 }
 
 /// As [`setup`], of a scenario on a database alone, if it was played.

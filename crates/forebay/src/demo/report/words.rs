@@ -29,6 +29,10 @@ pub(super) fn of(report: &Report) -> Vec<String> {
     said.extend(played(report.write_storm.as_ref()));
     said.extend(played(report.retry_storm.as_ref()));
     said.extend(played(report.cancellation_storm.as_ref()));
+    if let Some(hold) = &report.generation_hold {
+        said.push(hold.words());
+        said.extend(hold.samples());
+    }
     said
 }
 

@@ -73,6 +73,11 @@ pub(super) fn sessions(postgres: &PostgresSnapshot, sheet: &mut Sheet<'_>) -> fm
         "Iterations of hashing that clients' passwords have cost",
         postgres.hash_iterations,
     )?;
+    sheet.count(
+        "forebay_accept_failures",
+        "Connections of applications that could not be accepted, usually for want of files",
+        postgres.accept_failures,
+    )?;
     sheet.count("forebay_cancel_requests", "Cancel requests received", postgres.cancels)?;
     sheet.count(
         "forebay_hints_ignored",

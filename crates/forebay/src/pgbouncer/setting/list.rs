@@ -12,6 +12,7 @@ const SSL_MODES: Kind =
     Choice(&["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]);
 
 const STRONG: &str = "the suites are the strong ones of TLS 1.2 and 1.3";
+const OURS: &str = "0 means our default and not the system's, which is two hours";
 const BUFFERS: Fate = Nothing("buffers grow and shrink by themselves");
 const LIVELY: Fate = Nothing("no connection can hold up the others: each is a task of its own");
 
@@ -424,13 +425,7 @@ pub(in crate::pgbouncer) const SETTINGS: &[Setting] = &[
         AtReload,
         Becomes("postgres.servers.*.sslmode"),
     ),
-    setting(
-        "so_reuseport",
-        Flag,
-        "0",
-        AtStart,
-        Instead("one process listens and uses all cores: start one where several were needed"),
-    ),
+    setting("so_reuseport", Flag, "0", AtStart, Becomes("postgres.reuse_port")),
     setting("stats_period", Number, "60", AtReload, Becomes("postgres.stats_period")),
     setting("stats_users", List, "", AtReload, Becomes("postgres.stats_users")),
     setting("suspend_timeout", Seconds, "10", AtReload, Becomes("postgres.suspend_timeout")),
@@ -444,12 +439,40 @@ pub(in crate::pgbouncer) const SETTINGS: &[Setting] = &[
         AtReload,
         Nothing("a connection that says nothing costs little until `client_login_timeout`"),
     ),
-    setting("tcp_keepalive", Flag, "1", AtReload, Instead("keepalive is always on")),
-    setting("tcp_keepcnt", Number, "0", AtReload, Instead("the system's value is used")),
-    setting("tcp_keepidle", Number, "0", AtReload, Instead("the system's value is used")),
-    setting("tcp_keepintvl", Number, "0", AtReload, Instead("the system's value is used")),
+    setting("tcp_keepalive", Flag, "1", AtReload, Becomes("postgres.tcp_keepalive")),
+    setting(
+        "tcp_keepcnt",
+        Number,
+        "0",
+        AtReload,
+        Resembles { key: "postgres.tcp_keepcnt", differs: OURS },
+    ),
+    setting(
+        "tcp_keepidle",
+        Number,
+        "0",
+        AtReload,
+        Resembles { key: "postgres.tcp_keepidle", differs: OURS },
+    ),
+    setting(
+        "tcp_keepintvl",
+        Number,
+        "0",
+        AtReload,
+        Resembles { key: "postgres.tcp_keepintvl", differs: OURS },
+    ),
     setting("tcp_socket_buffer", Number, "0", AtReload, BUFFERS),
-    setting("tcp_user_timeout", Number, "0", AtReload, Instead("the system's value is used")),
+    setting(
+        "tcp_user_timeout",
+        Number,
+        "0",
+        AtReload,
+        Resembles {
+            key: "postgres.tcp_user_timeout",
+            differs: "it is lifted while more than 16 KiB may be unread, so that who merely does \
+                      not read is not cut off",
+        },
+    ),
     setting(
         "track_extra_parameters",
         List,

@@ -44,6 +44,9 @@ pub(super) fn translate(work: &mut Work<'_>) {
         Err(several) => several.into(),
     };
     work.document.set(&["postgres"], "listen", listen).from(place);
+    if file.flag("so_reuseport") {
+        work.set("reuse_port", true, "so_reuseport");
+    }
 }
 
 fn socket_file(work: &mut Work<'_>) {

@@ -189,6 +189,11 @@ fn write(work: &mut Work<'_>, named: &Named) {
         "What the pools of all databases and users may have together, which PgBouncer does not \
          bound. Without this line it is 70 % of what the server can take.",
     );
+    if *seats == MANY {
+        work.document
+            .set(table, "bounded_by", "pools")
+            .because("Users are not known: nobody can say how many connections they will have.");
+    }
     work.document
         .set(table, "warm_up", 0)
         .because("Connections are opened when they are needed, or by `min_pool_size`.");

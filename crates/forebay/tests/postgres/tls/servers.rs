@@ -4,13 +4,14 @@
 use std::sync::Arc;
 
 use forebay_seam::net;
+use forebay_seam::sync::Mutex;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::authority::{Authority, put};
 use super::{SCRAM, before, secured, server, with_scram};
 use crate::bench::{Bench, until};
-use crate::client::{Client, startup};
+use crate::client::{Client, cancel_request, query, show, startup};
 
 const ENCRYPTED: &str = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
 
@@ -111,6 +112,57 @@ async fn a_login_is_bound_to_its_channel_where_that_is_possible() {
         // Who needs no proof binds to nothing.
         let said = first(&bench, "forebay", question).await;
         assert_eq!(said.is_ok(), binding != "require", "{mode} {binding}: {said:?}");
+    }
+}
+
+/// The codes of the first packets that come through to the server.
+async fn listens_in(secured: &'static super::Secured) -> (u16, Arc<Mutex<Vec<u32>>>) {
+    let listener = net::bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let codes = Arc::<Mutex<Vec<u32>>>::default();
+    let heard = Arc::clone(&codes);
+    drop(tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            let heard = Arc::clone(&heard);
+            drop(tokio::spawn(async move {
+                let mut first = [0; 8];
+                near.read_exact(&mut first).await?;
+                let code = first.last_chunk().map_or(0, |code| u32::from_be_bytes(*code));
+                heard.lock().push(code);
+                let mut far = net::connect(&[secured.cluster.address()]).await?;
+                far.write_all(&first).await?;
+                tokio::io::copy_bidirectional(&mut near, &mut far).await
+            }));
+        }
+    }));
+    (port, codes)
+}
+
+#[tokio::test]
+async fn a_cancel_is_encrypted_where_the_connection_that_it_is_for_is() {
+    const CANCEL: u32 = 80_877_102;
+    const TLS: u32 = 80_877_103;
+    let secured = secured().await;
+    let folder = tempfile::tempdir().unwrap();
+    let ca = secured.authority.write_own(folder.path());
+    for (mode, encrypted) in
+        [("disable", false), ("allow", false), ("prefer", true), ("verify-full", true)]
+    {
+        let (port, codes) = listens_in(secured).await;
+        let settings = json!({"sslmode": mode, "sslrootcert": ca});
+        let bench = before(server(&format!("localhost:{port}"), settings), |_| {});
+        let mut client = bench.client().await;
+        client.send(&query("SELECT pg_sleep(60)")).await;
+        until("it runs", async || bench.leased() == 1).await;
+        codes.lock().clear();
+        let key = client.key.clone();
+        Client::bare(bench.address).await.send(&cancel_request(&key)).await;
+        let told = show(&client.until_ready(1).await);
+        assert!(told.contains("E[57014 ") && told.ends_with("Z[I]"), "{mode}: {told}");
+        let expected = if encrypted { TLS } else { CANCEL };
+        let codes = codes.lock();
+        assert!(codes.contains(&expected), "{mode}: {codes:?}");
+        assert_eq!(codes.contains(&CANCEL), !encrypted, "{mode}: {codes:?}");
     }
 }
 

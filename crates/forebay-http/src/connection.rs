@@ -1,0 +1,242 @@
+//! A connection to a service as a call sees it: it takes one call at a time, and says whether
+//! it can take another.
+//!
+//! HTTP/1.1: the connection is the call's alone. HTTP/2: the call has one of its streams, and
+//! others go on beside it. Which of the two it is matters here and where connections are
+//! opened, nowhere else: calls come and go in the form of HTTP/1.1 (`Host`, and the path as
+//! the target), and are rewritten for HTTP/2 on their way out. Always true: a call that
+//! failed is given back only if the service provably did nothing with it.
+
+use std::error::Error as _;
+use std::future::Future;
+use std::sync::Arc;
+
+use forebay_pool::Condition;
+use http::header::{CONNECTION, HOST};
+use http::uri::{Authority, PathAndQuery, Scheme, Uri};
+use http::{HeaderValue, Request, Response, Version};
+use hyper::body::{Body, Incoming};
+use hyper::client::conn::{TrySendError, http1, http2};
+use tokio::sync::oneshot;
+
+/// What the connection speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    /// One call at a time.
+    Http1,
+    /// Many, as streams.
+    Http2,
+}
+
+/// Whom the calls of a connection are addressed to.
+#[derive(Debug)]
+pub(crate) struct Addressee {
+    scheme: Scheme,
+    authority: Authority,
+    host: HeaderValue,
+}
+
+impl Addressee {
+    /// The service at `authority`, by `scheme`, which are of a URL that was checked.
+    pub(crate) fn new(scheme: Scheme, authority: Authority, host: HeaderValue) -> Self {
+        Self { scheme, authority, host }
+    }
+
+    /// Makes a call what `protocol` wants: `Host` and a path, or the whole URL.
+    fn address<B>(&self, call: &mut Request<B>, protocol: Protocol) {
+        let path = call.uri().path_and_query();
+        let path = path.cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+        match protocol {
+            Protocol::Http1 => {
+                *call.uri_mut() = Uri::from(path);
+                *call.version_mut() = Version::HTTP_11;
+                call.headers_mut().entry(HOST).or_insert_with(|| self.host.clone());
+            }
+            Protocol::Http2 => {
+                let mut parts = http::uri::Parts::default();
+                parts.scheme = Some(self.scheme.clone());
+                parts.authority = Some(self.authority.clone());
+                parts.path_and_query = Some(path);
+                // All three parts are there, which is all that can be missing.
+                if let Ok(whole) = Uri::from_parts(parts) {
+                    *call.uri_mut() = whole;
+                }
+                *call.version_mut() = Version::HTTP_2;
+                call.headers_mut().remove(HOST);
+                // It names `te`, which is to stay: gRPC asks for trailers by it.
+                call.headers_mut().remove(CONNECTION);
+            }
+        }
+    }
+}
+
+/// hyper's handle.
+enum Sender<B> {
+    One {
+        sender: http1::SendRequest<B>,
+        /// Dropped, it ends the connection's task.
+        life: Option<oneshot::Sender<()>>,
+    },
+    Many(http2::SendRequest<B>),
+}
+
+/// A connection, or one stream of it: given up when dropped.
+pub(crate) struct Connection<B> {
+    sender: Sender<B>,
+    addressee: Arc<Addressee>,
+}
+
+/// A call that got no answer.
+#[derive(Debug)]
+pub(crate) struct Failed<B> {
+    error: hyper::Error,
+    call: Option<Request<B>>,
+}
+
+impl<B> Failed<B> {
+    /// The call, if the service did nothing with it: it may be sent again, once.
+    pub(crate) fn take_message(&mut self) -> Option<Request<B>> {
+        self.call.take()
+    }
+
+    /// What went wrong.
+    pub(crate) fn error(&self) -> &hyper::Error {
+        &self.error
+    }
+
+    /// The same, for good.
+    pub(crate) fn into_error(self) -> hyper::Error {
+        self.error
+    }
+}
+
+impl<B> From<TrySendError<Request<B>>> for Failed<B> {
+    fn from(mut failed: TrySendError<Request<B>>) -> Self {
+        let call = failed.take_message();
+        Self { error: failed.into_error(), call }
+    }
+}
+
+impl<B> Connection<B> {
+    /// A connection that speaks HTTP/1.1; `life` ends its task when dropped.
+    pub(crate) fn alone(
+        sender: http1::SendRequest<B>,
+        life: oneshot::Sender<()>,
+        addressee: Arc<Addressee>,
+    ) -> Self {
+        Self { sender: Sender::One { sender, life: Some(life) }, addressee }
+    }
+
+    /// One stream of a connection that speaks HTTP/2.
+    pub(crate) fn stream(sender: http2::SendRequest<B>, addressee: Arc<Addressee>) -> Self {
+        Self { sender: Sender::Many(sender), addressee }
+    }
+
+    /// What it speaks.
+    pub(crate) fn protocol(&self) -> Protocol {
+        match self.sender {
+            Sender::One { .. } => Protocol::Http1,
+            Sender::Many(_) => Protocol::Http2,
+        }
+    }
+
+    /// Lets go of whatever is on it, and says what it is like afterwards. HTTP/1.1: the socket
+    /// is closed. HTTP/2: the call's stream is reset when its future and its answer's body are
+    /// dropped; others go on.
+    pub(crate) fn abandon(&mut self) -> Condition {
+        match &mut self.sender {
+            Sender::One { life, .. } => {
+                drop(life.take());
+                Condition::Broken
+            }
+            Sender::Many(_) => Condition::Unknown,
+        }
+    }
+
+    /// Whether a call can be sent now.
+    pub(crate) fn is_ready(&self) -> bool {
+        match &self.sender {
+            Sender::One { sender, life } => {
+                life.is_some() && sender.is_ready() && !sender.is_closed()
+            }
+            Sender::Many(sender) => sender.is_ready() && !sender.is_closed(),
+        }
+    }
+
+    /// Whether it has come to its end.
+    pub(crate) fn is_closed(&self) -> bool {
+        match &self.sender {
+            Sender::One { sender, life } => life.is_none() || sender.is_closed(),
+            Sender::Many(sender) => sender.is_closed(),
+        }
+    }
+
+    /// Waits until a call can be sent.
+    ///
+    /// # Errors
+    /// When the connection has come to its end.
+    pub(crate) async fn ready(&mut self) -> hyper::Result<()> {
+        match &mut self.sender {
+            Sender::One { sender, .. } => sender.ready().await,
+            Sender::Many(sender) => sender.ready().await,
+        }
+    }
+}
+
+impl<B: Body + Default + 'static> Connection<B> {
+    /// Sends `call`, and waits for the head of its answer.
+    ///
+    /// # Errors
+    /// Why there is none, and the call itself where the service did nothing with it: it was
+    /// never sent, or had no body and the service says that it was not processed
+    /// (RFC 9113, 8.7).
+    ///
+    /// # Cancel safety
+    /// Dropped, the stream is reset (HTTP/2), or the connection is to be closed (HTTP/1.1).
+    pub(crate) fn send(
+        &mut self,
+        mut call: Request<B>,
+    ) -> impl Future<Output = Result<Response<Incoming>, Failed<B>>> + use<B> {
+        self.addressee.address(&mut call, self.protocol());
+        let (one, many) = match &mut self.sender {
+            Sender::One { sender, .. } => (Some(sender.try_send_request(call)), None),
+            Sender::Many(sender) => {
+                let spare = call.body().is_end_stream().then(|| copy_of(&call));
+                (None, Some((sender.try_send_request(call), spare)))
+            }
+        };
+        async move {
+            if let Some(sending) = one {
+                return sending.await.map_err(Failed::from);
+            }
+            let Some((sending, spare)) = many else { unreachable!("there is one of the two") };
+            sending.await.map_err(|failed| {
+                let mut failed = Failed::from(failed);
+                if failed.call.is_none() && was_not_processed(&failed.error) {
+                    failed.call = spare;
+                }
+                failed
+            })
+        }
+    }
+}
+
+/// The same call again; its body is empty.
+fn copy_of<B: Default>(call: &Request<B>) -> Request<B> {
+    let mut copy = Request::new(B::default());
+    *copy.method_mut() = call.method().clone();
+    *copy.uri_mut() = call.uri().clone();
+    *copy.version_mut() = call.version();
+    *copy.headers_mut() = call.headers().clone();
+    copy
+}
+
+/// Does the service say that it did nothing with the call: a stream that it refused, or one
+/// above the last that it will answer (RFC 9113, 6.8 and 8.7)?
+fn was_not_processed(error: &hyper::Error) -> bool {
+    let source = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
+    source.is_some_and(|error| {
+        error.is_remote()
+            && (error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM))
+    })
+}

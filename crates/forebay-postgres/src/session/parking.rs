@@ -1,0 +1,457 @@
+//! The session's side of parking: when its transaction is looked at, how its connection is given
+//! back, and how it goes on.
+//!
+//! A parked transaction is one whose BEGIN waits for its next statement, as it did at its
+//! beginning ([`super::local`]). What the server did for it meanwhile, we do: its timeouts run
+//! on. Always true: both proofs have succeeded, and the client had sent nothing, when the
+//! transaction is ended on the server; one that cannot go on is told so before anything else
+//! runs.
+
+mod deeds;
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use forebay_pool::overlap::HoldKind;
+use forebay_pool::{Ask, ClassId, Mode, Resumes};
+use forebay_seam::time::{self, Instant, Sleep};
+
+use super::Session;
+use crate::fault::Fault;
+use crate::parking::book::Stay;
+use crate::parking::{Reason, Terms};
+use crate::prepared::Statement;
+use crate::route::Backend;
+use crate::server::ServerFailure;
+use crate::server::connector::Identity;
+use crate::server::emptiness::{Inside, PATIENCE, Snapshots};
+use crate::settings::PoolMode;
+use crate::wire::{Header, TxStatus};
+
+use deeds::{Deeds, Rows};
+
+/// A transaction that could not be looked at just now is looked at again after this.
+const SOON: Duration = Duration::from_millis(20);
+/// One that nobody could look at is looked at again after this.
+const LATER: Duration = Duration::from_secs(1);
+
+/// What a session knows of parking; none where nothing parks.
+#[derive(Default)]
+pub(super) struct Parking {
+    deeds: Deeds,
+    stage: Stage,
+}
+
+/// `Working → Resting → Stays | Possible | Parked | Lost`, and back with the client's next
+/// statement.
+#[derive(Default)]
+enum Stage {
+    /// No transaction rests.
+    #[default]
+    Working,
+    /// One does, since then, and is looked at when the timer rings.
+    Resting { since: Instant, timer: Pin<Box<Sleep>> },
+    /// It keeps its connection for this pause.
+    Stays,
+    /// It could be parked, where that is only observed.
+    Possible { _stay: Stay },
+    /// It has no connection.
+    Parked(Box<Parked>),
+    /// It has none, and cannot go on.
+    Lost { class: ClassId },
+}
+
+struct Parked {
+    _stay: Stay,
+    class: ClassId,
+    terms: Terms,
+    /// Where it was parked.
+    backend: Arc<Backend>,
+    /// Since when its client has worked on it.
+    since: Instant,
+}
+
+/// What the client was told just now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Told {
+    Nothing,
+    /// Its transaction cannot go on.
+    Lost,
+}
+
+/// What a look at a transaction comes to.
+enum Verdict {
+    /// With what its connection told.
+    HoldsNothing(Inside),
+    /// As far as can be told without touching it.
+    SeemsToHoldNothing,
+    Stays(Reason),
+    /// Not now, but perhaps then.
+    NotBefore(Instant),
+    /// Its transaction is of no use any more.
+    Lost(ServerFailure),
+    /// The server did not answer in time.
+    Silent,
+}
+
+impl Parking {
+    /// The server says that no transaction is open.
+    pub(super) fn is_idle(&mut self) {
+        self.deeds.clear();
+    }
+}
+
+impl Session {
+    fn deeds(&mut self) -> Option<&mut Deeds> {
+        self.who.backend.parking.as_ref()?;
+        Some(&mut self.parking.get_or_insert_default().deeds)
+    }
+
+    /// A BEGIN that waited goes to the server.
+    pub(super) fn note_begin(&mut self, text: &[u8]) {
+        if let Some(deeds) = self.deeds() {
+            deeds.begins(text);
+        }
+    }
+
+    /// A simple query goes to the server: all of it, or its first part.
+    pub(super) fn note_text(&mut self, text: &[u8], missing: usize) {
+        let Some(deeds) = self.deeds() else { return };
+        if missing == 0 {
+            deeds.query(text);
+        } else {
+            deeds.refuses(Reason::LongStatement);
+        }
+    }
+
+    /// A statement is bound.
+    pub(super) fn note_portal(&mut self, portal: &[u8], statement: Option<&Arc<Statement>>) {
+        if let Some(deeds) = self.deeds() {
+            deeds.bind(portal, statement);
+        }
+    }
+
+    /// A portal is executed.
+    pub(super) fn note_execute(&mut self, portal: &[u8], body: &[u8]) {
+        if let Some(deeds) = self.deeds() {
+            deeds.execute(portal, Rows::of(body));
+        }
+    }
+
+    /// A portal is closed.
+    pub(super) fn note_close(&mut self, portal: &[u8]) {
+        if let Some(deeds) = self.deeds() {
+            deeds.close(portal);
+        }
+    }
+
+    /// A function is called without SQL.
+    pub(super) fn note_function(&mut self) {
+        if let Some(deeds) = self.deeds() {
+            deeds.refuses(Reason::FunctionCall);
+        }
+    }
+
+    /// The transaction is over, wherever it was.
+    pub(super) fn parking_is_over(&mut self) {
+        if let Some(parking) = &mut self.parking {
+            parking.deeds.clear();
+            parking.stage = Stage::Working;
+        }
+    }
+
+    /// A transaction is open on a server, and its client is owed nothing.
+    pub(super) fn may_be_parked(&mut self) {
+        let Some(lease) = &self.link else { return };
+        let Some(parking) = &self.who.backend.parking else { return };
+        let Some(terms) = parking.of(lease.class()) else { return };
+        let parking = self.parking.get_or_insert_default();
+        if let Stage::Working = parking.stage
+            && self.status == TxStatus::Open
+        {
+            let since = time::now();
+            let timer = Box::pin(time::sleep_until(since + terms.after));
+            parking.stage = Stage::Resting { since, timer };
+        }
+    }
+
+    /// The client has sent something.
+    pub(super) fn parking_goes_on(&mut self) {
+        let Some(parking) = &mut self.parking else { return };
+        match parking.stage {
+            Stage::Working | Stage::Parked(_) | Stage::Lost { .. } => {}
+            Stage::Resting { .. } | Stage::Stays | Stage::Possible { .. } => {
+                parking.stage = Stage::Working;
+            }
+        }
+    }
+
+    /// Ready when the transaction is to be looked at.
+    pub(super) fn poll_look(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(parking) = &mut self.parking else { return Poll::Pending };
+        match &mut parking.stage {
+            Stage::Resting { timer, .. } => timer.as_mut().poll(cx),
+            Stage::Working
+            | Stage::Stays
+            | Stage::Possible { .. }
+            | Stage::Parked(_)
+            | Stage::Lost { .. } => Poll::Pending,
+        }
+    }
+
+    /// Looks at the transaction that rests, and parks it if it holds nothing.
+    ///
+    /// # Cancel safety
+    /// What the server owes is known, so the connection comes home in unknown state.
+    pub(super) async fn look_at_rest(&mut self) {
+        let Some(lease) = &self.link else { return };
+        let class = lease.class();
+        let backend = Arc::clone(&self.who.backend);
+        let Some(place) = &backend.parking else { return };
+        let Some(terms) = place.of(class) else { return };
+        let verdict = self.prove(&backend, terms).await;
+        let stage = match verdict {
+            Verdict::HoldsNothing(inside) => self.park(&backend, class, terms, &inside).await,
+            Verdict::SeemsToHoldNothing => Stage::Possible { _stay: place.book.could_park(class) },
+            Verdict::Stays(reason) => {
+                let operation = self.last_operation();
+                place.book.refuses(class, reason, operation.feature(), operation.name());
+                if reason.may_pass() {
+                    let timer = Box::pin(time::sleep_until(time::now() + LATER));
+                    Stage::Resting { since: self.rests_since(), timer }
+                } else {
+                    Stage::Stays
+                }
+            }
+            Verdict::NotBefore(at) => {
+                let timer = Box::pin(time::sleep_until(at));
+                Stage::Resting { since: self.rests_since(), timer }
+            }
+            Verdict::Lost(failure) => {
+                place.prover.closes(&failure.to_string());
+                self.loses(class)
+            }
+            Verdict::Silent => {
+                place.prover.closes("a proof was not answered in time");
+                self.loses(class)
+            }
+        };
+        if let Some(parking) = &mut self.parking {
+            parking.stage = stage;
+        }
+    }
+
+    fn rests_since(&self) -> Instant {
+        match self.parking.as_ref().map(|parking| &parking.stage) {
+            Some(Stage::Resting { since, .. }) => *since,
+            _ => time::now(),
+        }
+    }
+
+    /// Both proofs; where parking is observed, as far as they touch nothing.
+    async fn prove(&mut self, backend: &Backend, terms: Terms) -> Verdict {
+        let Some(place) = &backend.parking else { return Verdict::Stays(Reason::Closed) };
+        if place.prover.is_closed() {
+            return Verdict::Stays(Reason::Closed);
+        }
+        let Some(parking) = &self.parking else { return Verdict::Stays(Reason::NoBegin) };
+        let named = match parking.deeds.examine() {
+            Ok(named) => named,
+            Err(reason) => return Verdict::Stays(reason),
+        };
+        let has_portal = parking.deeds.has_portal();
+        if self.who.mode == PoolMode::Session || !self.pins.held.is_empty() {
+            return Verdict::Stays(Reason::KeepsConnection);
+        }
+        self.keep_passed();
+        let soon = time::now() + SOON;
+        let Some(lease) = &mut self.link else { return Verdict::Stays(Reason::NoBegin) };
+        let server = &mut **lease.connection();
+        let is_ready = server.is_quiet()
+            && server.status == TxStatus::Open
+            && server.in_flight.is_settled()
+            && self.outbox.is_empty();
+        if !is_ready || !self.inbox.is_empty() {
+            return Verdict::NotBefore(soon);
+        }
+        let pid = server.key.pid;
+        let definitions = Arc::clone(&server.catalogue);
+        if let Err(later) = place.prover.admits() {
+            return Verdict::NotBefore(later);
+        }
+        let (pool, identity) = (&backend.pool, self.who.identity.clone());
+        let names = place.prover.names_hold_nothing(pool, &identity, &definitions, &named);
+        if let Err(reason) = names.await {
+            return Verdict::Stays(reason);
+        }
+        let (mut snapshots, mut told) = (Snapshots::Count, None);
+        if self.has_spoken().await {
+            return Verdict::NotBefore(soon);
+        }
+        match terms.mode {
+            Mode::Enforce => match self.ask_inside().await {
+                Ok(inside) => {
+                    if let Err(reason) = self.judge(&inside) {
+                        return Verdict::Stays(reason);
+                    }
+                    told = Some(inside);
+                }
+                Err(verdict) => return verdict,
+            },
+            Mode::Off | Mode::Observe if has_portal => snapshots = Snapshots::MayBeAPortals,
+            Mode::Off | Mode::Observe => {}
+        }
+        match place.prover.holds_nothing(pool, &identity, pid, snapshots).await {
+            Err(reason) => Verdict::Stays(reason),
+            Ok(()) => told.map_or(Verdict::SeemsToHoldNothing, Verdict::HoldsNothing),
+        }
+    }
+
+    /// What its own connection tells. Cancels wait meanwhile.
+    async fn ask_inside(&mut self) -> Result<Inside, Verdict> {
+        let Some(lease) = &mut self.link else { return Err(Verdict::Stays(Reason::NoBegin)) };
+        self.registration.client.prepares();
+        let inside = time::timeout(PATIENCE, lease.connection().look_inside()).await;
+        self.registration.client.pauses();
+        self.tell_reported();
+        match inside {
+            Ok(Ok(inside)) => Ok(inside),
+            Ok(Err(failure)) => Err(Verdict::Lost(failure)),
+            Err(_) => Err(Verdict::Silent),
+        }
+    }
+
+    fn judge(&self, inside: &Inside) -> Result<(), Reason> {
+        let connect_query = self.link.as_ref().and_then(|lease| lease.connect_query.as_deref());
+        let connect_query = connect_query.map(str::to_ascii_lowercase).unwrap_or_default();
+        inside.judge(|name| self.wanted.get(name).is_some() || connect_query.contains(name))
+    }
+
+    /// Gives the connection back. What the client has sent meanwhile goes first.
+    async fn park(
+        &mut self,
+        backend: &Arc<Backend>,
+        class: ClassId,
+        terms: Terms,
+        inside: &Inside,
+    ) -> Stage {
+        if self.has_spoken().await {
+            return Stage::Working;
+        }
+        let Some(place) = &backend.parking else { return Stage::Working };
+        let since = self.link.as_ref().map_or_else(time::now, |lease| lease.since());
+        let Some(lease) = &mut self.link else { return Stage::Working };
+        self.registration.client.prepares();
+        // It is empty: should its end go wrong, only the connection is lost.
+        drop(time::timeout(PATIENCE, lease.connection().end_empty()).await);
+        let begin = self.parking.as_mut().and_then(|parking| parking.deeds.is_parked());
+        self.begin = begin;
+        self.portals.clear();
+        self.part_with_server();
+        self.watches_in_place_of_server(inside, since, self.rests_since());
+        self.rests(HoldKind::Parked);
+        let (stay, backend) = (place.book.parks(class), Arc::clone(backend));
+        Stage::Parked(Box::new(Parked { _stay: stay, class, terms, backend, since }))
+    }
+
+    /// Has the client sent something that was not read yet?
+    async fn has_spoken(&mut self) -> bool {
+        if !self.inbox.is_empty() {
+            return true;
+        }
+        let (client, inbox) = (&mut self.client, &mut self.inbox);
+        poll_fn(|cx| Poll::Ready(client.poll_fill(cx, inbox).is_ready())).await
+    }
+
+    /// The transaction cannot go on; its client hears that with its next statement.
+    fn loses(&mut self, class: ClassId) -> Stage {
+        let begin = self.parking.as_mut().and_then(|parking| parking.deeds.is_parked());
+        self.begin = begin;
+        self.portals.clear();
+        self.part_with_server();
+        Stage::Lost { class }
+    }
+
+    /// A transaction that goes on is asked for as such.
+    pub(super) fn asks_to_resume(&self, ask: &mut Ask<Identity>) {
+        (ask.resumes, ask.deadline) = (Resumes::No, None);
+        if let Some(parking) = &self.parking
+            && let Stage::Parked(parked) = &parking.stage
+        {
+            ask.resumes = Resumes::Since(parked.since);
+            ask.deadline = Some(time::now() + parked.terms.unpark_timeout);
+        }
+    }
+
+    /// Can the transaction go on where its session would be served now?
+    ///
+    /// # Errors
+    /// It was lost, or its server is another one by now.
+    pub(super) fn can_resume(&self) -> Result<(), Fault> {
+        match self.parking.as_ref().map(|parking| &parking.stage) {
+            Some(Stage::Lost { .. }) => Err(Fault::ParkedLost),
+            Some(Stage::Parked(parked)) if !parked.backend.pool.is(&self.who.backend.pool) => {
+                Err(Fault::ParkedLost)
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// A transaction that was lost: its client is told, unless it rolls back.
+    pub(super) fn tell_lost(&mut self, header: Header) -> Told {
+        let is_lost = |parking: &Parking| matches!(parking.stage, Stage::Lost { .. });
+        if !self.parking.as_deref().is_some_and(is_lost)
+            || !matches!(header.tag, b'Q' | b'P' | b'B' | b'D' | b'E' | b'F')
+        {
+            return Told::Nothing;
+        }
+        let end = self.end_at_hand(header);
+        if end == Some("ROLLBACK") {
+            return Told::Nothing;
+        }
+        let fault = self.cannot_resume(Fault::ParkedLost);
+        self.begin = None;
+        let commits = header.tag == b'Q' && end.is_some();
+        self.status = if commits { TxStatus::Idle } else { TxStatus::Failed };
+        self.refuse_batch(&fault);
+        if commits {
+            self.work_is_over();
+        }
+        Told::Lost
+    }
+
+    /// The transaction has got a connection, if it was parked.
+    pub(super) fn resumes(&mut self) {
+        if let Some(parking) = &mut self.parking {
+            if let (Stage::Parked(parked), Some(place)) =
+                (&parking.stage, &self.who.backend.parking)
+            {
+                place.book.resumed(parked.class);
+            }
+            parking.stage = Stage::Working;
+        }
+    }
+
+    /// It has got none: what the client is told if it was parked.
+    pub(super) fn cannot_resume(&mut self, fault: Fault) -> Fault {
+        let Some(parking) = &mut self.parking else { return fault };
+        let class = match std::mem::take(&mut parking.stage) {
+            Stage::Parked(parked) => parked.class,
+            Stage::Lost { class } => class,
+            Stage::Working | Stage::Resting { .. } | Stage::Stays | Stage::Possible { .. } => {
+                return fault;
+            }
+        };
+        parking.deeds.clear();
+        if let Fault::Cancelled = fault {
+            return fault;
+        }
+        if let Some(place) = &self.who.backend.parking {
+            place.book.lost(class);
+        }
+        if let Fault::Checkout(why) = fault { Fault::NotResumed(why) } else { Fault::ParkedLost }
+    }
+}
