@@ -194,6 +194,11 @@ impl Desk {
             Ok(entitled) => entitled,
             Err(problem) => return Err(Unanswered { problem, journey }),
         };
+        // What is to become another protocol needs the whole of a connection.
+        let identity = match wish.is_some() {
+            true => entitled.identity.clone().alone(),
+            false => entitled.identity.clone(),
+        };
         destination.toll.prepare(&mut parts.headers);
         let purpose = match &wish {
             Some(wish) => {
@@ -213,7 +218,7 @@ impl Desk {
                 cost: hints.cost,
                 attempt: hints.attempt,
                 deadline: hints.patience.map(|patience| time::now() + patience),
-                ..Ask::new(entitled.identity.clone(), class)
+                ..Ask::new(identity, class)
             },
             request: ai_request,
             repeat,

@@ -208,11 +208,11 @@ impl Gateway {
         }
     }
 
-    /// Sets the budget of `destination` by hand ([`forebay_pool::Pool::set_budget`]); `false`:
-    /// there is none of that name.
+    /// Sets the budget of `destination`, in connections, by hand
+    /// ([`forebay_pool::Pool::set_budget`]); `false`: there is none of that name.
     pub fn set_budget(&self, destination: &str, budget: Option<u32>) -> bool {
         let desk = self.house.desk.load();
-        desk.routes.named(destination).map(|named| named.pool.set_budget(budget)).is_some()
+        desk.routes.named(destination).map(|named| named.set_budget(budget)).is_some()
     }
 
     /// Replaces all connections to `destination` ([`forebay_pool::Pool::renew`]); `false`:
@@ -252,7 +252,8 @@ impl Gateway {
                 .clone()
                 .map(|d| d.meter.snapshot(Arc::clone(&d.name), d.toll.snapshot()))
                 .collect(),
-            pools: destinations.map(|d| d.pool.snapshot()).collect(),
+            pools: destinations.clone().map(|d| d.pool.snapshot()).collect(),
+            connections: destinations.map(|d| d.connections()).collect(),
         }
     }
 }

@@ -10,10 +10,12 @@ use forebay_seam::net::SocketMode;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+mod connections;
 mod credential;
 mod listen;
 mod tenant;
 
+pub use connections::{ConnectionSettings, ProtocolSetting};
 pub use credential::{ClientAuthentication, CredentialSettings};
 pub use listen::{AgentTls, Listen};
 pub use tenant::{AgentSettings, TenantSettings};
@@ -86,7 +88,8 @@ pub struct DestinationSettings {
     /// whose credentials are configured (in turn) or who need none. 0: none. Default 25.
     #[serde(default = "warm_up")]
     pub warm_up: u8,
-    /// Idle connections are closed after this. Default 45s.
+    /// Idle connections are closed after this, and sooner where the service is seen to close
+    /// them sooner. Default 45s.
     #[serde(default = "idle_ttl", with = "humantime_serde")]
     #[schemars(with = "String", extend("format" = "humantime"))]
     pub idle_ttl: Duration,
@@ -125,6 +128,9 @@ pub struct DestinationSettings {
     /// Default `idempotent`.
     #[serde(default)]
     pub retry: RetrySettings,
+    /// How connections are opened, shared, kept and given up.
+    #[serde(default)]
+    pub connections: ConnectionSettings,
     /// Let callers with different credentials use each other's connections. Only for
     /// credentials that each call carries by itself: not for `basic` and
     /// `client-certificate`. Default false.

@@ -199,12 +199,9 @@ impl Inner {
 }
 
 impl Gateway {
-    /// Checks `settings` without opening a connection; files of certificates are read,
-    /// secrets are not.
-    ///
-    /// # Errors
-    /// The first setting that cannot be carried out.
-    pub fn check(settings: &PostgresSettings) -> Result<(), SettingsError> {
+    /// All that cannot be carried out of `settings`, found without opening a connection; files
+    /// of certificates are read, secrets are not.
+    pub fn check(settings: &PostgresSettings) -> Vec<SettingsError> {
         plan::check(settings)
     }
 
@@ -213,7 +210,7 @@ impl Gateway {
     /// name none.
     ///
     /// # Errors
-    /// As [`Gateway::check`]; also a secret that cannot be read.
+    /// The first of [`Gateway::check`]; also a secret that cannot be read.
     pub fn new(
         settings: PostgresSettings,
         overlaps: Arc<Overlaps>,

@@ -353,7 +353,8 @@ pub struct ServerSettings {
     #[serde(default)]
     pub max_protocol_version: ProtocolVersion,
     /// Connections we may open there. Default: 70 % of what its `max_connections` leaves
-    /// after the reserved ones; 10 until that could be read.
+    /// after the reserved ones, of several hosts that of the smallest; 10 until that could be
+    /// read.
     #[serde(default)]
     pub budget: Option<u32>,
     /// What bounds our connections there. Default `budget`.

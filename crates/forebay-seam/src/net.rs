@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "this module is the door")]
 
 pub mod handover;
+mod lies;
 mod listener;
 mod mode;
 mod socket;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use socket2::SockRef;
 pub use tokio::net::{TcpListener, TcpStream, UnixStream};
 
+pub use lies::{Lies, look};
 pub use listener::Listener;
 pub use mode::SocketMode;
 pub use socket::{Address, Peer, Socket};

@@ -31,6 +31,7 @@ use crate::log_limit;
 use crate::logging::{self, Level};
 use crate::pgbouncer::Overrides;
 use crate::reload::{self, Record, Reloader, Rooms, Source};
+use crate::suspects::Suspects;
 use crate::system;
 use crate::view::{VERSION, Viewer};
 
@@ -183,10 +184,11 @@ pub fn run_as(source: Source, conduct: Conduct) -> Result<(), RunError> {
     if let (Some(room), Some((_, gateway))) = (room, &program.postgres) {
         gateway.set_room(room);
     }
-    let viewer = program.viewer.clone();
+    let (viewer, holds) = (program.viewer.clone(), program.viewer.clone());
     let (events, pools) = (program.events.clone(), program.pools.clone());
     let reloader = program.reloader.clone();
-    let admin = admin.start(move || viewer.snapshot(), events, pools, reloader)?;
+    let admin =
+        admin.start(move || viewer.snapshot(), move || holds.holds(), events, pools, reloader)?;
     let mut admin = Some(admin);
     // A successor answers there from now on.
     let handed_over = || {
@@ -262,15 +264,19 @@ impl Program {
         let lines = level.lines();
         let rooms =
             Rooms { postgres: postgres.clone(), http: http.clone(), events: events.clone(), level };
-        let shared = Arc::clone(&overlaps);
+        let suspects = Arc::new(Suspects::new(Arc::clone(&overlaps)));
+        events.follow_suspects(&suspects);
+        let shared = Arc::clone(&suspects);
         let (served, called, told) = (postgres.clone(), http.clone(), Arc::clone(&record));
         let viewer = Viewer::new(served, called, shared, told, lines);
         let reloader = Reloader::new(source, loaded, rooms, record);
         Spawner::current().spawn(reload::watch(reloader.clone()));
         if let Some(gateway) = &postgres {
+            Spawner::current().spawn(suspects.clone().watch(gateway.clone(), reloader.clone()));
             gateway.open_office(Arc::new(console::Program {
                 viewer: viewer.clone(),
                 overlaps,
+                suspects: Arc::clone(&suspects),
                 roster,
                 recent: console::Program::remember(&events),
                 reloader: reloader.clone(),

@@ -131,6 +131,7 @@ impl<'a> Draft<'a> {
             additions,
             pairs,
             bounded_by: server.bounded_by,
+            lifetime: server.lifetime,
             catalogues,
         };
         let timetable =

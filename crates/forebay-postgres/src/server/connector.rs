@@ -69,6 +69,8 @@ pub(crate) struct Access {
     /// What each pair may have.
     pub(crate) pairs: Arc<Pairs>,
     pub(crate) bounded_by: BoundedBy,
+    /// How long a connection lasts at the most, but for chance.
+    pub(crate) lifetime: Duration,
     /// Of the databases behind `targets`.
     pub(crate) catalogues: Arc<Catalogues>,
 }
@@ -174,6 +176,16 @@ impl Postgres {
         Ok(server)
     }
 
+    /// Why we close a connection of this age, which is open.
+    fn why_closed(&self, age: Duration) -> &'static str {
+        // Lifetimes vary by a tenth.
+        if age >= self.access().lifetime.mul_f64(0.9) {
+            "server lifetime over"
+        } else {
+            "not needed"
+        }
+    }
+
     /// A connection for questions of our own, which no client gets.
     pub(crate) async fn log_in(&self, login: &Login<'_>) -> Result<Server, ServerFailure> {
         self.access().connect(login).await
@@ -245,6 +257,9 @@ impl Connector for Postgres {
     }
 
     async fn close(&self, connection: Box<Server>) {
+        if let Some(card) = &connection.card {
+            card.is_closed(self.why_closed(card.age(time::now())));
+        }
         connection.close().await;
     }
 

@@ -37,7 +37,7 @@ pub(super) fn check(config: &Config) -> Vec<Problem> {
     }
     if let Some(settings) = &config.postgres {
         postgres::check(settings, config.http.as_ref(), &mut found);
-        if let Err(error) = forebay_postgres::Gateway::check(settings) {
+        for error in forebay_postgres::Gateway::check(settings) {
             found.also(error.at, error.reason);
         }
     }

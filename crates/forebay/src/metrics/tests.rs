@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use forebay_http::HttpSnapshot;
 use forebay_http::stats::{AnswerCounts, DestinationSnapshot, FeatureCount, RefusalCount};
-use forebay_pool::overlap::{HoldKind, OverlapCount};
+use forebay_pool::overlap::{FeatureHolds, HoldKind, OverlapCount, OverlapSpread};
 use forebay_pool::policy::Policy;
 use forebay_pool::rate::{
     AnnouncedSnapshot, LimitSnapshot, RateSnapshot, RefusedSnapshot, Scope, Unit,
@@ -23,6 +23,7 @@ use forebay_postgres::{
 
 use super::*;
 use crate::reload::ConfigurationSnapshot;
+use crate::suspects::SuspicionCount;
 use crate::view::{Phase, VERSION};
 
 fn spread(bounds: &[f64], millis: &[u64]) -> SpreadSnapshot {
@@ -236,6 +237,23 @@ fn program() -> ProgramSnapshot {
             ended: 2,
             seconds: 4.25,
         }],
+        overlaps_lasted: vec![OverlapSpread {
+            kind: HoldKind::Held,
+            lasted: spread(&HOLD_BUCKETS, &[20, 2_000, 2_230]),
+        }],
+        holds: vec![FeatureHolds {
+            feature: "answer".into(),
+            transactions: 3,
+            held: 4.5,
+            parkable: 2.5,
+            parked: 1.5,
+        }],
+        suspected_holds: vec![SuspicionCount {
+            application: "worker".into(),
+            destination: "unknown".into(),
+            count: 2,
+            seconds: 31.0,
+        }],
     }
 }
 
@@ -360,6 +378,16 @@ fn every_figure_of_the_picture_is_there_and_well_formed() {
         (
             "forebay_overlap_seconds_total{feature=\"answer\",destination=\"llm\",kind=\"held\"}",
             4.25,
+        ),
+        ("forebay_overlap_duration_seconds_count{kind=\"held\"}", 3.0),
+        ("forebay_hold_transactions_total{feature=\"answer\"}", 3.0),
+        ("forebay_hold_connection_seconds_total{feature=\"answer\"}", 4.5),
+        ("forebay_hold_parkable_seconds_total{feature=\"answer\"}", 2.5),
+        ("forebay_hold_parked_seconds_total{feature=\"answer\"}", 1.5),
+        ("forebay_suspected_holds_total{application=\"worker\",destination=\"unknown\"}", 2.0),
+        (
+            "forebay_suspected_hold_seconds_total{application=\"worker\",destination=\"unknown\"}",
+            31.0,
         ),
         (
             "forebay_http_feature_calls_total{destination=\"llm\",feature=\"a\\\"b\\\\c\\nd 1\"}",

@@ -189,21 +189,9 @@ pub(in crate::pgbouncer) const SETTINGS: &[Setting] = &[
     ),
     setting("listen_port", Number, "6432", AtStart, Becomes("postgres.listen")),
     setting("log_connections", Flag, "1", AtReload, Becomes("log.level")),
-    setting(
-        "log_disconnections",
-        Flag,
-        "1",
-        AtReload,
-        Nothing("a client that leaves is logged only where something went wrong"),
-    ),
+    setting("log_disconnections", Flag, "1", AtReload, Becomes("log.level")),
     setting("log_pooler_errors", Flag, "1", AtReload, Becomes("log.level")),
-    setting(
-        "log_stats",
-        Flag,
-        "1",
-        AtReload,
-        Nothing("figures are not logged: metrics and `SHOW STATS` have them"),
-    ),
+    setting("log_stats", Flag, "1", AtReload, Becomes("log.level")),
     setting("logfile", Text, "", AtReload, Becomes("log.file")),
     setting(
         "login_notify_message",
