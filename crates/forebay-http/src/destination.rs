@@ -4,28 +4,25 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use forebay_pool::{
-    Budget, ClassId, ClassName, ClassSettings, Kind, Pool, PoolSettings, Timetable, class,
-    timetable,
-};
+use forebay_pool::{ClassId, ClassName, ClassSettings, Kind, Pool, class, timetable};
 
 use crate::SettingsError;
+use crate::addresses::{Addresses, Allowed, Network, NoNetwork, Private};
 use crate::credential::Registry;
 use crate::limits::{self, Toll};
 use crate::meter::Meter;
 use crate::operation::Works;
-use crate::settings::{DestinationSettings, HttpSettings};
+use crate::settings::{ConnectionSettings, DestinationSettings, HttpSettings, RetrySettings};
+use crate::site::Site;
+use crate::stats::ConnectionsSnapshot;
 use crate::target::{Scheme, Target};
 use crate::tls::Trust;
 use crate::upstream::Opener;
 use crate::wallet::{self, Wallet};
 
-/// The budget where nothing is known.
-const BUDGET: u32 = 50;
-/// What of a documented limit we take, in percent: the rest is for whoever else calls.
-const OF_DOCUMENTED: u64 = 70;
-/// Settings speak of the budget alone: HTTP knows no AI share unless classes say so.
-const AI_SHARE: u8 = 100;
+mod seats;
+
+use seats::{AI_SHARE, budget, classes};
 
 /// A service behind the gateway.
 pub(crate) struct Destination {
@@ -37,6 +34,8 @@ pub(crate) struct Destination {
     pub(crate) works: Works,
     pub(crate) first_byte_timeout: Duration,
     pub(crate) chunk_timeout: Duration,
+    pub(crate) total_timeout: Option<Duration>,
+    pub(crate) retry: RetrySettings,
     pub(crate) wallet: Arc<Wallet>,
     classes: HashMap<String, ClassId>,
     default_class: ClassId,
@@ -56,8 +55,8 @@ impl Destination {
         let invalid = |key: &str, reason: String| SettingsError { at: at(key), reason };
         let target = Target::parse(&settings.url).map_err(|e| invalid("url", e.to_string()))?;
         let target = Arc::new(target);
-        let tls = trust
-            .connector(settings.ca_file.as_deref())
+        let outfit = trust
+            .outfit(settings.ca_file.as_deref())
             .map_err(|e| invalid("ca_file", e.to_string()))?;
         let wallet = Arc::new(Wallet::open(name, settings, registry, trust)?);
         if target.scheme == Scheme::Plain && !target.is_loopback() && !wallet.is_empty() {
@@ -65,12 +64,21 @@ impl Destination {
         }
         let toll = Toll::open(&settings.limits)
             .map_err(|(key, reason)| invalid(&format!("limits.{key}"), reason))?;
-        let timetable = Timetable::new(&settings.timetable)
-            .map_err(|error| invalid(&error.place(), error.reason))?;
-        let pool_settings = PoolSettings { timetable, ..pool_settings(name, settings) };
+        let in_seats =
+            seats::of(name, settings).map_err(|error| invalid(&error.place(), error.reason))?;
+        let pool_settings = in_seats(1);
         let default_class = default_class(&pool_settings.classes);
-        let pool =
-            Pool::new(Opener::new(Arc::clone(&target), tls, Arc::clone(&wallet)), pool_settings);
+        let site = site(&target, &settings.connections)
+            .map_err(|(key, reason)| invalid(&format!("connections.{key}"), reason))?;
+        let opener = Opener::new(
+            (Arc::clone(&target), site),
+            outfit,
+            Arc::clone(&wallet),
+            seats::habits(settings),
+            in_seats,
+        );
+        let pool = Pool::new(opener, pool_settings);
+        pool.connector().serve(pool.downgrade());
         let missing = || invalid("classes", "at most 16 classes are possible".to_owned());
         let default_class = pool.class(default_class.as_str()).ok_or_else(missing)?;
         // Agents may lower their own rank, never raise it: `core` is theirs only where the
@@ -90,6 +98,8 @@ impl Destination {
             works: Works::default(),
             first_byte_timeout: settings.first_byte_timeout,
             chunk_timeout: settings.chunk_timeout,
+            total_timeout: settings.total_timeout,
+            retry: settings.retry,
             wallet,
             classes,
             default_class,
@@ -98,6 +108,16 @@ impl Destination {
             destination.pool.warm_up(destination.wallet.known_identities(everybody));
         }
         Ok(destination)
+    }
+
+    /// As many connections may be open as was set by hand; `None`: as is configured.
+    pub(crate) fn set_budget(&self, budget: Option<u32>) {
+        self.pool.set_budget(self.pool.connector().set_budget(budget));
+    }
+
+    /// Its connections, now.
+    pub(crate) fn connections(&self) -> ConnectionsSnapshot {
+        self.pool.connector().snapshot(Arc::clone(&self.name))
     }
 
     /// The class called `wanted`, if agents may choose it, or else the default.
@@ -114,43 +134,26 @@ fn default_class(classes: &[(ClassName, ClassSettings)]) -> ClassName {
     core.or_else(|| names.next()).cloned().unwrap_or_else(|| ClassName::new(ClassName::CORE))
 }
 
-fn budget(settings: &DestinationSettings) -> u32 {
-    let documented = |limit: u32| {
-        let ours = u64::from(limit) * OF_DOCUMENTED / 100;
-        u32::try_from(ours).unwrap_or(u32::MAX).max(1)
+/// Where the service is, and whom its name may lead to.
+fn site(target: &Target, settings: &ConnectionSettings) -> Result<Site, (String, String)> {
+    let mut networks = Vec::new();
+    for network in &settings.allow_networks {
+        let network = network.parse();
+        networks
+            .push(network.map_err(|e: NoNetwork| ("allow_networks".to_owned(), e.to_string()))?);
+    }
+    let private = match settings.allow_private {
+        true => Private::Allowed,
+        false => Private::Listed,
     };
-    settings.budget.or(settings.documented_limit.map(documented)).unwrap_or(BUDGET)
-}
-
-fn classes(settings: &DestinationSettings) -> Vec<(ClassName, ClassSettings)> {
-    if settings.classes.is_empty() {
-        let whole = ClassSettings::whole_budget(settings.checkout_timeout);
-        return vec![(ClassName::new(ClassName::CORE), whole)];
-    }
-    settings.classes.iter().map(|(name, class)| (name.clone(), class.clone())).collect()
-}
-
-fn pool_settings(name: &str, settings: &DestinationSettings) -> PoolSettings {
-    let budget = budget(settings);
-    PoolSettings {
-        forecast: settings.forecast,
-        ai_share: AI_SHARE,
-        classes: classes(settings),
-        idle_ttl: settings.idle_ttl,
-        lifetime: settings.lifetime,
-        warm_up: settings.warm_up,
-        probe_interval: settings.probe_interval,
-        connect_timeout: settings.connect_timeout,
-        queue_factor: settings.queue_factor,
-        shed_from: settings.shed_from,
-        hold_limit: settings.hold_limit,
-        lend_max_hold: settings.lend_max_hold,
-        // Services take connections more easily than databases, which start a process for
-        // each: the engine's pace would leave half a budget closed in a storm's first second.
-        opens_per_second: Some(budget.max(10)),
-        concurrent_opens: Some((budget / 4).clamp(2, 16)),
-        ..PoolSettings::new(name, Budget::Fixed(budget))
-    }
+    let addresses = Addresses::new(
+        &target.host,
+        target.port,
+        Allowed::of(&target.host, private, &networks),
+        settings.resolve_interval,
+        settings.eject_after,
+    );
+    Ok(Site::new(addresses, settings.max_calls.unwrap_or(u32::MAX)))
 }
 
 /// Checks the settings of destination `name` without opening anything.
@@ -171,7 +174,7 @@ pub(crate) fn check(
     if let Err(error) = Target::parse(&settings.url) {
         return invalid("url", error.to_string());
     }
-    if let Err(error) = trust.connector(settings.ca_file.as_deref()) {
+    if let Err(error) = trust.outfit(settings.ca_file.as_deref()) {
         return invalid("ca_file", error.to_string());
     }
     if settings.budget == Some(0) {
@@ -195,10 +198,37 @@ pub(crate) fn check(
     if let Err(error) = class::check(&classes(settings), budget(settings), AI_SHARE) {
         return invalid("classes", error.to_string());
     }
+    check_connections(&settings.connections)
+        .or_else(|(key, reason)| invalid(&format!("connections.{key}"), reason))?;
     limits::check(&settings.limits, &http.tenants)
         .or_else(|(key, reason)| invalid(&format!("limits.{key}"), reason))?;
     check_durations(settings).or_else(|key| invalid(key, "must be more than 0s".to_owned()))?;
     wallet::check(settings, &http.tenants, trust).or_else(|(key, reason)| invalid(&key, reason))
+}
+
+fn check_connections(settings: &ConnectionSettings) -> Result<(), (String, String)> {
+    let invalid = |key: &str, reason: &str| Err((key.to_owned(), reason.to_owned()));
+    if settings.streams == 0 {
+        return invalid("streams", "a connection carries at least one call: write 1 or more");
+    }
+    if settings.concurrent_connects == Some(0) {
+        return invalid("concurrent_connects", "no connection would ever be opened");
+    }
+    if settings.max_calls == Some(0) {
+        return invalid("max_calls", "a connection serves at least one call");
+    }
+    if settings.resolve_interval < Duration::from_millis(100) {
+        return invalid("resolve_interval", "names cannot be resolved more often than each 100ms");
+    }
+    for network in &settings.allow_networks {
+        if let Err(error) = network.parse::<Network>() {
+            return invalid("allow_networks", &error.to_string());
+        }
+    }
+    match settings.probe_path.as_deref().map(seats::probe_path) {
+        Some(None) => invalid("probe_path", "write a path that begins with a slash: `/healthz`"),
+        Some(Some(_)) | None => Ok(()),
+    }
 }
 
 fn check_durations(settings: &DestinationSettings) -> Result<(), &'static str> {
@@ -208,6 +238,7 @@ fn check_durations(settings: &DestinationSettings) -> Result<(), &'static str> {
         ("first_byte_timeout", settings.first_byte_timeout),
         ("chunk_timeout", settings.chunk_timeout),
         ("lifetime", settings.lifetime),
+        ("total_timeout", settings.total_timeout.unwrap_or(Duration::MAX)),
     ];
     durations.into_iter().find(|(_, d)| d.is_zero()).map_or(Ok(()), |(key, _)| Err(key))
 }

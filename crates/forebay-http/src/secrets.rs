@@ -145,6 +145,12 @@ fn stamps(sources: &[Source]) -> Vec<Stamp> {
     sources.iter().map(|source| source.place().stamp()).collect()
 }
 
+/// What became of a secret that was read again.
+enum News {
+    Replaced,
+    OfNoUse(String),
+}
+
 impl<T: Send + Sync + 'static> Rotating<T> {
     /// Makes it now, and again when one of `sources` is another one, for as long as somebody
     /// has it. Inside a runtime; blocks on files and commands.
@@ -217,8 +223,8 @@ impl<T: Send + Sync + 'static> Rotating<T> {
         drop(readings);
         let this = Arc::clone(self);
         self.spawner.spawn(async move {
-            let spawner = this.spawner.clone();
-            spawner.block(move || this.read_again()).await.unwrap_or_default();
+            let (spawner, reader) = (this.spawner.clone(), Arc::clone(&this));
+            this.tell(spawner.block(move || reader.read_again()).await.flatten());
         });
         true
     }
@@ -231,24 +237,25 @@ impl<T: Send + Sync + 'static> Rotating<T> {
                 time::sleep(LOOK).await;
                 let Some(rotating) = followed.upgrade() else { return };
                 // A file may be on a slow disk, and a command takes its time.
-                spawner.block(move || rotating.look()).await.unwrap_or_default();
+                let looker = Arc::clone(&rotating);
+                rotating.tell(spawner.block(move || looker.look()).await.flatten());
             }
         });
     }
 
-    fn look(&self) {
+    fn look(&self) -> Option<News> {
         let is_command = |source: &Source| source.place().change() == Change::Command;
         let outworn = self.sources.iter().any(is_command)
             && time::now() >= self.readings.lock().at + RERUN
             && self.used.swap(false, Ordering::Relaxed);
         let changed = stamps(&self.sources) != self.readings.lock().stamps;
-        if (changed || outworn) && !std::mem::replace(&mut self.readings.lock().under_way, true) {
-            self.read_again();
-        }
+        let is_ours =
+            (changed || outworn) && !std::mem::replace(&mut self.readings.lock().under_way, true);
+        if is_ours { self.read_again() } else { None }
     }
 
     /// Reads it again; `under_way` was set by whoever calls.
-    fn read_again(&self) {
+    fn read_again(&self) -> Option<News> {
         let stamps = stamps(&self.sources);
         let made = read(&self.sources).and_then(|secrets| {
             let parts = secrets.iter().map(|secret| secret.expose_secret().as_bytes());
@@ -263,32 +270,37 @@ impl<T: Send + Sync + 'static> Rotating<T> {
         readings.stamps = stamps;
         readings.at = time::now();
         match made {
-            Ok(None) => readings.failed = None,
+            Ok(None) => {
+                readings.failed = None;
+                None
+            }
             Ok(Some((made, digest))) => {
                 readings.failed = None;
                 readings.digest = digest;
                 self.now.store(Arc::new(made));
-                drop(readings);
-                tracing::info!(secret = %self.places(), "a secret was replaced");
+                Some(News::Replaced)
             }
             Err(error) => {
-                let reason = error.to_string();
-                if readings.failed.as_ref() != Some(&reason) {
-                    readings.failed = Some(reason.clone());
-                    drop(readings);
-                    tracing::warn!(
-                        secret = %self.places(),
-                        reason,
-                        "a secret was replaced by one of no use; the one before stays in force"
-                    );
-                }
+                let reason = Some(error.to_string());
+                let is_known = readings.failed == reason;
+                readings.failed.clone_from(&reason);
+                reason.filter(|_| !is_known).map(News::OfNoUse)
             }
         }
     }
 
-    fn places(&self) -> String {
+    fn tell(&self, news: Option<News>) {
+        let Some(news) = news else { return };
         let places: Vec<_> = self.sources.iter().map(|s| s.place().to_string()).collect();
-        places.join(", ")
+        let secret = places.join(", ");
+        match news {
+            News::Replaced => tracing::info!(secret, "a secret was replaced"),
+            News::OfNoUse(reason) => tracing::warn!(
+                secret,
+                reason,
+                "a secret was replaced by one of no use; the one before stays in force"
+            ),
+        }
     }
 }
 

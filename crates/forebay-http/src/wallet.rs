@@ -49,6 +49,20 @@ pub(crate) enum Identity {
     /// Whoever of a tenant, or of one agent with a credential of ours, showed this credential
     /// of his own.
     Own { tenant: Arc<str>, agent: Option<Arc<str>>, shown: Digest },
+    /// The same as another, on a connection of HTTP/1.1 whatever the service offers.
+    Alone(Box<Self>),
+}
+
+impl Identity {
+    /// The same, on connections of HTTP/1.1: an upgrade needs the whole of one.
+    pub(crate) fn alone(self) -> Self {
+        if self.is_alone() { self } else { Self::Alone(Box::new(self)) }
+    }
+
+    /// Whether it is served by connections of HTTP/1.1 only.
+    pub(crate) fn is_alone(&self) -> bool {
+        matches!(self, Self::Alone(_))
+    }
 }
 
 impl fmt::Display for Identity {
@@ -58,6 +72,7 @@ impl fmt::Display for Identity {
             Self::Tenant(tenant) => write!(f, "tenant {tenant}"),
             Self::Agent(tenant, agent) => write!(f, "agent {agent} of tenant {tenant}"),
             Self::Own { tenant, .. } => write!(f, "somebody of tenant {tenant}"),
+            Self::Alone(whose) => write!(f, "{whose}, http/1.1"),
         }
     }
 }
@@ -232,6 +247,7 @@ impl Wallet {
             | Identity::Own { tenant: name, agent: Some(agent), .. } => {
                 self.agents.get(name)?.get(agent)
             }
+            Identity::Alone(whose) => return self.certificate(whose),
         };
         credential?.certificate()
     }

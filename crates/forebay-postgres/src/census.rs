@@ -9,11 +9,13 @@ use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use forebay_seam::sync::Mutex;
 use forebay_seam::time::{self, Instant};
 
+use crate::cancel::InFlight;
+use crate::comings;
 use crate::server::connector::Identity;
 use crate::tally::{Figure, Meter, Rest, Tallies, Tally};
 
@@ -271,6 +273,11 @@ impl ClientCard {
         (self.state() == ClientState::Waiting).then(|| self.waits_since.load(Ordering::Relaxed))
     }
 
+    /// How long it has been here.
+    pub(crate) fn age(&self, now: Instant) -> Duration {
+        Duration::from_nanos(self.census.moment(now).saturating_sub(self.connected))
+    }
+
     /// The id of the server connection that it has; 0: none.
     pub(crate) fn link(&self) -> u64 {
         self.link.load(Ordering::Relaxed)
@@ -295,6 +302,8 @@ pub(crate) struct ServerCard {
     pub(crate) opened: u64,
     pub(crate) replication: Replication,
     known: Mutex<Option<Known>>,
+    /// Why we close it, if it is us.
+    closed: Mutex<Option<&'static str>>,
     state: AtomicU8,
     link: AtomicU64,
     statements: AtomicU32,
@@ -305,6 +314,8 @@ pub(crate) struct ServerCard {
 pub(crate) struct Known {
     pub(crate) ends: Ends,
     pub(crate) pid: i32,
+    /// Cancel requests on their way to it.
+    pub(crate) in_flight: Arc<InFlight>,
 }
 
 impl ServerCard {
@@ -331,6 +342,12 @@ impl ServerCard {
     pub(crate) fn is_open(&self, known: Known) {
         *self.known.lock() = Some(known);
         self.set(ServerState::Idle);
+        comings::server_came(self);
+    }
+
+    /// We close it, for this `reason`.
+    pub(crate) fn is_closed(&self, reason: &'static str) {
+        *self.closed.lock() = Some(reason);
     }
 
     /// It is at rest, and has so many prepared statements.
@@ -384,6 +401,13 @@ pub(crate) struct ServerEntry {
     card: Arc<ServerCard>,
 }
 
+impl ServerEntry {
+    /// How long ago it began to be opened.
+    pub(crate) fn age(&self, now: Instant) -> Duration {
+        Duration::from_nanos(self.census.moment(now).saturating_sub(self.opened))
+    }
+}
+
 impl Deref for ServerEntry {
     type Target = ServerCard;
 
@@ -395,6 +419,8 @@ impl Deref for ServerEntry {
 impl Drop for ServerEntry {
     fn drop(&mut self) {
         self.census.servers.lock().remove(&self.card.id);
+        let reason = self.closed.lock().unwrap_or("server conn crashed?");
+        comings::server_left(self, reason, self.age(time::now()));
     }
 }
 
@@ -448,6 +474,7 @@ impl Census {
             opened: self.moment(time::now()),
             replication,
             known: Mutex::new(None),
+            closed: Mutex::new(None),
             state: AtomicU8::new(0),
             link: AtomicU64::new(0),
             statements: AtomicU32::new(0),
@@ -488,7 +515,7 @@ impl Census {
 
     /// A moment of the cards' clock.
     pub(crate) fn instant(&self, moment: u64) -> Instant {
-        self.started + std::time::Duration::from_nanos(moment.saturating_sub(1))
+        self.started + Duration::from_nanos(moment.saturating_sub(1))
     }
 
     /// `at` on the clock of the cards: nanoseconds, never 0.
@@ -500,7 +527,7 @@ impl Census {
 
     /// A moment of that clock by the wall, as far as nobody has set that since.
     pub(crate) fn wall(&self, moment: u64) -> SystemTime {
-        self.started_wall + std::time::Duration::from_nanos(moment)
+        self.started_wall + Duration::from_nanos(moment)
     }
 }
 

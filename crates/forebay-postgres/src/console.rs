@@ -27,6 +27,7 @@ use bytes::BytesMut;
 use forebay_seam::time;
 
 use crate::cancel::key::Form;
+use crate::comings;
 use crate::gateway::{Inner, Plan};
 use crate::stream::Stream;
 
@@ -137,6 +138,7 @@ pub(crate) async fn sample(gateway: Weak<Inner>) {
         time::sleep(period).await;
         let Some(inner) = gateway.upgrade() else { return };
         inner.census.tallies.sample();
+        comings::period_over(&inner.census.tallies, period);
     }
 }
 

@@ -8,6 +8,7 @@
 mod auth;
 mod cancel;
 mod census;
+mod comings;
 pub mod console;
 mod fault;
 #[cfg(test)]

@@ -18,6 +18,7 @@ use crate::events::Events;
 use crate::pgbouncer::{self, Overrides, SetError};
 use crate::reload::{Cause, Reloader};
 use crate::run::{Ender, Ending};
+use crate::suspects::Suspects;
 use crate::view::{VERSION, Viewer};
 
 pub use recent::Recent;
@@ -29,6 +30,8 @@ pub struct Program {
     pub viewer: Viewer,
     /// Transactions that idle.
     pub overlaps: Arc<Overlaps>,
+    /// Clients that may hold a connection for a call.
+    pub suspects: Arc<Suspects>,
     /// Requests under way.
     pub roster: Arc<Roster>,
     /// What happened last.

@@ -20,6 +20,7 @@ use super::extended::Prepared;
 use super::{Door, PGBOUNCER_VERSION, Visitor};
 use crate::cancel::Registration;
 use crate::census::{ClientEntry, Newcomer, Replication};
+use crate::comings;
 use crate::fault::{Fault, Limit};
 use crate::gateway::{Flow, Gateway, Inner};
 use crate::session::Session;
@@ -112,6 +113,11 @@ impl Visit {
         }
     }
 
+    /// The operator's number among all clients.
+    pub(crate) fn id(&self) -> u64 {
+        self.card.id
+    }
+
     /// Serves the operator to its end.
     pub(crate) async fn serve(mut self, mut stop: Stop) {
         tracing::info!(
@@ -119,10 +125,13 @@ impl Visit {
             "an operator has come"
         );
         self.greet();
-        let end = self.converse(&mut stop).await;
-        if let End::Fault(fault) = end {
-            tracing::info!(user = %self.operator.user, error = %fault, "a console session ended");
-            fault.write(&mut self.outbox, Severity::Fatal);
+        match self.converse(&mut stop).await {
+            End::Left => comings::client_left(&self.card, "client close request"),
+            End::Fault(fault) => {
+                comings::client_failed(&self.card, &fault);
+                comings::client_left(&self.card, &fault);
+                fault.write(&mut self.outbox, Severity::Fatal);
+            }
         }
         self.card.parts();
         self.suspension = None;

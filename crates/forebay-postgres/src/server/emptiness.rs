@@ -110,7 +110,13 @@ impl Inside {
         if self.cursors {
             return Err(Reason::Cursor);
         }
-        if !self.settings.iter().all(|name| is_followed(&name.to_ascii_lowercase())) {
+        // The transaction's own options are in its BEGIN, which is sent again.
+        const OPTIONS: [&str; 3] =
+            ["transaction_deferrable", "transaction_isolation", "transaction_read_only"];
+        let is_kept = |name: &String| {
+            OPTIONS.contains(&name.as_str()) || is_followed(&name.to_ascii_lowercase())
+        };
+        if !self.settings.iter().all(is_kept) {
             return Err(Reason::Setting);
         }
         Ok(())

@@ -57,7 +57,7 @@ pub(super) const PARKABLE: &[&str] = &[
     "WITH few AS MATERIALIZED (SELECT n FROM items WHERE n < 3) SELECT f.n, i.t FROM few f JOIN items i USING (n) ORDER BY n",
     "(SELECT n FROM items) UNION (SELECT id FROM notes) ORDER BY 1 ASC",
     "SELECT upper(t), length(t), coalesce(called, '-'), nullif(n, 1) FROM items ORDER BY n",
-    "SELECT n::text, CAST(n AS numeric(10, 2)), '2026-11-22'::date + 1, interval '1 day' FROM items ORDER BY n",
+    "SELECT n::text, CAST(n AS numeric(10, 2)), '2026-11-22'::date + 1, interval '1 day' FROM items ORDER BY items.n",
     "SELECT CASE WHEN n > 3 THEN 'many' ELSE 'few' END, CASE n WHEN 1 THEN 'one' END FROM items ORDER BY n",
     "SELECT t FROM items WHERE t LIKE 'item%' AND n BETWEEN 2 AND 4 AND NOT (n = 3 AND n IS NOT NULL) ORDER BY n",
     "SELECT doc -> 'a', doc ->> 'a', doc @> '{\"a\": 1}', tags[1], tags @> ARRAY['a']::text[] FROM items ORDER BY n",
@@ -70,7 +70,7 @@ pub(super) const PARKABLE: &[&str] = &[
     "SELECT extract(year FROM '2026-11-22'::timestamp), substring('forebay' FROM 2 FOR 3), trim(both 'x' from 'xax'), position('b' in 'abc')",
     "SELECT '2026-11-22 00:00+00'::timestamptz AT TIME ZONE 'UTC'",
     "SELECT now() > '2020-01-01', current_date > '2020-01-01', current_user = session_user",
-    "SELECT current_setting('app.held', true)",
+    "SELECT coalesce(current_setting('app.held', true), '')",
     "SELECT current_setting('work_mem'), current_setting('transaction_read_only')",
     "SELECT to_tsvector('simple', t) @@ plainto_tsquery('simple', 'item') FROM items ORDER BY n",
     "SELECT count(*) FILTER (WHERE n > 2), percentile_cont(0.5) WITHIN GROUP (ORDER BY n) FROM items",
@@ -138,16 +138,32 @@ pub(super) const HOLDING: &[Holding] = &[
     simple("INSERT INTO notes VALUES (50, 1, 'new')", "not_a_select", ID),
     simple("UPDATE items SET t = 'changed' WHERE n = 1", "not_a_select", ID),
     simple("DELETE FROM notes WHERE id = 8", "not_a_select", ID),
-    simple("MERGE INTO items i USING notes x ON i.n = x.id WHEN MATCHED THEN UPDATE SET t = x.body", "not_a_select", ID),
-    simple("WITH w AS (INSERT INTO notes VALUES (51) RETURNING id) SELECT id FROM w", "writing_with", ID),
+    simple(
+        "MERGE INTO items i USING notes x ON i.n = x.id WHEN MATCHED THEN UPDATE SET t = x.body",
+        "not_a_select",
+        ID,
+    ),
+    simple(
+        "WITH w AS (INSERT INTO notes VALUES (51) RETURNING id) SELECT id FROM w",
+        "writing_with",
+        ID,
+    ),
     simple("WITH w AS (SELECT 1) UPDATE items SET t = 'w' WHERE n = 2", "writing_with", ID),
     simple("SELECT n INTO made FROM items", "select_into", ID),
     simple("CREATE TABLE made AS SELECT 1", "not_a_select", ID),
     simple("TRUNCATE parts", "not_a_select", ID),
     simple("SELECT writes()", "own_function", ID),
     simple("DO 'BEGIN DELETE FROM notes WHERE id = 7; END'", "not_a_select", ID),
-    simple("SELECT nextval('counted')", "volatile_function", &["transaction_id", "lock", "relation"]),
-    simple("SELECT setval('counted', 7)", "volatile_function", &["transaction_id", "lock", "relation"]),
+    simple(
+        "SELECT nextval('counted')",
+        "volatile_function",
+        &["transaction_id", "lock", "relation"],
+    ),
+    simple(
+        "SELECT setval('counted', 7)",
+        "volatile_function",
+        &["transaction_id", "lock", "relation"],
+    ),
     unlike(simple("SELECT lo_create(0)", "volatile_function", ID)),
     unlike(simple("SELECT txid_current()", "shows_connection", ID)),
     // Locks.
@@ -159,7 +175,11 @@ pub(super) const HOLDING: &[Holding] = &[
     simple("LOCK TABLE parts IN ACCESS SHARE MODE", "not_a_select", UNSEEN),
     simple("LOCK TABLE items IN ROW SHARE MODE", "not_a_select", &["lock"]),
     simple("SELECT pg_advisory_xact_lock(7)", "volatile_function", &["advisory_lock"]),
-    simple("SELECT pg_try_advisory_xact_lock_shared(8, 9)", "volatile_function", &["advisory_lock"]),
+    simple(
+        "SELECT pg_try_advisory_xact_lock_shared(8, 9)",
+        "volatile_function",
+        &["advisory_lock"],
+    ),
     // Snapshots, cursors, portals, savepoints.
     unlike(simple("SELECT pg_export_snapshot()", "volatile_function", &["snapshot"])),
     simple("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "not_a_select", &["isolation"]),
@@ -171,11 +191,23 @@ pub(super) const HOLDING: &[Holding] = &[
     simple("SET LOCAL work_mem = '7MB'", "not_a_select", &["setting"]),
     simple("SELECT set_config('work_mem', '6MB', true)", "volatile_function", &["setting"]),
     simple("SELECT set_config('app.held', 'plainly', true)", "volatile_function", UNSEEN),
-    simple("SELECT pg_catalog.\"set_config\"('app.held', 'qualified', true)", "volatile_function", UNSEEN),
+    simple(
+        "SELECT pg_catalog.\"set_config\"('app.held', 'qualified', true)",
+        "volatile_function",
+        UNSEEN,
+    ),
     simple("SELECT 1 FROM set_config('app.held', 'as a table', true)", "volatile_function", UNSEEN),
-    simple("SELECT 1 ORDER BY set_config('app.held', 'by order', true)", "volatile_function", UNSEEN),
+    simple(
+        "SELECT 1 ORDER BY set_config('app.held', 'by order', true)",
+        "volatile_function",
+        UNSEEN,
+    ),
     simple("SELECT 1; SELECT set_config('app.held', 'second', true)", "several_statements", UNSEEN),
-    simple("SELECT 1 -- \r; SELECT set_config('app.held', 'returned', true)", "several_statements", UNSEEN),
+    simple(
+        "SELECT 1 -- \r; SELECT set_config('app.held', 'returned', true)",
+        "several_statements",
+        UNSEEN,
+    ),
     simple("SET LOCAL ROLE {role}", "not_a_select", UNSEEN),
     simple("SELECT set_config('role', '{role}', true)", "volatile_function", UNSEEN),
     simple("SELECT setseed(0.25)", "volatile_function", UNSEEN),
@@ -201,7 +233,11 @@ pub(super) const HOLDING: &[Holding] = &[
     simple("SELECT checked('x'::text)", "own_type", UNSEEN),
     simple("SELECT lag(c, 1, 'x') OVER () FROM checks", "own_type", UNSEEN),
     sent(Way::Declared("checked"), simple("SELECT $1", "own_type", UNSEEN)),
-    simple("SELECT jsonb_populate_record(c, '{\"c\": \"y\"}') FROM checks c", "reads_unnamed", UNSEEN),
+    simple(
+        "SELECT jsonb_populate_record(k, '{\"c\": \"y\"}') FROM checks k",
+        "reads_unnamed",
+        UNSEEN,
+    ),
     simple("SELECT query_to_xml('SELECT public.sets()', true, true, '')", "reads_unnamed", UNSEEN),
     simple("SELECT table_to_xml('viewed', true, true, '') IS NULL", "reads_unnamed", &["view"]),
     // Relations that are no plain tables.
@@ -212,9 +248,15 @@ pub(super) const HOLDING: &[Holding] = &[
     simple("SELECT count(*) > 0 FROM pg_settings", "not_a_table", &["view"]),
     behind("SELECT n FROM family", &["row_security"]),
     behind("SELECT count(*) FROM abroad WHERE false", &["foreign_table"]),
+    // Somebody else has a temporary table of that name.
+    simple("WITH elsewhere AS (SELECT 1) SELECT 1 FROM elsewhere", "names_temporary_table", UNSEEN),
     simple("CREATE TEMP TABLE brief (n int) ON COMMIT DROP", "not_a_select", ID),
     // Elsewhere.
-    simple("SELECT a FROM dblink('dbname=postgres host=127.0.0.1 port={port} user={user}', 'SELECT 1') AS t (a int)", "own_function", UNSEEN),
+    simple(
+        "SELECT a FROM dblink('dbname=postgres host=127.0.0.1 port={port} user={user}', 'SELECT 1') AS t (a int)",
+        "own_function",
+        UNSEEN,
+    ),
     // What is not understood, or is of the connection.
     unlike(simple("SELECT pg_backend_pid()", "shows_connection", UNSEEN)),
     unlike(simple("SELECT pg_current_snapshot()", "shows_connection", UNSEEN)),
@@ -222,14 +264,19 @@ pub(super) const HOLDING: &[Holding] = &[
     simple("SELECT 'a\\b'", "backslash", UNSEEN),
     simple("SELECT 1 AS \"\u{fc}\"", "non_ascii_name", UNSEEN),
     simple("VALUES (1)", "not_a_select", UNSEEN),
-    simple("COPY parts TO STDOUT", "not_a_select", UNSEEN),
-    simple("EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) SELECT sets()", "not_a_select", UNSEEN),
+    simple("COPY items TO STDOUT", "not_a_select", UNSEEN),
+    simple(
+        "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) SELECT sets()",
+        "not_a_select",
+        UNSEEN,
+    ),
     simple("SHOW work_mem", "not_a_select", UNSEEN),
+    simple("PREPARE kept AS SELECT 1", "not_a_select", UNSEEN),
 ];
 
 /// What shows that something was held: asked behind what holds it.
 pub(super) const PROBES: &[&str] = &[
-    "SELECT current_setting('app.held', true)",
+    "SELECT coalesce(current_setting('app.held', true), '')",
     "SELECT current_setting('work_mem'), current_user = '{role}', current_setting('transaction_isolation')",
     "FETCH 2 FROM held",
     "ROLLBACK TO here",
