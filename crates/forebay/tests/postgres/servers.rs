@@ -353,5 +353,7 @@ async fn a_standby_that_stands_still_is_not_used_while_it_is_behind() {
     assert!(lag.is_some_and(|lag| lag >= 0.3), "{lag:?}");
     standby.query("SELECT pg_wal_replay_resume()").await;
     until("it has caught up", async || hosts(&bench)[&second.to_string()].state == "up").await;
+    // Connections to the primary are good as well, and stay.
+    bench.gateway.renew("main");
     until("it reads again", async || leads_to(second.port()).await).await;
 }
