@@ -260,6 +260,11 @@ pub(crate) fn check(
     if let Err(error) = class::check(&classes(settings), budget(settings), AI_SHARE) {
         return invalid("classes", error.to_string());
     }
+    let parks = settings.classes.iter().find(|(_, class)| class.parking != Mode::Off);
+    if let Some((class, _)) = parks {
+        let reason = "only transactions of a database are parked".to_owned();
+        return invalid(&format!("classes.{class}.parking"), reason);
+    }
     limits::check(&settings.limits, &http.tenants)
         .or_else(|(key, reason)| invalid(&format!("limits.{key}"), reason))?;
     check_durations(settings).or_else(|key| invalid(key, "must be more than 0s".to_owned()))?;

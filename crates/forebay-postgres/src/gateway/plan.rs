@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use forebay_pool::{ClassName, Roster, timetable};
+use forebay_pool::{ClassName, Mode, Roster, timetable};
 
 use super::SettingsError;
 use super::backend::{Carried, Draft, classes};
@@ -22,7 +22,9 @@ use crate::console::Door;
 use crate::replicas::Replicas;
 use crate::route::Backend;
 use crate::server::connector::Identity;
-use crate::settings::{DatabaseSettings, PoolMode, PostgresSettings, ReplicaSettings};
+use crate::settings::{
+    DatabaseSettings, PoolMode, PostgresSettings, ReplicaSettings, ServerSettings,
+};
 use crate::tls::{ClientSide, Encryption, Fresh};
 
 /// The process id of a client's key names its instance, and has room for so many clients.
@@ -307,6 +309,7 @@ pub(super) fn check(settings: &PostgresSettings) -> Result<(), SettingsError> {
             check_replicas(replicas, name, settings)
                 .map_err(|(key, reason)| error(at(&format!("replicas.{key}")), reason))?;
         }
+        check_parking(server).map_err(|(key, reason)| error(at(key), reason))?;
         let known = classes(server);
         let unknown = |name: &&ClassName| !known.iter().any(|(class, _)| class == *name);
         if let Some(name) = server.name_unnamed.iter().find(unknown) {
@@ -332,6 +335,22 @@ pub(super) fn check(settings: &PostgresSettings) -> Result<(), SettingsError> {
 
 fn of_fleet(key: &str, reason: String) -> SettingsError {
     SettingsError { at: format!("postgres.fleet.{key}"), reason }
+}
+
+/// Whether what parks can be proved to.
+fn check_parking(server: &ServerSettings) -> Result<(), (&'static str, String)> {
+    if classes(server).iter().all(|(_, class)| class.parking == Mode::Off) {
+        return Ok(());
+    }
+    if server.parking.connections == 0 {
+        let reason = "a class parks: it takes a connection to look at its transactions from";
+        return Err(("parking.connections", reason.into()));
+    }
+    if server.parking.proofs_per_second == 0 {
+        let reason = "a class parks: without a proof nothing is parked, allow at least 1";
+        return Err(("parking.proofs_per_second", reason.into()));
+    }
+    Ok(())
 }
 
 /// Which work goes to which replicas.
