@@ -110,19 +110,18 @@ impl Inside {
         if self.cursors {
             return Err(Reason::Cursor);
         }
-        // What BEGIN sets comes with it; nothing else could have set these behind a SELECT.
-        let is_of_begin = |name: &str| OPTIONS.contains(&name);
-        let names = self.settings.iter().map(|name| name.to_ascii_lowercase());
-        if names.into_iter().any(|name| !is_of_begin(&name) && !is_followed(&name)) {
+        // The transaction's own options are in its BEGIN, which is sent again.
+        const OPTIONS: [&str; 3] =
+            ["transaction_deferrable", "transaction_isolation", "transaction_read_only"];
+        let is_kept = |name: &String| {
+            OPTIONS.contains(&name.as_str()) || is_followed(&name.to_ascii_lowercase())
+        };
+        if !self.settings.iter().all(is_kept) {
             return Err(Reason::Setting);
         }
         Ok(())
     }
 }
-
-/// Settings of a transaction that its BEGIN sets.
-const OPTIONS: [&str; 3] =
-    ["transaction_isolation", "transaction_read_only", "transaction_deferrable"];
 
 impl Server {
     /// Asks the open transaction what it holds. The client's unnamed portal is closed first: one

@@ -234,6 +234,13 @@ pub(crate) fn parse(name: &str, sql: &str) -> Vec<u8> {
     message(b'P', &[name.as_bytes(), &[0], sql.as_bytes(), &[0, 0, 0]])
 }
 
+/// With types declared for its parameters.
+pub(crate) fn parse_typed(name: &str, sql: &str, types: &[u32]) -> Vec<u8> {
+    let count = u16::try_from(types.len()).unwrap().to_be_bytes();
+    let types: Vec<u8> = types.iter().flat_map(|oid| oid.to_be_bytes()).collect();
+    message(b'P', &[name.as_bytes(), &[0], sql.as_bytes(), &[0], &count, &types])
+}
+
 /// All values as text.
 pub(crate) fn bind(portal: &str, statement: &str, values: &[&str]) -> Vec<u8> {
     let count = u16::try_from(values.len()).unwrap().to_be_bytes();

@@ -134,9 +134,9 @@ refusals (rank, refusal, name) AS (
   SELECT 6, 'not_a_table', r.name FROM relations r
   WHERE NOT r.relkind OPERATOR(pg_catalog.=) ANY ('{r,p,m}')
   UNION ALL
-  SELECT 7, 'temporary_table', r.name FROM relations r WHERE r.relpersistence OPERATOR(pg_catalog.=) 't'
+  SELECT 7, 'names_temporary_table', r.name FROM relations r WHERE r.relpersistence OPERATOR(pg_catalog.=) 't'
   UNION ALL
-  SELECT 8, 'row_security', r.name FROM relations r WHERE r.relrowsecurity
+  SELECT 8, 'names_row_security', r.name FROM relations r WHERE r.relrowsecurity
   UNION ALL
   SELECT 9, 'unknown_function', k.name FROM asked k
   WHERE k.kind OPERATOR(pg_catalog.=) 'function' AND NOT EXISTS (SELECT FROM functions f

@@ -81,9 +81,9 @@ refusals! {
     /// table holds a transaction elsewhere.
     NotATable = "not_a_table",
     /// A temporary table, which is of one connection.
-    TemporaryTable = "temporary_table",
+    TemporaryTable = "names_temporary_table",
     /// A table with row security: its policies call what they like.
-    RowSecurity = "row_security",
+    RowSecurity = "names_row_security",
     /// No relation of this name is there (any more).
     UnknownRelation = "unknown_relation",
     /// Functions of the database's own work without being named: of a cast, of a class of
