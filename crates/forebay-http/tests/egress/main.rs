@@ -15,6 +15,7 @@ mod overlap;
 mod planted;
 mod raw;
 mod refusals;
+mod reload;
 mod reuse;
 mod smuggling;
 mod streaming;
