@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 use forebay_seam::sync::Mutex;
 use forebay_seam::time::{self, Instant};
 
+use crate::cancel::InFlight;
 use crate::comings;
 use crate::server::connector::Identity;
 use crate::tally::{Figure, Meter, Rest, Tallies, Tally};
@@ -313,6 +314,8 @@ pub(crate) struct ServerCard {
 pub(crate) struct Known {
     pub(crate) ends: Ends,
     pub(crate) pid: i32,
+    /// Cancel requests on their way to it.
+    pub(crate) in_flight: Arc<InFlight>,
 }
 
 impl ServerCard {
@@ -512,7 +515,7 @@ impl Census {
 
     /// A moment of the cards' clock.
     pub(crate) fn instant(&self, moment: u64) -> Instant {
-        self.started + std::time::Duration::from_nanos(moment.saturating_sub(1))
+        self.started + Duration::from_nanos(moment.saturating_sub(1))
     }
 
     /// `at` on the clock of the cards: nanoseconds, never 0.

@@ -82,7 +82,7 @@ async fn fifty_callers_cost_one_token_exchange() {
     assert_eq!(issuer.asked(), 1);
     assert!(origin.seen().iter().all(|call| call.headers["authorization"] == "Bearer token-1"));
     let form = issuer.forms.lock()[0].clone();
-    assert!(form.contains("grant_type=client_credentials") && form.contains("scope=read%20write"));
+    assert!(form.contains("grant_type=client_credentials") && form.contains("scope=read+write"));
     assert!(form.contains("audience=https%3A%2F%2Fapi.test") && !form.contains("s3cret"));
     // RFC 6749, 2.3.1: both parts are form-encoded, then sent as Basic.
     let seen = &issuer.origin.seen()[0];

@@ -4,6 +4,7 @@
 mod abuse;
 mod bench;
 mod credentials;
+mod destinations;
 mod hostile;
 mod hygiene;
 mod kinds;

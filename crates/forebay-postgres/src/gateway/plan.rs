@@ -11,6 +11,7 @@ use std::sync::Arc;
 use forebay_pool::{Roster, timetable};
 
 use super::SettingsError;
+use super::additions;
 use super::backend::{Carried, Draft, classes};
 use super::lookups::{self, lookups};
 use super::pairs::Pairs;
@@ -308,6 +309,7 @@ pub(super) fn check(settings: &PostgresSettings) -> Vec<SettingsError> {
             let reason = format!("`{name}` is the console: choose another name");
             wrong.push(error(format!("postgres.databases.{name}"), reason));
         }
+        wrong.extend(additions::parameters(name, database).err());
         let at = format!("postgres.databases.{name}.server");
         let server = server_of(settings, database.server.as_deref());
         wrong.extend(server.err().map(|reason| error(at, reason)));

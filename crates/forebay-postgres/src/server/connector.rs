@@ -54,6 +54,8 @@ pub(crate) struct Addition {
     pub(crate) credentials: Option<Credentials>,
     /// What is run first.
     pub(crate) query: Option<Arc<str>>,
+    /// What its sessions begin with.
+    pub(crate) parameters: Arc<[(String, String)]>,
 }
 
 /// Where the server is, and as whom our users log in there: what a reload may change.
@@ -109,8 +111,12 @@ impl Postgres {
 
     /// A connection as a user of ours, counted among our connections.
     pub(crate) async fn open(&self, identity: &Identity) -> Result<Server, ServerFailure> {
-        let parameters = [("application_name".to_owned(), "forebay".to_owned())];
         let access = self.access();
+        let own = access.addition(identity).map(|addition| &*addition.parameters);
+        let mut parameters = own.unwrap_or_default().to_vec();
+        if !parameters.iter().any(|(name, _)| name == "application_name") {
+            parameters.push(("application_name".to_owned(), "forebay".to_owned()));
+        }
         let card = self.listed.census.opens(&self.listed.name, identity, Replication::None);
         self.last.lock().get_or_insert_with(|| identity.clone());
         let mut server = access.login(identity, &self.brought, &parameters).await?;

@@ -39,9 +39,7 @@ pub(in crate::pgbouncer) const SETTINGS: &[Setting] = &[
         Flag,
         "0",
         AtReload,
-        Instead(
-            "application_name stays as the application sets it; `SHOW CLIENTS` has the address",
-        ),
+        Becomes("postgres.application_name_add_host"),
     ),
     unset("auth_dbname", Text, AtReload, Becomes("postgres.auth_query.database")),
     unset("auth_file", Text, AtReload, Becomes("postgres.users_file")),
