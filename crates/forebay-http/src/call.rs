@@ -51,7 +51,7 @@ pub(crate) struct Desk {
     pub(crate) overlaps: Arc<Overlaps>,
     pub(crate) roster: Arc<Roster>,
     /// Calls refused before they had a destination.
-    pub(crate) refusals: Refusals,
+    pub(crate) refusals: Arc<Refusals>,
 }
 
 /// The head of a call, but for its credential.
