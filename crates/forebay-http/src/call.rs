@@ -355,7 +355,7 @@ async fn discard(begun: Begun) -> (Passage, Journey) {
 }
 
 fn refuse(problem: Problem, tenant: &str, version: Version) -> Response<Answer> {
-    let (reason, detail) = (problem.reason.code(), problem.detail.as_str());
+    let (reason, detail) = (problem.reason.code(), &*problem.detail);
     if problem.is_load() {
         // Under load these come by the thousand; the counters have them.
         tracing::debug!(reason, tenant, ?detail, "refused");
