@@ -12,7 +12,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use forebay_pool::Condition;
-use http::header::HOST;
+use http::header::{CONNECTION, HOST};
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{HeaderValue, Request, Response, Version};
 use hyper::body::{Body, Incoming};
@@ -66,6 +66,8 @@ impl Addressee {
                 }
                 *call.version_mut() = Version::HTTP_2;
                 call.headers_mut().remove(HOST);
+                // It names `te`, which is to stay: gRPC asks for trailers by it.
+                call.headers_mut().remove(CONNECTION);
             }
         }
     }

@@ -12,7 +12,7 @@ use crate::credential::Registry;
 use crate::limits::{self, Toll};
 use crate::meter::Meter;
 use crate::operation::Works;
-use crate::settings::{ConnectionSettings, DestinationSettings, HttpSettings};
+use crate::settings::{ConnectionSettings, DestinationSettings, HttpSettings, RetrySettings};
 use crate::site::Site;
 use crate::stats::ConnectionsSnapshot;
 use crate::target::{Scheme, Target};
@@ -34,6 +34,8 @@ pub(crate) struct Destination {
     pub(crate) works: Works,
     pub(crate) first_byte_timeout: Duration,
     pub(crate) chunk_timeout: Duration,
+    pub(crate) total_timeout: Option<Duration>,
+    pub(crate) retry: RetrySettings,
     pub(crate) wallet: Arc<Wallet>,
     classes: HashMap<String, ClassId>,
     default_class: ClassId,
@@ -96,6 +98,8 @@ impl Destination {
             works: Works::default(),
             first_byte_timeout: settings.first_byte_timeout,
             chunk_timeout: settings.chunk_timeout,
+            total_timeout: settings.total_timeout,
+            retry: settings.retry,
             wallet,
             classes,
             default_class,
@@ -234,6 +238,7 @@ fn check_durations(settings: &DestinationSettings) -> Result<(), &'static str> {
         ("first_byte_timeout", settings.first_byte_timeout),
         ("chunk_timeout", settings.chunk_timeout),
         ("lifetime", settings.lifetime),
+        ("total_timeout", settings.total_timeout.unwrap_or(Duration::MAX)),
     ];
     durations.into_iter().find(|(_, d)| d.is_zero()).map_or(Ok(()), |(key, _)| Err(key))
 }

@@ -13,6 +13,7 @@
 //! call chooses where a credential goes.
 
 mod addresses;
+mod agent;
 mod announce;
 mod answer;
 mod berths;
@@ -35,6 +36,7 @@ mod oauth;
 mod operation;
 mod prefix;
 mod problem;
+mod routes;
 mod secrets;
 pub mod settings;
 mod site;
@@ -43,6 +45,8 @@ mod target;
 mod tenant;
 mod tls;
 mod token;
+mod tunnel;
+mod upgrade;
 mod upload;
 mod upstream;
 mod usage;

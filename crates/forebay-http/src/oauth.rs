@@ -218,9 +218,9 @@ impl Issuer {
             }
             ClientAuthentication::Basic => {
                 let mut pair = String::new();
-                encode(&mut pair, id);
+                encode_form(&mut pair, id);
                 pair.push(':');
-                encode(&mut pair, secret.expose_secret());
+                encode_form(&mut pair, secret.expose_secret());
                 // Base64 is nothing but letters, digits, `+`, `/` and `=`.
                 let value = HeaderValue::try_from(format!("Basic {}", STANDARD.encode(pair)));
                 if let Ok(mut value) = value {
@@ -232,7 +232,7 @@ impl Issuer {
     }
 }
 
-/// A form, encoded (WHATWG URL, section 5.2; `%20` for a space, which every parser knows).
+/// A form, encoded.
 #[derive(Default)]
 struct Form(String);
 
@@ -241,9 +241,19 @@ impl Form {
         if !self.0.is_empty() {
             self.0.push('&');
         }
-        encode(&mut self.0, name);
+        encode_form(&mut self.0, name);
         self.0.push('=');
-        encode(&mut self.0, value);
+        encode_form(&mut self.0, value);
+    }
+}
+
+/// `text` as a part of a form (RFC 6749, appendix B).
+fn encode_form(out: &mut String, text: &str) {
+    for (index, word) in text.split(' ').enumerate() {
+        if index > 0 {
+            out.push('+');
+        }
+        encode(out, word);
     }
 }
 

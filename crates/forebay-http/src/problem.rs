@@ -99,6 +99,8 @@ reasons! {
     NoCredential = "credential-unavailable", BAD_GATEWAY, "The credential for this destination is not available";
     /// The service took the call and did not begin to answer in time.
     FirstByteTimeout = "first-byte-timeout", GATEWAY_TIMEOUT, "The destination did not answer in time";
+    /// The call was not over in the time that it was given.
+    TotalTimeout = "total-timeout", GATEWAY_TIMEOUT, "The call took too long in all";
     /// The connection broke, or what came is no HTTP.
     BrokenAnswer = "broken-answer", BAD_GATEWAY, "The destination's answer broke off";
     /// As many agents are connected as may be.

@@ -69,6 +69,8 @@ pub struct ConnectionsSnapshot {
     pub destination: Arc<str>,
     /// Sockets open now.
     pub open: u32,
+    /// Of these, the ones without a call.
+    pub resting: u32,
     /// Calls on them now.
     pub in_use: u32,
     /// Sockets open now that speak HTTP/2.

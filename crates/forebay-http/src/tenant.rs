@@ -88,6 +88,17 @@ struct Found {
     digest: Digest,
 }
 
+/// Whom a call names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Host<'c> {
+    /// Nobody.
+    None,
+    /// A destination, by a host name that is configured for it.
+    Configured,
+    /// This host.
+    Other(&'c str),
+}
+
 impl Tenants {
     /// Reads the keys, and follows them. Inside a runtime.
     pub(crate) fn new(
@@ -104,10 +115,15 @@ impl Tenants {
         self.everybody.as_ref()
     }
 
-    /// Says who calls with `headers` on a connection that came as `arrival` says.
-    pub(crate) fn admit(&self, headers: &HeaderMap, arrival: &Arrival) -> Result<Caller, Problem> {
+    /// Says who calls `host` with `headers` on a connection that came as `arrival` says.
+    pub(crate) fn admit(
+        &self,
+        headers: &HeaderMap,
+        arrival: &Arrival,
+        host: Host<'_>,
+    ) -> Result<Caller, Problem> {
         if let Some(everybody) = &self.everybody {
-            keep_web_pages_out(headers, arrival)?;
+            keep_web_pages_out(headers, arrival, host)?;
             let who = Who { tenant: Arc::clone(everybody), agent: None };
             return Ok(Caller { who, ours: Ours::default() });
         }
@@ -219,21 +235,26 @@ pub(crate) fn bearer(value: &HeaderValue) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
 }
 
-fn keep_web_pages_out(headers: &HeaderMap, arrival: &Arrival) -> Result<(), Problem> {
+fn keep_web_pages_out(
+    headers: &HeaderMap,
+    arrival: &Arrival,
+    host: Host<'_>,
+) -> Result<(), Problem> {
     if headers.contains_key(header::ORIGIN) {
         let detail = "a web page calls (`Origin` is set): configure tenants, and give it a key";
         return Err(Problem::new(Reason::ForeignOrigin, detail));
     }
+    // No web page reaches a Unix socket.
     if !arrival.local.is_some_and(|local| local.ip().is_loopback()) {
         return Ok(());
     }
-    match headers.get(header::HOST) {
-        Some(host) if !host.to_str().is_ok_and(is_loopback_name) => {
-            let detail = "on a loopback address `Host` must be `localhost` or a loopback address; \
-                          for other names configure tenants";
+    match host {
+        Host::Other(name) if !is_loopback_name(name) => {
+            let detail = "on a loopback address `Host` must be `localhost`, a loopback address or \
+                          one of a destination's `hosts`; for other names configure tenants";
             Err(Problem::new(Reason::Misdirected, detail))
         }
-        Some(_) | None => Ok(()),
+        Host::Other(_) | Host::Configured | Host::None => Ok(()),
     }
 }
 

@@ -136,9 +136,11 @@ impl Opener {
         let Desk { site, berths, .. } = &*self.desk;
         let (known, counts) = (site.addresses.known(), &site.counts);
         let (shared, streams) = berths.shared();
+        let resting = berths.links().iter().filter(|link| link.in_flight() == 0).count();
         ConnectionsSnapshot {
             destination,
             open: counts.open.load(Ordering::Relaxed),
+            resting: u32::try_from(resting).unwrap_or(u32::MAX),
             in_use: counts.calls.load(Ordering::Relaxed),
             http2: shared,
             streams,

@@ -515,7 +515,7 @@ impl Census {
 
     /// A moment of the cards' clock.
     pub(crate) fn instant(&self, moment: u64) -> Instant {
-        self.started + std::time::Duration::from_nanos(moment.saturating_sub(1))
+        self.started + Duration::from_nanos(moment.saturating_sub(1))
     }
 
     /// `at` on the clock of the cards: nanoseconds, never 0.

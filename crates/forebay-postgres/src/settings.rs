@@ -20,8 +20,9 @@ use serde::Deserialize;
 
 pub use auth::{AuthQuerySettings, ClientAuth};
 pub use fleet::{FleetSettings, PeerSettings};
+pub use forebay_seam::net::SocketMode;
 pub use hosts::{BoundedBy, LoadBalance, Otherwise, ReplicaSettings, SessionAttrs};
-pub use listen::{Listen, SocketMode};
+pub use listen::Listen;
 pub use parking::ParkingSettings;
 pub use tls::{
     ChannelBinding, ClientTls, ClientTlsMode, ProtocolVersion, SslMode, SslNegotiation, TlsVersion,

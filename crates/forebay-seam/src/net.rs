@@ -6,6 +6,7 @@
 pub mod handover;
 mod lies;
 mod listener;
+mod mode;
 mod socket;
 mod tuning;
 mod unix;
@@ -19,6 +20,7 @@ pub use tokio::net::{TcpListener, TcpStream, UnixStream};
 
 pub use lies::{Lies, look};
 pub use listener::Listener;
+pub use mode::SocketMode;
 pub use socket::{Address, Peer, Socket};
 pub use tuning::{Keepalive, Tuning};
 pub use unix::{Leaver, Permissions, UnixListener};

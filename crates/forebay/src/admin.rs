@@ -34,7 +34,6 @@ use crate::events::Events;
 use crate::handover::inherited_tcp;
 use crate::holds::HoldsPage;
 use crate::metrics;
-use crate::pressure;
 use crate::reload::Reloader;
 use crate::view::ProgramSnapshot;
 

@@ -15,13 +15,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use forebay_http::HttpSettings;
 use forebay_pool::Roster;
 use forebay_pool::overlap::Overlaps;
 use forebay_postgres::{Gateway, PostgresSettings};
 use forebay_seam::net::{self, Address, Listener, Permissions, TcpListener};
 use forebay_seam::task::{Spawner, Stopper};
 use forebay_seam::time;
-use tracing::field::display;
 
 use crate::admin;
 use crate::config::{Config, ConfigError, Loaded};
@@ -218,7 +218,7 @@ struct Program {
     estate: Estate,
     signals: Signals,
     postgres: Option<(Vec<Listener>, Gateway)>,
-    http: Option<(TcpListener, forebay_http::Gateway)>,
+    http: Option<(Vec<Listener>, forebay_http::Gateway)>,
     viewer: Viewer,
     events: Events,
     pools: admin::ByHand,
@@ -237,10 +237,10 @@ impl Program {
     ) -> Result<Self, RunError> {
         let signals = Signals::new(manners)?;
         let config = loaded.config.clone();
-        let http_listener =
-            config.http.as_ref().map(|h| bind(h.listen, &mut estate)).transpose()?;
+        // What the service manager has opened and HTTP does not name is PostgreSQL's.
+        let http_listeners = config.http.as_ref().map(|h| bind_http(h, &mut estate)).transpose()?;
         let postgres_listeners =
-            config.postgres.as_ref().map(|p| bind_all(p, &mut estate)).transpose()?;
+            config.postgres.as_ref().map(|p| bind_postgres(p, &mut estate)).transpose()?;
         estate.open(&config.restart)?;
 
         let overlaps = Arc::new(Overlaps::default());
@@ -298,7 +298,7 @@ impl Program {
             events,
             pools: admin::ByHand::new(postgres.clone(), http.clone()),
             postgres: postgres_listeners.zip(postgres),
-            http: http_listener.zip(http),
+            http: http_listeners.zip(http),
         })
     }
 
@@ -315,7 +315,6 @@ impl Program {
             notify::ready();
         };
         self.estate.enter(&self.viewer, gateway, listening).await;
-        let listens = |listener: &TcpListener| listener.local_addr().ok().map(display);
         let all = |listeners: &[Listener]| {
             let addresses = listeners.iter().filter_map(|listener| listener.address().ok());
             addresses.map(|address| address.to_string()).collect::<Vec<_>>().join(", ")
@@ -323,7 +322,7 @@ impl Program {
         tracing::info!(
             version = VERSION,
             postgres = self.postgres.as_ref().map(|(listeners, _)| all(listeners)),
-            http = self.http.as_ref().and_then(|(listener, _)| listens(listener)),
+            http = self.http.as_ref().map(|(listeners, _)| all(listeners)),
             admin = %admin,
             "Forebay listens"
         );
@@ -340,9 +339,11 @@ impl Program {
             }
             gateway
         });
-        let http = self.http.take().map(|(listener, gateway)| {
-            let (serving, stop) = (gateway.clone(), stop.clone());
-            spawner.spawn(async move { serving.serve(listener, stop).await });
+        let http = self.http.take().map(|(listeners, gateway)| {
+            for listener in listeners {
+                let (serving, stop) = (gateway.clone(), stop.clone());
+                spawner.spawn(async move { serving.serve(listener, stop).await });
+            }
             gateway
         });
 
@@ -453,14 +454,11 @@ impl Program {
     }
 }
 
-fn bind(address: SocketAddr, estate: &mut Estate) -> Result<TcpListener, RunError> {
-    let at = "http.listen";
-    let bound = estate.tcp(at, address, net::bind);
-    bound.map_err(|source| RunError::Listen { at, address: address.into(), source })
-}
-
 /// Everything that `[postgres]` listens at.
-fn bind_all(settings: &PostgresSettings, estate: &mut Estate) -> Result<Vec<Listener>, RunError> {
+fn bind_postgres(
+    settings: &PostgresSettings,
+    estate: &mut Estate,
+) -> Result<Vec<Listener>, RunError> {
     let permissions = Permissions {
         mode: settings.unix_socket_mode.0,
         group: settings.unix_socket_group.clone(),
@@ -472,10 +470,29 @@ fn bind_all(settings: &PostgresSettings, estate: &mut Estate) -> Result<Vec<List
         return Ok(given);
     }
     let bind = if settings.reuse_port { net::bind_shared } else { net::bind };
-    let bound = settings.listen.addresses().iter().map(|address| {
+    bind_all(at, settings.listen.addresses(), &permissions, bind, estate)
+}
+
+/// Everything that `[http]` listens at.
+fn bind_http(settings: &HttpSettings, estate: &mut Estate) -> Result<Vec<Listener>, RunError> {
+    let permissions = Permissions {
+        mode: settings.unix_socket_mode.0,
+        group: settings.unix_socket_group.clone(),
+    };
+    bind_all("http.listen", settings.listen.addresses(), &permissions, net::bind, estate)
+}
+
+fn bind_all(
+    at: &'static str,
+    addresses: &[Address],
+    permissions: &Permissions,
+    bind: fn(SocketAddr) -> io::Result<TcpListener>,
+    estate: &mut Estate,
+) -> Result<Vec<Listener>, RunError> {
+    let bound = addresses.iter().map(|address| {
         let bound = match address {
             Address::Tcp(address) => estate.tcp(at, *address, bind).map(Listener::from),
-            Address::Unix(path) => estate.unix(at, path, &permissions).map(Listener::from),
+            Address::Unix(path) => estate.unix(at, path, permissions).map(Listener::from),
         };
         bound.map_err(|source| RunError::Listen { at, address: address.clone(), source })
     });

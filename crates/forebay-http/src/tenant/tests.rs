@@ -57,7 +57,9 @@ fn admit_from(
     arrival: &Arrival,
     fields: &[(&'static str, &str)],
 ) -> Result<Caller, Problem> {
-    tenants.admit(&headers(fields), arrival)
+    let named = fields.iter().find(|(name, _)| *name == "host");
+    let host = named.map_or(Host::None, |(_, host)| Host::Other(host));
+    tenants.admit(&headers(fields), arrival, host)
 }
 
 fn admit(tenants: &Tenants, fields: &[(&'static str, &str)]) -> Result<Caller, Problem> {

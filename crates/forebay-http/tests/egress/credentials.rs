@@ -82,7 +82,7 @@ async fn fifty_callers_cost_one_token_exchange() {
     assert_eq!(issuer.asked(), 1);
     assert!(origin.seen().iter().all(|call| call.headers["authorization"] == "Bearer token-1"));
     let form = issuer.forms.lock()[0].clone();
-    assert!(form.contains("grant_type=client_credentials") && form.contains("scope=read%20write"));
+    assert!(form.contains("grant_type=client_credentials") && form.contains("scope=read+write"));
     assert!(form.contains("audience=https%3A%2F%2Fapi.test") && !form.contains("s3cret"));
     // RFC 6749, 2.3.1: both parts are form-encoded, then sent as Basic.
     let seen = &issuer.origin.seen()[0];
@@ -333,7 +333,9 @@ async fn nothing_in_a_call_chooses_where_a_credential_goes() {
     }
     let host = Request::get("/tool/").header("host", &evil);
     assert_eq!(forebay.call(host).await.status, 200, "it is a loopback address");
-    let absolute = Request::get(format!("http://{evil}/tool/"));
+    let absolute = || Request::get(format!("http://{evil}/tool/"));
+    assert_eq!(forebay.call(absolute()).await.problem(), "malformed-request");
+    let absolute = absolute().header("host", &evil);
     assert_eq!(forebay.call(absolute).await.problem(), "not-supported");
     assert_eq!(elsewhere.opened(), 0);
     let ours = origin.address.to_string();

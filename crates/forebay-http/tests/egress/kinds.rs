@@ -223,8 +223,8 @@ async fn a_token_says_on_whose_behalf_and_what_for() {
         issuer.forms(),
         [format!(
             "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Atoken-exchange\
-             &subject_token=sub%20ject&subject_token_type={access}\
-             &actor_token=actor&actor_token_type={access}&scope=a%20b\
+             &subject_token=sub+ject&subject_token_type={access}\
+             &actor_token=actor&actor_token_type={access}&scope=a+b\
              &resource=https%3A%2F%2Fapi.test%2F&client_id=us&client_secret=s"
         )]
     );

@@ -31,8 +31,11 @@ use crate::bench::{Forebay, soon};
 /// Tenants, and calls of each: 10,000 together.
 const TENANTS: usize = 50;
 const CALLS: usize = 200;
-/// Connections: fewer than tenants, so that they have to make room for each other.
-const BUDGET: u32 = 40;
+/// Ways to the service, each with its own pool: how fast connections are opened is paced by
+/// the pool, and those who leave take theirs along.
+const WAYS: usize = 4;
+/// Connections of each: fewer than tenants, so that they have to make room for each other.
+const BUDGET: u32 = 48;
 
 /// What the origin found wrong, and who was seen on each of its connections.
 #[derive(Default)]
@@ -181,30 +184,34 @@ fn settings(certificates: &Certificates, origin: SocketAddr, ca: &str, more: &st
     for n in 0..TENANTS {
         writeln!(text, "[tenants.t{n}]\nkey = \"key-{n}\"").unwrap();
     }
-    writeln!(text, "[destinations.d]\nurl = \"https://{origin}\"\nca_file = \"{ca}\"").unwrap();
-    writeln!(text, "budget = {BUDGET}\nwarm_up = 0\n{more}").unwrap();
-    for n in 0..TENANTS {
-        let place = certificates.folder.path().join(n.to_string());
-        let place = place.display();
-        let auth = match kind(n) {
-            "bearer" => format!("type = \"bearer\", secret = \"secret-{n}-\""),
-            "header" => format!("type = \"header\", name = \"x-secret\", secret = \"secret-{n}-\""),
-            "query" => format!("type = \"query\", name = \"key\", secret = \"secret-{n}-\""),
-            "basic" => {
-                format!("type = \"basic\", user = \"user-{n}\", password = \"secret-{n}-\"")
+    for way in 0..WAYS {
+        writeln!(text, "[destinations.d{way}]\nurl = \"https://{origin}\"").unwrap();
+        writeln!(text, "ca_file = \"{ca}\"\nbudget = {BUDGET}\nwarm_up = 0\n{more}").unwrap();
+        for n in 0..TENANTS {
+            let place = certificates.folder.path().join(n.to_string());
+            let place = place.display();
+            let auth = match kind(n) {
+                "bearer" => format!("type = \"bearer\", secret = \"secret-{n}-\""),
+                "header" => {
+                    format!("type = \"header\", name = \"x-secret\", secret = \"secret-{n}-\"")
+                }
+                "query" => format!("type = \"query\", name = \"key\", secret = \"secret-{n}-\""),
+                "basic" => {
+                    format!("type = \"basic\", user = \"user-{n}\", password = \"secret-{n}-\"")
+                }
+                "token" => format!(
+                    "type = \"oauth2-client-credentials\", client_id = \"client-{n}-\", \
+                     client_secret = \"s\", client_auth = \"form\", \
+                     token_url = \"https://{origin}/token\", ca_file = \"{ca}\""
+                ),
+                _ => format!(
+                    "type = \"client-certificate\", certificate = \"file:{place}.pem\", \
+                     key = \"file:{place}.key\""
+                ),
+            };
+            if more.is_empty() || !matches!(kind(n), "basic" | "certificate") {
+                writeln!(text, "tenants.t{n} = {{ {auth} }}").unwrap();
             }
-            "token" => format!(
-                "type = \"oauth2-client-credentials\", client_id = \"client-{n}-\", \
-                 client_secret = \"s\", client_auth = \"form\", \
-                 token_url = \"https://{origin}/token\", ca_file = \"{ca}\""
-            ),
-            _ => format!(
-                "type = \"client-certificate\", certificate = \"file:{place}.pem\", \
-                 key = \"file:{place}.key\""
-            ),
-        };
-        if more.is_empty() || !matches!(kind(n), "basic" | "certificate") {
-            writeln!(text, "tenants.t{n} = {{ {auth} }}").unwrap();
         }
     }
     text
@@ -216,13 +223,15 @@ async fn live(forebay: Arc<Forebay>, n: usize, seed: u64, calls: usize) -> usize
     let (mut agent, mut answered) = (forebay.agent().await, 0);
     for _ in 0..calls {
         let key = format!("key-{n}");
+        let way = dice.next_u64() % WAYS as u64;
+        let path = format!("/d{way}/{n}");
         let call = match dice.next_u64() % 2 {
-            0 => Request::get(format!("/d/{n}")).header("x-forebay-key", key),
-            _ => Request::post(format!("/d/{n}")).header("authorization", format!("Bearer {key}")),
+            0 => Request::get(path).header("x-forebay-key", key),
+            _ => Request::post(path).header("authorization", format!("Bearer {key}")),
         };
         let body = "x".repeat(usize::try_from(dice.next_u64() % 3_000).unwrap());
         let body = if call.method_ref() == Some(&http::Method::GET) { "" } else { &body };
-        let patience = match dice.next_u64() % 10 {
+        let patience = match dice.next_u64() % 24 {
             0 => Duration::from_micros(dice.next_u64() % 6_000),
             _ => Duration::from_secs(30),
         };
@@ -257,10 +266,12 @@ async fn storm(
 async fn nothing_is_left(forebay: &Forebay) {
     soon("everything came home", || {
         let snapshot = forebay.snapshot();
-        let pool = &snapshot.pools[0];
-        let waiting: u32 = pool.classes.iter().map(|class| class.waiting).sum();
-        (snapshot.clients, pool.leased, waiting, pool.opening, pool.cleaning) == (0, 0, 0, 0, 0)
-            && pool.idle <= BUDGET
+        snapshot.clients == 0
+            && snapshot.pools.iter().all(|pool| {
+                let waiting: u32 = pool.classes.iter().map(|class| class.waiting).sum();
+                (pool.leased, waiting, pool.opening, pool.cleaning) == (0, 0, 0, 0)
+                    && pool.idle <= BUDGET
+            })
     })
     .await;
 }

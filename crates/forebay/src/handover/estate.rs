@@ -121,9 +121,16 @@ impl Estate {
         permissions: &Permissions,
     ) -> io::Result<UnixListener> {
         let name = path.display().to_string();
-        let listener = match self.take(at, &name) {
-            Some(socket) => UnixListener::inherited(socket.into(), path)?,
-            None => UnixListener::bind(path, permissions)?,
+        let inherited = self.inherited.as_mut().and_then(|inherited| inherited.take(at, &name));
+        let listener = match (inherited, self.given.at(&name)) {
+            (Some(socket), _) => UnixListener::inherited(socket.into(), path)?,
+            (None, Some(socket)) => {
+                let listener = UnixListener::inherited(socket.into(), path)?;
+                // The file is the service manager's.
+                listener.leaver().leave();
+                listener
+            }
+            (None, None) => UnixListener::bind(path, permissions)?,
         };
         self.leave(at, name, &listener)?;
         self.leavers.push(listener.leaver());

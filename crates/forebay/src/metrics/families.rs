@@ -16,8 +16,10 @@ mod features;
 mod hosts;
 mod http;
 mod limits;
+mod parking;
 mod pools;
 mod postgres;
+mod services;
 
 pub(super) fn encode(program: &ProgramSnapshot, encoder: DescriptorEncoder<'_>) -> fmt::Result {
     let mut sheet = Sheet(encoder);
@@ -33,13 +35,15 @@ pub(super) fn encode(program: &ProgramSnapshot, encoder: DescriptorEncoder<'_>) 
     if let Some(postgres) = &program.postgres {
         postgres::sessions(postgres, &mut sheet)?;
         hosts::hosts(&postgres.hosts, &mut sheet)?;
+        parking::encode(postgres, &mut sheet)?;
     }
     pools::connections(&pools, &mut sheet)?;
     classes::classes(&pools, &mut sheet)?;
     features::features(&pools, &mut sheet)?;
     if let Some(http) = &program.http {
-        http::service_clients(&services, http, &mut sheet)?;
+        http::service_clients(http, &mut sheet)?;
         http::calls(http, &mut sheet)?;
+        services::connections(http, &mut sheet)?;
         limits::limits(http, &mut sheet)?;
     }
     sheet.count(

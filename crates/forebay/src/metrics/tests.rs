@@ -4,7 +4,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use forebay_http::HttpSnapshot;
-use forebay_http::stats::{AnswerCounts, DestinationSnapshot, FeatureCount, RefusalCount};
+use forebay_http::stats::{
+    AnswerCounts, ConnectionsSnapshot, DestinationSnapshot, FeatureCount, RefusalCount,
+};
 use forebay_pool::overlap::{FeatureHolds, HoldKind, OverlapCount, OverlapSpread};
 use forebay_pool::policy::Policy;
 use forebay_pool::rate::{
@@ -227,6 +229,7 @@ fn program() -> ProgramSnapshot {
             cached_tokens: 1,
             destinations: vec![destination],
             pools: vec![pool("llm")],
+            connections: vec![connections()],
         }),
         log_lines_lost: 3,
         overlaps: vec![OverlapCount {
@@ -288,6 +291,30 @@ fn read(text: &str) -> BTreeMap<String, f64> {
     samples
 }
 
+fn connections() -> ConnectionsSnapshot {
+    ConnectionsSnapshot {
+        destination: "llm".into(),
+        open: 5,
+        resting: 2,
+        in_use: 9,
+        http2: 4,
+        streams: 30,
+        seats_per_connection: 16,
+        opened_http1: 1,
+        opened_http2: 7,
+        tls_full: 2,
+        tls_resumed: 6,
+        closed: vec![("goaway", 3), ("stale", 0)],
+        idle_learnt: Some(4.5),
+        addresses: 3,
+        ejected: 1,
+        ejections: 2,
+        resolved: 11,
+        resolve_failures: 12,
+        forbidden: 13,
+    }
+}
+
 #[test]
 fn every_figure_of_the_picture_is_there_and_well_formed() {
     let samples = read(&render(&program(), Format::Classic));
@@ -301,6 +328,18 @@ fn every_figure_of_the_picture_is_there_and_well_formed() {
         ("forebay_timeouts_total{setting=\"query_timeout\"}", 9.0),
         ("forebay_hints_ignored_total", 8.0),
         ("forebay_log_lines_lost_total", 3.0),
+        (r#"forebay_http_connections{destination="llm",state="busy"}"#, 3.0),
+        (r#"forebay_http_connections{destination="llm",state="resting"}"#, 2.0),
+        (r#"forebay_http_shared_connections{destination="llm"}"#, 4.0),
+        (r#"forebay_http_streams{destination="llm"}"#, 30.0),
+        (r#"forebay_http_connection_seats{destination="llm"}"#, 16.0),
+        (r#"forebay_http_connects_total{destination="llm",protocol="http/2"}"#, 7.0),
+        (r#"forebay_http_handshakes_total{destination="llm",kind="resumed"}"#, 6.0),
+        (r#"forebay_http_closes_total{destination="llm",reason="goaway"}"#, 3.0),
+        (r#"forebay_http_idle_learnt_seconds{destination="llm"}"#, 4.5),
+        (r#"forebay_http_addresses{destination="llm",state="ejected"}"#, 1.0),
+        (r#"forebay_http_ejections_total{destination="llm"}"#, 2.0),
+        (r#"forebay_http_resolves_total{destination="llm",outcome="forbidden"}"#, 13.0),
         ("forebay_paused{database=\"*\"}", 1.0),
         ("forebay_paused{database=\"app\"}", 1.0),
         ("forebay_disabled{database=\"old\"}", 1.0),
@@ -372,7 +411,7 @@ fn every_figure_of_the_picture_is_there_and_well_formed() {
         ("forebay_http_resting{destination=\"llm\"}", 1.0),
         (
             "http_client_open_connections{http_connection_state=\"active\",server_address=\"llm\"}",
-            4.0,
+            3.0,
         ),
         ("forebay_overlaps_total{feature=\"answer\",destination=\"llm\",kind=\"held\"}", 3.0),
         (

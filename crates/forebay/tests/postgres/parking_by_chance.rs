@@ -95,6 +95,28 @@ async fn whatever_holds_something_stays_for_its_own_reason() {
         pair.leaves(&stand).await;
     }
     assert!(wrong.is_empty(), "\n{wrong}");
+    if !server_alone() {
+        a_hidden_function_speaks_against_all(&stand, &mut pair).await;
+    }
+}
+
+/// A cast of the database's own may work anywhere, from the moment on when it is there.
+async fn a_hidden_function_speaks_against_all(stand: &Stand, pair: &mut Pair) {
+    for (definition, expected) in [
+        ("SELECT 1", Found::Parked),
+        (
+            "CREATE FUNCTION of_mood(mood) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT sets()'; \
+             CREATE CAST (mood AS int) WITH FUNCTION of_mood(mood) AS IMPLICIT",
+            Found::Stays("hidden_functions".into()),
+        ),
+    ] {
+        stand.defines(definition).await;
+        pair.renews(stand).await;
+        pair.plays(stand, "BEGIN", Way::Simple, Answers::Same).await;
+        let found = pair.plays(stand, "SELECT 1", Way::Simple, Answers::Same).await;
+        assert_eq!(found, expected, "behind {definition}");
+        pair.leaves(stand).await;
+    }
 }
 
 #[tokio::test]

@@ -22,7 +22,6 @@ macro_rules! refusals {
             }
 
             /// What it means, for the documentation.
-            #[cfg(test)]
             pub(crate) fn meaning(self) -> &'static str {
                 match self {
                     $(Self::$variant => concat!($($doc),+).trim_ascii(),)+

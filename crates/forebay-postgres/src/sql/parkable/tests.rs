@@ -394,3 +394,15 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_documentation_has_every_reason_and_every_extension() {
+    let page = include_str!("../../../../../docs/parkable.md");
+    let rows = Refusal::ALL
+        .iter()
+        .map(|refusal| format!("| `{}` | {} |\n", refusal.name(), refusal.meaning()));
+    assert!(page.ends_with(&rows.collect::<String>()), "the table is to be this one");
+    for extension in EXTENSIONS {
+        assert!(page.contains(&format!("`{extension}`")), "{extension}");
+    }
+}

@@ -248,6 +248,8 @@ pub(super) const HOLDING: &[Holding] = &[
     simple("SELECT count(*) > 0 FROM pg_settings", "not_a_table", &["view"]),
     behind("SELECT n FROM family", &["row_security"]),
     behind("SELECT count(*) FROM abroad WHERE false", &["foreign_table"]),
+    // Somebody else has a temporary table of that name.
+    simple("WITH elsewhere AS (SELECT 1) SELECT 1 FROM elsewhere", "names_temporary_table", UNSEEN),
     simple("CREATE TEMP TABLE brief (n int) ON COMMIT DROP", "not_a_select", ID),
     // Elsewhere.
     simple(

@@ -68,6 +68,13 @@ impl Stand {
             .replace("{user}", USER)
     }
 
+    /// Defines something in the gateway's database, through it.
+    pub(super) async fn defines(&self, definition: &str) {
+        let done = self.bench.client().await.query(definition).await;
+        assert!(done.ends_with("Z[I]") && !done.contains("E["), "{done}");
+        self.bench.all_home().await;
+    }
+
     /// What became of transactions so far.
     fn looks(&self) -> ParkingCounts {
         counts(&self.bench)
@@ -107,7 +114,7 @@ impl Pair {
         let at = async |database: &str| Client::connect(server, database, &[]).await.unwrap();
         let mut ears = [at(database).await, at(twin).await];
         for ear in &mut ears {
-            ear.query("LISTEN told").await;
+            ear.query("CREATE TEMP TABLE elsewhere (n int); LISTEN told").await;
         }
         Self {
             through: stand.bench.client().await,
