@@ -57,7 +57,8 @@ impl Given {
 
     /// The one that listens at `address`.
     pub(super) fn at(&mut self, address: &str) -> Option<OwnedFd> {
-        let place = self.0.iter().position(|socket| socket.address().as_deref() == Some(address))?;
+        let place =
+            self.0.iter().position(|socket| socket.address().as_deref() == Some(address))?;
         Some(match self.0.swap_remove(place) {
             Socket::Tcp(listener) => listener.into(),
             Socket::Unix(listener) => listener.into(),
