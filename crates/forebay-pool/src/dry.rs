@@ -297,6 +297,8 @@ impl DryPool {
                 }
                 Action::Reset(conn) => self.news.push_back(News::Reset(Connection(conn))),
                 Action::Probe(conn) => self.news.push_back(News::Probe(Connection(conn))),
+                // Nobody offers anything here.
+                Action::Recall(_) => {}
                 Action::Forget(id) => {
                     if let Some(number) = self.numbers.remove(id) {
                         self.identities.remove(&number);

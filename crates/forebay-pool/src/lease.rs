@@ -8,7 +8,7 @@ use crate::class::ClassId;
 use crate::connect::Connector;
 use crate::deadlock::Activity;
 use crate::operation::Operation;
-use crate::pool::Shared;
+use crate::pool::{Offer, Shared};
 use crate::request::Request;
 use crate::slot::ConnId;
 
@@ -88,6 +88,13 @@ impl<K: Connector> Lease<K> {
         if self.request.is_some() {
             self.pool.acts(self.id, activity);
         }
+    }
+
+    /// Says that nothing runs on it since `since`, and that it could be given back if somebody
+    /// waits for it: [`Offer::poll_called`] tells. Where it does come home, those who wait are
+    /// served in their order, classes below their nominal share first.
+    pub fn offer(&self, since: Instant) -> Offer<K> {
+        self.pool.offer(self.id, since)
     }
 
     /// Says that what is done with it failed though the connection is sound: a timeout, an

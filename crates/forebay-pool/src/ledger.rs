@@ -9,7 +9,7 @@
 //! becomes of a connection that comes home, or never came), `opening` (when one more is
 //! opened, and for whom), `requests` (what is known of each request), `sizing` (another
 //! budget while it is used), `terms` (what one identity may have), `upkeep` (what is done without being asked), `renewal` (connections
-//! that died with their server), `picture` (the snapshot), `actions` (what comes out).
+//! that died with their server), `recall` (leases that can be done without), `picture` (the snapshot), `actions` (what comes out).
 //!
 //! Always true after each event:
 //! - a connection is in exactly one state, and there are never more than the budget allowed;
@@ -26,6 +26,7 @@ mod home;
 mod line;
 mod opening;
 mod picture;
+mod recall;
 mod renewal;
 mod requests;
 mod sizing;
@@ -201,6 +202,8 @@ pub(crate) struct Ledger {
     keeps_warm: bool,
     warmed: bool,
     closing: bool,
+    /// Leases that may be called home.
+    offers: Vec<recall::Offer>,
     counters: Counters,
     /// What happened and was not told yet.
     events: Vec<Event>,
@@ -253,6 +256,7 @@ impl Ledger {
             keeps_warm: false,
             warmed: false,
             closing: false,
+            offers: Vec::new(),
             counters: Counters {
                 classes: (0..classes).map(|_| ClassStats::default()).collect(),
                 ..Counters::default()

@@ -16,6 +16,7 @@ mod hour;
 mod told;
 
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 use forebay_seam::sync::Mutex;
 use forebay_seam::time;
@@ -99,6 +100,16 @@ impl Idling {
         self.0.overlaps.book.lock().could_be_parked(self.0.key, time::now());
     }
 
+    /// Ready once an outbound call of the same request has begun since the transaction idles.
+    pub fn poll_call_begins(&self, cx: &Context<'_>) -> Poll<()> {
+        self.0.overlaps.book.lock().poll_call_begins(self.0.key, cx)
+    }
+
+    /// Is an outbound call of the same request in flight?
+    pub fn is_beside_call(&self) -> bool {
+        self.0.overlaps.book.lock().is_beside_call(self.0.key)
+    }
+
     /// The client has sent something: its transaction idles no longer. Nothing comes of one
     /// that overlapped no call.
     pub fn goes_on(self) -> Option<AtWork> {
@@ -139,8 +150,12 @@ impl Overlaps {
 
     /// An outbound call begins, of `request` where it is known.
     pub fn call_begins(self: &Arc<Self>, request: Option<&Request>, what: OutboundCall) -> Calling {
-        let (key, tell) = self.book.lock().call_begins(request, what, time::now());
+        let mut book = self.book.lock();
+        let (key, tell) = book.call_begins(request, what, time::now());
+        let woken = book.take_woken();
+        drop(book);
         self.tell(tell);
+        woken.into_iter().for_each(Waker::wake);
         Calling { overlaps: Arc::clone(self), key }
     }
 

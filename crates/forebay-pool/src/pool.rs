@@ -11,6 +11,7 @@ mod company;
 mod errand;
 mod error;
 mod names;
+mod offer;
 mod patience;
 mod review;
 mod shelf;
@@ -50,6 +51,8 @@ pub use change::{NoPlace, WeakPool};
 use errand::Errand;
 pub use error::{CheckoutError, Refusal};
 use names::Names;
+use offer::Calls;
+pub use offer::Offer;
 use patience::Waiting;
 use shelf::Shelf;
 use ticket::Ticket;
@@ -106,6 +109,8 @@ struct State<K: Connector> {
     /// Connections at rest and those set aside for a waiter; leased ones are their owners'.
     shelf: Shelf<K::Connection>,
     waiting: Waiting,
+    /// Owners that could give their leases back.
+    calls: Calls,
     names: Names<K::Identity>,
     next_alarm: Option<Instant>,
     /// What the last connect said when it failed, so that it is logged once.
@@ -151,6 +156,7 @@ impl<K: Connector> Pool<K> {
                 wall,
                 ledger: Ledger::new(settings, now),
                 shelf: Shelf::new(),
+                calls: Calls::default(),
                 names: Names::new(),
                 next_alarm: None,
                 last_failure: None,
@@ -445,6 +451,7 @@ impl<K: Connector> Shared<K> {
                 state.ledger.outdate(id);
             }
             state.shelf.put(id, connection);
+            state.calls.forget(id);
             state.ledger.give_back(id, condition, now, actions);
         });
     }
@@ -605,6 +612,7 @@ impl<K: Connector> State<K> {
                 Action::Part(id) => self.shelf.take(id).map(|c| Chore::Part(id, c)),
                 Action::Reset(id) => self.shelf.take(id).map(|c| Chore::Reset(id, c)),
                 Action::Probe(id) => self.shelf.take(id).map(|c| Chore::Probe(id, c)),
+                Action::Recall(id) => self.calls.call(id).map(Chore::Wake),
                 Action::Forget(id) => {
                     self.names.remove(id);
                     None

@@ -23,6 +23,8 @@ pub(crate) enum Action {
     Reset(ConnId),
     /// Ask whether it answers and report [`Ledger::probed`](super::Ledger::probed).
     Probe(ConnId),
+    /// Somebody waits for what the owner of this lease has offered.
+    Recall(ConnId),
     /// Nobody uses the identity any more: forget its name.
     Forget(IdentityId),
 }

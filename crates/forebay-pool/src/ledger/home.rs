@@ -120,6 +120,7 @@ impl Ledger {
             unreachable!("only what was lent is given back");
         };
         let held = now.saturating_duration_since(lent.since);
+        self.forget_offer(id);
         self.let_go(&lent, held, now);
         (lent, held)
     }

@@ -6,6 +6,7 @@ mod ending;
 mod fairness;
 mod policies;
 mod random;
+mod recalls;
 mod reference;
 mod sentences;
 mod small;

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use slotmap::{SlotMap, new_key_type};
@@ -84,6 +85,8 @@ struct Transaction {
     parkable: bool,
     /// It is one of those that idled beside a call.
     known: bool,
+    /// The task to be woken when a call begins beside it.
+    waker: Option<Waker>,
 }
 
 struct Out {
@@ -106,6 +109,8 @@ pub(super) struct Book {
     calls: SlotMap<CallKey, Out>,
     /// Overlaps so far.
     last: u64,
+    /// Tasks of transactions that calls have begun beside of.
+    woken: SmallVec<[Waker; 1]>,
     pub(super) counts: Counts,
 }
 
@@ -116,6 +121,7 @@ impl Book {
             transactions: SlotMap::default(),
             calls: SlotMap::default(),
             last: 0,
+            woken: SmallVec::new(),
             counts: Counts::since(start),
         }
     }
@@ -138,6 +144,7 @@ impl Book {
             counted: now,
             parkable: false,
             known: false,
+            waker: None,
         });
         (key, self.rests(key, now))
     }
@@ -238,6 +245,7 @@ impl Book {
         }
         let running = Running { call, overlap: overlap.clone(), since: now, kind_since: now };
         transaction.running.push(running);
+        self.woken.extend(transaction.waker.take());
         Some(overlap)
     }
 
@@ -271,6 +279,29 @@ impl Book {
         if let Some(transaction) = self.transactions.get_mut(key) {
             transaction.parkable = transaction.what.kind == HoldKind::Held;
         }
+    }
+
+    /// Is a transaction beside a call?
+    pub(super) fn is_beside_call(&self, key: TransactionKey) -> bool {
+        self.transactions.get(key).is_some_and(|transaction| !transaction.running.is_empty())
+    }
+
+    /// Has a call begun since a transaction idles? If not, the task of `cx` is woken by the next.
+    pub(super) fn poll_call_begins(&mut self, key: TransactionKey, cx: &Context<'_>) -> Poll<()> {
+        let Some(transaction) = self.transactions.get_mut(key) else { return Poll::Pending };
+        if transaction.running.iter().any(|running| running.since > transaction.idle_since) {
+            return Poll::Ready(());
+        }
+        match &mut transaction.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            waker @ None => *waker = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+
+    /// Tasks that are to be woken.
+    pub(super) fn take_woken(&mut self) -> SmallVec<[Waker; 1]> {
+        std::mem::take(&mut self.woken)
     }
 
     /// A transaction idles no longer. Is there anything to tell once it is over?

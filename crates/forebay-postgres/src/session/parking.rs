@@ -16,17 +16,18 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use forebay_pool::overlap::HoldKind;
-use forebay_pool::{Ask, ClassId, Mode, Resumes};
+use forebay_pool::{Ask, ClassId, Mode, Offer, ParkWhen, Resumes};
 use forebay_seam::time::{self, Instant, Sleep};
 
 use super::Session;
+use super::work::Followed;
 use crate::fault::Fault;
 use crate::parking::book::Stay;
 use crate::parking::{Reason, Terms};
 use crate::prepared::Statement;
 use crate::route::Backend;
 use crate::server::ServerFailure;
-use crate::server::connector::Identity;
+use crate::server::connector::{Identity, Postgres};
 use crate::server::emptiness::{Inside, PATIENCE, Snapshots};
 use crate::settings::PoolMode;
 use crate::wire::{Header, TxStatus};
@@ -52,8 +53,8 @@ enum Stage {
     /// No transaction rests.
     #[default]
     Working,
-    /// One does, since then, and is looked at when the timer rings.
-    Resting { since: Instant, timer: Pin<Box<Sleep>> },
+    /// One does, and is looked at when it is time.
+    Resting(Resting),
     /// It keeps its connection for this pause.
     Stays,
     /// It could be parked, where that is only observed.
@@ -62,6 +63,30 @@ enum Stage {
     Parked(Box<Parked>),
     /// It has none, and cannot go on.
     Lost { class: ClassId },
+}
+
+/// A transaction that rests with its connection.
+struct Resting {
+    since: Instant,
+    when: ParkWhen,
+    calls: Calls,
+    cue: Cue,
+}
+
+/// Whether a call of the same request is a reason to look at it at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Calls {
+    Awaited,
+    /// It was looked at before; the timer says when again.
+    Heeded,
+}
+
+/// What a transaction that rests is looked at for.
+enum Cue {
+    /// It is time.
+    Timer(Pin<Box<Sleep>>),
+    /// Somebody waits for its connection.
+    Call(Offer<Postgres>),
 }
 
 struct Parked {
@@ -95,6 +120,12 @@ enum Verdict {
     Lost(ServerFailure),
     /// The server did not answer in time.
     Silent,
+}
+
+impl Cue {
+    fn at(moment: Instant) -> Self {
+        Self::Timer(Box::pin(time::sleep_until(moment)))
+    }
 }
 
 impl Parking {
@@ -173,8 +204,9 @@ impl Session {
             && self.status == TxStatus::Open
         {
             let since = time::now();
-            let timer = Box::pin(time::sleep_until(since + terms.after));
-            parking.stage = Stage::Resting { since, timer };
+            let cue = Cue::at(since + terms.after);
+            let calls = Calls::Awaited;
+            parking.stage = Stage::Resting(Resting { since, when: terms.when, calls, cue });
         }
     }
 
@@ -183,22 +215,38 @@ impl Session {
         let Some(parking) = &mut self.parking else { return };
         match parking.stage {
             Stage::Working | Stage::Parked(_) | Stage::Lost { .. } => {}
-            Stage::Resting { .. } | Stage::Stays | Stage::Possible { .. } => {
+            Stage::Resting(_) | Stage::Stays | Stage::Possible { .. } => {
                 parking.stage = Stage::Working;
             }
         }
     }
 
-    /// Ready when the transaction is to be looked at.
+    /// Ready when the transaction is to be looked at: when it has idled for as long as it has to
+    /// and somebody waits for its connection, or when a call of its request begins.
     pub(super) fn poll_look(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(parking) = &mut self.parking else { return Poll::Pending };
-        match &mut parking.stage {
-            Stage::Resting { timer, .. } => timer.as_mut().poll(cx),
-            Stage::Working
-            | Stage::Stays
-            | Stage::Possible { .. }
-            | Stage::Parked(_)
-            | Stage::Lost { .. } => Poll::Pending,
+        let Stage::Resting(resting) = &mut parking.stage else { return Poll::Pending };
+        if let (Followed::Idling(idling), ParkWhen::Contended, Calls::Awaited) =
+            (&self.followed, resting.when, resting.calls)
+            && idling.poll_call_begins(cx).is_ready()
+        {
+            return Poll::Ready(());
+        }
+        if let Cue::Timer(timer) = &mut resting.cue {
+            if timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            let beside_call =
+                matches!(&self.followed, Followed::Idling(idling) if idling.is_beside_call());
+            if resting.when == ParkWhen::Idle || beside_call {
+                return Poll::Ready(());
+            }
+            let Some(lease) = &self.link else { return Poll::Pending };
+            resting.cue = Cue::Call(lease.offer(resting.since));
+        }
+        match &resting.cue {
+            Cue::Call(offer) => offer.poll_called(cx),
+            Cue::Timer(_) => Poll::Pending,
         }
     }
 
@@ -215,21 +263,22 @@ impl Session {
         let verdict = self.prove(&backend, terms).await;
         let stage = match verdict {
             Verdict::HoldsNothing(inside) => self.park(&backend, class, terms, &inside).await,
-            Verdict::SeemsToHoldNothing => Stage::Possible { _stay: place.book.could_park(class) },
+            Verdict::SeemsToHoldNothing => {
+                if let Followed::Idling(idling) = &self.followed {
+                    idling.could_be_parked();
+                }
+                Stage::Possible { _stay: place.book.could_park(class) }
+            }
             Verdict::Stays(reason) => {
                 let operation = self.last_operation();
                 place.book.refuses(class, reason, operation.feature(), operation.name());
                 if reason.may_pass() {
-                    let timer = Box::pin(time::sleep_until(time::now() + LATER));
-                    Stage::Resting { since: self.rests_since(), timer }
+                    self.rests_until(time::now() + LATER, terms)
                 } else {
                     Stage::Stays
                 }
             }
-            Verdict::NotBefore(at) => {
-                let timer = Box::pin(time::sleep_until(at));
-                Stage::Resting { since: self.rests_since(), timer }
-            }
+            Verdict::NotBefore(at) => self.rests_until(at, terms),
             Verdict::Lost(failure) => {
                 place.prover.closes(&failure.to_string());
                 self.loses(class)
@@ -246,9 +295,15 @@ impl Session {
 
     fn rests_since(&self) -> Instant {
         match self.parking.as_ref().map(|parking| &parking.stage) {
-            Some(Stage::Resting { since, .. }) => *since,
+            Some(Stage::Resting(resting)) => resting.since,
             _ => time::now(),
         }
+    }
+
+    /// It is looked at again `at` that moment.
+    fn rests_until(&self, at: Instant, terms: Terms) -> Stage {
+        let (since, when) = (self.rests_since(), terms.when);
+        Stage::Resting(Resting { since, when, calls: Calls::Heeded, cue: Cue::at(at) })
     }
 
     /// Both proofs; where parking is observed, as far as they touch nothing.
@@ -352,7 +407,9 @@ impl Session {
         self.portals.clear();
         self.part_with_server();
         self.watches_in_place_of_server(inside, since, self.rests_since());
-        self.rests(HoldKind::Parked);
+        if let Followed::Idling(idling) = &self.followed {
+            idling.becomes(HoldKind::Parked);
+        }
         let (stay, backend) = (place.book.parks(class), Arc::clone(backend));
         Stage::Parked(Box::new(Parked { _stay: stay, class, terms, backend, since }))
     }
@@ -441,7 +498,7 @@ impl Session {
         let class = match std::mem::take(&mut parking.stage) {
             Stage::Parked(parked) => parked.class,
             Stage::Lost { class } => class,
-            Stage::Working | Stage::Resting { .. } | Stage::Stays | Stage::Possible { .. } => {
+            Stage::Working | Stage::Resting(_) | Stage::Stays | Stage::Possible { .. } => {
                 return fault;
             }
         };

@@ -44,6 +44,8 @@ fn of_picture(picture: &ProgramSnapshot, view: &str) -> Vec<Row> {
     match view {
         "classes" => classes(picture),
         "overlaps" => overlaps(picture),
+        "parking" => parking(picture),
+        "unparkable" => unparkable(picture),
         "pins" => pins(picture),
         "features" => features(picture),
         "budgets" => budgets(picture),
@@ -129,6 +131,49 @@ fn overlaps(picture: &ProgramSnapshot) -> Vec<Row> {
         row![&o.feature, &o.destination, o.kind.name(), o.begun, o.ended, o.seconds]
     };
     picture.overlaps.iter().map(row).collect()
+}
+
+fn parking(picture: &ProgramSnapshot) -> Vec<Row> {
+    let servers = picture.postgres.iter().flat_map(|postgres| &postgres.parking);
+    servers
+        .flat_map(|(server, parking)| {
+            parking.classes.iter().map(move |class| {
+                row![
+                    server.as_str(),
+                    class.class.as_str(),
+                    class.mode.name(),
+                    class.parked,
+                    class.parks,
+                    class.could_park,
+                    class.resumed,
+                    class.lost,
+                    class.refusals.values().sum::<u64>(),
+                    class.seconds,
+                    class.could_seconds,
+                    parking.closed.as_deref().unwrap_or_default(),
+                ]
+            })
+        })
+        .collect()
+}
+
+fn unparkable(picture: &ProgramSnapshot) -> Vec<Row> {
+    let servers = picture.postgres.iter().flat_map(|postgres| &postgres.parking);
+    servers
+        .flat_map(|(server, parking)| {
+            parking.unparkable.iter().map(move |one| {
+                row![
+                    server.as_str(),
+                    one.class.as_str(),
+                    one.reason,
+                    &one.feature,
+                    &one.statement,
+                    one.times,
+                    one.meaning,
+                ]
+            })
+        })
+        .collect()
 }
 
 fn pins(picture: &ProgramSnapshot) -> Vec<Row> {

@@ -79,6 +79,37 @@ pub const VIEWS: &[View] = &[
         ],
     ),
     view(
+        "parking",
+        "Idle transactions whose connections were given back meanwhile, by class.",
+        &[
+            column("destination", Kind::Text, "The server"),
+            column("class", Kind::Text, "The class"),
+            column("mode", Kind::Text, "`off`, `observe` or `enforce`"),
+            column("parked", Kind::Int, "Transactions that are parked now"),
+            column("parks", Kind::Big, "Transactions that were parked"),
+            column("could_park", Kind::Big, "That could have been, where parking observes"),
+            column("resumed", Kind::Big, "Parked ones that went on with a connection"),
+            column("lost", Kind::Big, "Parked ones that could not go on (40001)"),
+            column("refused", Kind::Big, "Transactions that were looked at and stayed"),
+            column("seconds", Kind::Float, "How long they were parked, of those that are no more"),
+            column("could_seconds", Kind::Float, "How long they could have been"),
+            column("closed", Kind::Text, "Why nothing is parked at the server; empty: it works"),
+        ],
+    ),
+    view(
+        "unparkable",
+        "What was looked at and not parked, and why, the most frequent first.",
+        &[
+            column("destination", Kind::Text, "The server"),
+            column("class", Kind::Text, "The class"),
+            column("reason", Kind::Text, "Why, as in the metrics"),
+            column("feature", Kind::Text, "The endpoint, agent or tool"),
+            column("statement", Kind::Text, "The last statement, without literals"),
+            column("times", Kind::Big, "How often"),
+            column("meaning", Kind::Text, "What the reason means"),
+        ],
+    ),
+    view(
         "pins",
         "Clients that keep a server connection beyond their transaction.",
         &[

@@ -16,6 +16,7 @@ mod features;
 mod hosts;
 mod http;
 mod limits;
+mod parking;
 mod pools;
 mod postgres;
 
@@ -33,6 +34,7 @@ pub(super) fn encode(program: &ProgramSnapshot, encoder: DescriptorEncoder<'_>) 
     if let Some(postgres) = &program.postgres {
         postgres::sessions(postgres, &mut sheet)?;
         hosts::hosts(&postgres.hosts, &mut sheet)?;
+        parking::encode(postgres, &mut sheet)?;
     }
     pools::connections(&pools, &mut sheet)?;
     classes::classes(&pools, &mut sheet)?;

@@ -25,6 +25,7 @@ mod pairs;
 mod parameters;
 mod parking;
 mod parking_by_chance;
+mod parking_rules;
 mod pins;
 mod pipelines;
 mod policies;

@@ -42,7 +42,7 @@ pub(crate) fn counts(bench: &Bench) -> ParkingCounts {
 }
 
 /// Waits until `client`'s transaction is parked, or is said to stay.
-async fn is_parked(bench: &Bench) {
+pub(crate) async fn is_parked(bench: &Bench) {
     for _ in 0..300 {
         if counts(bench).parked > 0 {
             return bench.all_home().await;

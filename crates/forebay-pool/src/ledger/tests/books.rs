@@ -31,6 +31,7 @@ impl World {
         assert_eq!(deadlock::find(&[ledger.census()]), None, "they wait for each other for ever");
         assert!(!self.is_at_a_standstill(), "every connection is kept by one who waits");
         if !ledger.closing {
+            self.assert_recalls();
             self.assert_nobody_waits_for_what_is_there();
         }
     }

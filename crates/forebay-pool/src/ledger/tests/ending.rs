@@ -139,7 +139,7 @@ impl World {
             Action::Wake(_) => true,
             Action::Open(_, identity) => waits(identity),
             Action::Close(_) | Action::Part(_) | Action::Reset(_) | Action::Probe(_) => false,
-            Action::Forget(_) => false,
+            Action::Forget(_) | Action::Recall(_) => false,
         };
         let parted = |action: &Action| {
             matches!(action, Action::Close(_) | Action::Part(_) | Action::Probe(_))

@@ -21,6 +21,7 @@
 //! | I13 | whoever closes a circle is told in the same step | `World::is_at_a_standstill` and the search itself |
 //! | I14 | a lease is charged in the end what it took, once | a property in `fairness`; `reference`; `Ledger::end_lease` panics at a second time |
 //! | I16 | no identity outgrows its size and reserve, nor several their cap; what is paused has nothing at rest | `World::compare_growth`, `World::assert_conservation` |
+//! | I17 | what is called home is offered, and somebody waits for it; nothing that would help is left uncalled | `World::recalled`, `World::assert_recalls` |
 //! | I15 | in the end nothing is left, and everybody is welcome again | `World::settle`, `World::assert_everybody_is_welcome_again` |
 
 use std::sync::Arc;
@@ -87,6 +88,8 @@ enum Event {
     GiveBack(Index, Condition),
     Attach(Index, u8),
     Acts(Index, Activity),
+    Offer(Index),
+    Withdraw(Index),
     TurnsTo(Index, u8),
     WentWrong(Index),
     FailsElsewhere(Index),
@@ -152,6 +155,8 @@ fn event() -> impl Strategy<Value = Event> {
         6 => (pick(), prop::bool::weighted(0.8)).prop_map(|(which, rests)| {
             Event::Acts(which, if rests { Activity::AtRest } else { Activity::Working })
         }),
+        8 => pick().prop_map(Event::Offer),
+        3 => pick().prop_map(Event::Withdraw),
         2 => (pick(), 0..4_u8).prop_map(|(which, operation)| Event::TurnsTo(which, operation)),
         4 => pick().prop_map(Event::WentWrong),
         1 => pick().prop_map(Event::FailsElsewhere),
@@ -308,6 +313,17 @@ impl World {
             Event::Acts(which, activity) => {
                 if let Some(conn) = chosen(which, self.in_use()) {
                     self.acts(conn, activity);
+                }
+            }
+            Event::Offer(which) => {
+                if let Some(conn) = chosen(which, self.in_use()) {
+                    self.offer(conn);
+                }
+            }
+            Event::Withdraw(which) => {
+                let offered: Vec<_> = self.ledger.offers.iter().map(|offer| offer.conn).collect();
+                if let Some(conn) = chosen(which, offered) {
+                    self.withdraw(conn);
                 }
             }
             Event::TurnsTo(which, to) => {

@@ -441,7 +441,7 @@ impl Both {
         let woken = last.list().iter().filter_map(|action| match *action {
             Action::Wake(id) => Some(id),
             Action::Open(..) | Action::Close(_) | Action::Part(_) | Action::Reset(_) => None,
-            Action::Probe(_) | Action::Forget(_) => None,
+            Action::Probe(_) | Action::Forget(_) | Action::Recall(_) => None,
         });
         for id in woken {
             let Told::Granted(conn) = self.world.callers[&id].told else {

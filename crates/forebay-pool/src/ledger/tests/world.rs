@@ -229,6 +229,7 @@ impl World {
                     assert!(self.live.contains(&conn) && !self.leases.contains_key(&conn));
                     self.probes.push(conn);
                 }
+                Action::Recall(conn) => self.recalled(conn),
                 Action::Forget(id) => assert!(!self.ledger.identities.contains_key(id)),
             }
         }

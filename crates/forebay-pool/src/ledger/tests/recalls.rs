@@ -1,0 +1,168 @@
+//! Leases that their owners could do without: which are called home, and for whom.
+
+use std::time::Duration;
+
+use crate::ask::{Ask, Resumes};
+use crate::class::{ClassId, Kind};
+use crate::lease::Condition;
+use crate::ledger::recall::Called;
+use crate::ledger::{Action, Asked};
+use crate::slot::{ConnId, Slot};
+
+use super::sentences::{MS, SECOND};
+use super::world::{World, class, settings};
+
+impl World {
+    /// The owner of `conn` could give it back.
+    pub(super) fn offer(&mut self, conn: ConnId) {
+        let since = self.now;
+        self.step(|ledger, now, actions| ledger.offer(conn, since, now, actions));
+    }
+
+    /// It cannot after all.
+    pub(super) fn withdraw(&mut self, conn: ConnId) {
+        self.step(|ledger, now, actions| ledger.withdraw(conn, now, actions));
+    }
+
+    /// I17: somebody waits for what is called home.
+    pub(super) fn recalled(&self, conn: ConnId) {
+        assert!(self.leases.contains_key(&conn), "only what is lent is called home");
+        assert!(!self.ledger.queued.is_empty(), "nobody waits for it");
+    }
+
+    /// I17: what is offered is lent; and where nothing is on its way home, nothing that is offered
+    /// would let somebody go who waits.
+    pub(super) fn assert_recalls(&self) {
+        let ledger = &self.ledger;
+        let offered = |conn: &ConnId| match ledger.conns[*conn].slot {
+            Slot::Leased(lent) => lent.class,
+            ref other => panic!("{other:?} is offered"),
+        };
+        let classes: Vec<_> =
+            ledger.offers.iter().map(|offer| (offered(&offer.conn), offer.called)).collect();
+        let coming = ledger.cleaning > 0 || classes.iter().any(|(_, c)| *c == Called::Yes);
+        if coming {
+            return;
+        }
+        for (of, _) in classes {
+            for class in ledger.crowd.classes().filter(|class| !ledger.seats.may_take(*class)) {
+                let mut seats = ledger.seats.clone();
+                seats.free(of);
+                assert!(!seats.may_take(class), "nobody is called home for {class:?}");
+            }
+        }
+    }
+
+    fn called(&self) -> Vec<ConnId> {
+        let calls = self.last.list().iter().filter_map(|action| match action {
+            Action::Recall(conn) => Some(*conn),
+            _ => None,
+        });
+        calls.collect()
+    }
+}
+
+/// Two classes of agents with a guarantee of one of four connections each, and all four taken
+/// by the first.
+fn all_borrowed() -> (World, Vec<ConnId>) {
+    let classes = vec![class(Kind::Ai, 0, None), class(Kind::Ai, 0, None)];
+    let mut world = World::new(settings(4, classes));
+    let leases = world.fill();
+    assert_eq!(leases.len(), 4);
+    (world, leases)
+}
+
+#[test]
+fn nothing_is_called_home_while_nobody_waits() {
+    let (mut world, leases) = all_borrowed();
+    leases.iter().for_each(|conn| world.offer(*conn));
+    assert!(world.ledger.offers.iter().all(|offer| offer.called == Called::No));
+}
+
+#[test]
+fn who_waits_is_served_by_the_offer_that_rests_for_longest() {
+    let (mut world, leases) = all_borrowed();
+    for conn in [leases[2], leases[0]] {
+        world.advance(MS);
+        world.offer(conn);
+    }
+    let waiter = world.waits_as(0, 1, None);
+    assert_eq!(world.called(), [leases[2]]);
+    world.give_back(leases[2], Condition::Clean);
+    assert_eq!(world.take(waiter), leases[2]);
+}
+
+#[test]
+fn an_offer_that_is_withdrawn_passes_the_call_on() {
+    let (mut world, leases) = all_borrowed();
+    leases.iter().for_each(|conn| world.offer(*conn));
+    world.waits_as(0, 1, None);
+    world.withdraw(leases[0]);
+    assert_eq!(world.called(), [leases[1]]);
+}
+
+#[test]
+fn no_more_are_called_than_wait() {
+    let (mut world, leases) = all_borrowed();
+    leases.iter().for_each(|conn| world.offer(*conn));
+    for _ in 0..2 {
+        world.waits_as(0, 1, None);
+        assert_eq!(world.called().len(), 1);
+    }
+    world.offer(leases[3]);
+    assert!(world.called().is_empty(), "both are called for");
+}
+
+#[test]
+fn what_was_borrowed_goes_home_first_for_a_class_below_its_nominal_share() {
+    let classes =
+        vec![class(Kind::Ai, 0, None), class(Kind::Ai, 0, None), class(Kind::Ai, 0, None)];
+    let mut world = World::new(settings(6, classes));
+    // Two are the nominal share of each: class 1 has its two, and class 0 two too many.
+    let ask = |world: &mut World, class| match world.ask(0, class, None) {
+        Asked::Granted(conn) => conn,
+        Asked::Waiting(id) => {
+            world.finish_work();
+            world.take(id)
+        }
+        Asked::Rejected(why) => panic!("{why:?}"),
+    };
+    let own: Vec<_> = (0..2).map(|_| ask(&mut world, 1)).collect();
+    own.iter().for_each(|conn| world.offer(*conn));
+    world.advance(SECOND);
+    let borrowed: Vec<_> = (0..4).map(|_| ask(&mut world, 0)).collect();
+    borrowed.iter().for_each(|conn| world.offer(*conn));
+    world.waits_as(0, 2, None);
+    assert_eq!(world.called(), [borrowed[0]], "though it rests for less long");
+}
+
+#[test]
+fn a_connection_that_would_not_help_stays() {
+    // Class 1 may have one connection, and has it.
+    let classes = vec![class(Kind::Ai, 0, None), class(Kind::Ai, 0, Some(1))];
+    let mut world = World::new(settings(3, classes));
+    let Asked::Waiting(id) = world.ask(0, 1, None) else { panic!("none is open") };
+    world.finish_work();
+    let held = world.take(id);
+    let Asked::Waiting(id) = world.ask(0, 0, None) else { panic!("none is open") };
+    world.finish_work();
+    let other = world.take(id);
+    world.offer(other);
+    world.waits_as(0, 1, None);
+    assert!(world.called().is_empty());
+    world.offer(held);
+    assert_eq!(world.called(), [held]);
+}
+
+#[test]
+fn who_resumes_goes_before_new_requests_and_by_its_own_deadline() {
+    let (mut world, leases) = all_borrowed();
+    let newcomer = world.waits(None);
+    let since = world.now - SECOND;
+    let deadline = Some(world.now + Duration::from_secs(60));
+    let ask = Ask { resumes: Resumes::Since(since), deadline, ..Ask::new(0, ClassId(0)) };
+    let Asked::Waiting(resumed) = world.ask_for(ask) else { panic!("all are taken") };
+    assert!(world.ledger.has_own_patience(resumed) && !world.ledger.has_own_patience(newcomer));
+    world.give_back(leases[0], Condition::Clean);
+    assert_eq!(world.take(resumed), leases[0]);
+}
