@@ -167,7 +167,7 @@ fn parameter(item: &str, wanted: &str) -> Option<u64> {
 }
 
 /// `Retry-After`: seconds, or a date.
-fn retry_after(value: &str, now: u64) -> Option<Duration> {
+pub(crate) fn retry_after(value: &str, now: u64) -> Option<Duration> {
     let value = value.trim();
     if let Ok(seconds) = value.parse() {
         return Duration::try_from_secs_f64(seconds).ok();

@@ -4,29 +4,35 @@
 //! waited for) → credential (before the checkout: nobody holds a connection while waiting for
 //! a token) → checkout → exchange → answer.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use forebay_pool::overlap::{OutboundCall, Overlaps};
 use forebay_pool::{Ask, Roster, TraceId};
 use forebay_seam::time;
-use http::header::{AUTHORIZATION, HeaderMap};
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderMap};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body, Incoming};
 
-use crate::answer::{Answer, Exchange};
-use crate::credential::Proof;
+use crate::agent::Line;
+use crate::answer::{Answer, Exchange, Times};
+use crate::credential::{Another, Proof};
 use crate::destination::Destination;
-use crate::exchange::{Begun, Errand, Unanswered};
+use crate::doorstep::{Clarity, Protocol};
+use crate::exchange::{Begun, Errand, Purpose, Repeat, Unanswered};
 use crate::hints;
 use crate::hygiene::{self, Framing};
 use crate::limits::{Passage, Plan};
 use crate::meter::{Journey, Outcome, Refusals};
 use crate::operation::Work;
+use crate::prefix::{self, Said};
 use crate::problem::{Problem, Reason, SHOULD_RETRY};
-use crate::tenant::{Authorization, Caller, Tenants};
+use crate::routes::{Route, Routes};
+use crate::tenant::{Caller, Host, Tenants};
+use crate::tunnel::Tunnel;
+use crate::upgrade::{self, Wish};
 use crate::upload::Upload;
 
 /// Characters of a feature's name that are kept.
@@ -35,10 +41,13 @@ const FEATURE: usize = 64;
 const DISCARD: usize = 64 * 1024;
 const DISCARD_TIME: Duration = Duration::from_secs(1);
 
+/// How long the beginning of a body is waited for, which may say more of its call.
+const BEGINNING: Duration = Duration::from_millis(250);
+
 /// What calls need of the gateway.
 pub(crate) struct Desk {
     pub(crate) tenants: Tenants,
-    pub(crate) destinations: std::collections::BTreeMap<String, Arc<Destination>>,
+    pub(crate) routes: Routes,
     pub(crate) overlaps: Arc<Overlaps>,
     pub(crate) roster: Arc<Roster>,
     /// Calls refused before they had a destination.
@@ -61,7 +70,9 @@ impl Head {
         *request.uri_mut() = self.uri;
         *request.headers_mut() = self.headers;
         if let Some(proof) = proof {
-            proof.add_to(request.headers_mut());
+            let mut uri = std::mem::take(request.uri_mut());
+            proof.add_to(request.headers_mut(), &mut uri);
+            *request.uri_mut() = uri;
         }
         request
     }
@@ -74,7 +85,7 @@ enum Tries {
 }
 
 impl Desk {
-    /// Answers `request`, which came on a connection from `peer` to our address `local`. Never
+    /// Answers `request`, which came on `line` and may have more than one reading. Never
     /// fails: what goes wrong is an answer.
     ///
     /// # Cancel safety
@@ -83,25 +94,27 @@ impl Desk {
     pub(crate) async fn answer(
         &self,
         request: Request<Incoming>,
-        local: SocketAddr,
-        peer: SocketAddr,
+        line: &Arc<Line>,
+        clarity: Clarity,
     ) -> Response<Answer> {
-        let (caller, destination) = match self.receive(&request, local) {
+        let (caller, route) = match self.receive(&request, line, clarity) {
             Ok(known) => known,
             Err(problem) => {
                 self.refusals.count(problem.reason);
-                return refuse(problem, "-");
+                return refuse(problem, "-", request.version());
             }
         };
+        let version = request.version();
+        let destination = Arc::clone(&route.destination);
         let feature = feature(request.headers());
-        let (_, rest) = split(request.uri().path());
+        let rest = route.rest(request.uri().path());
         let work = destination.works.look_up(&feature, request.method(), rest);
         let journey = destination.meter.begin(Arc::clone(work.operation.feature()));
-        match self.journey(request, peer, &caller, &destination, work, journey).await {
+        match self.journey(request, &caller, &route, work, journey, line).await {
             Ok(response) => response,
             Err(Unanswered { problem, mut journey }) => {
                 journey.ends(Outcome::Refused(problem.reason));
-                refuse(problem.at(&destination.name), &caller.tenant)
+                refuse(problem.at(&destination.name), caller.tenant(), version)
             }
         }
     }
@@ -110,29 +123,48 @@ impl Desk {
     fn receive(
         &self,
         request: &Request<Incoming>,
-        local: SocketAddr,
-    ) -> Result<(Caller, Arc<Destination>), Problem> {
-        hygiene::screen(request)?;
-        let caller = self.tenants.admit(request.headers(), local)?;
-        let (name, _) = split(request.uri().path());
-        let destination = self.destinations.get(name).ok_or_else(|| {
+        line: &Line,
+        clarity: Clarity,
+    ) -> Result<(Caller, Route), Problem> {
+        hygiene::screen(request, clarity)?;
+        let authority = hygiene::authority(request);
+        let by_host = authority.and_then(|authority| self.routes.by_host(authority));
+        let host = match &by_host {
+            Some(_) => Host::Configured,
+            None => authority.map_or(Host::None, Host::Other),
+        };
+        let caller = self.tenants.admit(request.headers(), &line.arrival, host)?;
+        if let Some(route) = by_host {
+            return Ok((caller, route));
+        }
+        if request.version() != Version::HTTP_2 && request.uri().authority().is_some() {
+            let detail = "Forebay is a forward proxy only for the `hosts` of its destinations: \
+                          call `http://HOST:PORT/DESTINATION/…` as the base URL";
+            return Err(Problem::new(Reason::Unsupported, detail));
+        }
+        let route = self.routes.by_path(request.uri().path()).ok_or_else(|| {
             let detail = "the path begins with the destination's name: `/DESTINATION/…`";
             Problem::new(Reason::UnknownDestination, detail)
         })?;
-        Ok((caller, Arc::clone(destination)))
+        Ok((caller, route))
     }
 
     async fn journey(
         &self,
-        request: Request<Incoming>,
-        peer: SocketAddr,
+        mut request: Request<Incoming>,
         caller: &Caller,
-        destination: &Destination,
+        route: &Route,
         work: Arc<Work>,
         journey: Journey,
+        line: &Arc<Line>,
     ) -> Result<Response<Answer>, Unanswered> {
+        let destination = &*route.destination;
+        let wish = match upgrade::wish(&mut request) {
+            Ok(wish) => wish,
+            Err(problem) => return Err(Unanswered { problem, journey }),
+        };
         let (mut parts, body) = request.into_parts();
-        let (_, rest) = split(parts.uri.path());
+        let rest = route.rest(parts.uri.path());
         let target = match destination.target.join(rest, parts.uri.query()) {
             Ok(target) => target,
             Err(error) => {
@@ -142,22 +174,40 @@ impl Desk {
                 });
             }
         };
-        let ai_request =
-            trace(&parts.headers).map(|trace| self.roster.request(&caller.tenant, trace));
+        let mut upload = Upload::of(body);
+        let said = match prefix::may_say(&parts.method, &parts.headers) {
+            true => prefix::read(&upload.beginning(prefix::MOST, BEGINNING).await),
+            false => Said::default(),
+        };
+        let trace = trace(&parts.headers).or(said.trace);
+        let ai_request = trace.map(|trace| self.roster.request(caller.tenant(), trace));
         let hints = hints::read(&parts.headers);
         destination.meter.hints_ignored(hints.ignored);
         let class = destination.class(one(&parts.headers, "x-forebay-class"));
-        let framing = match body.size_hint().exact() {
+        let framing = match upload.size_hint().exact() {
             None => Framing::Chunked,
             Some(_) => Framing::AsSaid,
         };
         let authority = &destination.target.authority;
         hygiene::for_service(&mut parts.headers, &mut parts.uri, target, authority, framing);
-        let credential = destination.credential(&caller.tenant);
-        if credential.is_some() || caller.authorization == Authorization::Ours {
-            parts.headers.remove(AUTHORIZATION);
-        }
+        let entitled = match destination.wallet.entitle(caller, &mut parts.headers) {
+            Ok(entitled) => entitled,
+            Err(problem) => return Err(Unanswered { problem, journey }),
+        };
+        // What is to become another protocol needs the whole of a connection.
+        let identity = match wish.is_some() {
+            true => entitled.identity.clone().alone(),
+            false => entitled.identity.clone(),
+        };
         destination.toll.prepare(&mut parts.headers);
+        let purpose = match &wish {
+            Some(wish) => {
+                wish.ask(&mut parts.method, &mut parts.headers);
+                Purpose::Upgrade
+            }
+            None => Purpose::Answer,
+        };
+        let repeat = Repeat::of(destination.retry, &parts.method, &parts.headers);
         let head = Head { method: parts.method, uri: parts.uri, headers: parts.headers };
         let errand = Errand {
             destination,
@@ -168,40 +218,43 @@ impl Desk {
                 cost: hints.cost,
                 attempt: hints.attempt,
                 deadline: hints.patience.map(|patience| time::now() + patience),
-                ..Ask::new(destination.identity(&caller.tenant), class)
+                ..Ask::new(identity, class)
             },
             request: ai_request,
+            repeat,
+            purpose,
+            total: destination.total_timeout,
             call: OutboundCall {
-                tenant: Arc::clone(&caller.tenant),
+                tenant: Arc::clone(caller.tenant()),
                 feature: Arc::clone(work.operation.feature()),
                 destination: Arc::clone(&destination.name),
                 operation: Arc::clone(work.operation.name()),
-                subject: None,
-                peer: Some(peer),
+                subject: said.subject,
+                peer: line.peer,
             },
         };
         let plan = Plan {
-            tenant: Arc::clone(&caller.tenant),
-            account: destination.account(&caller.tenant),
+            tenant: Arc::clone(caller.tenant()),
+            account: entitled.account.clone(),
             work,
             declared: hints.tokens,
-            length: body.size_hint().exact(),
+            length: upload.size_hint().exact(),
         };
         let mut passage = match destination.toll.pass(plan) {
             Ok(passage) => passage,
             Err(problem) => return Err(Unanswered { problem, journey }),
         };
 
-        let repeatable = body.is_end_stream();
-        let (mut head, mut upload, mut journey) = (head, Upload::of(body), journey);
-        let Some(credential) = credential else {
-            let begun = errand.run(head.into_call(None, upload), passage, journey).await?;
-            return Ok(deliver(begun, destination));
-        };
+        let repeatable = upload.is_end_stream();
+        let (mut head, mut journey) = (head, journey);
         let mut tries = Tries::First;
         loop {
-            let proof = match credential.proof(&destination.meter).await {
-                Ok(proof) => proof,
+            let proof = match entitled.proof(&destination.meter).await {
+                Ok(Some(proof)) => proof,
+                Ok(None) => {
+                    let begun = errand.run(head.into_call(None, upload), passage, journey).await?;
+                    return deliver(begun, destination, wish, line);
+                }
                 Err(problem) => return Err(Unanswered { problem, journey }),
             };
             // The service may refuse a token that it withdrew. That proves that the call was
@@ -210,38 +263,88 @@ impl Desk {
                 (repeatable && tries == Tries::First && proof.is_renewable()).then(|| head.clone());
             let call = head.into_call(Some(&proof), upload);
             let mut begun = errand.run(call, passage, journey).await?;
-            let refused = begun.response.status() == StatusCode::UNAUTHORIZED && proof.refused();
+            let another = match begun.response.status() {
+                StatusCode::UNAUTHORIZED => proof.refused(),
+                _ => Another::None,
+            };
             match spare {
-                Some(spare) if refused => {
+                Some(spare) if another == Another::Ready => {
                     (passage, journey) = discard(begun).await;
                     (head, upload, tries) = (spare, Upload::empty(), Tries::Second);
                 }
                 Some(_) | None => {
-                    if refused {
+                    if another != Another::None {
                         let again = HeaderValue::from_static("true");
                         begun.response.headers_mut().insert(SHOULD_RETRY, again);
                     }
-                    return Ok(deliver(begun, destination));
+                    return deliver(begun, destination, wish, line);
                 }
             }
         }
     }
 }
 
-/// Sends what has begun on to the agent.
-fn deliver(begun: Begun, destination: &Destination) -> Response<Answer> {
+/// Sends what has begun on to the agent on `line`, or begins to speak what it wished for.
+fn deliver(
+    mut begun: Begun,
+    destination: &Destination,
+    wish: Option<Wish>,
+    line: &Arc<Line>,
+) -> Result<Response<Answer>, Unanswered> {
+    let service = match begun.response.status() {
+        StatusCode::SWITCHING_PROTOCOLS => Some(hyper::upgrade::on(&mut begun.response)),
+        _ => None,
+    };
     let (mut parts, body) = begun.response.into_parts();
-    hygiene::for_agent(&mut parts.headers);
     parts.extensions.clear();
-    parts.version = http::Version::HTTP_11;
-    let answer = Answer::streamed(body, begun.upload, begun.exchange, destination.chunk_timeout);
-    Response::from_parts(parts, answer)
+    let chunk = destination.chunk_timeout;
+    let is_unfulfilled = wish.is_some() && service.is_none();
+    if let (Some(wish), Some(service)) = (wish, service) {
+        return match wish.granted(&mut parts) {
+            Ok(agent) => {
+                let tunnel = Tunnel { agent, service, exchange: begun.exchange, pause: chunk };
+                tunnel.begin(Arc::clone(line));
+                Ok(Response::from_parts(parts, Answer::whole(Bytes::new())))
+            }
+            Err(problem) => Err(Unanswered { problem, journey: begun.exchange.journey }),
+        };
+    }
+    let total = begun.until.zip(destination.total_timeout).filter(|_| !is_stream(&parts.headers));
+    hygiene::for_agent(&mut parts.headers);
+    if is_unfulfilled && line.speaks == Protocol::Http1 {
+        // What the agent has sent behind its wish may be no HTTP.
+        parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    parts.version = Version::HTTP_11;
+    let answer = Answer::streamed(body, begun.upload, begun.exchange, Times { chunk, total });
+    if let Answer::Streamed(stream) = &answer {
+        line.patience.with(stream, chunk);
+    }
+    Ok(Response::from_parts(parts, answer))
+}
+
+/// Whether an answer is meant to go on for as long as it likes.
+fn is_stream(headers: &HeaderMap) -> bool {
+    let content = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let content = content.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    let content = content.to_ascii_lowercase();
+    content.starts_with("application/grpc")
+        || matches!(
+            content.as_str(),
+            "text/event-stream"
+                | "application/x-ndjson"
+                | "application/ndjson"
+                | "application/jsonl"
+                | "application/json-seq"
+                | "application/vnd.amazon.eventstream"
+                | "multipart/x-mixed-replace"
+        )
 }
 
 /// Reads an answer that nobody will see to its end, if that is near, so that its connection
 /// can serve again. The call goes on: what it reserved stays reserved.
 async fn discard(begun: Begun) -> (Passage, Journey) {
-    let Begun { response, upload, exchange } = begun;
+    let Begun { response, upload, exchange, .. } = begun;
     let Exchange { held, calling, passage, journey, .. } = exchange;
     let rest = Limited::new(response.into_body(), DISCARD).collect();
     if let Ok(Ok(_)) = time::timeout(DISCARD_TIME, rest).await {
@@ -251,7 +354,7 @@ async fn discard(begun: Begun) -> (Passage, Journey) {
     (passage, journey)
 }
 
-fn refuse(problem: Problem, tenant: &str) -> Response<Answer> {
+fn refuse(problem: Problem, tenant: &str, version: Version) -> Response<Answer> {
     let (reason, detail) = (problem.reason.code(), problem.detail.as_str());
     if problem.is_load() {
         // Under load these come by the thousand; the counters have them.
@@ -259,13 +362,12 @@ fn refuse(problem: Problem, tenant: &str) -> Response<Answer> {
     } else {
         tracing::warn!(reason, tenant, ?detail, "refused");
     }
-    problem.into_response().map(Answer::whole)
-}
-
-/// The destination's name and the rest of an agent's path.
-fn split(path: &str) -> (&str, &str) {
-    let path = path.strip_prefix('/').unwrap_or(path);
-    path.find('/').map_or((path, ""), |end| path.split_at(end))
+    let mut response = problem.into_response();
+    if version == Version::HTTP_2 {
+        // There, streams end and connections go on.
+        response.headers_mut().remove(CONNECTION);
+    }
+    response.map(Answer::whole)
 }
 
 /// A field's value, if it is there once.
@@ -275,8 +377,10 @@ fn one<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     if values.next().is_some() { None } else { value.to_str().ok() }
 }
 
+/// The request that a call belongs to: `x-forebay-request`, or that of its `traceparent`.
 fn trace(headers: &HeaderMap) -> Option<TraceId> {
-    TraceId::from_traceparent(one(headers, "traceparent")?)
+    let named = one(headers, "x-forebay-request").and_then(TraceId::of_request);
+    named.or_else(|| TraceId::from_traceparent(one(headers, "traceparent")?))
 }
 
 /// The feature that a call is made for: `x-forebay-feature`, or the member `forebay.feature`

@@ -12,12 +12,15 @@ use std::future::Future;
 use std::sync::Arc;
 
 use forebay_pool::Condition;
-use http::header::HOST;
+use http::header::{CONNECTION, HOST};
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{HeaderValue, Request, Response, Version};
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::{TrySendError, http1, http2};
 use tokio::sync::oneshot;
+
+use crate::berths::Seat;
+use crate::link::{Calling, End, Link};
 
 /// What the connection speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +66,8 @@ impl Addressee {
                 }
                 *call.version_mut() = Version::HTTP_2;
                 call.headers_mut().remove(HOST);
+                // It names `te`, which is to stay: gRPC asks for trailers by it.
+                call.headers_mut().remove(CONNECTION);
             }
         }
     }
@@ -74,14 +79,28 @@ enum Sender<B> {
         sender: http1::SendRequest<B>,
         /// Dropped, it ends the connection's task.
         life: Option<oneshot::Sender<()>>,
+        link: Arc<Link>,
     },
-    Many(http2::SendRequest<B>),
+    Many {
+        sender: http2::SendRequest<B>,
+        seat: Seat,
+    },
 }
 
 /// A connection, or one stream of it: given up when dropped.
 pub(crate) struct Connection<B> {
     sender: Sender<B>,
     addressee: Arc<Addressee>,
+    /// Since a call was sent, until it rests again.
+    calling: Option<Calling>,
+}
+
+impl<B> Drop for Connection<B> {
+    fn drop(&mut self) {
+        if let Sender::One { link, .. } = &self.sender {
+            link.leave(End::Ours);
+        }
+    }
 }
 
 /// A call that got no answer.
@@ -120,21 +139,46 @@ impl<B> Connection<B> {
     pub(crate) fn alone(
         sender: http1::SendRequest<B>,
         life: oneshot::Sender<()>,
+        link: Arc<Link>,
         addressee: Arc<Addressee>,
     ) -> Self {
-        Self { sender: Sender::One { sender, life: Some(life) }, addressee }
+        let sender = Sender::One { sender, life: Some(life), link };
+        Self { sender, addressee, calling: None }
     }
 
     /// One stream of a connection that speaks HTTP/2.
-    pub(crate) fn stream(sender: http2::SendRequest<B>, addressee: Arc<Addressee>) -> Self {
-        Self { sender: Sender::Many(sender), addressee }
+    pub(crate) fn stream(
+        sender: http2::SendRequest<B>,
+        seat: Seat,
+        addressee: Arc<Addressee>,
+    ) -> Self {
+        Self { sender: Sender::Many { sender, seat }, addressee, calling: None }
+    }
+
+    fn link(&self) -> &Arc<Link> {
+        match &self.sender {
+            Sender::One { link, .. } => link,
+            Sender::Many { seat, .. } => seat.link(),
+        }
+    }
+
+    /// Does it lead where it should, and will it for the next call? Whatever call was on it is
+    /// over.
+    pub(crate) fn is_current(&mut self) -> bool {
+        self.calling = None;
+        self.link().is_current()
+    }
+
+    /// Is it open still, as far as one look can tell?
+    pub(crate) fn is_whole(&self) -> bool {
+        self.is_ready() && self.link().is_whole()
     }
 
     /// What it speaks.
     pub(crate) fn protocol(&self) -> Protocol {
         match self.sender {
             Sender::One { .. } => Protocol::Http1,
-            Sender::Many(_) => Protocol::Http2,
+            Sender::Many { .. } => Protocol::Http2,
         }
     }
 
@@ -143,29 +187,30 @@ impl<B> Connection<B> {
     /// dropped; others go on.
     pub(crate) fn abandon(&mut self) -> Condition {
         match &mut self.sender {
-            Sender::One { life, .. } => {
+            Sender::One { life, link, .. } => {
+                link.leave(End::Ours);
                 drop(life.take());
                 Condition::Broken
             }
-            Sender::Many(_) => Condition::Unknown,
+            Sender::Many { .. } => Condition::Unknown,
         }
     }
 
     /// Whether a call can be sent now.
     pub(crate) fn is_ready(&self) -> bool {
         match &self.sender {
-            Sender::One { sender, life } => {
+            Sender::One { sender, life, .. } => {
                 life.is_some() && sender.is_ready() && !sender.is_closed()
             }
-            Sender::Many(sender) => sender.is_ready() && !sender.is_closed(),
+            Sender::Many { sender, .. } => sender.is_ready() && !sender.is_closed(),
         }
     }
 
     /// Whether it has come to its end.
     pub(crate) fn is_closed(&self) -> bool {
         match &self.sender {
-            Sender::One { sender, life } => life.is_none() || sender.is_closed(),
-            Sender::Many(sender) => sender.is_closed(),
+            Sender::One { sender, life, .. } => life.is_none() || sender.is_closed(),
+            Sender::Many { sender, .. } => sender.is_closed(),
         }
     }
 
@@ -176,7 +221,7 @@ impl<B> Connection<B> {
     pub(crate) async fn ready(&mut self) -> hyper::Result<()> {
         match &mut self.sender {
             Sender::One { sender, .. } => sender.ready().await,
-            Sender::Many(sender) => sender.ready().await,
+            Sender::Many { sender, .. } => sender.ready().await,
         }
     }
 }
@@ -196,25 +241,34 @@ impl<B: Body + Default + 'static> Connection<B> {
         mut call: Request<B>,
     ) -> impl Future<Output = Result<Response<Incoming>, Failed<B>>> + use<B> {
         self.addressee.address(&mut call, self.protocol());
+        let link = Arc::clone(self.link());
+        let calling = link.call();
+        let rested = calling.rested();
+        self.calling = Some(calling);
         let (one, many) = match &mut self.sender {
             Sender::One { sender, .. } => (Some(sender.try_send_request(call)), None),
-            Sender::Many(sender) => {
+            Sender::Many { sender, .. } => {
                 let spare = call.body().is_end_stream().then(|| copy_of(&call));
                 (None, Some((sender.try_send_request(call), spare)))
             }
         };
         async move {
-            if let Some(sending) = one {
-                return sending.await.map_err(Failed::from);
+            let outcome = match (one, many) {
+                (Some(sending), _) => sending.await.map_err(Failed::from),
+                (None, Some((sending, spare))) => sending.await.map_err(|failed| {
+                    let mut failed = Failed::from(failed);
+                    if failed.call.is_none() && was_not_processed(&failed.error) {
+                        failed.call = spare;
+                    }
+                    failed
+                }),
+                (None, None) => unreachable!("a connection speaks one of the two"),
+            };
+            match &outcome {
+                Ok(answer) => link.site.answered(&link, answer.status(), answer.headers()),
+                Err(_) => link.failed(rested),
             }
-            let Some((sending, spare)) = many else { unreachable!("there is one of the two") };
-            sending.await.map_err(|failed| {
-                let mut failed = Failed::from(failed);
-                if failed.call.is_none() && was_not_processed(&failed.error) {
-                    failed.call = spare;
-                }
-                failed
-            })
+            outcome
         }
     }
 }

@@ -1,18 +1,21 @@
 //! One call and its answer on a leased connection.
 //!
-//! A call is sent once. It is sent again only when hyper gives it back untouched, which
-//! proves that nothing of it left; whatever may have been carried out is the agent's to
-//! decide on (an LLM call is billed twice otherwise).
+//! A call is sent once. It is sent once more when hyper gives it back untouched, which
+//! proves that nothing of it left; and, where no byte of an answer came, when carrying it out
+//! twice does no harm: its method says so, or a key by which the service knows it again.
+//! Whatever else may have been carried out is the agent's to decide on (an LLM call is billed
+//! twice otherwise).
 
 use std::future::Future;
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use forebay_pool::overlap::{Calling, OutboundCall, Overlaps};
-use forebay_pool::{Ask, Request as AiRequest};
+use forebay_pool::{Ask, Attempt, Request as AiRequest};
 use forebay_seam::time;
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 use crate::answer::{Exchange, Held};
@@ -20,8 +23,12 @@ use crate::destination::Destination;
 use crate::limits::Passage;
 use crate::meter::Journey;
 use crate::problem::{Problem, Reason, Retry};
-use crate::upload::{Progress, Upload};
-use crate::upstream::Identity;
+use crate::settings::RetrySettings;
+use crate::upload::{Keepsake, Progress, Upload};
+use crate::wallet::Identity;
+
+/// By which services know a call again (draft-ietf-httpapi-idempotency-key-header).
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// When a destination that hung up may be tried again.
 const AFTER_BREAK: Duration = Duration::from_secs(1);
@@ -34,6 +41,42 @@ pub(crate) struct Errand<'a> {
     pub(crate) request: Option<AiRequest>,
     /// What overlaps are told with.
     pub(crate) call: OutboundCall,
+    pub(crate) repeat: Repeat,
+    pub(crate) purpose: Purpose,
+    /// When it has to be over, counted from its first sending.
+    pub(crate) total: Option<Duration>,
+}
+
+/// Whether a call may be sent again although it may have been carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Repeat {
+    /// It may not.
+    Never,
+    /// It may, once.
+    Once,
+}
+
+impl Repeat {
+    /// What `policy` says of a call with this head.
+    pub(crate) fn of(policy: RetrySettings, method: &Method, headers: &HeaderMap) -> Self {
+        let is_idempotent = method.is_idempotent();
+        let has_key = headers.get_all(IDEMPOTENCY_KEY).iter().count() == 1;
+        let may = match policy {
+            RetrySettings::Unsent => false,
+            RetrySettings::Idempotent => is_idempotent,
+            RetrySettings::IdempotencyKey => is_idempotent || has_key,
+        };
+        if may { Self::Once } else { Self::Never }
+    }
+}
+
+/// What a call is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// An answer.
+    Answer,
+    /// That its connection speaks something else afterwards.
+    Upgrade,
 }
 
 /// An answer that has begun.
@@ -41,6 +84,8 @@ pub(crate) struct Begun {
     pub(crate) response: Response<Incoming>,
     pub(crate) upload: Arc<Progress>,
     pub(crate) exchange: Exchange,
+    /// When it has to be over.
+    pub(crate) until: Option<Instant>,
 }
 
 /// A call that got no answer: the problem, and the journey to count it on.
@@ -50,9 +95,11 @@ pub(crate) struct Unanswered {
 }
 
 /// Why no head of an answer came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum NoHead {
     FirstByte,
     UploadStalled,
+    Overdue,
 }
 
 impl Errand<'_> {
@@ -69,11 +116,11 @@ impl Errand<'_> {
         journey: Journey,
     ) -> Result<Begun, Unanswered> {
         match self.send(call, &mut passage, &journey).await {
-            Ok((mut response, upload, held, calling)) => {
+            Ok(Sent { mut response, upload, held, calling, until }) => {
                 passage.answered(response.status(), response.headers_mut());
                 let destination = Arc::clone(&self.destination.name);
                 let exchange = Exchange { destination, held, calling, passage, journey };
-                Ok(Begun { response, upload, exchange })
+                Ok(Begun { response, upload, exchange, until })
             }
             Err(problem) => Err(Unanswered { problem, journey }),
         }
@@ -86,60 +133,86 @@ impl Errand<'_> {
         journey: &Journey,
     ) -> Result<Sent, Problem> {
         let method = call.method().clone();
-        let upload = call.body().progress();
         // Who waits in our line waits for the service, as far as its transaction goes.
         let calling = self.overlaps.call_begins(self.request.as_ref(), self.call.clone());
-        let mut held = self.checkout().await?;
+        let mut held = self.checkout(self.ask.attempt).await?;
+        let until = self.total.map(|total| time::now() + total);
         // A connection may have been closed by the service while the call was on its way to
-        // it. Then the call comes back unsent, and goes out once more.
+        // it. Then the call goes out once more, if that does no harm.
         for last in [false, true] {
+            let spare = (!last && self.repeat == Repeat::Once).then(|| Spare::of(&mut call));
+            let upload = call.body().progress();
             passage.sent();
             let sent_at = time::now();
+            if self.purpose == Purpose::Upgrade {
+                held.never_again();
+            }
             let sending = held.connection().send(call);
-            let mut failed = match self.head(sending, &upload, sent_at).await {
+            let mut failed = match self.head(sending, &upload, sent_at, until).await {
                 Ok(Ok(response)) => {
                     let took = time::now().saturating_duration_since(sent_at);
                     journey.answered(response.status(), took);
                     if response.status().is_server_error() {
                         held.failed();
                     }
-                    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    if response.status() == StatusCode::SWITCHING_PROTOCOLS
+                        && self.purpose == Purpose::Answer
+                    {
                         let detail = "the service switches protocols, which nobody asked for";
                         return Err(Problem::new(Reason::BrokenAnswer, detail));
                     }
-                    return Ok((response, upload, held, calling));
+                    return Ok(Sent { response, upload, held, calling, until });
                 }
                 Ok(Err(failed)) => failed,
                 Err(none) => {
                     // A stalled upload is the agent's failure, not the service's.
-                    if let NoHead::FirstByte = none {
+                    if none != NoHead::UploadStalled {
                         held.failed();
                     }
                     return Err(self.no_head(&none));
                 }
             };
+            if upload.broke_off() {
+                // The agent's failure, not the service's.
+                let detail = format!("the request's body cannot be read: {}", failed.error());
+                return Err(Problem::new(Reason::Malformed, detail));
+            }
             let unsent = failed.take_message();
             if unsent.is_some() {
                 passage.came_back();
             }
-            match unsent {
-                Some(unsent) if !last => {
-                    drop(held);
-                    journey.resent();
-                    call = unsent;
-                    held = self.checkout().await?;
+            let error = failed.error();
+            let again = match unsent {
+                Some(unsent) if !last => Some((unsent, self.ask.attempt)),
+                None if hung_up(error) => {
+                    let again = spare.and_then(|spare| spare.call(&upload));
+                    again.map(|again| (again, Attempt::Retry))
                 }
                 unsent => {
                     held.failed();
-                    return Err(broken(failed.error(), &method, unsent.is_some()));
+                    return Err(broken(error, &method, unsent.is_some()));
                 }
-            }
+            };
+            held.failed();
+            let Some((again, attempt)) = again else {
+                return Err(broken(error, &method, false));
+            };
+            drop(held);
+            held = match self.checkout(attempt).await {
+                Ok(held) => held,
+                // What is known of the first try says more than why there was no second.
+                Err(_) if attempt == Attempt::Retry => return Err(broken(error, &method, false)),
+                Err(problem) => return Err(problem),
+            };
+            journey.resent();
+            call = again;
         }
         Err(Problem::new(Reason::BrokenAnswer, "the service hung up twice"))
     }
 
-    async fn checkout(&self) -> Result<Held, Problem> {
-        Ok(Held::new(self.destination.pool.checkout(self.ask.clone()).await?))
+    async fn checkout(&self, attempt: Attempt) -> Result<Held, Problem> {
+        let ask = Ask { attempt, ..self.ask.clone() };
+        Ok(Held::new(self.destination.pool.checkout(ask).await?))
     }
 
     /// Waits for what `sending` gives, as long as the upload moves and the service may think.
@@ -148,6 +221,7 @@ impl Errand<'_> {
         sending: F,
         upload: &Progress,
         sent_at: Instant,
+        until: Option<Instant>,
     ) -> Result<F::Output, NoHead> {
         let mut sending = pin!(sending);
         loop {
@@ -156,6 +230,10 @@ impl Errand<'_> {
                 false => (self.destination.chunk_timeout, NoHead::UploadStalled),
             };
             let deadline = upload.last_moved().max(sent_at) + limit;
+            let (deadline, none) = match until {
+                Some(until) if until < deadline => (until, NoHead::Overdue),
+                Some(_) | None => (deadline, none),
+            };
             if time::now() >= deadline {
                 return Err(none);
             }
@@ -179,11 +257,63 @@ impl Errand<'_> {
                 let detail = format!("the request's body paused for more than {waited} s");
                 Problem::new(Reason::UploadStalled, detail)
             }
+            NoHead::Overdue => {
+                let total = self.total.unwrap_or_default().as_secs_f64();
+                let detail = format!("the call was not answered within {total} s in all");
+                Problem::new(Reason::TotalTimeout, detail)
+            }
         }
     }
 }
 
-type Sent = (Response<Incoming>, Arc<Progress>, Held, Calling);
+/// What [`Errand::send`] gives.
+struct Sent {
+    response: Response<Incoming>,
+    upload: Arc<Progress>,
+    held: Held,
+    calling: Calling,
+    until: Option<Instant>,
+}
+
+/// What a call is made of again.
+struct Spare {
+    head: Request<()>,
+    body: Keepsake,
+}
+
+impl Spare {
+    fn of(call: &mut Request<Upload>) -> Self {
+        let body = call.body_mut().keep();
+        let mut head = Request::new(());
+        *head.method_mut() = call.method().clone();
+        *head.uri_mut() = call.uri().clone();
+        *head.headers_mut() = call.headers().clone();
+        Self { head, body }
+    }
+
+    /// The call, if its body can be had again.
+    fn call(self, upload: &Progress) -> Option<Request<Upload>> {
+        let body = self.body.again(upload)?;
+        Some(self.head.map(|()| body))
+    }
+}
+
+/// Did the connection end before a byte of the answer came? What came and is no answer says
+/// that somebody was there.
+fn hung_up(error: &hyper::Error) -> bool {
+    let broke = || {
+        let source = std::error::Error::source(error)?;
+        let kind = source.downcast_ref::<io::Error>()?.kind();
+        Some(matches!(
+            kind,
+            io::ErrorKind::ConnectionReset
+                | io::ErrorKind::ConnectionAborted
+                | io::ErrorKind::BrokenPipe
+                | io::ErrorKind::UnexpectedEof
+        ))
+    };
+    error.is_incomplete_message() || error.is_canceled() || broke().unwrap_or(false)
+}
 
 fn broken(error: &hyper::Error, method: &Method, unsent: bool) -> Problem {
     let again = Retry::After(AFTER_BREAK);

@@ -5,46 +5,38 @@
 //! deadline of a drain at the latest.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
-use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use forebay_pool::Roster;
 use forebay_pool::event::Told;
 use forebay_pool::overlap::Overlaps;
-use forebay_seam::net::{TcpListener, TcpStream};
+use forebay_seam::net::{Listener, Peer, Socket};
 use forebay_seam::sync::Mutex;
 use forebay_seam::task::{Spawner, Stop, Stopper};
 use forebay_seam::time::{self, Instant};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
+use tokio::io::AsyncWrite;
+use tokio::sync::{Semaphore, broadcast};
 
 use crate::SettingsError;
+use crate::agent::{self, Certified, Visit};
 use crate::call::Desk;
 use crate::credential::Registry;
 use crate::destination::{self, Destination};
-use crate::doorstep::{self, Doorstep, Understood};
+use crate::doorstep;
 use crate::meter::Refusals;
 use crate::problem::{Problem, Reason, Retry};
+use crate::routes::{self, Routes};
 use crate::settings::HttpSettings;
 use crate::stats::HttpSnapshot;
-use crate::tenant::Tenants;
+use crate::tenant::{self, RollError, Tenants};
 use crate::tls::Trust;
+use crate::wallet;
 
-/// Fields, and bytes, of a call's head.
-const HEAD_FIELDS: usize = 100;
-const HEAD_BYTES: usize = 64 * 1024;
-/// Read ahead of a call's reader, and written ahead of an answer's.
-const BUFFER: usize = 128 * 1024;
-/// How long an agent's connection may wait for the end of a head; also how long it may rest
-/// between two calls. Longer than the keep-alive of the usual clients, so that they hang up
-/// first and no call meets a connection that is just being closed.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(120);
 /// Rest after an accept that failed, which means that the machine is out of something.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 /// When an agent that was turned away may come again.
@@ -57,7 +49,8 @@ pub struct Gateway {
 }
 
 struct House {
-    desk: Arc<Desk>,
+    desk: Arc<ArcSwap<Desk>>,
+    tls: Option<Arc<Certified>>,
     registry: Registry,
     seats: Arc<Semaphore>,
     max_clients: u32,
@@ -80,6 +73,22 @@ impl Gateway {
         check(settings, &mut Trust::default())
     }
 
+    /// Everything that is wrong with the keys and credentials in `settings`, which are read
+    /// for that and forgotten.
+    pub fn check_secrets(settings: &HttpSettings) -> Vec<SettingsError> {
+        let mut trust = Trust::default();
+        let tenants = tenant::problems(&settings.tenants).into_iter().map(at_tenants);
+        let mut problems: Vec<_> = tenants.collect();
+        for (name, destination) in &settings.destinations {
+            let found = wallet::problems(destination, &settings.tenants, &mut trust);
+            problems.extend(found.into_iter().map(|(key, reason)| SettingsError {
+                at: format!("http.destinations.{name}.{key}"),
+                reason,
+            }));
+        }
+        problems
+    }
+
     /// A gateway for `settings`; reads the secrets and starts warming up. Inside a runtime.
     /// `overlaps` and `roster` are shared by all gateways of the process.
     ///
@@ -92,16 +101,13 @@ impl Gateway {
     ) -> Result<Self, SettingsError> {
         let mut trust = Trust::default();
         check(&settings, &mut trust)?;
-        let tenants = Tenants::new(&settings.tenants).map_err(|(tenant, error)| SettingsError {
-            at: format!("http.tenants.{tenant}.key"),
-            reason: error.to_string(),
-        })?;
-        let mut registry = Registry::new();
+        let registry = Registry::new();
+        let tenants = Tenants::new(&settings.tenants, registry.digester());
+        let tenants = tenants.map_err(at_tenants)?;
         let mut destinations = BTreeMap::new();
         for (name, settings) in &settings.destinations {
             let everybody = tenants.everybody();
-            let destination =
-                Destination::open(name, settings, everybody, &mut registry, &mut trust)?;
+            let destination = Destination::open(name, settings, everybody, &registry, &mut trust)?;
             destination.pool.join(&roster);
             destinations.insert(name.clone(), Arc::new(destination));
         }
@@ -109,8 +115,23 @@ impl Gateway {
         let (cut, cut_heard) = Stopper::new();
         let (leave, leave_heard) = Stopper::new();
         let refusals = Refusals::default();
+        let tls = match &settings.tls {
+            None => None,
+            Some(tls) => Some(
+                Certified::new(tls)
+                    .map_err(|reason| SettingsError { at: "http.tls".to_owned(), reason })?,
+            ),
+        };
+        let routes = Routes::new(destinations, &settings.destinations);
         let house = House {
-            desk: Arc::new(Desk { tenants, destinations, overlaps, roster, refusals }),
+            desk: Arc::new(ArcSwap::from_pointee(Desk {
+                tenants,
+                routes,
+                overlaps,
+                roster,
+                refusals,
+            })),
+            tls: tls.map(Arc::new),
             registry,
             seats: Arc::new(Semaphore::new(seats.min(Semaphore::MAX_PERMITS))),
             max_clients: settings.max_clients,
@@ -129,7 +150,11 @@ impl Gateway {
     ///
     /// # Cancel safety
     /// Dropped, no more are accepted; those that were are served on.
-    pub async fn serve(&self, listener: TcpListener, mut stop: Stop) {
+    pub async fn serve(&self, listener: Listener, mut stop: Stop) {
+        let tls = match &listener {
+            Listener::Tcp(_) => self.house.tls.clone(),
+            Listener::Unix(_) => None,
+        };
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -137,7 +162,7 @@ impl Gateway {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, peer)) => self.receive(stream, peer, stop.clone()),
+                Ok((socket, peer)) => self.receive(socket, peer, tls.clone(), stop.clone()),
                 Err(error) => {
                     tracing::warn!(%error, "an agent's connection cannot be accepted");
                     time::sleep(ACCEPT_REST).await;
@@ -146,18 +171,19 @@ impl Gateway {
         }
     }
 
-    fn receive(&self, stream: TcpStream, peer: SocketAddr, stop: Stop) {
-        match Arc::clone(&self.house.seats).try_acquire_owned() {
+    fn receive(&self, socket: Socket, peer: Peer, tls: Option<Arc<Certified>>, stop: Stop) {
+        let house = &self.house;
+        match Arc::clone(&house.seats).try_acquire_owned() {
             Ok(seat) => {
-                let house = Arc::clone(&self.house);
-                self.house
-                    .spawner
-                    .spawn(async move { house.converse(stream, peer, stop, seat).await });
+                let (leave, cut) = (house.leave_heard.clone(), house.cut_heard.clone());
+                let desk = Arc::clone(&house.desk);
+                let visit = Visit { desk, tls, peer, seat, stop, leave, cut };
+                house.spawner.spawn(visit.run(socket));
             }
             Err(_) => {
-                self.house.turned_away.fetch_add(1, Ordering::Relaxed);
+                house.turned_away.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(%peer, "an agent was turned away: `max_clients` are connected");
-                turn_away(&stream, self.house.max_clients);
+                turn_away(socket, house.max_clients);
             }
         }
     }
@@ -173,58 +199,61 @@ impl Gateway {
             tracing::warn!(clients = house.clients(), "calls are cut off: the drain is over");
         }
         drop(house.cut.lock().take());
-        for destination in house.desk.destinations.values() {
+        let desk = house.desk.load_full();
+        for destination in desk.routes.destinations() {
             destination.pool.close();
         }
-        for destination in house.desk.destinations.values() {
+        for destination in desk.routes.destinations() {
             destination.pool.drain(deadline).await;
         }
     }
 
-    /// Sets the budget of `destination` by hand ([`forebay_pool::Pool::set_budget`]); `false`:
-    /// there is none of that name.
+    /// Sets the budget of `destination`, in connections, by hand
+    /// ([`forebay_pool::Pool::set_budget`]); `false`: there is none of that name.
     pub fn set_budget(&self, destination: &str, budget: Option<u32>) -> bool {
-        let destination = self.house.desk.destinations.get(destination);
-        destination.map(|destination| destination.pool.set_budget(budget)).is_some()
+        let desk = self.house.desk.load();
+        desk.routes.named(destination).map(|named| named.set_budget(budget)).is_some()
     }
 
     /// Replaces all connections to `destination` ([`forebay_pool::Pool::renew`]); `false`:
     /// there is none of that name.
     pub fn renew(&self, destination: &str) -> bool {
-        let destination = self.house.desk.destinations.get(destination);
-        destination.map(|destination| destination.pool.renew()).is_some()
+        let desk = self.house.desk.load();
+        desk.routes.named(destination).map(|named| named.pool.renew()).is_some()
     }
 
     /// What operations were learnt to take, by destination ([`forebay_pool::Pool::operations`]).
     pub fn operations(&self) -> Vec<(String, Vec<forebay_pool::stats::OperationSnapshot>)> {
-        let destinations = self.house.desk.destinations.iter();
-        destinations.map(|(name, d)| (name.to_string(), d.pool.operations())).collect()
+        let desk = self.house.desk.load();
+        desk.routes.destinations().map(|d| (d.name.to_string(), d.pool.operations())).collect()
     }
 
     /// What happens in each pool, from now on ([`forebay_pool::Pool::events`]).
     pub fn events(&self) -> Vec<broadcast::Receiver<Told>> {
-        self.house.desk.destinations.values().map(|d| d.pool.events()).collect()
+        self.house.desk.load().routes.destinations().map(|d| d.pool.events()).collect()
     }
 
     /// Is every pool warm?
     pub fn is_ready(&self) -> bool {
-        self.house.desk.destinations.values().all(|d| d.pool.snapshot().warm)
+        self.house.desk.load().routes.destinations().all(|d| d.pool.snapshot().warm)
     }
 
     /// One picture.
     pub fn snapshot(&self) -> HttpSnapshot {
         let house = &self.house;
-        let destinations = house.desk.destinations.values();
+        let desk = house.desk.load();
+        let destinations = desk.routes.destinations();
         HttpSnapshot {
             clients: house.clients(),
             clients_refused: house.turned_away.load(Ordering::Relaxed),
-            refusals: house.desk.refusals.snapshot(),
+            refusals: desk.refusals.snapshot(),
             cached_tokens: house.registry.cached_tokens(),
             destinations: destinations
                 .clone()
                 .map(|d| d.meter.snapshot(Arc::clone(&d.name), d.toll.snapshot()))
                 .collect(),
-            pools: destinations.map(|d| d.pool.snapshot()).collect(),
+            pools: destinations.clone().map(|d| d.pool.snapshot()).collect(),
+            connections: destinations.map(|d| d.connections()).collect(),
         }
     }
 }
@@ -234,61 +263,16 @@ impl House {
         let free = u32::try_from(self.seats.available_permits()).unwrap_or(u32::MAX);
         self.max_clients.saturating_sub(free)
     }
-
-    /// Serves one agent's connection to its end.
-    async fn converse(
-        self: Arc<Self>,
-        stream: TcpStream,
-        peer: SocketAddr,
-        mut stop: Stop,
-        seat: OwnedSemaphorePermit,
-    ) {
-        let (mut cut, mut leave) = (self.cut_heard.clone(), self.leave_heard.clone());
-        let Ok(local) = stream.local_addr() else { return };
-        let understood = Understood::default();
-        let io = TokioIo::new(Doorstep::new(stream, peer, understood.clone()));
-        let desk = Arc::clone(&self.desk);
-        let service = service_fn(move |request| {
-            understood.tell();
-            let desk = Arc::clone(&desk);
-            async move { Ok::<_, Infallible>(desk.answer(request, local, peer).await) }
-        });
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT)
-            .max_headers(HEAD_FIELDS)
-            .max_header_size(HEAD_BYTES)
-            .max_buf_size(BUFFER)
-            .serve_connection(io, service);
-        let mut connection = pin!(connection);
-        let ended = tokio::select! {
-            ended = connection.as_mut() => Some(ended),
-            () = stop.told() => None,
-            () = leave.told() => None,
-        };
-        let ended = match ended {
-            Some(ended) => Some(ended),
-            None => {
-                connection.as_mut().graceful_shutdown();
-                tokio::select! {
-                    ended = connection.as_mut() => Some(ended),
-                    () = cut.told() => None,
-                }
-            }
-        };
-        if let Some(Err(error)) = ended {
-            tracing::debug!(%peer, %error, "an agent's connection ended");
-        }
-        drop(seat);
-    }
 }
 
 /// Says why, as far as the socket takes it at once, and closes.
-fn turn_away(stream: &TcpStream, max_clients: u32) {
+fn turn_away(mut socket: Socket, max_clients: u32) {
     let detail = format!("{max_clients} clients are connected, as many as may be");
     let problem =
         Problem::new(Reason::TooManyClients, detail).with_retry(Retry::After(CROWDED_REST));
-    if let Err(error) = stream.try_write(&doorstep::on_the_wire(problem)) {
+    let mut cx = Context::from_waker(Waker::noop());
+    let bytes = doorstep::on_the_wire(problem);
+    if let Poll::Ready(Err(error)) = Pin::new(&mut socket).poll_write(&mut cx, &bytes) {
         tracing::debug!(%error, "an agent could not be told that it was turned away");
     }
 }
@@ -298,8 +282,21 @@ fn check(settings: &HttpSettings, trust: &mut Trust) -> Result<(), SettingsError
         let reason = "at least one agent must be able to connect".to_owned();
         return Err(SettingsError { at: "http.max_clients".to_owned(), reason });
     }
+    if let Some(tls) = &settings.tls {
+        agent::check_tls(tls)
+            .map_err(|reason| SettingsError { at: "http.tls".to_owned(), reason })?;
+    }
+    tenant::check(&settings.tenants).map_err(at_tenants)?;
     for (name, destination) in &settings.destinations {
         destination::check(name, destination, settings, trust)?;
     }
-    Ok(())
+    routes::check(&settings.destinations)
+}
+
+fn at_tenants(error: RollError) -> SettingsError {
+    let at = match error.key.as_str() {
+        "" => "http.tenants".to_owned(),
+        key => format!("http.tenants.{key}"),
+    };
+    SettingsError { at, reason: error.reason }
 }

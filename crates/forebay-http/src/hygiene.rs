@@ -7,48 +7,95 @@
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Uri, Version};
 
+use crate::agent::HEAD_FIELDS;
+use crate::doorstep::Clarity;
 use crate::problem::{Problem, Reason};
 
 /// Fields that mean one connection, whether `Connection` names them or not. `Expect` is
 /// among them, since it was answered here: a body is asked for once there is a connection
-/// to take it.
+/// to take it. `Trailer` is not: trailers pass.
 const HOP_BY_HOP: [HeaderName; 9] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("http2-settings"),
     header::PROXY_AUTHENTICATE,
     header::PROXY_AUTHORIZATION,
     header::TE,
-    header::TRAILER,
     header::UPGRADE,
     header::EXPECT,
+];
+
+/// Fields that say something of a message which must be known before its end (RFC 9110,
+/// 6.5.1), so they have no business behind it.
+const NO_TRAILERS: [HeaderName; 18] = [
+    header::AUTHORIZATION,
+    header::CACHE_CONTROL,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LENGTH,
+    header::CONTENT_RANGE,
+    header::CONTENT_TYPE,
+    header::COOKIE,
+    header::HOST,
+    header::LOCATION,
+    header::MAX_FORWARDS,
+    header::RANGE,
+    header::RETRY_AFTER,
+    header::SET_COOKIE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::VARY,
+    header::WWW_AUTHENTICATE,
+    HeaderName::from_static("forwarded"),
 ];
 
 /// Prefix of the fields that agents say to Forebay alone.
 const OURS: &str = "x-forebay-";
 
 /// Refuses what has more than one reading, and ways of calling that we do not offer.
-pub(crate) fn screen<B>(request: &Request<B>) -> Result<(), Problem> {
-    let (method, uri, headers) = (request.method(), request.uri(), request.headers());
+pub(crate) fn screen<B>(request: &Request<B>, clarity: Clarity) -> Result<(), Problem> {
+    let (uri, headers) = (request.uri(), request.headers());
     let malformed = |detail: &str| Err(Problem::new(Reason::Malformed, detail));
-    if method == Method::CONNECT || uri.authority().is_some() {
-        return Err(Problem::new(
-            Reason::Unsupported,
-            "Forebay is no forward proxy: call `http://HOST:PORT/DESTINATION/…` as the base URL",
-        ));
+    if clarity == Clarity::Doubtful {
+        return malformed(
+            "where the request ends could be read in two ways (lengths, `Transfer-Encoding`, \
+             line ends)",
+        );
     }
-    if headers.contains_key(header::UPGRADE) {
-        let detail = "connections cannot be upgraded (WebSocket) through Forebay yet";
-        return Err(Problem::new(Reason::Unsupported, detail));
+    if headers.len() > HEAD_FIELDS {
+        let detail = format!("at most {HEAD_FIELDS} header fields are read");
+        return Err(Problem::new(Reason::HeadTooLarge, detail));
     }
-    if headers.get_all(header::HOST).iter().count() > 1 {
-        return malformed("more than one `Host`");
+    if request.method() == Method::CONNECT && request.version() != Version::HTTP_2 {
+        return Err(Problem::new(Reason::Unsupported, NO_TUNNELS));
     }
-    if request.version() == Version::HTTP_11 && !headers.contains_key(header::HOST) {
-        return malformed("no `Host`");
+    if let Some(authority) = uri.authority() {
+        if authority.as_str().contains('@') {
+            return malformed("a host with user and password");
+        }
+        if !matches!(uri.scheme_str(), None | Some("http" | "https")) {
+            return malformed("a scheme other than `http` and `https`");
+        }
+    }
+    let mut hosts = headers.get_all(header::HOST).iter();
+    match (uri.authority(), hosts.next(), hosts.next()) {
+        (_, _, Some(_)) => return malformed("more than one `Host`"),
+        (Some(authority), Some(host), None) => {
+            // Two hosts are two destinations, perhaps (RFC 9113, 8.3.1; RFC 9112, 3.2.2).
+            if !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()) {
+                return malformed("`Host` is another one than that of the target");
+            }
+        }
+        (None, None, None) if request.version() != Version::HTTP_10 => {
+            return malformed("no `Host`");
+        }
+        (Some(_), None, None) | (None, _, None) => {}
     }
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next() {
+        if request.version() != Version::HTTP_11 {
+            return malformed("only HTTP/1.1 knows `Transfer-Encoding`");
+        }
         if headers.contains_key(header::CONTENT_LENGTH) {
             return malformed("both `Content-Length` and `Transfer-Encoding`");
         }
@@ -57,6 +104,17 @@ pub(crate) fn screen<B>(request: &Request<B>) -> Result<(), Problem> {
         }
     }
     Ok(())
+}
+
+/// What is said to who wants a tunnel.
+pub(crate) const NO_TUNNELS: &str = "Forebay opens no tunnels to hosts: call \
+                                     `http://HOST:PORT/DESTINATION/…` as the base URL";
+
+/// The host that a call names, and the port if it names one: of its target where that has
+/// one, else of `Host`.
+pub(crate) fn authority<B>(request: &Request<B>) -> Option<&str> {
+    let of_target = request.uri().authority().map(|authority| authority.as_str());
+    of_target.or_else(|| request.headers().get(header::HOST)?.to_str().ok())
 }
 
 /// Where the body of a call ends, as the service is told.
@@ -77,6 +135,7 @@ pub(crate) fn for_service(
     authority: &HeaderValue,
     framing: Framing,
 ) {
+    let takes_trailers = takes_trailers(headers);
     strip_hop_by_hop(headers);
     headers.remove(header::TRANSFER_ENCODING);
     let ours: Vec<HeaderName> =
@@ -90,7 +149,31 @@ pub(crate) fn for_service(
         headers.remove(header::CONTENT_LENGTH);
         headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
+    if takes_trailers {
+        // Said anew for the next hop: trailers pass here (RFC 9110, 10.1.4).
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+    }
     *uri = target;
+}
+
+fn takes_trailers(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::TE).iter();
+    let mut codings = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    codings.any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+}
+
+/// Makes trailers ones that may pass, in either direction.
+pub(crate) fn trailers(fields: &mut HeaderMap) {
+    strip_hop_by_hop(fields);
+    for name in &NO_TRAILERS {
+        fields.remove(name);
+    }
+    let ours: Vec<HeaderName> =
+        fields.keys().filter(|name| name.as_str().starts_with(OURS)).cloned().collect();
+    for name in ours {
+        fields.remove(name);
+    }
 }
 
 /// Makes a service's head one for the agent. A length stays, except beside a transfer
@@ -129,7 +212,7 @@ mod tests {
     }
 
     fn refused(request: &Request<()>) -> Reason {
-        screen(request).unwrap_err().reason
+        screen(request, Clarity::Clear).unwrap_err().reason
     }
 
     #[test]
@@ -142,17 +225,36 @@ mod tests {
         assert_eq!(refused(&request(&[host, chunked, chunked])), Reason::Malformed);
         let gzip = ("transfer-encoding", "gzip, chunked");
         assert_eq!(refused(&request(&[host, gzip])), Reason::Malformed);
-        assert!(screen(&request(&[host, chunked])).is_ok());
+        assert!(screen(&request(&[host, chunked]), Clarity::Clear).is_ok());
+        assert!(screen(&request(&[host]), Clarity::Doubtful).is_err());
     }
 
     #[test]
-    fn upgrades_and_forward_proxying_are_refused() {
-        let upgrade = request(&[("host", "localhost"), ("upgrade", "websocket")]);
-        assert_eq!(refused(&upgrade), Reason::Unsupported);
-        let absolute = Request::get("http://api.test/x").header("host", "api.test").body(());
-        assert_eq!(refused(&absolute.unwrap()), Reason::Unsupported);
-        let connect = Request::connect("api.test:443").header("host", "api.test").body(());
+    fn a_call_names_one_host() {
+        let absolute = |uri, host| Request::get(uri).header("host", host).body(()).unwrap();
+        assert!(screen(&absolute("http://api.test/x", "API.test"), Clarity::Clear).is_ok());
+        assert_eq!(refused(&absolute("http://api.test/x", "b.test")), Reason::Malformed);
+        assert_eq!(refused(&absolute("http://u@api.test/x", "u@api.test")), Reason::Malformed);
+        assert_eq!(refused(&absolute("ftp://api.test/x", "api.test")), Reason::Malformed);
+        let connect = Request::connect("api.test:443").header("host", "api.test:443").body(());
         assert_eq!(refused(&connect.unwrap()), Reason::Unsupported);
+        assert_eq!(authority(&absolute("http://api.test:1/x", "api.test:1")), Some("api.test:1"));
+        assert_eq!(authority(&request(&[("host", "b.test")])), Some("b.test"));
+    }
+
+    #[test]
+    fn trailers_say_nothing_that_belongs_into_a_head() {
+        let mut fields = request(&[
+            ("grpc-status", "0"),
+            ("content-length", "3"),
+            ("authorization", "Bearer x"),
+            ("connection", "x-hop"),
+            ("x-hop", "1"),
+            ("x-forebay-class", "core"),
+        ]);
+        trailers(fields.headers_mut());
+        assert_eq!(fields.headers().len(), 1);
+        assert_eq!(fields.headers()["grpc-status"], "0");
     }
 
     #[test]
@@ -178,7 +280,11 @@ mod tests {
         for_service(fields.headers_mut(), &mut uri, target, &authority, Framing::AsSaid);
         let mut left: Vec<_> = fields.headers().keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
-        assert_eq!(left, ["host", "x-stays"]);
+        assert_eq!(left, ["connection", "host", "te", "x-stays"]);
+        assert_eq!(
+            (&fields.headers()["te"], &fields.headers()["connection"]),
+            (&HeaderValue::from_static("trailers"), &HeaderValue::from_static("te"),)
+        );
         assert_eq!(fields.headers()["host"], "api.test");
         assert_eq!(uri, "/v1");
     }

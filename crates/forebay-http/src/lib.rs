@@ -4,37 +4,53 @@
 //! The rooms, in the order in which a call passes them: `gateway` (accept), `doorstep` (the
 //! agent's socket), `call` (its journey), `hygiene` (what may pass), `tenant` (who calls),
 //! `destination` and `target` (where to), `operation` and `hints` (what for), `limits` with
-//! `announce` and `usage` (how much of it), `credential`, `token` and `oauth` (with which
-//! proof), `exchange`, `upload` and `answer` (the bytes, both ways), `connection`, `upstream` and
-//! `tls` (the connections); `problem` (what Forebay itself answers), `meter` and `stats` (what is
+//! `announce` and `usage` (how much of it), `wallet`, `credential`, `token` and `oauth` with
+//! `secrets` (with which proof), `exchange`, `upload` and `answer` (the bytes, both ways),
+//! `connection`, `upstream`, `berths`, `dial`, `frames`, `link`, `site`, `addresses`,
+//! `idleness` and `tls` (the connections); `problem` (what Forebay itself answers), `meter` and
+//! `stats` (what is
 //! counted). Deliberately absent: no redirect is followed, no body is stored, nothing in a
 //! call chooses where a credential goes.
 
+mod addresses;
+mod agent;
 mod announce;
 mod answer;
+mod berths;
 mod call;
 mod connection;
 mod credential;
 mod destination;
+mod dial;
 mod doorstep;
 mod exchange;
+mod frames;
 mod gateway;
 mod hints;
 mod hygiene;
+mod idleness;
 mod limits;
+mod link;
 mod meter;
 mod oauth;
 mod operation;
+mod prefix;
 mod problem;
+mod routes;
+mod secrets;
 pub mod settings;
+mod site;
 pub mod stats;
 mod target;
 mod tenant;
 mod tls;
 mod token;
+mod tunnel;
+mod upgrade;
 mod upload;
 mod upstream;
 mod usage;
+mod wallet;
 
 pub use gateway::Gateway;
 pub use settings::HttpSettings;

@@ -112,7 +112,7 @@ impl Journey {
     /// The service began to answer with `status`, `after` the call was sent.
     pub(crate) fn answered(&self, status: StatusCode, after: Duration) {
         let place = match status.as_u16() {
-            200..=299 => 0,
+            100..=299 => 0,
             300..=399 => 1,
             400..=499 => 2,
             _ => 3,

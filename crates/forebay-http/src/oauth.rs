@@ -1,29 +1,32 @@
-//! Exchanging client credentials for a token (OAuth 2.0, RFC 6749, section 4.4).
+//! Exchanging what we hold for a token: client credentials (OAuth 2.0, RFC 6749, section
+//! 4.4), a refresh token (section 6), or another token (RFC 8693).
 //!
 //! One exchange is one short connection of its own: TLS verified, no redirect followed, the
-//! answer bounded in size and time. Knows no cache: see [`crate::token`]. Errors say what
-//! the issuer's error code says, never what it sent besides.
+//! answer bounded in size and time. Knows no cache: see [`crate::token`]. What the issuer
+//! answers, `answer` judges; which refresh token is the newest, `refresh` knows.
 
-use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
+mod answer;
+mod refresh;
+
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use forebay_seam::secret::{ExposeSecret, SecretError, SecretRef};
+use forebay_seam::secret::{ExposeSecret, SecretString};
 use forebay_seam::task::Spawner;
 use forebay_seam::time;
-use http::header::{CONNECTION, HOST};
-use http::{HeaderValue, Uri};
+use http::header::{ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
-use oauth2::basic::{BasicClient, BasicErrorResponseType, BasicTokenType};
-use oauth2::{
-    AsyncHttpClient, ClientId, ClientSecret, HttpRequest, HttpResponse, RequestTokenError, Scope,
-    TokenResponse, TokenUrl,
-};
 use tokio_rustls::TlsConnector;
 
+pub(crate) use answer::{Granted, Refusal};
+pub(crate) use refresh::RefreshToken;
+
+use crate::credential::encode;
+use crate::settings::ClientAuthentication;
 use crate::target::Target;
 use crate::upstream::{self, OpenError};
 
@@ -31,36 +34,46 @@ use crate::upstream::{self, OpenError};
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest answer of an issuer.
 const ANSWER: usize = 64 * 1024;
-/// The life of a token whose issuer does not say.
-const UNSAID_LIFE: Duration = Duration::from_secs(300);
-/// What is shown of an error code that we do not know.
-const CODE: usize = 64;
+/// The longest time for which an issuer can send us away.
+const LONGEST_WAIT: Duration = Duration::from_secs(300);
+
+/// What is agreed with an issuer, whatever the secrets are.
+pub(crate) struct Terms {
+    pub(crate) target: Target,
+    /// The path and query of the token endpoint.
+    pub(crate) endpoint: Uri,
+    pub(crate) tls: TlsConnector,
+    pub(crate) client_id: String,
+    pub(crate) client_auth: ClientAuthentication,
+    pub(crate) scopes: Vec<String>,
+    pub(crate) audience: Option<String>,
+    pub(crate) resource: Option<String>,
+    /// What kinds of tokens the subject's and the actor's are (RFC 8693, section 3).
+    pub(crate) subject_type: String,
+    pub(crate) actor_type: String,
+}
+
+/// What is exchanged for a token.
+pub(crate) enum Grant {
+    /// What the client itself may.
+    ClientCredentials,
+    /// A refresh token.
+    Refresh(RefreshToken),
+    /// A token of whom it is for, and perhaps one of who acts.
+    Exchange { subject: SecretString, actor: Option<SecretString> },
+}
 
 /// Where tokens come from, and on whose behalf.
 pub(crate) struct Issuer {
-    pub(crate) target: Target,
-    pub(crate) tls: TlsConnector,
+    pub(crate) terms: Arc<Terms>,
     pub(crate) spawner: Spawner,
-    pub(crate) token_url: TokenUrl,
-    pub(crate) client_id: String,
-    pub(crate) client_secret: SecretRef,
-    pub(crate) scopes: Vec<String>,
-    pub(crate) audience: Option<String>,
-}
-
-/// A token, ready to be sent.
-pub(crate) struct Grant {
-    /// `Bearer TOKEN`, marked as sensitive.
-    pub(crate) authorization: HeaderValue,
-    /// How long it is good for, from the moment it was asked for.
-    pub(crate) life: Duration,
+    pub(crate) client_secret: Option<SecretString>,
+    pub(crate) grant: Grant,
 }
 
 /// Why there is no token.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ExchangeError {
-    #[error(transparent)]
-    Secret(#[from] SecretError),
     #[error("the token issuer cannot be reached: {0}")]
     Open(#[from] OpenError),
     #[error("the token issuer's answer broke off: {0}")]
@@ -69,8 +82,8 @@ pub(crate) enum ExchangeError {
     TimedOut,
     #[error("the token issuer redirects, which is not followed: correct `token_url`")]
     Redirect,
-    #[error("the token issuer answers with status {0}")]
-    Status(u16),
+    #[error("the token issuer answers with status {status}")]
+    Status { status: u16, wait: Option<Duration> },
     #[error("the token issuer refuses: `{0}`")]
     Refused(Refusal),
     #[error("the token issuer's answer is no token answer (RFC 6749, section 5.1)")]
@@ -79,104 +92,175 @@ pub(crate) enum ExchangeError {
     NotBearer,
 }
 
-/// An error code of an issuer (RFC 6749, section 5.2).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Refusal(BasicErrorResponseType);
-
-impl fmt::Display for Refusal {
-    /// The code; of one that we do not know a short piece, without control characters.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.as_ref().chars().take(CODE).try_for_each(|c| write!(f, "{}", c.escape_debug()))
-    }
-}
-
 impl ExchangeError {
     /// Whether the same exchange may succeed later without anybody changing anything.
     pub(crate) fn may_pass(&self) -> bool {
         match self {
-            Self::Open(_) | Self::Broken(_) | Self::TimedOut | Self::Status(_) => true,
-            Self::Secret(_) | Self::Redirect | Self::Refused(_) => false,
-            Self::NoToken | Self::NotBearer => false,
+            Self::Open(_) | Self::Broken(_) | Self::TimedOut | Self::Status { .. } => true,
+            Self::Refused(refusal) => refusal.may_pass(),
+            Self::Redirect | Self::NoToken | Self::NotBearer => false,
+        }
+    }
+
+    /// Whether another secret may be taken.
+    pub(crate) fn doubts_the_secret(&self) -> bool {
+        matches!(self, Self::Refused(refusal) if refusal.is_of_the_client())
+    }
+
+    /// When the issuer wants to be asked again, if it said.
+    pub(crate) fn wait(&self) -> Option<Duration> {
+        match self {
+            Self::Status { wait, .. } => *wait,
+            Self::Open(_) | Self::Broken(_) | Self::TimedOut | Self::Redirect => None,
+            Self::Refused(_) | Self::NoToken | Self::NotBearer => None,
         }
     }
 }
 
 impl Issuer {
-    /// Asks for a token. The secret is read anew, so that one that was replaced counts.
+    /// Asks for a token. The refresh token that comes along is kept before anybody has the
+    /// token.
     ///
     /// # Cancel safety
     /// Dropped, the connection is closed and the token, if there was one, is lost.
-    pub(crate) async fn exchange(&self) -> Result<Grant, ExchangeError> {
-        match time::timeout(TIMEOUT, self.ask()).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(ExchangeError::TimedOut),
+    pub(crate) async fn exchange(self: &Arc<Self>) -> Result<Granted, ExchangeError> {
+        let mut granted = match time::timeout(TIMEOUT, self.ask()).await {
+            Ok(outcome) => outcome?,
+            Err(_) => return Err(ExchangeError::TimedOut),
+        };
+        if let Some(newer) = granted.refresh_token.take() {
+            let this = Arc::clone(self);
+            let kept = self.spawner.block(move || {
+                if let Grant::Refresh(token) = &this.grant {
+                    token.replace(newer);
+                }
+            });
+            // Without a runtime there is nobody left to use it.
+            kept.await.unwrap_or_default();
         }
+        Ok(granted)
     }
 
-    async fn ask(&self) -> Result<Grant, ExchangeError> {
-        let reference = self.client_secret.clone();
-        let secret = tokio::task::spawn_blocking(move || reference.read())
-            .await
-            .map_err(|error| ExchangeError::Broken(Box::new(error)))??;
-        let client = BasicClient::new(ClientId::new(self.client_id.clone()))
-            .set_client_secret(ClientSecret::new(secret.expose_secret().to_owned()))
-            .set_token_uri(self.token_url.clone());
-        let mut request = client
-            .exchange_client_credentials()
-            .add_scopes(self.scopes.iter().cloned().map(Scope::new));
-        if let Some(audience) = &self.audience {
-            request = request.add_extra_param("audience", audience);
-        }
-        let answer = request.request_async(self).await.map_err(|error| match error {
-            RequestTokenError::Request(error) => error,
-            RequestTokenError::ServerResponse(said) => {
-                ExchangeError::Refused(Refusal(said.error().clone()))
-            }
-            // These carry what the issuer sent, which is nobody's business.
-            RequestTokenError::Parse(..) | RequestTokenError::Other(_) => ExchangeError::NoToken,
-        })?;
-        if *answer.token_type() != BasicTokenType::Bearer {
-            return Err(ExchangeError::NotBearer);
-        }
-        let mut authorization =
-            HeaderValue::try_from(format!("Bearer {}", answer.access_token().secret()))
-                .map_err(|_| ExchangeError::NoToken)?;
-        authorization.set_sensitive(true);
-        Ok(Grant { authorization, life: answer.expires_in().unwrap_or(UNSAID_LIFE) })
-    }
-
-    async fn post(&self, request: HttpRequest) -> Result<HttpResponse, ExchangeError> {
+    async fn ask(&self) -> Result<Granted, ExchangeError> {
         let broken = |error: hyper::Error| ExchangeError::Broken(Box::new(error));
-        let (mut parts, body) = request.into_parts();
-        if let Some(path) = parts.uri.path_and_query() {
-            parts.uri = Uri::from(path.clone());
-        }
-        parts.headers.insert(HOST, self.target.authority.clone());
-        parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
-        let request = http::Request::from_parts(parts, Full::new(Bytes::from(body)));
+        let call = self.call();
+        let terms = &self.terms;
         let mut connection =
-            upstream::open::<Full<Bytes>>(&self.target, &self.tls, &self.spawner).await?;
-        let answer =
-            connection.send(request).await.map_err(|failed| broken(failed.into_error()))?;
-        if answer.status().is_redirection() {
+            upstream::open::<Full<Bytes>>(&terms.target, &terms.tls, &self.spawner).await?;
+        let answer = connection.send(call).await.map_err(|failed| broken(failed.into_error()))?;
+        let status = answer.status();
+        if status.is_redirection() {
             return Err(ExchangeError::Redirect);
         }
-        if answer.status().is_server_error() {
-            return Err(ExchangeError::Status(answer.status().as_u16()));
+        let failed =
+            ExchangeError::Status { status: status.as_u16(), wait: wait(answer.headers()) };
+        if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+            return Err(failed);
         }
-        let (parts, body) = answer.into_parts();
-        let body = Limited::new(body, ANSWER).collect().await.map_err(ExchangeError::Broken)?;
-        Ok(http::Response::from_parts(parts, body.to_bytes().to_vec()))
+        let body = Limited::new(answer.into_body(), ANSWER).collect().await;
+        let body = body.map_err(ExchangeError::Broken)?.to_bytes();
+        match status {
+            StatusCode::OK | StatusCode::CREATED => answer::granted(&body),
+            _ => Err(answer::refusal(&body).map_or(failed, ExchangeError::Refused)),
+        }
+    }
+
+    fn call(&self) -> Request<Full<Bytes>> {
+        let terms = &self.terms;
+        let mut form = Form::default();
+        match &self.grant {
+            Grant::ClientCredentials => form.add("grant_type", "client_credentials"),
+            Grant::Refresh(token) => {
+                form.add("grant_type", "refresh_token");
+                form.add("refresh_token", token.now().expose_secret());
+            }
+            Grant::Exchange { subject, actor } => {
+                form.add("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange");
+                form.add("subject_token", subject.expose_secret());
+                form.add("subject_token_type", &terms.subject_type);
+                if let Some(actor) = actor {
+                    form.add("actor_token", actor.expose_secret());
+                    form.add("actor_token_type", &terms.actor_type);
+                }
+            }
+        }
+        if !terms.scopes.is_empty() {
+            form.add("scope", &terms.scopes.join(" "));
+        }
+        let rest = [("audience", &terms.audience), ("resource", &terms.resource)];
+        for (name, value) in rest {
+            if let Some(value) = value {
+                form.add(name, value);
+            }
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert(HOST, terms.target.authority.clone());
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        let kind = HeaderValue::from_static("application/x-www-form-urlencoded");
+        headers.insert(CONTENT_TYPE, kind);
+        self.prove(&mut form, &mut headers);
+        let mut call = Request::new(Full::new(Bytes::from(form.0)));
+        *call.method_mut() = http::Method::POST;
+        *call.uri_mut() = terms.endpoint.clone();
+        *call.headers_mut() = headers;
+        call
+    }
+
+    /// Says who the client is (RFC 6749, section 2.3.1; one without a secret says its name).
+    fn prove(&self, form: &mut Form, headers: &mut HeaderMap) {
+        let id = &self.terms.client_id;
+        let Some(secret) = &self.client_secret else { return form.add("client_id", id) };
+        match self.terms.client_auth {
+            ClientAuthentication::Form => {
+                form.add("client_id", id);
+                form.add("client_secret", secret.expose_secret());
+            }
+            ClientAuthentication::Basic => {
+                let mut pair = String::new();
+                encode_form(&mut pair, id);
+                pair.push(':');
+                encode_form(&mut pair, secret.expose_secret());
+                // Base64 is nothing but letters, digits, `+`, `/` and `=`.
+                let value = HeaderValue::try_from(format!("Basic {}", STANDARD.encode(pair)));
+                if let Ok(mut value) = value {
+                    value.set_sensitive(true);
+                    headers.insert(AUTHORIZATION, value);
+                }
+            }
+        }
     }
 }
 
-impl<'c> AsyncHttpClient<'c> for Issuer {
-    type Error = ExchangeError;
-    type Future = Pin<Box<dyn Future<Output = Result<HttpResponse, ExchangeError>> + Send + 'c>>;
+/// A form, encoded.
+#[derive(Default)]
+struct Form(String);
 
-    fn call(&'c self, request: HttpRequest) -> Self::Future {
-        Box::pin(self.post(request))
+impl Form {
+    fn add(&mut self, name: &str, value: &str) {
+        if !self.0.is_empty() {
+            self.0.push('&');
+        }
+        encode_form(&mut self.0, name);
+        self.0.push('=');
+        encode_form(&mut self.0, value);
     }
+}
+
+/// `text` as a part of a form (RFC 6749, appendix B).
+fn encode_form(out: &mut String, text: &str) {
+    for (index, word) in text.split(' ').enumerate() {
+        if index > 0 {
+            out.push('+');
+        }
+        encode(out, word);
+    }
+}
+
+/// When to come again (RFC 9110, 10.2.3), in seconds; a date would need a clock that is right.
+fn wait(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds).min(LONGEST_WAIT))
 }
 
 /// What the waiters of one exchange are told.

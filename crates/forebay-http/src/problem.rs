@@ -55,6 +55,8 @@ reasons! {
     HeadTooLarge = "head-too-large", REQUEST_HEADER_FIELDS_TOO_LARGE, "The request's headers are too large";
     /// No key, or a wrong one.
     Unauthorized = "unauthorized", UNAUTHORIZED, "A tenant key is required";
+    /// Too many wrong keys came from there.
+    Throttled = "too-many-wrong-keys", TOO_MANY_REQUESTS, "Too many wrong keys";
     /// A web page calls, and nothing proves that it may.
     ForeignOrigin = "foreign-origin", FORBIDDEN, "Web pages may not call without a tenant key";
     /// The call is meant for another host.
@@ -97,6 +99,8 @@ reasons! {
     NoCredential = "credential-unavailable", BAD_GATEWAY, "The credential for this destination is not available";
     /// The service took the call and did not begin to answer in time.
     FirstByteTimeout = "first-byte-timeout", GATEWAY_TIMEOUT, "The destination did not answer in time";
+    /// The call was not over in the time that it was given.
+    TotalTimeout = "total-timeout", GATEWAY_TIMEOUT, "The call took too long in all";
     /// The connection broke, or what came is no HTTP.
     BrokenAnswer = "broken-answer", BAD_GATEWAY, "The destination's answer broke off";
     /// As many agents are connected as may be.
@@ -112,6 +116,8 @@ pub(crate) enum Retry {
     Never,
     /// Nothing was sent: not before this time.
     After(Duration),
+    /// Trying the same again would fail alike; whoever corrects it can come again then.
+    NotBefore(Duration),
 }
 
 /// One refusal.
@@ -171,6 +177,10 @@ impl Problem {
         match self.retry {
             Retry::Never => {
                 headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+            }
+            Retry::NotBefore(wait) => {
+                headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+                headers.insert(RETRY_AFTER, seconds(wait).into());
             }
             Retry::After(wait) => {
                 headers.insert(SHOULD_RETRY, HeaderValue::from_static("true"));

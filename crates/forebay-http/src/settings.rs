@@ -1,22 +1,40 @@
 //! What an operator sets for the HTTP egress gateway.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use forebay_pool::timetable::WindowSettings;
 use forebay_pool::{ClassName, ClassSettings, Mode};
-use forebay_seam::secret::SecretRef;
+use forebay_seam::net::SocketMode;
 use schemars::JsonSchema;
 use serde::Deserialize;
+
+mod connections;
+mod credential;
+mod listen;
+mod tenant;
+
+pub use connections::{ConnectionSettings, ProtocolSetting};
+pub use credential::{ClientAuthentication, CredentialSettings};
+pub use listen::{AgentTls, Listen};
+pub use tenant::{AgentSettings, TenantSettings};
 
 /// `[http]`: where agents send their calls, and which services are behind.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct HttpSettings {
-    /// Where agents send their calls. Default 127.0.0.1:6480.
-    pub listen: SocketAddr,
+    /// Where agents send their calls: an address, or a list of them, such as
+    /// `["127.0.0.1:6480", "unix:/run/forebay/http.sock"]`. Each speaks HTTP/1.1 and HTTP/2.
+    /// Default 127.0.0.1:6480.
+    pub listen: Listen,
+    /// Permissions of the Unix sockets, as for chmod. Default "0777": whoever connects is
+    /// asked who it is.
+    pub unix_socket_mode: SocketMode,
+    /// The group that gets the Unix sockets. Default: the group of the process.
+    pub unix_socket_group: Option<String>,
+    /// TLS towards agents, at the TCP addresses. Default: none.
+    pub tls: Option<AgentTls>,
     /// Connections from agents, at the most. Default 10000.
     pub max_clients: u32,
     /// Who may call, by tenant. Empty: everybody who reaches the port, as tenant `default`.
@@ -28,21 +46,15 @@ pub struct HttpSettings {
 impl Default for HttpSettings {
     fn default() -> Self {
         Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 6480)),
+            listen: Listen::default(),
+            unix_socket_mode: SocketMode::default(),
+            unix_socket_group: None,
+            tls: None,
             max_clients: 10_000,
             tenants: BTreeMap::new(),
             destinations: BTreeMap::new(),
         }
     }
-}
-
-/// `[http.tenants.NAME]`: agents prove that they are this tenant's by its key, as
-/// `Authorization: Bearer KEY` or `x-forebay-key: KEY`.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct TenantSettings {
-    /// The key.
-    pub key: SecretRef,
 }
 
 /// `[http.destinations.NAME]`: one service, one budget.
@@ -51,6 +63,11 @@ pub struct TenantSettings {
 pub struct DestinationSettings {
     /// Where it is: `https://host[:port][/base]`.
     pub url: String,
+    /// Host names that stand for it, with or without a port: a call whose `Host` (or
+    /// `:authority`, or absolute URI) is one of them is for it, with its whole path. Default:
+    /// none, and its name comes first in the path.
+    #[serde(default)]
+    pub hosts: Vec<String>,
     /// Certificates that may sign the service's, PEM. Default: the system's.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
@@ -71,7 +88,8 @@ pub struct DestinationSettings {
     /// whose credentials are configured (in turn) or who need none. 0: none. Default 25.
     #[serde(default = "warm_up")]
     pub warm_up: u8,
-    /// Idle connections are closed after this. Default 45s.
+    /// Idle connections are closed after this, and sooner where the service is seen to close
+    /// them sooner. Default 45s.
     #[serde(default = "idle_ttl", with = "humantime_serde")]
     #[schemars(with = "String", extend("format" = "humantime"))]
     pub idle_ttl: Duration,
@@ -95,12 +113,27 @@ pub struct DestinationSettings {
     #[serde(default = "first_byte_timeout", with = "humantime_serde")]
     #[schemars(with = "String", extend("format" = "humantime"))]
     pub first_byte_timeout: Duration,
-    /// How long the service may pause within an answer. Default 5min.
+    /// How long a call may take in all, from when it is sent to the end of its answer. Streams
+    /// (server-sent events, gRPC, WebSocket and their kin) are not bound by it. Default: any
+    /// time.
+    #[serde(default, with = "humantime_serde")]
+    #[schemars(with = "Option<String>", extend("format" = "humantime"))]
+    pub total_timeout: Option<Duration>,
+    /// How long the service may pause within an answer, and the agent within what it sends or
+    /// reads. Default 5min.
     #[serde(default = "chunk_timeout", with = "humantime_serde")]
     #[schemars(with = "String", extend("format" = "humantime"))]
     pub chunk_timeout: Duration,
-    /// Let tenants use each other's connections. Only for stateless bearer credentials.
-    /// Default false.
+    /// Which calls are sent once more when the connection ends without a byte of an answer.
+    /// Default `idempotent`.
+    #[serde(default)]
+    pub retry: RetrySettings,
+    /// How connections are opened, shared, kept and given up.
+    #[serde(default)]
+    pub connections: ConnectionSettings,
+    /// Let callers with different credentials use each other's connections. Only for
+    /// credentials that each call carries by itself: not for `basic` and
+    /// `client-certificate`. Default false.
     #[serde(default)]
     pub share_connections: bool,
     /// The credentials that we add, the same for every tenant. Default: none, and the
@@ -110,6 +143,10 @@ pub struct DestinationSettings {
     /// Credentials of single tenants, before `auth`.
     #[serde(default)]
     pub tenants: BTreeMap<String, CredentialSettings>,
+    /// Credentials of single agents, by tenant and agent, before those of their tenant:
+    /// `[http.destinations.NAME.agents.TENANT.AGENT]`.
+    #[serde(default)]
+    pub agents: BTreeMap<String, BTreeMap<String, CredentialSettings>>,
     /// Requests of an AI class that may wait, as a multiple of the connections the class can
     /// get; further ones are told at once. Default 2.
     #[serde(default = "queue_factor")]
@@ -136,6 +173,22 @@ pub struct DestinationSettings {
     /// How much may be asked of it in which time.
     #[serde(default)]
     pub limits: LimitSettings,
+}
+
+/// Which calls are sent a second time when the connection to the service ends before a byte of
+/// the answer has come, within the budget for retries of the class. A call of which nothing was
+/// sent is always sent again; a body of more than 64 KiB never is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum RetrySettings {
+    /// None of those that the service may have begun.
+    Unsent,
+    /// Those whose method may be carried out twice without harm (GET, HEAD, OPTIONS, TRACE,
+    /// PUT, DELETE: RFC 9110, 9.2.2).
+    #[default]
+    Idempotent,
+    /// Those, and any with an `Idempotency-Key`, by which the service knows it again.
+    IdempotencyKey,
 }
 
 /// `[http.destinations.NAME.limits]`: how much may be asked of a service in which time, by
@@ -226,40 +279,4 @@ fn lend_max_hold() -> Duration {
 }
 fn probe_interval() -> Duration {
     Duration::from_secs(10)
-}
-
-/// A credential that Forebay holds so that agents need none.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum CredentialSettings {
-    /// `Authorization: Bearer SECRET`.
-    Bearer {
-        /// The key.
-        secret: SecretRef,
-    },
-    /// A header of the service's own, such as `x-api-key`.
-    Header {
-        /// The header's name.
-        name: String,
-        /// Its value.
-        secret: SecretRef,
-    },
-    /// OAuth 2.0 client credentials (RFC 6749, section 4.4).
-    Oauth2ClientCredentials {
-        /// Where tokens are exchanged: `https://…`.
-        token_url: String,
-        /// The client.
-        client_id: String,
-        /// Its secret.
-        client_secret: SecretRef,
-        /// Scopes to ask for.
-        #[serde(default)]
-        scopes: Vec<String>,
-        /// The audience to ask for, where the issuer wants one.
-        #[serde(default)]
-        audience: Option<String>,
-        /// Certificates that may sign the issuer's, PEM. Default: the system's.
-        #[serde(default)]
-        ca_file: Option<PathBuf>,
-    },
 }

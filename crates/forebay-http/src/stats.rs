@@ -22,6 +22,8 @@ pub struct HttpSnapshot {
     pub destinations: Vec<DestinationSnapshot>,
     /// Pools, one for each destination, in the same order.
     pub pools: Vec<Snapshot>,
+    /// Connections, one entry for each destination, in the same order.
+    pub connections: Vec<ConnectionsSnapshot>,
 }
 
 /// The calls to one destination.
@@ -57,6 +59,50 @@ pub struct DestinationSnapshot {
     pub duration: SpreadSnapshot,
     /// Calls by feature. After 100 features the others are counted as `other`.
     pub features: Vec<FeatureCount>,
+}
+
+/// The connections to one destination. The pools count seats: with HTTP/1.1 connections, with
+/// HTTP/2 streams.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ConnectionsSnapshot {
+    /// The destination's name.
+    pub destination: Arc<str>,
+    /// Sockets open now.
+    pub open: u32,
+    /// Of these, the ones without a call.
+    pub resting: u32,
+    /// Calls on them now.
+    pub in_use: u32,
+    /// Sockets open now that speak HTTP/2.
+    pub http2: u32,
+    /// Streams of these that the pool has: in use, or ready.
+    pub streams: u32,
+    /// Seats of the pool that one connection stands for: 1 with HTTP/1.1.
+    pub seats_per_connection: u32,
+    /// Connections opened that speak HTTP/1.1.
+    pub opened_http1: u64,
+    /// Connections opened that speak HTTP/2.
+    pub opened_http2: u64,
+    /// TLS handshakes in full.
+    pub tls_full: u64,
+    /// TLS handshakes that resumed a session.
+    pub tls_resumed: u64,
+    /// Connections that have ended, by reason.
+    pub closed: Vec<(&'static str, u64)>,
+    /// How long the service lets a connection rest, in seconds, where that was learnt.
+    pub idle_learnt: Option<f64>,
+    /// Addresses that its name leads to.
+    pub addresses: u32,
+    /// Of these, left out now because they fail.
+    pub ejected: u32,
+    /// How often an address was left out.
+    pub ejections: u64,
+    /// How often its name was resolved.
+    pub resolved: u64,
+    /// How often its name could not be resolved.
+    pub resolve_failures: u64,
+    /// Addresses that its name led to and that may not be used.
+    pub forbidden: u64,
 }
 
 /// Answers by the first digit of their status.

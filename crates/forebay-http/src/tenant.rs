@@ -1,71 +1,113 @@
 //! Who is calling, and whether they may.
 //!
-//! Keys are kept as keyed digests and looked up by digest: comparing takes the same time
-//! whatever is right about a wrong key. Always true: a key that opens Forebay is not
-//! forwarded to anyone, whichever field it came in.
+//! What proves it is `roll`'s: keys, certificates and users; how an agent came, `arrival`
+//! says; who guesses, `throttle` remembers. Always true: the tenant comes from what was
+//! proven, never from a field that an agent can write as it likes; a key that opens Forebay
+//! is not forwarded to anyone, whichever field it came in.
 //!
 //! Without tenants everybody who reaches the port may call, so web pages are kept out:
 //! a browser would otherwise carry any page's calls here (cross-site requests, DNS
 //! rebinding), to be paid with the operator's credentials.
 
-use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, SocketAddr};
+mod arrival;
+mod roll;
+mod throttle;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use aws_lc_rs::hmac;
-use forebay_seam::random;
-use forebay_seam::secret::{ExposeSecret, SecretError};
+use forebay_seam::time;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-use crate::problem::{Problem, Reason};
+use crate::problem::{Problem, Reason, Retry};
+use crate::secrets::{Digest, Digester};
 use crate::settings::TenantSettings;
+use arrival::From;
+use roll::Roll;
+use throttle::Throttle;
 
+pub(crate) use arrival::Arrival;
+pub(crate) use roll::{RollError, Who, check, problems};
+
+/// The field that is read before all others, and alone if it is there.
 const KEY: HeaderName = HeaderName::from_static("x-forebay-key");
+/// Fields of other people's services in which SDKs send the key that they were given.
+static API_KEYS: [HeaderName; 3] = [
+    HeaderName::from_static("x-api-key"),
+    HeaderName::from_static("api-key"),
+    HeaderName::from_static("x-goog-api-key"),
+];
 /// The tenant of everybody, where none is configured.
 const DEFAULT: &str = "default";
 
-type Digest = [u8; 32];
-
 /// Everybody who may call.
 pub(crate) struct Tenants {
-    key: hmac::Key,
-    by_digest: HashMap<Digest, Arc<str>>,
+    digester: Digester,
+    roll: Roll,
+    throttle: Throttle,
     everybody: Option<Arc<str>>,
 }
 
-/// What became of the agent's `Authorization`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Authorization {
-    /// There is none, or it is the agent's own and means the service.
-    Agents,
-    /// It is a key for Forebay: it stays here.
-    Ours,
-}
-
-/// Who calls.
+/// Who calls, and in which fields the key came that proves it.
 #[derive(Debug)]
 pub(crate) struct Caller {
-    pub(crate) tenant: Arc<str>,
-    pub(crate) authorization: Authorization,
+    pub(crate) who: Who,
+    ours: Ours,
+}
+
+/// Which fields carry keys of ours, which stay here (`x-forebay-key` always does).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Ours {
+    authorization: bool,
+    api_keys: [bool; 3],
+}
+
+impl Caller {
+    /// The tenant.
+    pub(crate) fn tenant(&self) -> &Arc<str> {
+        &self.who.tenant
+    }
+
+    /// Takes out of `headers` what was said to Forebay alone.
+    pub(crate) fn strip(&self, headers: &mut HeaderMap) {
+        if self.ours.authorization {
+            headers.remove(header::AUTHORIZATION);
+        }
+        for (name, is_ours) in API_KEYS.iter().zip(self.ours.api_keys) {
+            if is_ours {
+                headers.remove(name);
+            }
+        }
+    }
+}
+
+/// A key that was found in a call.
+struct Found {
+    who: Who,
+    digest: Digest,
+}
+
+/// Whom a call names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Host<'c> {
+    /// Nobody.
+    None,
+    /// A destination, by a host name that is configured for it.
+    Configured,
+    /// This host.
+    Other(&'c str),
 }
 
 impl Tenants {
-    /// Reads the keys. An error names the tenant.
+    /// Reads the keys, and follows them. Inside a runtime.
     pub(crate) fn new(
         settings: &BTreeMap<String, TenantSettings>,
-    ) -> Result<Self, (String, TenantError)> {
-        let key = hmac::Key::new(hmac::HMAC_SHA256, &random::bytes::<32>());
+        digester: &Digester,
+    ) -> Result<Self, RollError> {
         let everybody = settings.is_empty().then(|| DEFAULT.into());
-        let mut tenants = Self { key, by_digest: HashMap::new(), everybody };
-        for (name, tenant) in settings {
-            let at = |error| (name.clone(), error);
-            let secret = tenant.key.read().map_err(|error| at(error.into()))?;
-            let digest = tenants.digest(secret.expose_secret().as_bytes());
-            if let Some(other) = tenants.by_digest.insert(digest, name.as_str().into()) {
-                return Err(at(TenantError::SameKey(other.to_string())));
-            }
-        }
-        Ok(tenants)
+        let roll = Roll::read(settings, digester)?;
+        Ok(Self { digester: digester.clone(), roll, throttle: Throttle::default(), everybody })
     }
 
     /// The tenant of those who need no key.
@@ -73,74 +115,146 @@ impl Tenants {
         self.everybody.as_ref()
     }
 
-    /// Says who calls with `headers` on a connection to our address `local`.
-    pub(crate) fn admit(&self, headers: &HeaderMap, local: SocketAddr) -> Result<Caller, Problem> {
+    /// Says who calls `host` with `headers` on a connection that came as `arrival` says.
+    pub(crate) fn admit(
+        &self,
+        headers: &HeaderMap,
+        arrival: &Arrival,
+        host: Host<'_>,
+    ) -> Result<Caller, Problem> {
         if let Some(everybody) = &self.everybody {
-            keep_web_pages_out(headers, local)?;
-            let tenant = Arc::clone(everybody);
-            return Ok(Caller { tenant, authorization: Authorization::Agents });
+            keep_web_pages_out(headers, arrival, host)?;
+            let who = Who { tenant: Arc::clone(everybody), agent: None };
+            return Ok(Caller { who, ours: Ours::default() });
         }
+        let (said, ours) = self.said(headers);
+        let address = match arrival.from {
+            From::Address(address) => Some(address),
+            From::User(_) => None,
+        };
+        let who = match (self.shown(arrival), said) {
+            (_, Said::Wrong) | (None, Said::Unknown) => {
+                let rest = address.and_then(|address| self.throttle.wrong(address, time::now()));
+                return Err(rest.map_or_else(wrong_key, throttled));
+            }
+            (None, Said::Nothing) => {
+                let detail = "send the tenant's key as `x-forebay-key: KEY` or \
+                              `Authorization: Bearer KEY`";
+                return Err(Problem::new(Reason::Unauthorized, detail));
+            }
+            (None, Said::Key(found)) => {
+                let rest = address
+                    .and_then(|address| self.throttle.right(address, &found.digest, time::now()));
+                match rest {
+                    Some(rest) => return Err(throttled(rest)),
+                    None => found.who,
+                }
+            }
+            (Some(shown), Said::Key(found)) if shown.tenant != found.who.tenant => {
+                let detail = "the connection belongs to one tenant, and the key to another one";
+                return Err(Problem::new(Reason::Unauthorized, detail));
+            }
+            // Both are right: the one that says more counts.
+            (Some(shown), Said::Key(found)) if shown.agent.is_none() => found.who,
+            // What is unknown means the service.
+            (Some(shown), Said::Key(_) | Said::Unknown | Said::Nothing) => shown,
+        };
+        Ok(Caller { who, ours })
+    }
+
+    /// Whom the connection itself proves to be at its other end.
+    fn shown(&self, arrival: &Arrival) -> Option<Who> {
+        let by_user = match arrival.from {
+            From::User(uid) => self.roll.uids.get(&uid),
+            From::Address(_) => None,
+        };
+        let by_name = || arrival.names.iter().find_map(|name| self.roll.names.get(name));
+        by_user.or_else(by_name).cloned()
+    }
+
+    /// Whom the keys in `headers` prove, and which fields they stand in.
+    fn said(&self, headers: &HeaderMap) -> (Said, Ours) {
+        let keys = self.roll.keys.now();
+        let find = |key: &[u8]| {
+            let digest = self.digester.of([key]);
+            keys.get(&digest).map(|who| Found { who: who.clone(), digest })
+        };
         let mut bearers = headers.get_all(header::AUTHORIZATION).iter().filter_map(bearer);
-        let by_bearer = bearers.find_map(|key| self.lookup(key));
-        let authorization = match by_bearer {
-            Some(_) => Authorization::Ours,
-            None => Authorization::Agents,
-        };
-        let tenant = match headers.get(&KEY) {
-            Some(key) => self.lookup(key.as_bytes()),
-            None => by_bearer,
-        };
-        tenant.map(|tenant| Caller { tenant: Arc::clone(tenant), authorization }).ok_or_else(|| {
-            let detail = "send the tenant's key as `x-forebay-key: KEY` or \
-                          `Authorization: Bearer KEY`";
-            Problem::new(Reason::Unauthorized, detail)
-        })
-    }
-
-    fn lookup(&self, key: &[u8]) -> Option<&Arc<str>> {
-        self.by_digest.get(&self.digest(key))
-    }
-
-    fn digest(&self, key: &[u8]) -> Digest {
-        let mut digest = Digest::default();
-        let tag = hmac::sign(&self.key, key);
-        for (to, from) in digest.iter_mut().zip(tag.as_ref()) {
-            *to = *from;
+        let by_bearer = bearers.find_map(find);
+        let mut ours = Ours { authorization: by_bearer.is_some(), ..Ours::default() };
+        let mut found = by_bearer;
+        for (name, is_ours) in API_KEYS.iter().zip(&mut ours.api_keys) {
+            let mut values = headers.get_all(name).iter();
+            if let Some(by_name) = values.find_map(|value| find(value.as_bytes())) {
+                *is_ours = true;
+                found = found.or(Some(by_name));
+            }
         }
-        digest
+        let mut own = headers.get_all(&KEY).iter();
+        let said = match (own.next(), own.next(), found) {
+            (Some(key), None, _) => find(key.as_bytes()).map_or(Said::Wrong, Said::Key),
+            (Some(_), Some(_), _) => Said::Wrong,
+            (None, _, Some(found)) => Said::Key(found),
+            (None, _, None) if is_anything_said(headers) => Said::Unknown,
+            (None, _, None) => Said::Nothing,
+        };
+        (said, ours)
     }
 }
 
-/// Why a tenant cannot be known.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum TenantError {
-    #[error(transparent)]
-    Secret(#[from] SecretError),
-    #[error("the key is also the key of tenant `{0}`: each needs its own")]
-    SameKey(String),
+/// What the fields of a call say of the caller.
+enum Said {
+    Nothing,
+    /// Something that may be a wrong key, or mean the service.
+    Unknown,
+    /// A key that opens nothing, where only one for us can stand.
+    Wrong,
+    Key(Found),
+}
+
+/// Whether any field is there in which a key for us could have come.
+fn is_anything_said(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::AUTHORIZATION)
+        || API_KEYS.iter().any(|name| headers.contains_key(name))
+}
+
+fn wrong_key() -> Problem {
+    let detail = "no tenant has this key: send one as `x-forebay-key: KEY` or \
+                  `Authorization: Bearer KEY`";
+    Problem::new(Reason::Unauthorized, detail)
+}
+
+fn throttled(rest: std::time::Duration) -> Problem {
+    let detail = "too many wrong keys came from your address: correct the key, then come again";
+    Problem::new(Reason::Throttled, detail).with_retry(Retry::NotBefore(rest))
 }
 
 /// The token of `Bearer TOKEN` (RFC 6750, 2.1).
-fn bearer(value: &HeaderValue) -> Option<&[u8]> {
+pub(crate) fn bearer(value: &HeaderValue) -> Option<&[u8]> {
     let (scheme, token) = value.as_bytes().split_at_checked(7)?;
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
 }
 
-fn keep_web_pages_out(headers: &HeaderMap, local: SocketAddr) -> Result<(), Problem> {
+fn keep_web_pages_out(
+    headers: &HeaderMap,
+    arrival: &Arrival,
+    host: Host<'_>,
+) -> Result<(), Problem> {
     if headers.contains_key(header::ORIGIN) {
         let detail = "a web page calls (`Origin` is set): configure tenants, and give it a key";
         return Err(Problem::new(Reason::ForeignOrigin, detail));
     }
-    if !local.ip().is_loopback() {
+    // No web page reaches a Unix socket.
+    if !arrival.local.is_some_and(|local| local.ip().is_loopback()) {
         return Ok(());
     }
-    match headers.get(header::HOST) {
-        Some(host) if !host.to_str().is_ok_and(is_loopback_name) => {
-            let detail = "on a loopback address `Host` must be `localhost` or a loopback address; \
-                          for other names configure tenants";
+    match host {
+        Host::Other(name) if !is_loopback_name(name) => {
+            let detail = "on a loopback address `Host` must be `localhost`, a loopback address or \
+                          one of a destination's `hosts`; for other names configure tenants";
             Err(Problem::new(Reason::Misdirected, detail))
         }
-        Some(_) | None => Ok(()),
+        Host::Other(_) | Host::Configured | Host::None => Ok(()),
     }
 }
 
@@ -157,85 +271,4 @@ fn is_loopback_name(host: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use forebay_seam::secret::SecretRef;
-
-    fn tenants(keys: &[(&str, &str)]) -> Tenants {
-        let settings = keys
-            .iter()
-            .map(|(name, key)| ((*name).into(), TenantSettings { key: SecretRef::new(*key) }))
-            .collect();
-        Tenants::new(&settings).map_err(|(_, error)| error).unwrap()
-    }
-
-    fn admit(tenants: &Tenants, fields: &[(&'static str, &str)]) -> Result<Caller, Problem> {
-        let mut headers = HeaderMap::new();
-        for (name, value) in fields {
-            headers.insert(*name, value.parse().unwrap());
-        }
-        tenants.admit(&headers, SocketAddr::from(([127, 0, 0, 1], 6480)))
-    }
-
-    #[test]
-    fn a_key_names_its_tenant_in_either_field() {
-        let tenants = tenants(&[("acme", "key-a"), ("zeta", "key-z")]);
-        let by_own = admit(&tenants, &[("x-forebay-key", "key-z")]).unwrap();
-        assert_eq!((&*by_own.tenant, by_own.authorization), ("zeta", Authorization::Agents));
-        let by_bearer = admit(&tenants, &[("authorization", "bearer key-a")]).unwrap();
-        assert_eq!((&*by_bearer.tenant, by_bearer.authorization), ("acme", Authorization::Ours));
-    }
-
-    #[test]
-    fn a_wrong_or_missing_key_is_refused() {
-        let tenants = tenants(&[("acme", "key-a")]);
-        let cases: [&[(&'static str, &str)]; 5] = [
-            &[],
-            &[("x-forebay-key", "key-b")],
-            &[("x-forebay-key", "key-b"), ("authorization", "Bearer key-a")],
-            &[("authorization", "Basic key-a")],
-            &[("authorization", "é")],
-        ];
-        for fields in cases {
-            assert_eq!(admit(&tenants, fields).unwrap_err().reason, Reason::Unauthorized);
-        }
-    }
-
-    #[test]
-    fn another_tenants_key_in_authorization_is_recognised_and_stays_here() {
-        let tenants = tenants(&[("acme", "key-a"), ("zeta", "key-z")]);
-        let fields = [("x-forebay-key", "key-a"), ("authorization", "Bearer key-z")];
-        let caller = admit(&tenants, &fields).unwrap();
-        assert_eq!((&*caller.tenant, caller.authorization), ("acme", Authorization::Ours));
-    }
-
-    #[test]
-    fn a_key_behind_another_credential_stays_here_too() {
-        let tenants = tenants(&[("acme", "key-a")]);
-        let mut headers = HeaderMap::new();
-        headers.append("authorization", HeaderValue::from_static("Bearer mine"));
-        headers.append("authorization", HeaderValue::from_static("Bearer key-a"));
-        let caller = tenants.admit(&headers, SocketAddr::from(([127, 0, 0, 1], 6480))).unwrap();
-        assert_eq!(caller.authorization, Authorization::Ours);
-    }
-
-    #[test]
-    fn without_tenants_everybody_may_call_but_web_pages() {
-        let nobody = tenants(&[]);
-        assert_eq!(&*admit(&nobody, &[("host", "localhost:6480")]).unwrap().tenant, "default");
-        assert!(admit(&nobody, &[("host", "[::1]:6480")]).is_ok());
-        let page = admit(&nobody, &[("host", "localhost"), ("origin", "https://evil.test")]);
-        assert_eq!(page.unwrap_err().reason, Reason::ForeignOrigin);
-        let rebound = admit(&nobody, &[("host", "evil.test:6480")]);
-        assert_eq!(rebound.unwrap_err().reason, Reason::Misdirected);
-    }
-
-    #[test]
-    fn two_tenants_with_one_key_are_an_error() {
-        let key = || TenantSettings { key: SecretRef::new("same") };
-        let settings = BTreeMap::from([("acme".into(), key()), ("zeta".into(), key())]);
-        let Err((tenant, error)) = Tenants::new(&settings) else { panic!("an error") };
-        assert_eq!(tenant, "zeta");
-        assert!(error.to_string().contains("acme") && !error.to_string().contains("same\""));
-    }
-}
+mod tests;

@@ -1,23 +1,62 @@
-//! Whose certificates we believe.
+//! Whose certificates we believe, and which ones we show.
 //!
-//! One client configuration for each set of certificates, kept for the gateway's life:
-//! sessions are resumed only within one configuration, and a handshake that resumes costs
-//! a fraction of a full one.
+//! One client configuration for each set of certificates, protocol and client certificate,
+//! kept for the gateway's life: sessions are resumed only within one configuration, and a
+//! handshake that resumes costs a fraction of a full one. Always true: a session of one client
+//! certificate is never resumed with another one, which would be a way around it
+//! (CVE-2025-23419).
 
 use std::collections::HashMap;
 use std::io;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use forebay_seam::sync::Mutex;
+use lru::LruCache;
+use rustls::client::Resumption;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, RootCertStore};
 use tokio_rustls::TlsConnector;
 
-/// Client configurations, by the file of their certificates.
+use crate::credential::ClientCertificate;
+use crate::secrets::Digest;
+
+/// Configurations that are kept for one set of certificates; a certificate that was replaced
+/// leaves one behind.
+const KEPT: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+
+/// Sessions that are kept for a client certificate, which one service or few are shown.
+const SESSIONS: usize = 8;
+
+/// What is offered to a service (ALPN, RFC 7301).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Offer {
+    /// HTTP/2, or else HTTP/1.1.
+    Either,
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+}
+
+impl Offer {
+    fn protocols(self) -> Vec<Vec<u8>> {
+        let (h1, h2) = (b"http/1.1".to_vec(), b"h2".to_vec());
+        match self {
+            Self::Either => vec![h2, h1],
+            Self::Http1 => vec![h1],
+            Self::Http2 => vec![h2],
+        }
+    }
+}
+
+/// Sets of certificates that we believe, by their file.
 #[derive(Default)]
 pub(crate) struct Trust {
-    by_file: HashMap<Option<PathBuf>, TlsConnector>,
+    by_file: HashMap<Option<PathBuf>, Arc<Outfit>>,
 }
 
 /// Why a file of certificates is of no use.
@@ -34,25 +73,68 @@ pub(crate) enum TrustError {
 }
 
 impl Trust {
-    /// The configuration that believes the certificates in `file`, or else the system's.
+    /// A configuration that believes the certificates in `file`, or else the system's, for
+    /// HTTP/1.1.
     pub(crate) fn connector(&mut self, file: Option<&Path>) -> Result<TlsConnector, TrustError> {
+        Ok(self.outfit(file)?.connector(Offer::Http1, None)?)
+    }
+
+    /// The configurations that believe the certificates in `file`, or else the system's.
+    pub(crate) fn outfit(&mut self, file: Option<&Path>) -> Result<Arc<Outfit>, TrustError> {
         let key = file.map(Path::to_owned);
         if let Some(known) = self.by_file.get(&key) {
-            return Ok(known.clone());
+            return Ok(Arc::clone(known));
         }
         let roots = match file {
             Some(file) => from_file(file)?,
             None => from_system(),
         };
+        let outfit = Arc::new(Outfit {
+            roots: Arc::new(roots),
+            connectors: Mutex::new(LruCache::new(KEPT)),
+        });
+        self.by_file.insert(key, Arc::clone(&outfit));
+        Ok(outfit)
+    }
+}
+
+/// What a configuration is for.
+type Use = (Offer, Option<Digest>);
+
+/// The client configurations of one set of certificates.
+pub(crate) struct Outfit {
+    roots: Arc<RootCertStore>,
+    connectors: Mutex<LruCache<Use, TlsConnector>>,
+}
+
+impl Outfit {
+    /// The configuration that offers `offer` and shows `certificate`.
+    pub(crate) fn connector(
+        &self,
+        offer: Offer,
+        certificate: Option<&ClientCertificate>,
+    ) -> Result<TlsConnector, rustls::Error> {
+        let key = (offer, certificate.map(ClientCertificate::id));
+        if let Some(known) = self.connectors.lock().get(&key) {
+            return Ok(known.clone());
+        }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
+        let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+            .with_root_certificates(Arc::clone(&self.roots));
+        let mut config = match certificate {
+            None => config.with_no_client_auth(),
+            Some(certificate) => {
+                let shown = SingleCertAndKey::from(Arc::clone(certificate.certified()));
+                let mut config = config.with_client_cert_resolver(Arc::new(shown));
+                config.resumption = Resumption::in_memory_sessions(SESSIONS);
+                config
+            }
+        };
+        config.alpn_protocols = offer.protocols();
         let connector = TlsConnector::from(Arc::new(config));
-        self.by_file.insert(key, connector.clone());
-        Ok(connector)
+        // Made twice at the same time, the first one counts: it may have sessions by now.
+        Ok(self.connectors.lock().get_or_insert(key, || connector).clone())
     }
 }
 

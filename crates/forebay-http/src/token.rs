@@ -1,14 +1,16 @@
 //! A token and its life: fetched once for all who wait, renewed before it ends, dropped when
 //! the service no longer takes it.
 //!
-//! One [`TokenSource`] for each (issuer, client, secret, scopes, audience). Always true: at
-//! most one exchange is waited for, and it goes on when those who wait for it leave; a
-//! failure is told to all who wait and to all who come within its rest, so that a broken
-//! issuer is not hammered.
+//! One [`TokenSource`] for each (issuer, client, secret, scopes, audience, subject). Always
+//! true: at most one exchange is under way (a refresh token that is used twice may end its
+//! grant), and it goes on when those who wait for it leave; a failure is told to all who wait
+//! and to all who come within its rest, so that a broken issuer is not hammered. Asks no
+//! wall clock: what an issuer says of a life counts from the moment it was asked.
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use forebay_seam::random::{self, Dice};
 use forebay_seam::sync::Mutex;
 use forebay_seam::task::Spawner;
 use forebay_seam::time;
@@ -16,7 +18,7 @@ use http::HeaderValue;
 use tokio::sync::watch;
 
 use crate::meter::Meter;
-use crate::oauth::{ExchangeError, Grant, Issuer, SharedError};
+use crate::oauth::{ExchangeError, Granted, Issuer, SharedError};
 
 /// The rest after the first failure; it doubles with each further one.
 const FIRST_REST: Duration = Duration::from_secs(1);
@@ -25,8 +27,12 @@ const LONGEST_REST: Duration = Duration::from_secs(30);
 /// Time between two tokens dropped because the service refused them: a service that refuses
 /// whatever it is sent must not turn every call into an exchange.
 const BETWEEN_DROPS: Duration = Duration::from_secs(5);
-/// The shortest life that is taken at its word.
-const SHORTEST_LIFE: Duration = Duration::from_secs(1);
+/// What of a rest is really rested: many instances do not come back at once.
+const JITTER: std::ops::Range<f64> = 0.75..1.0;
+/// When of a token's life it is renewed, and until when it is sent: one that ends on its way
+/// to the service is no use.
+const RENEWED_AT: f64 = 0.8;
+const SENT_UNTIL: f64 = 0.95;
 
 /// A token as it is sent.
 #[derive(Clone)]
@@ -43,14 +49,26 @@ pub(crate) struct Failure {
 }
 
 type Outcome = Result<Token, Failure>;
+type Outlook = watch::Receiver<Option<Outcome>>;
 
 /// `Empty → Exchanging → Held → Empty`, or `Exchanging → Resting → Exchanging`. A token that
 /// is renewed in time stays `Held` throughout.
 enum Phase {
     Empty,
-    Exchanging { outcome: watch::Receiver<Option<Outcome>> },
-    Held { token: Token, until: Instant, use_: Use },
-    Resting { failure: Failure, failures: u32 },
+    Exchanging {
+        outcome: Outlook,
+    },
+    Held {
+        token: Token,
+        until: Instant,
+        use_: Use,
+        /// The outcome of its renewal, while that is under way.
+        renewal: Option<Outlook>,
+    },
+    Resting {
+        failure: Failure,
+        failures: u32,
+    },
 }
 
 /// Whether anybody took the token since it came.
@@ -67,6 +85,12 @@ struct Book {
     /// Tokens received so far.
     serial: u64,
     dropped_at: Option<Instant>,
+    dice: Dice,
+}
+
+/// Whether somebody will tell the outcome: a task that died will not.
+fn is_under_way(outcome: &Outlook) -> bool {
+    outcome.has_changed().is_ok()
 }
 
 /// Where a destination's tokens come from.
@@ -80,7 +104,8 @@ impl TokenSource {
     /// Fetches from `issuer` when first asked.
     pub(crate) fn new(issuer: Issuer) -> Self {
         let spawner = issuer.spawner.clone();
-        let book = Book { phase: Phase::Empty, keeper: 0, serial: 0, dropped_at: None };
+        let dice = Dice::new(random::seed());
+        let book = Book { phase: Phase::Empty, keeper: 0, serial: 0, dropped_at: None, dice };
         Self { issuer: Arc::new(issuer), spawner, book: Mutex::new(book) }
     }
 
@@ -105,23 +130,24 @@ impl TokenSource {
     }
 
     /// What is known now, or where the outcome will be told.
-    fn at_hand(
-        self: &Arc<Self>,
-        meter: &Arc<Meter>,
-    ) -> Result<Outcome, watch::Receiver<Option<Outcome>>> {
+    fn at_hand(self: &Arc<Self>, meter: &Arc<Meter>) -> Result<Outcome, Outlook> {
         let now = time::now();
         let mut book = self.book.lock();
         let failures = match &mut book.phase {
-            Phase::Held { token, until, use_ } if now < *until => {
+            Phase::Held { token, until, use_, .. } if now < *until => {
                 *use_ = Use::Used;
                 return Ok(Ok(token.clone()));
+            }
+            Phase::Held { renewal: Some(outcome), .. } | Phase::Exchanging { outcome }
+                if is_under_way(outcome) =>
+            {
+                return Err(outcome.clone());
             }
             Phase::Resting { failure, .. } if now < failure.retry_at => {
                 return Ok(Err(failure.clone()));
             }
-            Phase::Exchanging { outcome } => return Err(outcome.clone()),
             Phase::Resting { failures, .. } => *failures,
-            Phase::Empty | Phase::Held { .. } => 0,
+            Phase::Empty | Phase::Held { .. } | Phase::Exchanging { .. } => 0,
         };
         let (tell, outcome) = watch::channel(None);
         book.phase = Phase::Exchanging { outcome: outcome.clone() };
@@ -142,11 +168,14 @@ impl TokenSource {
         let mut book = self.book.lock();
         let too_soon = book.dropped_at.is_some_and(|at| now < at + BETWEEN_DROPS);
         match &book.phase {
-            Phase::Held { token: held, .. } if held.serial == token.serial => {
+            Phase::Held { token: held, renewal, .. } if held.serial == token.serial => {
                 if too_soon {
                     return false;
                 }
-                book.phase = Phase::Empty;
+                book.phase = match renewal.clone() {
+                    Some(outcome) => Phase::Exchanging { outcome },
+                    None => Phase::Empty,
+                };
                 book.dropped_at = Some(now);
                 true
             }
@@ -174,11 +203,10 @@ struct Keeper {
 impl Keeper {
     async fn keep(self, tell: watch::Sender<Option<Outcome>>, failures: u32) {
         let asked = time::now();
-        let grant = self.exchange().await;
-        let (outcome, mut renew_at) = match grant {
-            Ok(grant) => {
-                let renew_at = asked + grant.life.max(SHORTEST_LIFE).mul_f64(0.8);
-                match self.hold(grant, asked) {
+        let (outcome, mut renew_at) = match self.exchange().await {
+            Ok(granted) => {
+                let renew_at = asked + granted.life.mul_f64(RENEWED_AT);
+                match self.hold(granted, asked) {
                     Some(token) => (Ok(token), Some(renew_at)),
                     None => return,
                 }
@@ -193,13 +221,14 @@ impl Keeper {
         }
     }
 
-    async fn exchange(&self) -> Result<Grant, SharedError> {
+    async fn exchange(&self) -> Result<Granted, SharedError> {
         let outcome = self.issuer.exchange().await;
         match &outcome {
             Ok(_) => self.meter.token_exchanged(),
             Err(error) => {
                 self.meter.token_failed();
-                let (issuer, client) = (&self.issuer.target.host, &self.issuer.client_id);
+                let issuer = &self.issuer.terms.target.host;
+                let client = &self.issuer.terms.client_id;
                 tracing::warn!(issuer, client, %error, "no token");
             }
         }
@@ -208,56 +237,91 @@ impl Keeper {
 
     /// Renews the token if it was used; says when to renew the next one.
     async fn renew(&self) -> Option<Instant> {
-        let until = self.source.upgrade()?.wants_renewal(self.number)?;
+        let (tell, outcome) = watch::channel(None);
+        let until = self.source.upgrade()?.begin_renewal(self.number, outcome)?;
         let asked = time::now();
-        match self.exchange().await {
-            Ok(grant) => {
-                let renew_at = asked + grant.life.max(SHORTEST_LIFE).mul_f64(0.8);
-                self.hold(grant, asked).map(|_| renew_at)
+        let (outcome, next) = match self.exchange().await {
+            Ok(granted) => {
+                let renew_at = asked + granted.life.mul_f64(RENEWED_AT);
+                (Ok(self.hold(granted, asked)?), Some(renew_at))
             }
-            // The old one is still good: try again a few times before it ends.
-            Err(_) => {
-                let now = time::now();
-                let rest = until.saturating_duration_since(now) / 4;
-                (rest >= FIRST_REST).then(|| now + rest)
-            }
-        }
+            Err(error) => self.keep_the_old_one(error, until)?,
+        };
+        // Those whose token ended meanwhile have waited.
+        drop(tell.send(Some(outcome)));
+        next
     }
 
-    fn hold(&self, grant: Grant, asked: Instant) -> Option<Token> {
+    /// The token was not renewed: the old one stays while it is good, and it is tried again a
+    /// few times before it ends.
+    fn keep_the_old_one(
+        &self,
+        error: SharedError,
+        until: Instant,
+    ) -> Option<(Outcome, Option<Instant>)> {
+        let now = time::now();
+        let source = self.source.upgrade()?;
+        let mut book = source.book.lock();
+        let is_good = match &mut book.phase {
+            Phase::Held { renewal, .. } if now < until => {
+                *renewal = None;
+                true
+            }
+            Phase::Held { .. } | Phase::Exchanging { .. } => false,
+            Phase::Empty | Phase::Resting { .. } => return None,
+        };
+        if !is_good {
+            drop(book);
+            return Some((Err(self.rest(error, 0)), None));
+        }
+        let wait = error.wait().unwrap_or_default();
+        let rest = (until.saturating_duration_since(now) / 4).max(wait);
+        let rest = rest.mul_f64(book.dice.between(JITTER));
+        let failure = Failure { error, retry_at: now + rest };
+        Some((Err(failure), (rest >= FIRST_REST.mul_f64(JITTER.start)).then(|| now + rest)))
+    }
+
+    fn hold(&self, granted: Granted, asked: Instant) -> Option<Token> {
         let source = self.source.upgrade()?;
         let mut book = source.book.lock();
         if book.keeper != self.number {
             return None;
         }
         book.serial += 1;
-        let token = Token { authorization: grant.authorization, serial: book.serial };
-        // A token that ends on its way to the service is no use.
-        let until = asked + grant.life.max(SHORTEST_LIFE).mul_f64(0.95);
-        book.phase = Phase::Held { token: token.clone(), until, use_: Use::Unused };
+        let token = Token { authorization: granted.authorization, serial: book.serial };
+        let until = asked + granted.life.mul_f64(SENT_UNTIL);
+        let phase = Phase::Held { token: token.clone(), until, use_: Use::Unused, renewal: None };
+        book.phase = phase;
         Some(token)
     }
 
     fn rest(&self, error: SharedError, failures: u32) -> Failure {
         let rest = FIRST_REST.saturating_mul(1 << failures.min(8)).min(LONGEST_REST);
+        let wait = error.wait().unwrap_or_default();
+        let Some(source) = self.source.upgrade() else {
+            return Failure { error, retry_at: time::now() + rest };
+        };
+        let mut book = source.book.lock();
+        let rest = rest.mul_f64(book.dice.between(JITTER)).max(wait);
         let failure = Failure { error, retry_at: time::now() + rest };
-        if let Some(source) = self.source.upgrade() {
-            let mut book = source.book.lock();
-            if book.keeper == self.number {
-                let failures = failures.saturating_add(1);
-                book.phase = Phase::Resting { failure: failure.clone(), failures };
-            }
+        if book.keeper == self.number {
+            let failures = failures.saturating_add(1);
+            book.phase = Phase::Resting { failure: failure.clone(), failures };
         }
         failure
     }
 }
 
 impl TokenSource {
-    /// Until when the token lasts that keeper `number` should renew: one that was used.
-    fn wants_renewal(&self, number: u64) -> Option<Instant> {
-        let book = self.book.lock();
-        match &book.phase {
-            Phase::Held { until, use_: Use::Used, .. } if book.keeper == number => Some(*until),
+    /// Keeper `number` renews the token, if it was used and lasts; says until when it does.
+    fn begin_renewal(&self, number: u64, outcome: Outlook) -> Option<Instant> {
+        let mut book = self.book.lock();
+        let keeper = book.keeper;
+        match &mut book.phase {
+            Phase::Held { until, use_: Use::Used, renewal, .. } if keeper == number => {
+                *renewal = Some(outcome);
+                Some(*until)
+            }
             Phase::Held { .. } | Phase::Empty => None,
             Phase::Exchanging { .. } | Phase::Resting { .. } => None,
         }

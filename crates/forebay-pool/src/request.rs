@@ -40,7 +40,44 @@ impl TraceId {
         }
         (id != [0; 16]).then_some(Self(id))
     }
+
+    /// The trace id of a request that is named in some other way: a `traceparent`, a trace id,
+    /// a UUID (which is 16 bytes, too), or any other text of up to 128 bytes, which is hashed
+    /// to 16 bytes, the same on both sides (FNV-1a). `None` for no name, or a longer one.
+    pub fn of_request(name: &str) -> Option<Self> {
+        const OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+        const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
+        let name = name.trim();
+        if name.is_empty() || name.len() > LONGEST_NAME {
+            return None;
+        }
+        Self::from_traceparent(name).or_else(|| Self::from_hex(name)).or_else(|| {
+            let bytes = name.bytes().map(u128::from);
+            let hash = bytes.fold(OFFSET, |hash, byte| (hash ^ byte).wrapping_mul(PRIME));
+            (hash != 0).then(|| Self(hash.to_be_bytes()))
+        })
+    }
+
+    /// 32 hexadecimal digits, as a UUID is written or in one piece.
+    fn from_hex(text: &str) -> Option<Self> {
+        let dashes = [8, 13, 18, 23];
+        let is_uuid = text.len() == 36
+            && text.bytes().enumerate().all(|(at, byte)| dashes.contains(&at) == (byte == b'-'));
+        if !is_uuid && text.len() != 32 {
+            return None;
+        }
+        let mut digits = text.bytes().filter(|byte| *byte != b'-' || !is_uuid);
+        let mut id = [0; 16];
+        for byte in &mut id {
+            let mut digit = || hex(digits.next()?.to_ascii_lowercase());
+            *byte = digit()? << 4 | digit()?;
+        }
+        (id != [0; 16]).then_some(Self(id))
+    }
 }
+
+/// Bytes of a request's name that are read.
+const LONGEST_NAME: usize = 128;
 
 /// The value of a lower-case hex digit.
 fn hex(digit: u8) -> Option<u8> {
@@ -175,6 +212,26 @@ mod tests {
             TraceId::from_traceparent(&format!("{}-x", GOOD.replacen("00", "cc", 1))).is_some()
         );
         assert!(TraceId::from_traceparent(&format!("{GOOD}-x")).is_none());
+    }
+
+    #[test]
+    fn a_request_may_be_named_by_a_trace_a_uuid_or_any_short_text() {
+        let id = "4bf92f3577b34da6a3ce929d0e0e4736";
+        for name in
+            [GOOD, id, "4BF92F35-77b3-4da6-a3ce-929d0e0e4736", " 4bf92f3577b34da6a3ce929d0e0e4736 "]
+        {
+            assert_eq!(TraceId::of_request(name).unwrap().to_string(), id, "{name}");
+        }
+        let order = TraceId::of_request("order 17").unwrap();
+        assert_eq!(TraceId::of_request("order 17"), Some(order));
+        assert_ne!(TraceId::of_request("order 18"), Some(order));
+        // As published with the algorithm (RFC 9923): of "foobar".
+        let foobar = TraceId::of_request("foobar").unwrap().to_string();
+        assert_eq!(foobar, "343e1662793c64bf6f0d3597ba446f18");
+        for nameless in ["", "  ", &"x".repeat(129), &"0".repeat(32)] {
+            let id = TraceId::of_request(nameless);
+            assert!(id.is_none() || nameless.starts_with('0'), "{nameless}");
+        }
     }
 
     #[test]

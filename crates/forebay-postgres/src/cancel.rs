@@ -16,7 +16,7 @@ use std::fmt;
 use std::io;
 use std::num::NonZeroU64;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -242,6 +242,26 @@ pub(crate) struct Cancelable {
     task: Mutex<Option<Waker>>,
     /// The last round of stillness in which its buffers were empty.
     still: AtomicU64,
+    /// Requests for it that no server has been told of yet.
+    waiting: AtomicU16,
+    /// Requests for it that are on their way to a server.
+    sent: AtomicU16,
+}
+
+/// A request that is counted until dropped.
+struct Counted<'c>(&'c AtomicU16);
+
+impl<'c> Counted<'c> {
+    fn among(count: &'c AtomicU16) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 #[derive(Debug, Default)]
@@ -273,6 +293,11 @@ enum Aim {
 }
 
 impl Cancelable {
+    /// Requests for it that no server has been told of yet, and those on their way to one.
+    pub(crate) fn requests(&self) -> (u16, u16) {
+        (self.waiting.load(Ordering::Relaxed), self.sent.load(Ordering::Relaxed))
+    }
+
     /// The task of `cx` serves the client from now on, and is woken at its end.
     pub(crate) fn is_served_by(&self, cx: &Context<'_>) {
         *self.task.lock() = Some(cx.waker().clone());
@@ -546,8 +571,9 @@ impl Registry {
 
     /// Cancels what `client` runs now, or waits to run.
     async fn strike(&self, client: Arc<Cancelable>) -> Option<Early> {
+        let waiting = Counted::among(&client.waiting);
         let (ticket, is_young) = client.aim_at_statement().await?;
-        self.shoot(&client, ticket).await;
+        self.shoot(&client, ticket, Some(waiting)).await;
         is_young.then_some(Early { client, ticket })
     }
 
@@ -555,16 +581,17 @@ impl Registry {
     pub(crate) async fn repeat(&self, early: Early) {
         for pause in AGAIN {
             time::sleep(pause).await;
-            self.shoot(&early.client, early.ticket).await;
+            self.shoot(&early.client, early.ticket, None).await;
         }
     }
 
-    async fn shoot(&self, client: &Cancelable, ticket: u64) {
+    async fn shoot(&self, client: &Cancelable, ticket: u64, waiting: Option<Counted<'_>>) {
         // The semaphore is never closed.
         let Ok(_slot) = self.slots.acquire().await else { return };
-        if let Some((key, mut underway)) = client.shoot(ticket)
-            && let Err(error) = underway.send(&key).await
-        {
+        drop(waiting);
+        let Some((key, mut underway)) = client.shoot(ticket) else { return };
+        let _sent = Counted::among(&client.sent);
+        if let Err(error) = underway.send(&key).await {
             tracing::warn!(%error, "a cancel request did not reach the server");
         }
     }
@@ -639,6 +666,29 @@ mod tests {
             client.begins(time::now());
         });
         assert!(aimed.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_request_is_counted_where_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("server");
+        let server = net::UnixListener::bind(&path, &net::Permissions::default()).unwrap();
+        let registry = Arc::new(Registry::default());
+        let one = registry.register(Form::Short, &Fleet::default());
+        let address = Address::Unix(path.as_path().into());
+        one.client.links(&ServerKey::none(address), &Arc::default());
+        let (asked, striking) = (right(&one), Arc::clone(&registry));
+        let strike = tokio::spawn(async move {
+            striking.cancel(&asked, &Fleet::default()).await;
+        });
+        tokio::task::yield_now().await;
+        assert_eq!(one.client.requests(), (1, 0), "what is ours comes first");
+        one.client.begins(time::now());
+        let (arrived, _) = server.accept().await.unwrap();
+        assert_eq!(one.client.requests(), (0, 1), "the server has not answered");
+        drop(arrived);
+        strike.await.unwrap();
+        assert_eq!(one.client.requests(), (0, 0));
     }
 
     #[tokio::test]

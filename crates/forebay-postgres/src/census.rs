@@ -9,11 +9,13 @@ use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use forebay_seam::sync::Mutex;
 use forebay_seam::time::{self, Instant};
 
+use crate::cancel::InFlight;
+use crate::comings;
 use crate::server::connector::Identity;
 use crate::tally::{Figure, Meter, Rest, Tallies, Tally};
 
@@ -70,6 +72,15 @@ impl Place {
         }
     }
 
+    /// The address, if it has one.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Local => None,
+            Self::V4(ip, port) => Some(SocketAddr::from((*ip, *port))),
+            Self::V6(address) => Some(**address),
+        }
+    }
+
     pub(crate) fn port(&self) -> u16 {
         match self {
             Self::Local => 0,
@@ -86,6 +97,8 @@ pub(crate) struct Ends {
     pub(crate) theirs: Place,
     pub(crate) ours: Place,
     pub(crate) tls: Option<Cipher>,
+    /// The process at the other end of a Unix socket.
+    pub(crate) process: Option<u32>,
 }
 
 /// The TLS of a connection.
@@ -154,6 +167,8 @@ pub(crate) struct ClientCard {
     pub(crate) replication: Replication,
     state: AtomicU8,
     asked: AtomicU64,
+    /// Since when it idles in a transaction; 0: it does not.
+    idles: AtomicU64,
     waits_since: AtomicU64,
     link: AtomicU64,
     statements: AtomicU32,
@@ -199,6 +214,7 @@ impl ClientCard {
     /// It has no connection and waits for none.
     pub(crate) fn rests(&self) {
         self.link.store(0, Ordering::Relaxed);
+        self.idles.store(0, Ordering::Relaxed);
         self.set(ClientState::Idle);
     }
 
@@ -206,6 +222,17 @@ impl ClientCard {
     pub(crate) fn asks(&self, now: u64) {
         self.meter.begins(now);
         self.asked.store(now, Ordering::Relaxed);
+        self.idles.store(0, Ordering::Relaxed);
+    }
+
+    /// All that it asked for is answered, and its transaction is open.
+    pub(crate) fn idles(&self) {
+        self.idles.store(self.meter.last_answer(), Ordering::Relaxed);
+    }
+
+    /// Since when it has idled in a transaction, if it does.
+    pub(crate) fn idles_since(&self) -> Option<u64> {
+        Some(self.idles.load(Ordering::Relaxed)).filter(|since| *since > 0)
     }
 
     /// An answer is complete.
@@ -222,6 +249,7 @@ impl ClientCard {
 
     /// Its transaction, if there was one, is over.
     pub(crate) fn parts(&self) {
+        self.idles.store(0, Ordering::Relaxed);
         self.meter.parts(&self.tally);
     }
 
@@ -243,6 +271,11 @@ impl ClientCard {
     /// Since when it has waited, if it waits.
     pub(crate) fn waits_since(&self) -> Option<u64> {
         (self.state() == ClientState::Waiting).then(|| self.waits_since.load(Ordering::Relaxed))
+    }
+
+    /// How long it has been here.
+    pub(crate) fn age(&self, now: Instant) -> Duration {
+        Duration::from_nanos(self.census.moment(now).saturating_sub(self.connected))
     }
 
     /// The id of the server connection that it has; 0: none.
@@ -269,6 +302,8 @@ pub(crate) struct ServerCard {
     pub(crate) opened: u64,
     pub(crate) replication: Replication,
     known: Mutex<Option<Known>>,
+    /// Why we close it, if it is us.
+    closed: Mutex<Option<&'static str>>,
     state: AtomicU8,
     link: AtomicU64,
     statements: AtomicU32,
@@ -279,6 +314,8 @@ pub(crate) struct ServerCard {
 pub(crate) struct Known {
     pub(crate) ends: Ends,
     pub(crate) pid: i32,
+    /// Cancel requests on their way to it.
+    pub(crate) in_flight: Arc<InFlight>,
 }
 
 impl ServerCard {
@@ -305,6 +342,12 @@ impl ServerCard {
     pub(crate) fn is_open(&self, known: Known) {
         *self.known.lock() = Some(known);
         self.set(ServerState::Idle);
+        comings::server_came(self);
+    }
+
+    /// We close it, for this `reason`.
+    pub(crate) fn is_closed(&self, reason: &'static str) {
+        *self.closed.lock() = Some(reason);
     }
 
     /// It is at rest, and has so many prepared statements.
@@ -358,6 +401,13 @@ pub(crate) struct ServerEntry {
     card: Arc<ServerCard>,
 }
 
+impl ServerEntry {
+    /// How long ago it began to be opened.
+    pub(crate) fn age(&self, now: Instant) -> Duration {
+        Duration::from_nanos(self.census.moment(now).saturating_sub(self.opened))
+    }
+}
+
 impl Deref for ServerEntry {
     type Target = ServerCard;
 
@@ -369,6 +419,8 @@ impl Deref for ServerEntry {
 impl Drop for ServerEntry {
     fn drop(&mut self) {
         self.census.servers.lock().remove(&self.card.id);
+        let reason = self.closed.lock().unwrap_or("server conn crashed?");
+        comings::server_left(self, reason, self.age(time::now()));
     }
 }
 
@@ -398,6 +450,7 @@ impl Census {
             replication: newcomer.replication,
             state: AtomicU8::new(0),
             asked: AtomicU64::new(0),
+            idles: AtomicU64::new(0),
             waits_since: AtomicU64::new(0),
             link: AtomicU64::new(0),
             statements: AtomicU32::new(0),
@@ -421,6 +474,7 @@ impl Census {
             opened: self.moment(time::now()),
             replication,
             known: Mutex::new(None),
+            closed: Mutex::new(None),
             state: AtomicU8::new(0),
             link: AtomicU64::new(0),
             statements: AtomicU32::new(0),
@@ -448,6 +502,22 @@ impl Census {
         servers
     }
 
+    /// Server connections that clients have, with their clients.
+    pub(crate) fn linked(&self) -> Vec<(Arc<ServerCard>, Arc<ClientCard>)> {
+        let servers = self.servers();
+        let clients = self.clients.lock();
+        let linked = servers.into_iter().filter_map(|server| {
+            let client = Arc::clone(clients.get(&server.link())?);
+            Some((server, client))
+        });
+        linked.collect()
+    }
+
+    /// A moment of the cards' clock.
+    pub(crate) fn instant(&self, moment: u64) -> Instant {
+        self.started + Duration::from_nanos(moment.saturating_sub(1))
+    }
+
     /// `at` on the clock of the cards: nanoseconds, never 0.
     #[inline]
     pub(crate) fn moment(&self, at: Instant) -> u64 {
@@ -457,7 +527,7 @@ impl Census {
 
     /// A moment of that clock by the wall, as far as nobody has set that since.
     pub(crate) fn wall(&self, moment: u64) -> SystemTime {
-        self.started_wall + std::time::Duration::from_nanos(moment)
+        self.started_wall + Duration::from_nanos(moment)
     }
 }
 
@@ -466,7 +536,7 @@ mod tests {
     use super::*;
 
     fn ends() -> Ends {
-        Ends { fd: 3, theirs: Place::Local, ours: Place::Local, tls: None }
+        Ends { fd: 3, theirs: Place::Local, ours: Place::Local, tls: None, process: None }
     }
 
     #[test]

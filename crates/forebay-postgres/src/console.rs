@@ -27,6 +27,7 @@ use bytes::BytesMut;
 use forebay_seam::time;
 
 use crate::cancel::key::Form;
+use crate::comings;
 use crate::gateway::{Inner, Plan};
 use crate::stream::Stream;
 
@@ -78,10 +79,12 @@ pub(crate) struct Visitor {
 }
 
 /// A setting of PgBouncer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownSetting {
     /// Its name.
     pub name: &'static str,
+    /// What it is, where the program knows; else what of ours does the same is shown.
+    pub value: Option<String>,
     /// What holds where nobody sets it; `None`: nothing does.
     pub default: Option<&'static str>,
     /// Whether `RELOAD` changes it.
@@ -112,6 +115,12 @@ pub trait Office: Send + Sync {
     /// Every setting of PgBouncer, in the order of its SHOW CONFIG.
     fn pgbouncer_settings(&self) -> Vec<KnownSetting>;
 
+    /// Changes one of PgBouncer's settings until the next reload.
+    ///
+    /// # Errors
+    /// Why that cannot be; nothing was changed then.
+    fn set(&self, key: &str, value: &str) -> Doing<'_>;
+
     /// Reads the configuration anew and carries it out.
     ///
     /// # Errors
@@ -129,6 +138,7 @@ pub(crate) async fn sample(gateway: Weak<Inner>) {
         time::sleep(period).await;
         let Some(inner) = gateway.upgrade() else { return };
         inner.census.tallies.sample();
+        comings::period_over(&inner.census.tallies, period);
     }
 }
 

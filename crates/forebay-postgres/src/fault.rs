@@ -324,6 +324,20 @@ impl Fault {
         }
     }
 
+    /// Why a session ended, in PgBouncer's words where it has some.
+    pub(crate) fn reason(&self) -> String {
+        if let Some(setting) = self.timeout() {
+            return setting.to_owned();
+        }
+        match self {
+            Self::Checkout(CheckoutError::TimedOut { .. }) => "query_wait_timeout".to_owned(),
+            Self::ServerLost { .. } => "server conn crashed?".to_owned(),
+            Self::Stopping => "server shutting down".to_owned(),
+            Self::Killed => "admin forced disconnect".to_owned(),
+            other => other.to_string(),
+        }
+    }
+
     fn text(&self) -> String {
         self.server_said().map_or_else(|| self.to_string(), |said| said.text.clone())
     }

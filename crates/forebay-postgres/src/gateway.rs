@@ -37,6 +37,7 @@ use crate::cancel::Registry;
 use crate::census::Census;
 use crate::console::{self, Office};
 use crate::held;
+use crate::idlers::{self, IdleClient};
 use crate::listener::NotificationCounts;
 use crate::operations::Operations;
 use crate::parking::ParkingSnapshot;
@@ -198,12 +199,9 @@ impl Inner {
 }
 
 impl Gateway {
-    /// Checks `settings` without opening a connection; files of certificates are read,
-    /// secrets are not.
-    ///
-    /// # Errors
-    /// The first setting that cannot be carried out.
-    pub fn check(settings: &PostgresSettings) -> Result<(), SettingsError> {
+    /// All that cannot be carried out of `settings`, found without opening a connection; files
+    /// of certificates are read, secrets are not.
+    pub fn check(settings: &PostgresSettings) -> Vec<SettingsError> {
         plan::check(settings)
     }
 
@@ -212,7 +210,7 @@ impl Gateway {
     /// name none.
     ///
     /// # Errors
-    /// As [`Gateway::check`]; also a secret that cannot be read.
+    /// The first of [`Gateway::check`]; also a secret that cannot be read.
     pub fn new(
         settings: PostgresSettings,
         overlaps: Arc<Overlaps>,
@@ -354,6 +352,12 @@ impl Gateway {
             }
             backend.pool.drain(deadline).await;
         }
+    }
+
+    /// Clients that have idled in a transaction for `beyond` or longer, with a server
+    /// connection.
+    pub fn idle_clients(&self, beyond: Duration) -> Vec<IdleClient> {
+        idlers::of(&self.inner.census, beyond, time::now())
     }
 
     /// Cancel requests with keys that nobody here has are sent on to the process that listens at

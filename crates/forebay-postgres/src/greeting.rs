@@ -189,7 +189,7 @@ impl Greeting<'_> {
             }
             return Ok(operator(Arc::clone(user), door, rank, startup));
         }
-        let (who, settings) = self.who(proven, database, startup)?;
+        let (who, settings) = self.who(proven, database, from, startup)?;
         Ok(Identified::Application(who, settings))
     }
 
@@ -198,6 +198,7 @@ impl Greeting<'_> {
         &self,
         mut proven: Proven,
         name: &str,
+        from: Peer,
         startup: &Startup,
     ) -> Result<(Who, Settings), Fault> {
         let route = self.plan.route(name, proven.user());
@@ -223,6 +224,11 @@ impl Greeting<'_> {
         let printable = |c| if (' '..='~').contains(&c) { c } else { '?' };
         let called = settings.get("application_name").map(|called| called.chars().map(printable));
         let called: Option<String> = called.map(|called| called.take(63).collect());
+        let called = if self.plan.settings.application_name_add_host {
+            Some(with_host(called.as_deref(), from))
+        } else {
+            called
+        };
         if let Some(called) = &called {
             settings.set("application_name", called);
         }
@@ -246,6 +252,17 @@ impl Greeting<'_> {
         who.own_starts();
         who.set_application_name(&called.unwrap_or_default());
         Ok((who, settings))
+    }
+}
+
+/// What an application is called, with where it is, as PgBouncer writes it.
+fn with_host(called: Option<&str>, from: Peer) -> String {
+    let called: String = called.filter(|name| !name.is_empty()).unwrap_or("app").into();
+    let called: String = called.chars().take(30).collect();
+    match from {
+        Peer::Tcp(address) => format!("{called} - {address}"),
+        Peer::Unix { pid: Some(pid), .. } => format!("{called} - unix({pid})"),
+        Peer::Unix { pid: None, .. } => format!("{called} - unix"),
     }
 }
 

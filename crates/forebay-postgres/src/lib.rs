@@ -8,6 +8,7 @@
 mod auth;
 mod cancel;
 mod census;
+mod comings;
 pub mod console;
 mod fault;
 #[cfg(test)]
@@ -15,6 +16,7 @@ mod fuzz;
 pub mod gateway;
 mod greeting;
 mod held;
+mod idlers;
 mod line;
 mod listener;
 mod operations;
@@ -38,6 +40,7 @@ mod welcome;
 mod wire;
 
 pub use gateway::{Changes, Gateway, PostgresSnapshot, SettingsError};
+pub use idlers::IdleClient;
 pub use listener::NotificationCounts;
 pub use parking::{ParkingCounts, ParkingSnapshot, Unparkable};
 pub use pins::Pinned;

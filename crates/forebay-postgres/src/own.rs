@@ -36,7 +36,7 @@ pub(crate) struct Own {
     pub(crate) class: Option<Box<str>>,
     /// `forebay.feature`
     pub(crate) feature: Option<Arc<str>>,
-    /// `forebay.traceparent`
+    /// `forebay.traceparent` or `forebay.request`
     pub(crate) trace: Option<TraceId>,
     /// `forebay.cost`: the connection time that a transaction takes.
     pub(crate) cost: Option<Duration>,
@@ -89,6 +89,7 @@ impl Own {
             "forebay.class" => self.class = Some(value.into()),
             "forebay.feature" => self.feature = Some(feature(value).into()),
             "forebay.traceparent" => self.trace = TraceId::from_traceparent(value),
+            "forebay.request" => self.trace = TraceId::of_request(value),
             "forebay.cost" => self.cost = Some(cost(value)?),
             "forebay.needs" => self.needs = needs(value)?,
             _ => {}
@@ -101,7 +102,7 @@ impl Own {
         let value = match name {
             "forebay.class" => self.class.as_deref().map(str::to_owned),
             "forebay.feature" => self.feature.as_deref().map(str::to_owned),
-            "forebay.traceparent" => self.trace.map(|trace| trace.to_string()),
+            "forebay.traceparent" | "forebay.request" => self.trace.map(|trace| trace.to_string()),
             "forebay.cost" => self
                 .cost
                 .map(|cost| humantime_serde::re::humantime::format_duration(cost).to_string()),
@@ -116,7 +117,7 @@ impl Own {
         match name {
             "forebay.class" => self.class.clone_from(&start.class),
             "forebay.feature" => self.feature.clone_from(&start.feature),
-            "forebay.traceparent" => self.trace = start.trace,
+            "forebay.traceparent" | "forebay.request" => self.trace = start.trace,
             "forebay.cost" => self.cost = start.cost,
             "forebay.needs" => self.needs = start.needs,
             _ => {}
@@ -126,11 +127,12 @@ impl Own {
 
 /// The setting of ours that `text` shows, and nothing else.
 pub(crate) fn shown(text: &[u8]) -> Option<&'static str> {
-    const NAMES: [&str; 5] = ["class", "feature", "traceparent", "cost", "needs"];
-    const WHOLE: [&str; 5] = [
+    const NAMES: [&str; 6] = ["class", "feature", "traceparent", "request", "cost", "needs"];
+    const WHOLE: [&str; 6] = [
         "forebay.class",
         "forebay.feature",
         "forebay.traceparent",
+        "forebay.request",
         "forebay.cost",
         "forebay.needs",
     ];
@@ -224,6 +226,16 @@ mod tests {
             assert!(needs(bad).is_err(), "{bad}");
         }
         assert!(attempt("0").is_err() && attempt("first").is_err());
+    }
+
+    #[test]
+    fn a_request_may_be_named_in_place_of_a_trace() {
+        let mut own = Own::default();
+        own.set("forebay.request", "4bf92f35-77b3-4da6-a3ce-929d0e0e4736").unwrap();
+        assert_eq!(own.value("forebay.request"), "4bf92f3577b34da6a3ce929d0e0e4736");
+        assert_eq!(shown(b"SHOW forebay.request"), Some("forebay.request"));
+        own.reset("forebay.request", &Own::default());
+        assert_eq!(own.trace, None);
     }
 
     #[test]

@@ -23,6 +23,7 @@ use forebay_seam::time;
 use crate::cancel::fleet::Fleet;
 use crate::cancel::{Cancelable, Registration};
 use crate::census::{Newcomer, Replication};
+use crate::comings;
 use crate::fault::Fault;
 use crate::greeting::Arrival;
 use crate::route::Who;
@@ -151,7 +152,12 @@ pub(crate) async fn serve(
         Err(_) => "it was lost",
     };
     tracing::info!(%user, %database, reason, "a replication connection ends");
+    comings::client_left(&card, reason);
     let Relay { client, server, mut to_client, frames, .. } = relay;
+    if let (Some(card), Ok(Ended::Client | Ended::Stopped | Ended::Killed)) = (&server.card, &ended)
+    {
+        card.is_closed("replication client was closed");
+    }
     drop(server);
     let fault = match ended {
         Ok(Ended::Stopped) => Some(Fault::Stopping),

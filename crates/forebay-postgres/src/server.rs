@@ -296,7 +296,8 @@ impl Server {
 
     /// It has logged in, and is listed as `card` from now on.
     fn is_listed(&mut self, card: ServerEntry) {
-        card.is_open(Known { ends: self.stream.ends(), pid: self.key.pid });
+        let in_flight = Arc::clone(&self.in_flight);
+        card.is_open(Known { ends: self.stream.ends(), pid: self.key.pid, in_flight });
         self.card = Some(card);
     }
 

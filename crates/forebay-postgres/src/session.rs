@@ -41,6 +41,7 @@ use forebay_seam::time;
 
 use crate::cancel::{Begun, Registration};
 use crate::census::{ClientEntry, Newcomer, Replication};
+use crate::comings;
 use crate::fault::{Fault, Outcome};
 use crate::gateway::{Bell, Course, Inner, Plan};
 use crate::greeting::Arrival;
@@ -67,8 +68,10 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// Why a session ended.
 #[derive(Debug)]
 pub(crate) enum End {
-    /// The client said goodbye or vanished.
+    /// The client said goodbye.
     Left,
+    /// The client is not there any more.
+    Vanished,
     /// The client was told why.
     Fault(Fault),
     /// The server told the client why.
@@ -279,20 +282,23 @@ impl Session {
 
     /// What the client is told at the end, and what it leaves.
     fn ends(&mut self, end: End) {
-        let (user, database) = (&self.who.user, &self.who.database);
+        let card = &self.card;
         match end {
-            End::Left => {}
-            End::Io(error) => tracing::debug!(%user, %database, %error, "client lost"),
-            End::ServerSaid => tracing::info!(%user, %database, "the server ended the session"),
+            End::Left => comings::client_left(card, "client close request"),
+            End::Vanished => comings::client_left(card, "client unexpected eof"),
+            End::Io(error) => comings::client_left(card, error),
+            End::ServerSaid => comings::client_left(card, "server conn crashed?"),
             End::Fault(fault) => {
-                tracing::info!(%user, %database, error = %fault, "session ended");
+                comings::client_failed(card, &fault);
+                comings::client_left(card, fault.reason());
                 self.keep_passed();
                 if !self.is_midway() {
                     fault.write(&mut self.outbox, Severity::Fatal);
                 }
             }
             End::Midway(fault) => {
-                tracing::info!(%user, %database, error = %fault, "session ended");
+                comings::client_failed(card, &fault);
+                comings::client_left(card, fault.reason());
             }
         }
         self.followed = work::Followed::Nothing;
@@ -374,7 +380,7 @@ impl Session {
                 }
                 Ok(())
             }
-            Moved::ClientGone => Err(End::Left),
+            Moved::ClientGone => Err(End::Vanished),
             Moved::ServerGone => Err(self.server_gone()),
             Moved::Killed => Err(Fault::Killed.into()),
             Moved::Late(late) => self.is_late(late),

@@ -20,8 +20,9 @@ use serde::Deserialize;
 
 pub use auth::{AuthQuerySettings, ClientAuth};
 pub use fleet::{FleetSettings, PeerSettings};
+pub use forebay_seam::net::SocketMode;
 pub use hosts::{BoundedBy, LoadBalance, Otherwise, ReplicaSettings, SessionAttrs};
-pub use listen::{Listen, SocketMode};
+pub use listen::Listen;
 pub use parking::ParkingSettings;
 pub use tls::{
     ChannelBinding, ClientTls, ClientTlsMode, ProtocolVersion, SslMode, SslNegotiation, TlsVersion,
@@ -38,6 +39,9 @@ pub struct PostgresSettings {
     /// Whether other processes may listen at the same TCP addresses; the system then shares
     /// connections out among them (`SO_REUSEPORT`). Default false.
     pub reuse_port: bool,
+    /// Whether each application's address is added to the name by which it calls itself
+    /// (`application_name`): `web - 10.0.0.7:51234`. Default false.
+    pub application_name_add_host: bool,
     /// Permissions of Unix sockets, in octal. Default `"0777"`.
     pub unix_socket_mode: SocketMode,
     /// The group that Unix sockets belong to. Default: the process's.
@@ -193,6 +197,7 @@ impl Default for PostgresSettings {
         Self {
             listen: Listen::default(),
             reuse_port: false,
+            application_name_add_host: false,
             unix_socket_mode: SocketMode::default(),
             unix_socket_group: None,
             auth: ClientAuth::default(),
@@ -352,7 +357,8 @@ pub struct ServerSettings {
     #[serde(default)]
     pub max_protocol_version: ProtocolVersion,
     /// Connections we may open there. Default: 70 % of what its `max_connections` leaves
-    /// after the reserved ones; 10 until that could be read.
+    /// after the reserved ones, of several hosts that of the smallest; 10 until that could be
+    /// read.
     #[serde(default)]
     pub budget: Option<u32>,
     /// What bounds our connections there. Default `budget`.
@@ -495,6 +501,9 @@ pub struct DatabaseSettings {
     pub password: Option<SecretRef>,
     /// What is run on each new server connection before a client gets it. Default: nothing.
     pub connect_query: Option<String>,
+    /// Settings of PostgreSQL that its sessions begin with where the client asks for no others,
+    /// such as `timezone`. Default: as the server says.
+    pub parameters: BTreeMap<String, String>,
     /// As for the gateway, for this database. Default 0s.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String", extend("format" = "humantime"))]

@@ -106,7 +106,9 @@ impl Stream {
             Self::Plain(Socket::Tcp(tcp)) => (tcp, None),
             Self::Plain(Socket::Unix(unix)) => {
                 let (theirs, ours) = (Place::Local, Place::Local);
-                return Ends { fd: unix.as_raw_fd(), theirs, ours, tls: None };
+                let pid = unix.peer_cred().ok().and_then(|of| of.pid());
+                let process = pid.and_then(|pid| u32::try_from(pid).ok());
+                return Ends { fd: unix.as_raw_fd(), theirs, ours, tls: None, process };
             }
             Self::Accepted(accepted) => {
                 let (tcp, session) = accepted.tls.get_ref();
@@ -118,7 +120,7 @@ impl Stream {
             }
         };
         let (theirs, ours) = (tcp.peer_addr().ok().into(), tcp.local_addr().ok().into());
-        Ends { fd: tcp.as_raw_fd(), theirs, ours, tls }
+        Ends { fd: tcp.as_raw_fd(), theirs, ours, tls, process: None }
     }
 
     /// How long what is sent may stay unacknowledged ([`net::Tuning::user_timeout`]).

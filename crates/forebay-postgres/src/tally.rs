@@ -262,6 +262,11 @@ impl Meter {
         }
     }
 
+    /// When an answer was complete last, while nothing is asked for.
+    pub(crate) fn last_answer(&self) -> u64 {
+        self.query.load(Ordering::Relaxed)
+    }
+
     /// Is so much counted here that others should see it?
     #[inline]
     pub(crate) fn is_full(&self) -> bool {

@@ -4,7 +4,6 @@
 mod binding;
 mod ciphers;
 mod clients;
-mod fresh;
 mod servers;
 mod verifier;
 
@@ -18,7 +17,7 @@ use rustls::{RootCertStore, SupportedProtocolVersion};
 
 pub(crate) use binding::Binding;
 pub(crate) use clients::ClientSide;
-pub(crate) use fresh::Fresh;
+pub(crate) use forebay_seam::fresh::Fresh;
 pub(crate) use servers::Encryption;
 
 use crate::settings::TlsVersion;

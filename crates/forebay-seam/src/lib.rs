@@ -5,6 +5,8 @@
 //! [`sync`] for shuttle's) and, later, in a simulated network (by swapping [`net`]).
 //! `clippy.toml` refuses the originals everywhere else.
 
+#[cfg(not(forebay_model))]
+pub mod fresh;
 pub mod net;
 pub mod random;
 pub mod secret;

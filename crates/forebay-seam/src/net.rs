@@ -4,7 +4,9 @@
 #![allow(clippy::disallowed_methods, reason = "this module is the door")]
 
 pub mod handover;
+mod lies;
 mod listener;
+mod mode;
 mod socket;
 mod tuning;
 mod unix;
@@ -16,7 +18,9 @@ use std::time::Duration;
 use socket2::SockRef;
 pub use tokio::net::{TcpListener, TcpStream, UnixStream};
 
+pub use lies::{Lies, look};
 pub use listener::Listener;
+pub use mode::SocketMode;
 pub use socket::{Address, Peer, Socket};
 pub use tuning::{Keepalive, Tuning};
 pub use unix::{Leaver, Permissions, UnixListener};

@@ -1,14 +1,21 @@
 //! Secrets from outside: the environment, a file, a command, or the configuration itself.
 //!
 //! A [`SecretRef`] says where a secret is and may be shown; the secret itself has no
-//! `Debug`, `Display` or `Serialize`, and is wiped when dropped.
+//! `Debug`, `Display` or `Serialize`, and is wiped when dropped. Reading is bounded: nothing is
+//! longer than 64 KiB, no command takes longer than ten seconds.
 
-use std::process::Command;
+mod command;
+
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::{env, fmt, fs, io};
 
 use schemars::JsonSchema;
 pub use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
+
+/// Bytes of a secret, at the most.
+const LONGEST: u64 = 64 * 1024;
 
 /// Where a secret is to be found: `env:NAME`, `file:PATH`, `cmd:PROGRAM ARG …` (its first
 /// line of output), or else the secret itself, also behind `text:` for one that would look like
@@ -41,6 +48,9 @@ pub enum SecretError {
         /// The reason.
         reason: String,
     },
+    /// More than any secret needs: it is something else.
+    #[error("the secret from `{0}` is longer than 64 KiB: it is something else")]
+    TooLong(String),
     /// An empty secret protects nothing.
     #[error("the secret from `{0}` is empty")]
     Empty(String),
@@ -62,38 +72,97 @@ impl SecretRef {
     /// Reads the secret. Blocks on the file or the command, so not on a hot path.
     ///
     /// # Errors
-    /// When it is not there or empty.
+    /// When it is not there, empty, or longer than 64 KiB.
     pub fn read(&self) -> Result<SecretString, SecretError> {
+        self.read_as(Form::Line)
+    }
+
+    /// As [`SecretRef::read`], for secrets of several lines (PEM): all that a command prints.
+    ///
+    /// # Errors
+    /// As [`SecretRef::read`].
+    pub fn read_text(&self) -> Result<SecretString, SecretError> {
+        self.read_as(Form::Text)
+    }
+
+    fn read_as(&self, form: Form) -> Result<SecretString, SecretError> {
         let text = self.0.expose_secret();
         let secret = match text.split_once(':') {
             Some(("env", name)) => {
                 env::var(name).map_err(|_| SecretError::NoVariable(name.to_owned()))?
             }
-            Some(("file", path)) => fs::read_to_string(path)
+            Some(("file", path)) => read_file(path)
                 .map_err(|source| SecretError::File { path: path.to_owned(), source })?,
-            Some(("cmd", command)) => run(command)?,
+            Some(("cmd", command)) => {
+                let printed = command::run(command)?;
+                match form {
+                    Form::Line => printed.lines().next().unwrap_or_default().to_owned(),
+                    Form::Text => printed,
+                }
+            }
             Some(("text", secret)) => secret.to_owned(),
             _ => text.to_owned(),
         };
+        if u64::try_from(secret.len()).unwrap_or(u64::MAX) > LONGEST {
+            return Err(SecretError::TooLong(self.to_string()));
+        }
         let secret = secret.trim_end_matches(['\r', '\n']);
         if secret.is_empty() {
             return Err(SecretError::Empty(self.to_string()));
         }
         Ok(SecretString::from(secret.to_owned()))
     }
+
+    /// How this secret may become another one while the program runs.
+    pub fn change(&self) -> Change {
+        match self.0.expose_secret().split_once(':') {
+            Some(("file", _)) => Change::File,
+            Some(("cmd", _)) => Change::Command,
+            _ => Change::Never,
+        }
+    }
+
+    /// Tells one state of the secret's file from the next, without reading it; always the
+    /// same where it is in no file. Blocks as long as the file system takes.
+    pub fn stamp(&self) -> Stamp {
+        let Some(("file", path)) = self.0.expose_secret().split_once(':') else {
+            return Stamp(None);
+        };
+        let found = fs::metadata(path).ok();
+        Stamp(found.map(|f| (f.dev(), f.ino(), f.len(), f.mtime(), f.mtime_nsec())))
+    }
 }
 
-fn run(command: &str) -> Result<String, SecretError> {
-    let mut words = command.split_whitespace();
-    let program = words.next().unwrap_or_default();
-    let failed = |reason: String| SecretError::Command { program: program.to_owned(), reason };
-    let output = Command::new(program).args(words).output().map_err(|e| failed(e.to_string()))?;
-    if !output.status.success() {
-        return Err(failed(output.status.to_string()));
-    }
-    let text =
-        String::from_utf8(output.stdout).map_err(|_| failed("its output is no text".into()))?;
-    Ok(text.lines().next().unwrap_or_default().to_owned())
+/// How much of what is found is the secret.
+#[derive(Clone, Copy)]
+enum Form {
+    /// The first line of what a command prints.
+    Line,
+    /// All of it.
+    Text,
+}
+
+/// How a secret may become another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// Not at all: it is in the environment or in the configuration.
+    Never,
+    /// Its file is another one: see [`SecretRef::stamp`].
+    File,
+    /// Its command may print another one, which only running it tells.
+    Command,
+}
+
+/// A state of a secret's file; `None` inside: there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp(Option<(u64, u64, u64, i64, i64)>);
+
+/// One byte more than may be, so that what is too long is known to be.
+fn read_file(path: &str) -> io::Result<String> {
+    let mut text = String::new();
+    let read = fs::File::open(path)?.take(LONGEST + 1).read_to_string(&mut text);
+    // What breaks off within a character is no secret either.
+    read.map(|_| text)
 }
 
 impl fmt::Display for SecretRef {
@@ -137,6 +206,30 @@ mod tests {
         let secret = SecretRef::new("text:env:x");
         assert_eq!(secret.read().unwrap().expose_secret(), "env:x");
         assert_eq!(secret.to_string(), "[inline secret]");
+    }
+
+    #[test]
+    fn a_text_is_all_that_a_command_prints() {
+        let secret = SecretRef::new("cmd:printf a\\nb\\n").read_text().unwrap();
+        assert_eq!(secret.expose_secret(), "a\nb");
+    }
+
+    #[test]
+    fn a_file_that_became_another_one_has_another_stamp() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let secret = SecretRef::new(format!("file:{}", file.path().display()));
+        let before = secret.stamp();
+        assert_eq!(secret.stamp(), before);
+        fs::write(file.path(), "hunter2").unwrap();
+        assert_ne!(secret.stamp(), before);
+        assert_eq!(secret.change(), Change::File);
+        assert_eq!(SecretRef::new("env:X").stamp(), SecretRef::new("file:/no/such/file").stamp());
+    }
+
+    #[test]
+    fn what_is_too_long_to_be_a_secret_is_none() {
+        let endless = SecretRef::new("file:/dev/zero").read().unwrap_err();
+        assert!(matches!(endless, SecretError::TooLong(_)), "{endless}");
     }
 
     #[test]

@@ -32,8 +32,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::config::AdminSettings;
 use crate::events::Events;
 use crate::handover::inherited_tcp;
+use crate::holds::HoldsPage;
 use crate::metrics;
-use crate::pressure;
 use crate::reload::Reloader;
 use crate::view::ProgramSnapshot;
 
@@ -57,6 +57,7 @@ const HEAD: usize = 16 << 10;
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 type Look = Arc<dyn Fn() -> ProgramSnapshot + Send + Sync>;
+type LookAtHolds = Arc<dyn Fn() -> HoldsPage + Send + Sync>;
 
 /// How long clients may take for the rest of what they are told when the program ends.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -99,7 +100,7 @@ impl Server {
         self.listener.local_addr()
     }
 
-    /// Answers with what `look` shows, tells of `events`, and changes `pools` when it is told
+    /// Answers with what `look` and `holds` show, tells of `events`, and changes `pools` when it is told
     /// to.
     ///
     /// # Errors
@@ -107,6 +108,7 @@ impl Server {
     pub fn start(
         self,
         look: impl Fn() -> ProgramSnapshot + Send + Sync + 'static,
+        holds: impl Fn() -> HoldsPage + Send + Sync + 'static,
         events: Events,
         pools: ByHand,
         reloader: Reloader,
@@ -114,7 +116,8 @@ impl Server {
         let (stopper, stop) = Stopper::new();
         let look: Look = Arc::new(look);
         let streams = Streams::new(Arc::clone(&look), events, stop.clone());
-        let router = router(look, streams.clone(), pools, reloader, self.hosts);
+        let holds: LookAtHolds = Arc::new(holds);
+        let router = router(look, holds, streams.clone(), pools, reloader, self.hosts);
         let (runtime, listener) = (self.runtime, self.listener);
         let thread =
             std::thread::Builder::new().name("forebay-admin".to_owned()).spawn(move || {
@@ -197,7 +200,15 @@ async fn accept(
     }
 }
 
-fn router(look: Look, streams: Streams, pools: ByHand, reloader: Reloader, hosts: Hosts) -> Router {
+fn router(
+    look: Look,
+    look_at_holds: LookAtHolds,
+    streams: Streams,
+    pools: ByHand,
+    reloader: Reloader,
+    hosts: Hosts,
+) -> Router {
+    let holds = Router::new().route("/api/v1/holds", get(holds)).with_state(look_at_holds);
     let reload = Router::new()
         .route("/api/v1/reload", post(by_hand::reload))
         .layer(DefaultBodyLimit::max(by_hand::BODY))
@@ -209,6 +220,7 @@ fn router(look: Look, streams: Streams, pools: ByHand, reloader: Reloader, hosts
         .with_state(pools);
     let endless = Router::new()
         .route("/api/v1/events", get(async |State(streams): State<Streams>| streams.events()))
+        .route("/api/v1/pressure", get(pressure_now))
         .route(
             "/api/v1/pressure/stream",
             get(async |State(streams): State<Streams>| streams.pressure()),
@@ -220,9 +232,9 @@ fn router(look: Look, streams: Streams, pools: ByHand, reloader: Reloader, hosts
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics_page))
         .route("/api/v1/snapshot", get(snapshot))
-        .route("/api/v1/pressure", get(pressure_now))
         .fallback(unknown)
         .with_state(look)
+        .merge(holds)
         .merge(by_hand)
         .merge(reload)
         .merge(endless)
@@ -235,6 +247,8 @@ const PAGES: &str = "/metrics                  for Prometheus\n\
                      /api/v1/snapshot          the same figures as JSON\n\
                      /api/v1/pressure          how close each class is to shedding\n\
                      /api/v1/pressure/stream   the same as it moves (server-sent events)\n\
+                     /api/v1/holds             transactions that idle beside calls, what may be\n\
+                     \x20                         one, and what they cost\n\
                      /api/v1/events            what happens, as it happens (the same)\n\
                      \n\
                      with `content-type: application/json`\n\
@@ -271,8 +285,17 @@ async fn snapshot(State(look): State<Look>) -> Response {
     ([(header::CACHE_CONTROL, "no-store")], Json(look())).into_response()
 }
 
-async fn pressure_now(State(look): State<Look>) -> Response {
-    let body = json!({ "classes": pressure::of(&look()) });
+async fn holds(State(look): State<LookAtHolds>) -> Response {
+    ([(header::CACHE_CONTROL, "no-store")], Json(look())).into_response()
+}
+
+/// The pressure now; as it moves, for who asks for events.
+async fn pressure_now(State(streams): State<Streams>, headers: HeaderMap) -> Response {
+    let accepts = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    if accepts.is_some_and(|kinds| kinds.contains("text/event-stream")) {
+        return streams.pressure();
+    }
+    let body = json!({ "classes": streams.pressures_now() });
     ([(header::CACHE_CONTROL, "no-store")], Json(body)).into_response()
 }
 

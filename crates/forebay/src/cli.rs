@@ -12,6 +12,7 @@ use crate::config::{Config, ConfigError, reference};
 use crate::console;
 use crate::demo::{self, DemoArgs};
 use crate::pgbouncer::{self, command::PgBouncerArgs, migrate::Migration};
+use crate::report::{self, HoldsArgs};
 use crate::run::{self, EXIT_USAGE};
 use crate::size::SizeArgs;
 
@@ -59,6 +60,18 @@ enum Command {
     Demo(DemoArgs),
     /// Say how many connections a workload needs, and show the arithmetic.
     Size(SizeArgs),
+    /// Say what a running Forebay has seen.
+    Report {
+        #[command(subcommand)]
+        what: ReportCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ReportCommand {
+    /// What transactions cost that idle while their request calls out, the worst first, and
+    /// what would save it.
+    Holds(HoldsArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -102,6 +115,13 @@ impl Cli {
                 Err(error) => {
                     complain(&error.to_string());
                     ExitCode::from(EXIT_USAGE)
+                }
+            },
+            Command::Report { what: ReportCommand::Holds(args) } => match report::holds(&args) {
+                Ok(text) => print(&text),
+                Err(error) => {
+                    complain(&error.to_string());
+                    ExitCode::FAILURE
                 }
             },
             Command::Config { what: ConfigCommand::Reference } => print(&reference::markdown()),

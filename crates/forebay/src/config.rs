@@ -17,6 +17,7 @@ use serde::Deserialize;
 use crate::pgbouncer::LoadError;
 
 mod document;
+mod holds;
 mod loaded;
 mod log;
 mod problem;
@@ -26,6 +27,7 @@ mod shown;
 pub mod summary;
 pub(crate) mod wording;
 
+pub use holds::{HoldSettings, ProgramSettings};
 pub use loaded::Loaded;
 pub use log::{LogFormat, LogSettings, SyslogFacility, SyslogSettings};
 pub use problem::{Problem, Report};
@@ -62,6 +64,8 @@ pub struct Config {
     pub postgres: Option<PostgresSettings>,
     /// The HTTP egress gateway. Default: none.
     pub http: Option<HttpSettings>,
+    /// Transactions that idle while their request calls out.
+    pub holds: HoldSettings,
     /// What operators and their tools look at.
     pub admin: AdminSettings,
     /// What the program logs, and where.
@@ -79,6 +83,7 @@ impl Default for Config {
             worker_threads: None,
             postgres: None,
             http: None,
+            holds: HoldSettings::default(),
             admin: AdminSettings::default(),
             log: LogSettings::default(),
             reload: ReloadSettings::default(),

@@ -15,9 +15,10 @@ use forebay_pool::overlap::Overlaps;
 use forebay_postgres::console::{Doing, KnownSetting, Office, Row, Shutdown, View};
 
 use crate::events::Events;
-use crate::pgbouncer;
+use crate::pgbouncer::{self, Overrides, SetError};
 use crate::reload::{Cause, Reloader};
 use crate::run::{Ender, Ending};
+use crate::suspects::Suspects;
 use crate::view::{VERSION, Viewer};
 
 pub use recent::Recent;
@@ -29,6 +30,8 @@ pub struct Program {
     pub viewer: Viewer,
     /// Transactions that idle.
     pub overlaps: Arc<Overlaps>,
+    /// Clients that may hold a connection for a call.
+    pub suspects: Arc<Suspects>,
     /// Requests under way.
     pub roster: Arc<Roster>,
     /// What happened last.
@@ -41,6 +44,8 @@ pub struct Program {
     pub http: Option<forebay_http::Gateway>,
     /// Ends the program.
     pub ender: Ender,
+    /// What `SET` changes, where it changes something.
+    pub overrides: Option<Overrides>,
 }
 
 impl Program {
@@ -68,7 +73,25 @@ impl Office for Program {
     }
 
     fn pgbouncer_settings(&self) -> Vec<KnownSetting> {
-        pgbouncer::reference::settings().collect()
+        match &self.overrides {
+            Some(overrides) => overrides.settings(),
+            None => pgbouncer::reference::settings().collect(),
+        }
+    }
+
+    fn set(&self, key: &str, value: &str) -> Doing<'_> {
+        let changed = match &self.overrides {
+            Some(overrides) => overrides.set(key, value).map(|before| (overrides, before)),
+            None => Err(SetError::Refused("settings change in the file, and by RELOAD".into())),
+        };
+        Box::pin(async {
+            let (overrides, before) = changed.map_err(|error| error.to_string())?;
+            if let Err(error) = self.reloader.reload(Cause::Hand).await {
+                overrides.take_back(before);
+                return Err(SetError::Refused(error.to_string()).to_string());
+            }
+            Ok(())
+        })
     }
 
     fn reload(&self) -> Doing<'_> {

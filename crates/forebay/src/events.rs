@@ -13,9 +13,15 @@ use tokio::sync::broadcast::{self, Receiver, Sender};
 
 use crate::log_limit::{LeftOut, Logged};
 use crate::overlap_log;
+use crate::suspects::{SuspectedHold, Suspects, Suspicion};
 
 /// Events that are kept for a slow listener before it misses the oldest.
 const KEPT: usize = 1_024;
+
+/// The event of a suspicion that begins.
+const SUSPECTED: &str = "suspected_hold";
+/// And of one that is over: it has no line of its own in the log.
+const SUSPECTED_ENDS: &str = "suspected_hold_ends";
 
 /// Something that happened.
 #[derive(Debug, Clone, Serialize)]
@@ -37,6 +43,14 @@ pub enum Happened {
         #[serde(flatten)]
         overlap: Overlap,
     },
+    /// A client idles in a transaction, and may wait for a call: nothing is proven.
+    Suspected {
+        /// `suspected_hold`, `suspected_hold_named` or `suspected_hold_ends`.
+        event: &'static str,
+        /// Who, and what may be called.
+        #[serde(flatten)]
+        hold: SuspectedHold,
+    },
 }
 
 impl Happened {
@@ -44,7 +58,7 @@ impl Happened {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Pool { told, .. } => told.event.name(),
-            Self::Overlap { event, .. } => event,
+            Self::Overlap { event, .. } | Self::Suspected { event, .. } => event,
         }
     }
 }
@@ -82,6 +96,19 @@ impl Events {
         Spawner::current().spawn(forward(pool, self.0.clone(), told));
     }
 
+    /// Suspicions, too. Inside a runtime.
+    pub fn follow_suspects(&self, suspects: &Suspects) {
+        let told = |suspicion| {
+            let (event, hold) = match suspicion {
+                Suspicion::Begins(hold) => (SUSPECTED, hold),
+                Suspicion::Named(hold) => ("suspected_hold_named", hold),
+                Suspicion::Ends(hold) => (SUSPECTED_ENDS, hold),
+            };
+            Happened::Suspected { event, hold }
+        };
+        Spawner::current().spawn(forward(suspects.events(), self.0.clone(), told));
+    }
+
     /// What happens from now on. Who falls 1,024 behind misses the oldest.
     pub fn listen(&self) -> Receiver<Happened> {
         self.0.subscribe()
@@ -113,7 +140,7 @@ impl Logged for Happened {
 
     fn lasted(&self) -> std::time::Duration {
         match self {
-            Self::Pool { .. } => std::time::Duration::ZERO,
+            Self::Pool { .. } | Self::Suspected { .. } => std::time::Duration::ZERO,
             Self::Overlap { overlap, .. } => overlap.lasted(),
         }
     }
@@ -122,6 +149,7 @@ impl Logged for Happened {
         match self {
             Self::Pool { .. } => true,
             Self::Overlap { overlap, .. } => overlap.has_line(),
+            Self::Suspected { event, .. } => *event != SUSPECTED_ENDS,
         }
     }
 
@@ -129,6 +157,7 @@ impl Logged for Happened {
         match self {
             Self::Pool { gateway, told } => log(gateway, told),
             Self::Overlap { overlap, .. } => overlap.log(),
+            Self::Suspected { event, hold } => log_suspicion(event, hold),
         }
     }
 
@@ -139,6 +168,25 @@ impl Logged for Happened {
             tracing::warn!(event = kind, events = left.count, "more events of this kind");
         }
     }
+}
+
+fn log_suspicion(event: &'static str, hold: &SuspectedHold) {
+    let call = hold.call.as_ref();
+    tracing::warn!(
+        event,
+        client = hold.client,
+        server = %hold.server,
+        database = %hold.database,
+        user = %hold.user,
+        application_name = %hold.application,
+        seconds = hold.seconds,
+        destination = call.map(|call| &*call.destination),
+        operation = call.map(|call| &*call.operation),
+        calls = call.and_then(|call| call.subject.as_ref()).map(|subject| &**subject.name()),
+        basis = call.map(|call| call.basis.name()),
+        candidates = call.map(|call| call.candidates),
+        "suspected, not proven: a client idles in a transaction and may wait for a call"
+    );
 }
 
 fn log(gateway: &'static str, told: &Told) {

@@ -14,13 +14,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use forebay_http::HttpSettings;
 use forebay_pool::Roster;
 use forebay_pool::overlap::Overlaps;
 use forebay_postgres::{Gateway, PostgresSettings};
 use forebay_seam::net::{self, Address, Listener, Permissions, TcpListener};
 use forebay_seam::task::{Spawner, Stopper};
 use forebay_seam::time;
-use tracing::field::display;
 
 use crate::admin;
 use crate::config::{Config, ConfigError, Loaded};
@@ -29,7 +29,9 @@ use crate::events::Events;
 use crate::handover::{Before, Estate};
 use crate::log_limit;
 use crate::logging::{self, Level};
+use crate::pgbouncer::Overrides;
 use crate::reload::{self, Record, Reloader, Rooms, Source};
+use crate::suspects::Suspects;
 use crate::system;
 use crate::view::{VERSION, Viewer};
 
@@ -136,6 +138,7 @@ pub fn run_from(source: Source) -> Result<(), RunError> {
         manners: Manners::Forebay,
         before: Before::TakenOver,
         listening: Box::new(|| {}),
+        overrides: None,
     };
     run_as(source, conduct)
 }
@@ -149,6 +152,8 @@ pub struct Conduct {
     /// Called once all ports are open and what is behind them is ready, just before the process
     /// that had them before, if there was one, accepts no more.
     pub listening: Box<dyn FnOnce()>,
+    /// What `SET` at the console changes, where it changes something.
+    pub overrides: Option<Overrides>,
 }
 
 /// As [`run_from`], in the way that `conduct` says.
@@ -156,7 +161,7 @@ pub struct Conduct {
 /// # Errors
 /// When it cannot start; nothing was served then.
 pub fn run_as(source: Source, conduct: Conduct) -> Result<(), RunError> {
-    let Conduct { manners, before, listening } = conduct;
+    let Conduct { manners, before, listening, overrides } = conduct;
     let loaded = source()?;
     let config = &loaded.config;
     let level = logging::start(&config.log)?;
@@ -174,15 +179,16 @@ pub fn run_as(source: Source, conduct: Conduct) -> Result<(), RunError> {
     })?;
     let admin_address = admin.address()?;
     estate.leave("admin.listen", address.to_string(), &admin)?;
-    let opening = async { Program::open(loaded, source, level, manners, estate) };
+    let opening = async { Program::open(loaded, source, level, manners, overrides, estate) };
     let program = runtime.block_on(opening)?;
     if let (Some(room), Some((_, gateway))) = (room, &program.postgres) {
         gateway.set_room(room);
     }
-    let viewer = program.viewer.clone();
+    let (viewer, holds) = (program.viewer.clone(), program.viewer.clone());
     let (events, pools) = (program.events.clone(), program.pools.clone());
     let reloader = program.reloader.clone();
-    let admin = admin.start(move || viewer.snapshot(), events, pools, reloader)?;
+    let admin =
+        admin.start(move || viewer.snapshot(), move || holds.holds(), events, pools, reloader)?;
     let mut admin = Some(admin);
     // A successor answers there from now on.
     let handed_over = || {
@@ -209,7 +215,7 @@ struct Program {
     estate: Estate,
     signals: Signals,
     postgres: Option<(Vec<Listener>, Gateway)>,
-    http: Option<(TcpListener, forebay_http::Gateway)>,
+    http: Option<(Vec<Listener>, forebay_http::Gateway)>,
     viewer: Viewer,
     events: Events,
     pools: admin::ByHand,
@@ -223,14 +229,14 @@ impl Program {
         source: Source,
         level: Level,
         manners: Manners,
+        overrides: Option<Overrides>,
         mut estate: Estate,
     ) -> Result<Self, RunError> {
         let signals = Signals::new(manners)?;
         let config = loaded.config.clone();
         let postgres_listeners =
-            config.postgres.as_ref().map(|p| bind_all(p, &mut estate)).transpose()?;
-        let http_listener =
-            config.http.as_ref().map(|h| bind(h.listen, &mut estate)).transpose()?;
+            config.postgres.as_ref().map(|p| bind_postgres(p, &mut estate)).transpose()?;
+        let http_listeners = config.http.as_ref().map(|h| bind_http(h, &mut estate)).transpose()?;
         estate.open(&config.restart)?;
 
         let overlaps = Arc::new(Overlaps::default());
@@ -258,21 +264,26 @@ impl Program {
         let lines = level.lines();
         let rooms =
             Rooms { postgres: postgres.clone(), http: http.clone(), events: events.clone(), level };
-        let shared = Arc::clone(&overlaps);
+        let suspects = Arc::new(Suspects::new(Arc::clone(&overlaps)));
+        events.follow_suspects(&suspects);
+        let shared = Arc::clone(&suspects);
         let (served, called, told) = (postgres.clone(), http.clone(), Arc::clone(&record));
         let viewer = Viewer::new(served, called, shared, told, lines);
         let reloader = Reloader::new(source, loaded, rooms, record);
         Spawner::current().spawn(reload::watch(reloader.clone()));
         if let Some(gateway) = &postgres {
+            Spawner::current().spawn(suspects.clone().watch(gateway.clone(), reloader.clone()));
             gateway.open_office(Arc::new(console::Program {
                 viewer: viewer.clone(),
                 overlaps,
+                suspects: Arc::clone(&suspects),
                 roster,
                 recent: console::Program::remember(&events),
                 reloader: reloader.clone(),
                 postgres: postgres.clone(),
                 http: http.clone(),
                 ender: signals.ender(),
+                overrides,
             }));
         }
         Ok(Self {
@@ -283,7 +294,7 @@ impl Program {
             events,
             pools: admin::ByHand::new(postgres.clone(), http.clone()),
             postgres: postgres_listeners.zip(postgres),
-            http: http_listener.zip(http),
+            http: http_listeners.zip(http),
         })
     }
 
@@ -296,7 +307,6 @@ impl Program {
     ) {
         let gateway = self.postgres.as_ref().map(|(_, gateway)| gateway);
         self.estate.enter(&self.viewer, gateway, listening).await;
-        let listens = |listener: &TcpListener| listener.local_addr().ok().map(display);
         let all = |listeners: &[Listener]| {
             let addresses = listeners.iter().filter_map(|listener| listener.address().ok());
             addresses.map(|address| address.to_string()).collect::<Vec<_>>().join(", ")
@@ -304,7 +314,7 @@ impl Program {
         tracing::info!(
             version = VERSION,
             postgres = self.postgres.as_ref().map(|(listeners, _)| all(listeners)),
-            http = self.http.as_ref().and_then(|(listener, _)| listens(listener)),
+            http = self.http.as_ref().map(|(listeners, _)| all(listeners)),
             admin = %admin,
             "Forebay listens"
         );
@@ -321,9 +331,11 @@ impl Program {
             }
             gateway
         });
-        let http = self.http.take().map(|(listener, gateway)| {
-            let (serving, stop) = (gateway.clone(), stop.clone());
-            spawner.spawn(async move { serving.serve(listener, stop).await });
+        let http = self.http.take().map(|(listeners, gateway)| {
+            for listener in listeners {
+                let (serving, stop) = (gateway.clone(), stop.clone());
+                spawner.spawn(async move { serving.serve(listener, stop).await });
+            }
             gateway
         });
 
@@ -431,24 +443,39 @@ impl Program {
     }
 }
 
-fn bind(address: SocketAddr, estate: &mut Estate) -> Result<TcpListener, RunError> {
-    let at = "http.listen";
-    let bound = estate.tcp(at, address, net::bind);
-    bound.map_err(|source| RunError::Listen { at, address: address.into(), source })
-}
-
 /// Everything that `[postgres]` listens at.
-fn bind_all(settings: &PostgresSettings, estate: &mut Estate) -> Result<Vec<Listener>, RunError> {
+fn bind_postgres(
+    settings: &PostgresSettings,
+    estate: &mut Estate,
+) -> Result<Vec<Listener>, RunError> {
     let permissions = Permissions {
         mode: settings.unix_socket_mode.0,
         group: settings.unix_socket_group.clone(),
     };
-    let at = "postgres.listen";
     let bind = if settings.reuse_port { net::bind_shared } else { net::bind };
-    let bound = settings.listen.addresses().iter().map(|address| {
+    bind_all("postgres.listen", settings.listen.addresses(), &permissions, bind, estate)
+}
+
+/// Everything that `[http]` listens at.
+fn bind_http(settings: &HttpSettings, estate: &mut Estate) -> Result<Vec<Listener>, RunError> {
+    let permissions = Permissions {
+        mode: settings.unix_socket_mode.0,
+        group: settings.unix_socket_group.clone(),
+    };
+    bind_all("http.listen", settings.listen.addresses(), &permissions, net::bind, estate)
+}
+
+fn bind_all(
+    at: &'static str,
+    addresses: &[Address],
+    permissions: &Permissions,
+    bind: fn(SocketAddr) -> io::Result<TcpListener>,
+    estate: &mut Estate,
+) -> Result<Vec<Listener>, RunError> {
+    let bound = addresses.iter().map(|address| {
         let bound = match address {
             Address::Tcp(address) => estate.tcp(at, *address, bind).map(Listener::from),
-            Address::Unix(path) => estate.unix(at, path, &permissions).map(Listener::from),
+            Address::Unix(path) => estate.unix(at, path, permissions).map(Listener::from),
         };
         bound.map_err(|source| RunError::Listen { at, address: address.clone(), source })
     });

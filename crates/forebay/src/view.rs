@@ -8,13 +8,15 @@ use std::time::Instant;
 
 use forebay_http::HttpSnapshot;
 use forebay_pool::Snapshot;
-use forebay_pool::overlap::{OverlapCount, Overlaps};
+use forebay_pool::overlap::{FeatureHolds, OverlapCount, OverlapSpread, Overlaps};
 use forebay_postgres::PostgresSnapshot;
 use forebay_seam::time;
 use serde::Serialize;
 
+use crate::holds::HoldsPage;
 use crate::logging::Lines;
 use crate::reload::{ConfigurationSnapshot, Record};
+use crate::suspects::{Suspects, SuspicionCount};
 
 /// The version of the program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -38,6 +40,12 @@ pub struct ProgramSnapshot {
     pub configuration: ConfigurationSnapshot,
     /// Transactions that idled beside an outbound call of their request.
     pub overlaps: Vec<OverlapCount>,
+    /// How long they lasted.
+    pub overlaps_lasted: Vec<OverlapSpread>,
+    /// What they took of connections, by feature.
+    pub holds: Vec<FeatureHolds>,
+    /// Clients that idled in a transaction, of which no more is proven.
+    pub suspected_holds: Vec<SuspicionCount>,
     /// Log lines that were not written, because nobody reads them or the output is closed.
     pub log_lines_lost: u64,
 }
@@ -64,6 +72,7 @@ struct Inside {
     postgres: Option<forebay_postgres::Gateway>,
     http: Option<forebay_http::Gateway>,
     overlaps: Arc<Overlaps>,
+    suspects: Arc<Suspects>,
     record: Arc<Record>,
     log: Lines,
 }
@@ -73,20 +82,35 @@ impl Viewer {
     pub fn new(
         postgres: Option<forebay_postgres::Gateway>,
         http: Option<forebay_http::Gateway>,
-        overlaps: Arc<Overlaps>,
+        suspects: Arc<Suspects>,
         record: Arc<Record>,
         log: Lines,
     ) -> Self {
         let draining = AtomicBool::new(false);
         let started = time::now();
+        let overlaps = Arc::clone(suspects.overlaps());
         Self {
-            inside: Arc::new(Inside { started, draining, postgres, http, overlaps, record, log }),
+            inside: Arc::new(Inside {
+                started,
+                draining,
+                postgres,
+                http,
+                overlaps,
+                suspects,
+                record,
+                log,
+            }),
         }
     }
 
     /// From now on the program drains.
     pub fn drains(&self) {
         self.inside.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Holds of now, proven and suspected, and what those of the last hour cost.
+    pub fn holds(&self) -> HoldsPage {
+        HoldsPage::of(&self.inside.overlaps, &self.inside.suspects)
     }
 
     /// One picture.
@@ -121,6 +145,9 @@ impl Viewer {
             http,
             configuration: inside.record.snapshot(),
             overlaps: inside.overlaps.counts(),
+            overlaps_lasted: inside.overlaps.spreads(),
+            holds: inside.overlaps.features(),
+            suspected_holds: inside.suspects.counts(),
             log_lines_lost: inside.log.lost(),
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use forebay_http::{Gateway, HttpSettings, HttpSnapshot};
 use forebay_pool::overlap::Overlaps;
-use forebay_seam::net::{self, TcpStream};
+use forebay_seam::net::{self, Listener, TcpStream};
 use forebay_seam::task::Stopper;
 use forebay_seam::time;
 use http::{HeaderMap, Request, Response, StatusCode};
@@ -15,7 +15,9 @@ use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 /// How long anything that should happen soon may take before the test gives up.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -42,16 +44,26 @@ impl Forebay {
         let address = listener.local_addr().unwrap();
         let (stopper, stop) = Stopper::new();
         let serving = gateway.clone();
-        tokio::spawn(async move { serving.serve(listener, stop).await });
+        tokio::spawn(async move { serving.serve(listener.into(), stop).await });
         Self { gateway, address, overlaps, stopper }
+    }
+
+    /// Lets it listen at `listener` besides.
+    pub(crate) fn listen(&self, listener: Listener) -> Stopper {
+        let (stopper, stop) = Stopper::new();
+        let serving = self.gateway.clone();
+        tokio::spawn(async move { serving.serve(listener, stop).await });
+        stopper
+    }
+
+    /// An agent of HTTP/2, connected.
+    pub(crate) async fn agent2(&self) -> Agent2 {
+        Agent2::on(self.socket().await).await
     }
 
     /// An agent, connected.
     pub(crate) async fn agent(&self) -> Agent {
-        let stream = self.socket().await;
-        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
-        let task = tokio::spawn(async move { drop(connection.await) });
-        Agent { sender, task }
+        Agent::on(self.socket().await).await
     }
 
     /// A bare socket to it.
@@ -93,14 +105,77 @@ impl Drop for Agent {
     }
 }
 
-impl Agent {
+/// An agent of HTTP/2 with one connection. Gone when dropped.
+pub(crate) struct Agent2 {
+    pub(crate) sender: http2::SendRequest<Outgoing>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+/// A body of an agent's.
+pub(crate) type Outgoing = BoxBody<Bytes, std::convert::Infallible>;
+
+impl Drop for Agent2 {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Agent2 {
+    /// One on `stream`.
+    pub(crate) async fn on<S>(stream: S) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (sender, connection) =
+            http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        let task = tokio::spawn(async move { drop(connection.await) });
+        Self { sender, task }
+    }
+
+    /// Sends a call to `path` at `localhost`, and reads the head of the answer.
+    pub(crate) async fn send(
+        &mut self,
+        request: http::request::Builder,
+        body: Outgoing,
+    ) -> Response<Incoming> {
+        self.sender.ready().await.unwrap();
+        let response = self.sender.send_request(request.body(body).unwrap());
+        time::timeout(PATIENCE, response).await.unwrap().unwrap()
+    }
+
     /// Sends a call with `body`, and reads the whole answer.
     pub(crate) async fn call(&mut self, request: http::request::Builder, body: &str) -> Got {
-        let response = self.send(request, body).await;
-        let (parts, body) = response.into_parts();
-        let body = body.collect().await.unwrap().to_bytes();
-        let body = String::from_utf8(body.to_vec()).unwrap();
-        Got { status: parts.status, headers: parts.headers, body }
+        let body = Full::new(Bytes::from(body.to_owned())).boxed();
+        Got::read(self.send(request, body).await).await
+    }
+}
+
+impl Agent {
+    /// One on `stream`.
+    pub(crate) async fn on<S>(stream: S) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+        let task = tokio::spawn(async move { drop(connection.with_upgrades().await) });
+        Self { sender, task }
+    }
+
+    /// Sends a call with `body`, and reads the whole answer.
+    pub(crate) async fn call(&mut self, request: http::request::Builder, body: &str) -> Got {
+        Got::read(self.send(request, body).await).await
+    }
+
+    /// Sends a call with `body`; is the answer 200, and whole?
+    pub(crate) async fn is_answered(
+        &mut self,
+        request: http::request::Builder,
+        body: &str,
+    ) -> bool {
+        let body = Full::new(Bytes::from(body.to_owned())).boxed();
+        let call = request.header("host", "localhost").body(body).unwrap();
+        let Ok(answer) = self.sender.send_request(call).await else { return false };
+        answer.status() == 200 && answer.into_body().collect().await.is_ok()
     }
 
     /// Sends a call with `body`, and reads the head of the answer.
@@ -134,9 +209,19 @@ pub(crate) struct Got {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: String,
+    pub(crate) trailers: HeaderMap,
 }
 
 impl Got {
+    /// Reads `response` to its end.
+    pub(crate) async fn read(response: Response<Incoming>) -> Self {
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.unwrap();
+        let trailers = body.trailers().cloned().unwrap_or_default();
+        let body = String::from_utf8(body.to_bytes().to_vec()).unwrap();
+        Self { status: parts.status, headers: parts.headers, body, trailers }
+    }
+
     /// The last part of a problem's type.
     pub(crate) fn problem(&self) -> String {
         assert_eq!(self.headers["content-type"], "application/problem+json", "{self:?}");

@@ -333,7 +333,9 @@ async fn nothing_in_a_call_chooses_where_a_credential_goes() {
     }
     let host = Request::get("/tool/").header("host", &evil);
     assert_eq!(forebay.call(host).await.status, 200, "it is a loopback address");
-    let absolute = Request::get(format!("http://{evil}/tool/"));
+    let absolute = || Request::get(format!("http://{evil}/tool/"));
+    assert_eq!(forebay.call(absolute()).await.problem(), "malformed-request");
+    let absolute = absolute().header("host", &evil);
     assert_eq!(forebay.call(absolute).await.problem(), "not-supported");
     assert_eq!(elsewhere.opened(), 0);
     let ours = origin.address.to_string();

@@ -145,7 +145,9 @@ async fn hop_by_hop_fields_stay_on_their_hop_in_both_directions() {
     let seen = &origin.seen()[0];
     let mut forth: Vec<_> = seen.headers.keys().map(|name| name.as_str()).collect();
     forth.sort_unstable();
-    assert_eq!(forth, ["host", "x-end"]);
+    // `te` is said anew: trailers pass.
+    assert_eq!(forth, ["connection", "host", "te", "x-end"]);
+    assert_eq!(seen.headers["connection"], "te");
 }
 
 #[tokio::test]

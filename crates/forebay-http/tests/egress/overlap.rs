@@ -7,6 +7,7 @@ use forebay_pool::overlap::{HoldKind, IdleTransaction, Phase};
 use forebay_pool::{ClassName, Request as AiRequest, TraceId};
 use forebay_seam::time;
 use http::{Request, Response};
+use http_body_util::BodyExt;
 use tokio::sync::mpsc;
 
 use crate::bench::{Forebay, frame, soon};
@@ -103,4 +104,55 @@ async fn calls_are_told_apart_by_feature() {
     soon("all are counted", || counts() == [("search".to_owned(), 2), ("summary".to_owned(), 1)])
         .await;
     assert!(origin.seen().iter().all(|call| !call.headers.contains_key("x-forebay-feature")));
+}
+
+#[tokio::test]
+async fn a_body_that_was_looked_at_arrives_as_it_was_sent() {
+    let origin = Origin::echo();
+    let forebay = Forebay::start(&format!("[destinations.llm]\n{}", origin.settings()));
+    let mut agent = forebay.agent().await;
+    let json = || Request::post("/llm/").header("content-type", "application/json");
+    let long = format!("{{\"messages\":[\"{}\"],\"model\":\"small\"}}", "x".repeat(300_000));
+    for body in ["", "{}", "no json at all", &long] {
+        assert_eq!(agent.call(json(), body).await.body, body);
+    }
+    // One that comes in chunks, and slower than anybody looks.
+    let (tell, told) = mpsc::channel::<Bytes>(1);
+    let sent = tokio::spawn(async move { agent.send_body(json(), frames(told)).await });
+    for part in ["{\"mo", "del\":", "\"small\"}"] {
+        tell.send(part.into()).await.unwrap();
+        time::sleep(std::time::Duration::from_millis(150)).await;
+    }
+    drop(tell);
+    let answer = sent.await.unwrap().into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(answer, "{\"model\":\"small\"}");
+}
+
+#[tokio::test]
+async fn a_call_names_its_request_model_and_tool_in_its_head_or_its_body() {
+    let origin = Origin::start(|_| std::future::pending());
+    let forebay = Forebay::start(&format!("[destinations.llm]\n{}", origin.settings()));
+    let _idling = forebay.overlaps.transaction_idles(&request("default"), idle());
+    let mcp = format!(
+        "{{\"method\":\"tools/call\",\"params\":{{\"_meta\":{{\"traceparent\":\"{TRACE}\"}},\
+         \"name\":\"find\"}}}}"
+    );
+    let uuid = "4bf92f35-77b3-4da6-a3ce-929d0e0e4736";
+    let json = || Request::post("/llm/").header("content-type", "application/json");
+    for (call, body, name) in [
+        (json(), mcp.as_str(), "find"),
+        (json().header("x-forebay-request", uuid), r#"{"model":"small"}"#, "small"),
+        (json().header("traceparent", TRACE), r#"{"model":"large"}"#, "large"),
+    ] {
+        let (mut agent, body) = (forebay.agent().await, body.to_owned());
+        let thinking = tokio::spawn(async move { agent.send(call, &body).await });
+        let called = || -> Vec<String> {
+            let holds = forebay.overlaps.holds();
+            let calls = holds.iter().flat_map(|hold| &hold.calls);
+            calls.filter_map(|call| Some(call.subject.as_ref()?.name().to_string())).collect()
+        };
+        soon("it is beside", || called() == [name]).await;
+        thinking.abort();
+        soon("it is over", || called().is_empty()).await;
+    }
 }

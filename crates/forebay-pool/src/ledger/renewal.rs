@@ -13,6 +13,7 @@ impl Ledger {
     /// By hand: all connections of now are replaced, those on lease when they come home.
     pub(crate) fn renew(&mut self, now: Instant, actions: &mut Actions) {
         self.generations.renew();
+        self.tell(Event::Renewed);
         self.part_with_the_old(actions);
         self.dispatch(now, actions);
         self.open_more(now, actions);
@@ -54,7 +55,10 @@ impl Ledger {
                 Some((id, idle_since)) => self.ask_whether_it_lives(id, idle_since, actions),
                 None => self.generations.nobody_to_ask(),
             },
-            Suspicion::AllOlderAreDead(_) => self.part_with_the_old(actions),
+            Suspicion::AllOlderAreDead(_) => {
+                self.tell(Event::Renewed);
+                self.part_with_the_old(actions);
+            }
         }
     }
 
@@ -100,7 +104,6 @@ impl Ledger {
 
     /// Closes what rests and is of an older generation.
     fn part_with_the_old(&mut self, actions: &mut Actions) {
-        self.tell(Event::Renewed);
         let old: Vec<_> = self
             .conns
             .iter()

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::counts::{Counts, Place, Seen, Taken};
 use super::hour;
@@ -24,7 +24,7 @@ pub fn connections_occupied(rate: f64, hold: Duration) -> f64 {
 }
 
 /// What the holds of all features cost, the worst first.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HoldReport {
     /// What the figures are of, seconds: the last 55 to 60 minutes, or all since the start.
     pub covered: f64,
@@ -33,7 +33,7 @@ pub struct HoldReport {
 }
 
 /// What the holds of one feature cost.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FeatureAdvice {
     /// The endpoint, agent or tool.
     pub feature: Arc<str>,
@@ -59,7 +59,7 @@ pub struct FeatureAdvice {
 }
 
 /// Connections that serve nobody.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Occupied {
     /// Seconds of connections, in an hour.
     pub connection_seconds_per_hour: f64,
@@ -68,7 +68,7 @@ pub struct Occupied {
 }
 
 /// A statement, and the call that its transaction waited for.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WorstPlace {
     /// The last statement before the call, without literals.
     pub statement: Arc<str>,

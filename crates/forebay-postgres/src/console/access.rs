@@ -56,24 +56,8 @@ impl Rank {
             Self::Nobody => false,
             Self::Admin => true,
             Self::Stats => match command {
-                Command::Show { .. }
-                | Command::ShowSetting(_)
-                | Command::SetIgnored
-                | Command::Transaction(_) => true,
-                Command::Set { .. }
-                | Command::SetBudget { .. }
-                | Command::Renew { .. }
-                | Command::Reload
-                | Command::Pause(_)
-                | Command::Resume(_)
-                | Command::Disable(_)
-                | Command::Enable(_)
-                | Command::Reconnect(_)
-                | Command::Kill(_)
-                | Command::KillClient(_)
-                | Command::Suspend
-                | Command::ShutDown(_)
-                | Command::WaitClose(_) => false,
+                Command::Look(_) => true,
+                Command::Change(_) => false,
             },
         }
     }

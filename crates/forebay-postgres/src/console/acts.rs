@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::command::{Command, Setting, Unreadable};
+use super::command::{Changing, Command, Looking, Setting, Unreadable};
 use super::table::{Column, Kind, Row, View};
 use super::{Door, Rank, all_views, config, usage, views};
 use crate::gateway::{ControlError, Gateway, Inner};
@@ -38,7 +38,7 @@ pub(super) enum Refusal {
     NoServer { name: String },
     #[error("{0}")]
     Argument(String),
-    #[error("cannot change setting `{0}`: it is none, or not one that changes while we run")]
+    #[error("{0}")]
     NotChangeable(String),
     #[error("RELOAD failed, see logs for additional details: {0}")]
     Reload(String),
@@ -93,25 +93,12 @@ impl Operator {
     /// What `command` shows, if it shows something.
     pub(super) fn columns(&self, command: &Command) -> Result<Option<&'static [Column]>, Refusal> {
         match command {
-            Command::Show { view, .. } if view == "help" => Ok(None),
-            Command::Show { view, .. } => Ok(Some(self.view(view)?.columns)),
-            Command::ShowSetting(setting) => Ok(Some(faked(*setting))),
-            Command::SetIgnored
-            | Command::Transaction(_)
-            | Command::Set { .. }
-            | Command::SetBudget { .. }
-            | Command::Renew { .. }
-            | Command::Reload
-            | Command::Pause(_)
-            | Command::Resume(_)
-            | Command::Disable(_)
-            | Command::Enable(_)
-            | Command::Reconnect(_)
-            | Command::Kill(_)
-            | Command::KillClient(_)
-            | Command::Suspend
-            | Command::ShutDown(_)
-            | Command::WaitClose(_) => Ok(None),
+            Command::Look(Looking::Show { view, .. }) if view == "help" => Ok(None),
+            Command::Look(Looking::Show { view, .. }) => Ok(Some(self.view(view)?.columns)),
+            Command::Look(Looking::ShowSetting(setting)) => Ok(Some(faked(*setting))),
+            Command::Look(Looking::SetIgnored | Looking::Transaction(_)) | Command::Change(_) => {
+                Ok(None)
+            }
         }
     }
 
@@ -131,112 +118,105 @@ impl Operator {
             return Err(Refusal::NotAllowed);
         }
         match command {
-            Command::Show { view, .. } if view == "help" => Ok(Outcome::Noted {
+            Command::Look(looking) => self.look(looking),
+            Command::Change(changing) => self.change(changing).await,
+        }
+    }
+
+    fn look(&self, looking: &Looking) -> Result<Outcome, Refusal> {
+        match looking {
+            Looking::Show { view, .. } if view == "help" => Ok(Outcome::Noted {
                 notice: "Console usage",
                 detail: Some(usage(&self.inner)),
                 tag: "SHOW",
             }),
-            Command::Show { view, argument } => {
+            Looking::Show { view, argument } => {
                 let view = self.view(view)?;
                 Ok(Outcome::Rows { columns: view.columns, rows: self.rows(view, argument)? })
             }
-            Command::ShowSetting(setting) => Ok(Outcome::Rows {
+            Looking::ShowSetting(setting) => Ok(Outcome::Rows {
                 columns: faked(*setting),
                 rows: vec![vec![setting.value().into()]],
             }),
-            Command::SetIgnored => {
+            Looking::SetIgnored => {
                 Ok(Outcome::Noted { notice: "SET ignored", detail: None, tag: "SET" })
             }
-            Command::Transaction(verb) => Ok(Outcome::Done((*verb).to_owned())),
-            Command::Set { .. }
-            | Command::SetBudget { .. }
-            | Command::Renew { .. }
-            | Command::Reload
-            | Command::Pause(_)
-            | Command::Resume(_)
-            | Command::Disable(_)
-            | Command::Enable(_)
-            | Command::Reconnect(_)
-            | Command::Kill(_)
-            | Command::KillClient(_)
-            | Command::Suspend
-            | Command::ShutDown(_)
-            | Command::WaitClose(_) => self.change(command).await,
+            Looking::Transaction(verb) => Ok(Outcome::Done((*verb).to_owned())),
         }
     }
 
-    async fn change(&self, command: &Command) -> Result<Outcome, Refusal> {
+    async fn change(&self, command: &Changing) -> Result<Outcome, Refusal> {
         tracing::info!(
             user = %self.user, database = self.door.name(), %command, "a console command"
         );
         let gateway = Gateway::of(&self.inner);
         match command {
-            Command::SetBudget { server, budget } => {
+            Changing::SetBudget { server, budget } => {
                 if !gateway.set_budget(server, *budget) {
                     return Err(Refusal::NoServer { name: server.clone() });
                 }
                 let budget = budget.map_or("default".to_owned(), |budget| budget.to_string());
                 Ok(Outcome::Done(format!("SET BUDGET {server}={budget}")))
             }
-            Command::Renew { server } => {
+            Changing::Renew { server } => {
                 if !gateway.renew(server) {
                     return Err(Refusal::NoServer { name: server.clone() });
                 }
                 Ok(Outcome::Done("RENEW".to_owned()))
             }
-            Command::Set { key, .. } => Err(Refusal::NotChangeable(key.clone())),
-            Command::Reload => {
+            Changing::Set { key, value } => {
+                let office = self.inner.office.get().ok_or(Refusal::NotHere("SET"))?;
+                office.set(key, value).await.map_err(Refusal::NotChangeable)?;
+                Ok(Outcome::Done(format!("SET {key}={value}")))
+            }
+            Changing::Reload => {
                 let office = self.inner.office.get().ok_or(Refusal::NotHere("RELOAD"))?;
                 office.reload().await.map_err(Refusal::Reload)?;
                 Ok(Outcome::Done("RELOAD".to_owned()))
             }
-            Command::ShutDown(how) => {
+            Changing::ShutDown(how) => {
                 let office = self.inner.office.get().ok_or(Refusal::NotHere("SHUTDOWN"))?;
                 office.shut_down(*how);
                 Ok(Outcome::Done("SHUTDOWN".to_owned()))
             }
-            Command::Pause(name) => {
+            Changing::Pause(name) => {
                 gateway.pause(served("pause", name)?).await?;
                 Ok(done(command))
             }
-            Command::Resume(name) => {
+            Changing::Resume(name) => {
                 gateway.resume(served("resume", name)?)?;
                 Ok(done(command))
             }
-            Command::Reconnect(name) => {
+            Changing::Reconnect(name) => {
                 gateway.reconnect(served("reconnect", name)?)?;
                 Ok(done(command))
             }
-            Command::Kill(name) => {
+            Changing::Kill(name) => {
                 gateway.kill(served("kill", name)?)?;
                 Ok(done(command))
             }
-            Command::KillClient(id) => {
+            Changing::KillClient(id) => {
                 let id = id.as_ref().ok_or(Refusal::NoClient)?;
                 let id = id.parse().map_err(|_| ControlError::NoClient)?;
                 gateway.kill_client(id)?;
                 Ok(done(command))
             }
-            Command::Disable(name) => {
+            Changing::Disable(name) => {
                 gateway.disable(served("disable", name)?.ok_or(Refusal::NoDatabase)?)?;
                 Ok(done(command))
             }
-            Command::Enable(name) => {
+            Changing::Enable(name) => {
                 gateway.enable(served("enable", name)?.ok_or(Refusal::NoDatabase)?)?;
                 Ok(done(command))
             }
-            Command::WaitClose(name) => {
+            Changing::WaitClose(name) => {
                 gateway.wait_close(served("wait in", name)?).await?;
                 Ok(done(command))
             }
-            Command::Suspend => {
+            Changing::Suspend => {
                 gateway.suspend(self.inner.plan().settings.suspend_timeout).await?;
                 Ok(done(command))
             }
-            Command::Show { .. }
-            | Command::ShowSetting(_)
-            | Command::SetIgnored
-            | Command::Transaction(_) => Err(Refusal::NotHere(command.verb())),
         }
     }
 
@@ -270,7 +250,7 @@ impl Operator {
     }
 }
 
-fn done(command: &Command) -> Outcome {
+fn done(command: &Changing) -> Outcome {
     Outcome::Done(command.verb().to_owned())
 }
 

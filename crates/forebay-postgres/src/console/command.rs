@@ -13,6 +13,15 @@ const MOST: usize = 100;
 /// One command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Command {
+    /// Nothing is another after it.
+    Look(Looking),
+    /// Something is.
+    Change(Changing),
+}
+
+/// What may be asked by all who may be here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Looking {
     /// `SHOW name [argument]`.
     Show { view: String, argument: Option<String> },
     /// `SHOW client_encoding`, …: what drivers ask of every server.
@@ -21,6 +30,11 @@ pub(crate) enum Command {
     SetIgnored,
     /// `BEGIN` and its end, which some drivers put around everything: nothing to do.
     Transaction(&'static str),
+}
+
+/// What changes something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Changing {
     /// `SET key = value`.
     Set { key: String, value: String },
     /// `SET BUDGET server = n`; nothing: what is configured counts again.
@@ -49,6 +63,18 @@ pub(crate) enum Command {
     ShutDown(Shutdown),
     /// `WAIT_CLOSE [database]`.
     WaitClose(Option<String>),
+}
+
+impl From<Looking> for Command {
+    fn from(looking: Looking) -> Self {
+        Self::Look(looking)
+    }
+}
+
+impl From<Changing> for Command {
+    fn from(changing: Changing) -> Self {
+        Self::Change(changing)
+    }
 }
 
 /// How a program ends that was told to.
@@ -114,9 +140,27 @@ impl Command {
     /// As which it is allowed, logged and answered.
     pub(crate) fn verb(&self) -> &'static str {
         match self {
+            Self::Look(looking) => looking.verb(),
+            Self::Change(changing) => changing.verb(),
+        }
+    }
+}
+
+impl Looking {
+    fn verb(&self) -> &'static str {
+        match self {
             Self::Show { .. } | Self::ShowSetting(_) => "SHOW",
-            Self::SetIgnored | Self::Set { .. } | Self::SetBudget { .. } => "SET",
+            Self::SetIgnored => "SET",
             Self::Transaction(verb) => verb,
+        }
+    }
+}
+
+impl Changing {
+    /// As [`Command::verb`].
+    pub(crate) fn verb(&self) -> &'static str {
+        match self {
+            Self::Set { .. } | Self::SetBudget { .. } => "SET",
             Self::Renew { .. } => "RENEW",
             Self::Reload => "RELOAD",
             Self::Pause(_) => "PAUSE",
@@ -136,12 +180,22 @@ impl Command {
 /// For the log: what a setting was set to is not shown.
 impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Look(Looking::Show { view, argument }) => {
+                write!(f, "{} {view}", self.verb())?;
+                argument.as_ref().map_or(Ok(()), |argument| write!(f, " {argument}"))
+            }
+            Self::Look(_) => f.write_str(self.verb()),
+            Self::Change(changing) => changing.fmt(f),
+        }
+    }
+}
+
+/// As that of [`Command`].
+impl fmt::Display for Changing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.verb())?;
         let named = match self {
-            Self::Show { view, argument: None } => Some(view),
-            Self::Show { view, argument: Some(argument) } => {
-                return write!(f, " {view} {argument}");
-            }
             Self::Set { key, .. } => Some(key),
             Self::SetBudget { server, budget } => {
                 let budget = budget.map_or("default".to_owned(), |budget| budget.to_string());
@@ -158,12 +212,7 @@ impl fmt::Display for Command {
             | Self::WaitClose(named) => named.as_ref(),
             Self::ShutDown(Shutdown::WaitForServers) => return f.write_str(" WAIT_FOR_SERVERS"),
             Self::ShutDown(Shutdown::WaitForClients) => return f.write_str(" WAIT_FOR_CLIENTS"),
-            Self::ShowSetting(_)
-            | Self::SetIgnored
-            | Self::Transaction(_)
-            | Self::Reload
-            | Self::Suspend
-            | Self::ShutDown(Shutdown::Now) => None,
+            Self::Reload | Self::Suspend | Self::ShutDown(Shutdown::Now) => None,
         };
         named.map_or(Ok(()), |named| write!(f, " {named}"))
     }
@@ -312,9 +361,9 @@ fn command(tokens: &[Token]) -> Option<Command> {
     match verb {
         "show" | "select" => return show(rest),
         "set" => return set(rest),
-        "begin" | "start" => return Some(Command::Transaction("BEGIN")),
-        "commit" | "end" => return Some(Command::Transaction("COMMIT")),
-        "rollback" | "abort" => return Some(Command::Transaction("ROLLBACK")),
+        "begin" | "start" => return Some(Looking::Transaction("BEGIN").into()),
+        "commit" | "end" => return Some(Looking::Transaction("COMMIT").into()),
+        "rollback" | "abort" => return Some(Looking::Transaction("ROLLBACK").into()),
         _ => {}
     }
     let named = match rest {
@@ -322,26 +371,27 @@ fn command(tokens: &[Token]) -> Option<Command> {
         [one] => Some(one.name()?),
         _ => return None,
     };
-    Some(match (verb, named) {
-        ("reload", None) => Command::Reload,
-        ("suspend", None) => Command::Suspend,
-        ("renew", Some(server)) => Command::Renew { server },
-        ("pause", named) => Command::Pause(named),
-        ("resume", named) => Command::Resume(named),
-        ("disable", named) => Command::Disable(named),
-        ("enable", named) => Command::Enable(named),
-        ("reconnect", named) => Command::Reconnect(named),
-        ("kill", named) => Command::Kill(named),
-        ("kill_client", named) => Command::KillClient(named),
-        ("wait_close", named) => Command::WaitClose(named),
-        ("shutdown", None) => Command::ShutDown(Shutdown::Now),
-        ("shutdown", Some(how)) => Command::ShutDown(match how.to_ascii_lowercase().as_str() {
+    let changing = match (verb, named) {
+        ("reload", None) => Changing::Reload,
+        ("suspend", None) => Changing::Suspend,
+        ("renew", Some(server)) => Changing::Renew { server },
+        ("pause", named) => Changing::Pause(named),
+        ("resume", named) => Changing::Resume(named),
+        ("disable", named) => Changing::Disable(named),
+        ("enable", named) => Changing::Enable(named),
+        ("reconnect", named) => Changing::Reconnect(named),
+        ("kill", named) => Changing::Kill(named),
+        ("kill_client", named) => Changing::KillClient(named),
+        ("wait_close", named) => Changing::WaitClose(named),
+        ("shutdown", None) => Changing::ShutDown(Shutdown::Now),
+        ("shutdown", Some(how)) => Changing::ShutDown(match how.to_ascii_lowercase().as_str() {
             "wait_for_servers" => Shutdown::WaitForServers,
             "wait_for_clients" => Shutdown::WaitForClients,
             _ => return None,
         }),
         _ => return None,
-    })
+    };
+    Some(changing.into())
 }
 
 fn show(rest: &[Token]) -> Option<Command> {
@@ -351,9 +401,9 @@ fn show(rest: &[Token]) -> Option<Command> {
         _ => return None,
     };
     if let (Some(setting), None) = (Setting::of(view), &argument) {
-        return Some(Command::ShowSetting(setting));
+        return Some(Looking::ShowSetting(setting).into());
     }
-    Some(Command::Show { view: view.to_owned(), argument })
+    Some(Looking::Show { view: view.to_owned(), argument }.into())
 }
 
 fn set(rest: &[Token]) -> Option<Command> {
@@ -364,7 +414,7 @@ fn set(rest: &[Token]) -> Option<Command> {
             "default" => None,
             number => Some(number.parse().ok().filter(|budget| *budget > 0)?),
         };
-        return Some(Command::SetBudget { server: server.name()?, budget });
+        return Some(Changing::SetBudget { server: server.name()?, budget }.into());
     }
     let [key, to, value] = rest else { return None };
     if *to != Token::Equals && to.keyword() != Some("to") {
@@ -372,9 +422,9 @@ fn set(rest: &[Token]) -> Option<Command> {
     }
     let (key, value) = (key.keyword()?.to_owned(), value.value()?);
     if Setting::of(&key).is_some() || IGNORED.contains(&key.as_str()) {
-        return Some(Command::SetIgnored);
+        return Some(Looking::SetIgnored.into());
     }
-    Some(Command::Set { key, value })
+    Some(Changing::Set { key, value }.into())
 }
 
 #[cfg(test)]
@@ -391,33 +441,41 @@ mod tests {
 
     #[test]
     fn case_space_comments_and_semicolons_do_not_matter() {
-        let pools = Command::Show { view: "pools".into(), argument: None };
+        let pools = Command::Look(Looking::Show { view: "pools".into(), argument: None });
         for text in ["show pools", "SHOW POOLS;", "  Show\n\tPools ; ", "/* app */ SELECT pools"] {
             assert_eq!(one(text), pools, "{text}");
         }
-        assert_eq!(read("SHOW POOLS; -- and then\n RELOAD;").unwrap(), [pools, Command::Reload]);
+        assert_eq!(
+            read("SHOW POOLS; -- and then\n RELOAD;").unwrap(),
+            [pools, Changing::Reload.into()]
+        );
         assert_eq!(read(" ; -- nothing").unwrap(), []);
     }
 
     #[test]
     fn names_may_be_quoted_and_keep_their_case() {
-        assert_eq!(one("PAUSE \"My \"\"db\"\"\""), Command::Pause(Some("My \"db\"".into())));
-        assert_eq!(one("KILL Db_1"), Command::Kill(Some("Db_1".into())));
-        assert_eq!(one("KILL"), Command::Kill(None));
+        assert_eq!(
+            one("PAUSE \"My \"\"db\"\"\""),
+            Changing::Pause(Some("My \"db\"".into())).into()
+        );
+        assert_eq!(one("KILL Db_1"), Changing::Kill(Some("Db_1".into())).into());
+        assert_eq!(one("KILL"), Changing::Kill(None).into());
     }
 
     #[test]
     fn settings_are_set_with_a_word_or_a_text() {
-        let set = |value: &str| Command::Set { key: "log_stats".into(), value: value.into() };
+        let set = |value: &str| -> Command {
+            Changing::Set { key: "log_stats".into(), value: value.into() }.into()
+        };
         assert_eq!(one("SET log_stats = 1"), set("1"));
         assert_eq!(one("set LOG_STATS to 'it''s'"), set("it's"));
         assert_eq!(one("set log_stats=''"), set(""));
-        assert_eq!(one("SET client_encoding TO 'UTF8'"), Command::SetIgnored);
+        assert_eq!(one("SET client_encoding TO 'UTF8'"), Looking::SetIgnored.into());
     }
 
     #[test]
     fn a_budget_is_a_number_above_nothing_or_the_default() {
-        let set = |budget| Command::SetBudget { server: "main".into(), budget };
+        let set = |budget| Command::Change(Changing::SetBudget { server: "main".into(), budget });
         assert_eq!(one("SET BUDGET main = 20"), set(Some(20)));
         assert_eq!(one("SET BUDGET main = DEFAULT"), set(None));
         assert!(read("SET BUDGET main = 0").is_err());

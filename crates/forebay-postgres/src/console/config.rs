@@ -16,7 +16,13 @@ pub(super) fn rows(known: &[KnownSetting], settings: &PostgresSettings) -> Vec<R
     let changes = |known: &KnownSetting| if known.changeable { "yes" } else { "no" };
     known
         .iter()
-        .map(|known| row![known.name, value(known.name, settings), known.default, changes(known)])
+        .map(|known| {
+            let value = match &known.value {
+                Some(value) => value.as_str().into(),
+                None => value(known.name, settings),
+            };
+            row![known.name, value, known.default, changes(known)]
+        })
         .collect()
 }
 
@@ -122,7 +128,7 @@ mod tests {
     #[test]
     fn what_tools_look_up_is_a_number() {
         for name in ["max_client_conn", "max_user_connections"] {
-            let known = [KnownSetting { name, default: None, changeable: true }];
+            let known = [KnownSetting { name, value: None, default: None, changeable: true }];
             let row = rows(&known, &PostgresSettings::default()).remove(0);
             assert!(row[1].text().unwrap().parse::<f64>().is_ok(), "{name}");
         }

@@ -15,11 +15,12 @@ use forebay_seam::time;
 
 use super::acts::{Operator, Outcome, Refusal};
 use super::answer::{self, Formats};
-use super::command;
+use super::command::{self, Changing, Command};
 use super::extended::Prepared;
 use super::{Door, PGBOUNCER_VERSION, Visitor};
 use crate::cancel::Registration;
 use crate::census::{ClientEntry, Newcomer, Replication};
+use crate::comings;
 use crate::fault::{Fault, Limit};
 use crate::gateway::{Flow, Gateway, Inner};
 use crate::session::Session;
@@ -112,6 +113,11 @@ impl Visit {
         }
     }
 
+    /// The operator's number among all clients.
+    pub(crate) fn id(&self) -> u64 {
+        self.card.id
+    }
+
     /// Serves the operator to its end.
     pub(crate) async fn serve(mut self, mut stop: Stop) {
         tracing::info!(
@@ -119,10 +125,13 @@ impl Visit {
             "an operator has come"
         );
         self.greet();
-        let end = self.converse(&mut stop).await;
-        if let End::Fault(fault) = end {
-            tracing::info!(user = %self.operator.user, error = %fault, "a console session ended");
-            fault.write(&mut self.outbox, Severity::Fatal);
+        match self.converse(&mut stop).await {
+            End::Left => comings::client_left(&self.card, "client close request"),
+            End::Fault(fault) => {
+                comings::client_failed(&self.card, &fault);
+                comings::client_left(&self.card, &fault);
+                fault.write(&mut self.outbox, Severity::Fatal);
+            }
         }
         self.card.parts();
         self.suspension = None;
@@ -243,7 +252,7 @@ impl Visit {
     /// Carries `command` out; meanwhile the operator may cancel it, or leave.
     pub(super) async fn attend(
         &mut self,
-        command: &command::Command,
+        command: &Command,
     ) -> Result<Result<Outcome, Refusal>, End> {
         let operator = self.operator.clone();
         let mut act = pin!(operator.act(command));
@@ -267,7 +276,9 @@ impl Visit {
         })
         .await;
         self.registration.client.rests();
-        if *command == command::Command::Suspend && !matches!(meanwhile, Meanwhile::Ended(Err(_))) {
+        if *command == Command::Change(Changing::Suspend)
+            && !matches!(meanwhile, Meanwhile::Ended(Err(_)))
+        {
             self.suspension = Some(Suspension(Arc::clone(&self.operator.inner)));
         }
         match meanwhile {

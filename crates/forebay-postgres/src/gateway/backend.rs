@@ -131,6 +131,7 @@ impl<'a> Draft<'a> {
             additions,
             pairs,
             bounded_by: server.bounded_by,
+            lifetime: server.lifetime,
             catalogues,
         };
         let timetable =
@@ -272,7 +273,9 @@ fn logs_in_differently(before: &Access, now: &Access) -> bool {
     let other_users = now.credentials.iter().any(|(user, credentials)| {
         before.credentials.get(user).is_some_and(|before| before.user != credentials.user)
     });
-    let differ = |one: &Addition, other: &Addition| one.query != other.query;
+    let differ = |one: &Addition, other: &Addition| {
+        one.query != other.query || one.parameters != other.parameters
+    };
     other_users
         || now.additions.iter().any(|(database, addition)| {
             before.additions.get(database).is_some_and(|before| differ(before, addition))

@@ -13,6 +13,7 @@ use forebay_seam::task::Stop;
 use super::Inner;
 use super::roll::{Entry, Newcomer};
 use crate::cancel::Registration;
+use crate::comings::{self, Tls};
 use crate::console::Visit;
 use crate::fault::Fault;
 use crate::greeting::{self, Arrival, Greeted, Room};
@@ -93,8 +94,8 @@ async fn receive(
             let mut registration = inner.registry.register(arrival.keys, &arrival.plan.fleet);
             match enter(inner, &arrival.who, &registration) {
                 Ok(entry) => {
+                    logged_in(&from, &arrival, entry.id());
                     registration.entry = Some(entry);
-                    logged_in(&from, &arrival);
                 }
                 Err(fault) => {
                     let mut outbox = BytesMut::new();
@@ -113,7 +114,17 @@ async fn receive(
         }
         Greeted::Visits(visitor) => {
             let registration = inner.registry.register(visitor.keys, &inner.plan().fleet);
+            let (user, tls) = (Arc::clone(&visitor.user), encrypted(&visitor.client));
+            let database = visitor.door.name();
             let visit = Visit::new(Arc::clone(inner), *visitor, registration);
+            comings::client_came(&comings::Newcomer {
+                id: visit.id(),
+                from: &from,
+                database,
+                user: &user,
+                tls,
+                replication: "no",
+            });
             return Some(Received::Other(Other::Visits(Box::new(visit))));
         }
         Greeted::Cancel { client, request } => {
@@ -135,19 +146,25 @@ async fn receive(
     None
 }
 
-/// The targets are for filters: who wants to hear of each login says so.
-fn logged_in(from: &Peer, arrival: &Arrival) {
+fn logged_in(from: &Peer, arrival: &Arrival, id: u64) {
     let Who { identity, database, .. } = &arrival.who;
-    let tls = !matches!(arrival.client, Stream::Plain(_));
-    let user = &identity.user;
-    tracing::debug!(
-        target: "forebay_postgres::logins", %from, %database, %user, tls, "client logged in"
-    );
+    comings::client_came(&comings::Newcomer {
+        id,
+        from,
+        database,
+        user: &identity.user,
+        tls: encrypted(&arrival.client),
+        replication: if arrival.replicates.is_some() { "yes" } else { "no" },
+    });
+}
+
+fn encrypted(client: &Stream) -> Tls {
+    if let Stream::Plain(_) = client { Tls::No } else { Tls::Yes }
 }
 
 fn refused(inner: &Inner, from: &Peer, fault: &Fault) {
     inner.refused.fetch_add(1, Ordering::Relaxed);
-    tracing::info!(target: "forebay_postgres::refusals", %from, error = %fault, "client refused");
+    comings::client_refused(from, fault);
 }
 
 /// A place on the roll for one that has proved who it is.

@@ -26,7 +26,7 @@ const REMEMBERED: usize = 64;
 pub(crate) struct Pairs {
     settings: ArcSwap<PostgresSettings>,
     pub(super) doors: Doors,
-    pub(super) roll: Arc<Roll>,
+    pub(crate) roll: Arc<Roll>,
     databases: Mutex<Limits>,
     users: Mutex<Limits>,
 }

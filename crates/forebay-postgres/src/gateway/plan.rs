@@ -8,8 +8,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use forebay_pool::{ClassName, Roster, timetable};
+use forebay_pool::{Roster, timetable};
 
+use super::additions;
 use super::SettingsError;
 use super::backend::{Carried, Draft, classes};
 use super::lookups::{self, lookups};
@@ -22,7 +23,9 @@ use crate::console::Door;
 use crate::replicas::Replicas;
 use crate::route::Backend;
 use crate::server::connector::Identity;
-use crate::settings::{DatabaseSettings, PoolMode, PostgresSettings, ReplicaSettings};
+use crate::settings::{
+    DatabaseSettings, PoolMode, PostgresSettings, ReplicaSettings, ServerSettings,
+};
 use crate::tls::{ClientSide, Encryption, Fresh};
 
 /// The process id of a client's key names its instance, and has room for so many clients.
@@ -81,7 +84,9 @@ impl Plan {
         default_tenant: Option<Arc<str>>,
         before: Option<&Self>,
     ) -> Result<(Self, Changes), SettingsError> {
-        check(&settings)?;
+        if let Some(first) = check(&settings).into_iter().next() {
+            return Err(first);
+        }
         let tls = settings.tls.as_ref().map(ClientSide::following).transpose();
         let tls = tls.map_err(|reason| SettingsError { at: "postgres.tls".into(), reason })?;
         let tls = tls.flatten();
@@ -269,65 +274,80 @@ fn routes(settings: &PostgresSettings, backends: &BTreeMap<String, Arc<Backend>>
     routes
 }
 
-/// Checks `settings` without opening a connection; files of certificates are read,
-/// secrets are not.
-///
-/// # Errors
-/// The first setting that cannot be carried out.
-pub(super) fn check(settings: &PostgresSettings) -> Result<(), SettingsError> {
+/// What cannot be carried out of `settings`, found without opening a connection; files of
+/// certificates are read, secrets are not.
+pub(super) fn check(settings: &PostgresSettings) -> Vec<SettingsError> {
     let error = |at: String, reason: String| SettingsError { at, reason };
+    let mut wrong = Vec::new();
     if settings.servers.is_empty() {
         let reason = "no server: add [postgres.servers.NAME] with its `address`";
-        return Err(error("postgres.servers".into(), reason.into()));
+        wrong.push(error("postgres.servers".into(), reason.into()));
     }
-    settings.check_tuning().map_err(|(key, reason)| error(format!("postgres.{key}"), reason))?;
-    auth::check(settings)?;
-    lookups::check(settings)?;
+    let tuning = settings.check_tuning();
+    wrong.extend(tuning.err().map(|(key, reason)| error(format!("postgres.{key}"), reason)));
+    wrong.extend(auth::check(settings).err());
+    wrong.extend(lookups::check(settings).err());
     if let Some(client_tls) = &settings.tls {
-        ClientSide::new(client_tls).map_err(|reason| error("postgres.tls".into(), reason))?;
+        let made = ClientSide::new(client_tls);
+        wrong.extend(made.err().map(|reason| error("postgres.tls".into(), reason)));
     }
     if let Some(fleet) = &settings.fleet {
-        Fleet::check(fleet).map_err(|(key, reason)| of_fleet(&key, reason))?;
+        wrong.extend(Fleet::check(fleet).err().map(|(key, reason)| of_fleet(&key, reason)));
         if settings.max_clients > MOST_CLIENTS_IN_FLEET {
             let reason =
                 format!("an instance of a fleet has names for {MOST_CLIENTS_IN_FLEET} clients");
-            return Err(error("postgres.max_clients".into(), reason));
+            wrong.push(error("postgres.max_clients".into(), reason));
         }
     }
     for (name, server) in &settings.servers {
-        let at = |key: &str| format!("postgres.servers.{name}.{key}");
-        server.check_hosts().map_err(|(key, reason)| error(at(&key), reason))?;
-        Encryption::check(server).map_err(|(key, reason)| error(at(key), reason))?;
-        if let Some(budget) = server.budget {
-            let classes = classes(server);
-            forebay_pool::class::check(&classes, budget, server.ai_share)
-                .map_err(|reason| error(at("classes"), reason.to_string()))?;
-        }
-        if let Some(replicas) = &server.replicas {
-            check_replicas(replicas, name, settings)
-                .map_err(|(key, reason)| error(at(&format!("replicas.{key}")), reason))?;
-        }
-        let known = classes(server);
-        let unknown = |name: &&ClassName| !known.iter().any(|(class, _)| class == *name);
-        if let Some(name) = server.name_unnamed.iter().find(unknown) {
-            let reason = format!("there is no class `{name}` in `classes`");
-            return Err(error(at("name_unnamed"), reason));
-        }
-        timetable::check(&server.timetable, &classes(server), server.ai_share)
-            .map_err(|wrong| error(at(&wrong.place()), wrong.reason))?;
+        let found = check_server(name, server, settings).into_iter();
+        let place = |(key, reason)| error(format!("postgres.servers.{name}.{key}"), reason);
+        wrong.extend(found.map(place));
     }
     for (name, database) in &settings.databases {
         if Door::of(name).is_some() {
             let reason = format!("`{name}` is the console: choose another name");
-            return Err(error(format!("postgres.databases.{name}"), reason));
+            wrong.push(error(format!("postgres.databases.{name}"), reason));
         }
+        additions::parameters(name, database)?;
         let at = format!("postgres.databases.{name}.server");
-        server_of(settings, database.server.as_deref()).map_err(|reason| error(at, reason))?;
+        let server = server_of(settings, database.server.as_deref());
+        wrong.extend(server.err().map(|reason| error(at, reason)));
     }
-    if settings.databases.is_empty() {
-        server_of(settings, None).map_err(|reason| error("postgres.databases".into(), reason))?;
+    if settings.databases.is_empty() && !settings.servers.is_empty() {
+        let only = server_of(settings, None);
+        wrong.extend(only.err().map(|reason| error("postgres.databases".into(), reason)));
     }
-    Ok(())
+    wrong
+}
+
+/// What cannot be carried out of the server `name`: key and reason of each.
+fn check_server(
+    name: &str,
+    server: &ServerSettings,
+    settings: &PostgresSettings,
+) -> Vec<(String, String)> {
+    let mut wrong = Vec::new();
+    wrong.extend(server.check_hosts().err());
+    wrong.extend(Encryption::check(server).err().map(|(key, reason)| (key.into(), reason)));
+    let classes = classes(server);
+    if let Some(budget) = server.budget {
+        let kept = forebay_pool::class::check(&classes, budget, server.ai_share);
+        wrong.extend(kept.err().map(|reason| ("classes".into(), reason.to_string())));
+    }
+    if let Some(replicas) = &server.replicas {
+        let there = check_replicas(replicas, name, settings);
+        wrong.extend(there.err().map(|(key, reason)| (format!("replicas.{key}"), reason)));
+    }
+    for named in &server.name_unnamed {
+        if !classes.iter().any(|(class, _)| class == named) {
+            let reason = format!("there is no class `{named}` in `classes`");
+            wrong.push(("name_unnamed".into(), reason));
+        }
+    }
+    let windows = timetable::check(&server.timetable, &classes, server.ai_share);
+    wrong.extend(windows.err().map(|wrong| (wrong.place(), wrong.reason)));
+    wrong
 }
 
 fn of_fleet(key: &str, reason: String) -> SettingsError {

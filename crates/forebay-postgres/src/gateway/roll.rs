@@ -131,6 +131,18 @@ impl Roll {
         those.map(|client| Arc::clone(&client.handle)).collect()
     }
 
+    /// Cancel requests under way, by pair: those that no server has been told of yet, and those
+    /// on their way to one.
+    pub(crate) fn cancel_requests(&self) -> Vec<(Identity, u16, u16)> {
+        let lists = self.0.lock();
+        let all = lists.clients.values().map(|client| {
+            let (waiting, sent) = client.handle.requests();
+            (client, waiting, sent)
+        });
+        let some = all.filter(|(_, waiting, sent)| waiting + sent > 0);
+        some.map(|(client, waiting, sent)| (client.identity.clone(), waiting, sent)).collect()
+    }
+
     pub(super) fn has_clients_of(&self, identity: &Identity) -> bool {
         self.0.lock().pairs.contains_key(identity)
     }

@@ -1,10 +1,11 @@
 //! What a server can take in all, as it says itself: read at a login, and anew at the first
 //! login a minute later, since a restart may have changed it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use forebay_seam::net::Address;
 use forebay_seam::sync::Mutex;
 use forebay_seam::time::{self, Instant};
 use tokio::sync::watch;
@@ -31,44 +32,63 @@ pub(crate) struct Capacity {
     pub(crate) others: u32,
 }
 
-/// Reads it at logins, and counts the connections that are ours.
+/// Reads it at logins, and counts the connections that are ours: of each host by itself. Where
+/// there are several, each of them must be able to take all that we open, since the others may
+/// be away: what the smallest can take is told.
 pub(crate) struct Surveyor {
     told: watch::Sender<Option<Capacity>>,
-    read_at: Mutex<Option<Instant>>,
-    ours: Arc<AtomicU32>,
+    hosts: Hosts,
+}
+
+type Hosts = Arc<Mutex<HashMap<Address, Surveyed>>>;
+
+/// What is known of one host.
+#[derive(Debug, Default)]
+struct Surveyed {
+    ours: u32,
+    read_at: Option<Instant>,
+    capacity: Option<Capacity>,
+}
+
+impl Surveyed {
+    fn is_fresh(&self, now: Instant) -> bool {
+        self.read_at.is_some_and(|at| now < at + FRESH)
+    }
 }
 
 /// One connection of ours, until dropped.
-pub(crate) struct Ours(Arc<AtomicU32>);
+pub(crate) struct Ours {
+    hosts: Hosts,
+    address: Address,
+}
 
 impl Drop for Ours {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        if let Some(host) = self.hosts.lock().get_mut(&self.address) {
+            host.ours = host.ours.saturating_sub(1);
+        }
     }
 }
 
 impl Surveyor {
     /// What is read is told by `told`.
     pub(crate) fn new(told: watch::Sender<Option<Capacity>>) -> Self {
-        Self { told, read_at: Mutex::default(), ours: Arc::default() }
+        Self { told, hosts: Arc::default() }
     }
 
-    /// `server` has logged in: it is counted, and asked if nobody was lately.
+    /// `server` has logged in: it is counted, and asked if its host was not lately.
     pub(crate) async fn survey(&self, server: &mut Server) -> Result<(), ServerFailure> {
-        self.ours.fetch_add(1, Ordering::Relaxed);
-        server.ours = Some(Ours(Arc::clone(&self.ours)));
-        if !self.is_due() {
+        let address = server.key.door.address.clone();
+        let is_due = self.enters(&address, time::now());
+        server.ours = Some(Ours { hosts: Arc::clone(&self.hosts), address: address.clone() });
+        if !is_due {
             return Ok(());
         }
         match server.ask(QUESTION).await {
             Ok(answer) => {
-                let ours = self.ours.load(Ordering::Relaxed);
-                let capacity = answer.as_deref().and_then(|answer| read(answer, ours));
-                self.told.send_if_modified(|told| {
-                    let differs = capacity.is_some() && *told != capacity;
-                    *told = capacity.or(*told);
-                    differs
-                });
+                if let Some(capacity) = self.learns(&address, answer.as_deref()) {
+                    self.told.send_if_modified(|told| told.replace(capacity) != Some(capacity));
+                }
                 Ok(())
             }
             // Something that speaks PostgreSQL and is none: then nothing is known of it.
@@ -77,25 +97,39 @@ impl Surveyor {
                 Ok(())
             }
             Err(failure) => {
-                *self.read_at.lock() = None;
+                if let Some(host) = self.hosts.lock().get_mut(&address) {
+                    host.read_at = None;
+                }
                 Err(failure)
             }
         }
     }
 
-    /// The server is another one: the next login reads it anew.
+    /// The servers are others: the next logins read them anew.
     pub(crate) fn forget(&self) {
-        *self.read_at.lock() = None;
+        self.hosts.lock().values_mut().for_each(|host| host.read_at = None);
     }
 
-    fn is_due(&self) -> bool {
-        let now = time::now();
-        let mut read_at = self.read_at.lock();
-        let due = read_at.is_none_or(|at| at + FRESH <= now);
-        if due {
-            *read_at = Some(now);
+    /// One more connection leads to `address`; is it due to be asked?
+    fn enters(&self, address: &Address, now: Instant) -> bool {
+        let mut hosts = self.hosts.lock();
+        hosts.retain(|_, host| host.ours > 0 || host.is_fresh(now));
+        let host = hosts.entry(address.clone()).or_default();
+        host.ours += 1;
+        let is_due = !host.is_fresh(now);
+        if is_due {
+            host.read_at = Some(now);
         }
-        due
+        is_due
+    }
+
+    /// The host at `address` has answered: what the smallest of all can take, as far as known.
+    fn learns(&self, address: &Address, answer: Option<&str>) -> Option<Capacity> {
+        let mut hosts = self.hosts.lock();
+        let host = hosts.get_mut(address)?;
+        host.capacity = answer.and_then(|answer| read(answer, host.ours)).or(host.capacity);
+        let known = hosts.values().filter_map(|host| host.capacity);
+        known.min_by_key(|capacity| (capacity.all.saturating_sub(capacity.others), capacity.all))
     }
 }
 
@@ -107,6 +141,8 @@ fn read(answer: &str, ours: u32) -> Option<Capacity> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]
@@ -116,5 +152,24 @@ mod tests {
         for nonsense in ["", "97", "x 1", "-3 1", "97 "] {
             assert_eq!(read(nonsense, 0), None, "{nonsense}");
         }
+    }
+
+    #[test]
+    fn of_several_hosts_the_smallest_counts_and_each_has_its_own_others() {
+        let surveyor = Surveyor::new(watch::Sender::new(None));
+        let [large, small] = ["/large", "/small"].map(|path| Address::Unix(Path::new(path).into()));
+        let now = time::now();
+        assert!(surveyor.enters(&large, now) && surveyor.enters(&small, now));
+        for _ in 0..4 {
+            assert!(!surveyor.enters(&large, now), "it was asked just now");
+        }
+        let told = |address, answer| surveyor.learns(address, Some(answer));
+        assert_eq!(told(&large, "197 12"), Some(Capacity { all: 197, others: 7 }));
+        assert_eq!(told(&small, "97 12"), Some(Capacity { all: 97, others: 11 }));
+        assert_eq!(told(&large, "197 5"), Some(Capacity { all: 97, others: 11 }));
+        // One that we have left counts no longer.
+        drop(Ours { hosts: Arc::clone(&surveyor.hosts), address: small.clone() });
+        assert!(surveyor.enters(&large, now + FRESH));
+        assert_eq!(told(&large, "197 6"), Some(Capacity { all: 197, others: 0 }));
     }
 }

@@ -54,6 +54,8 @@ pub(crate) struct Addition {
     pub(crate) credentials: Option<Credentials>,
     /// What is run first.
     pub(crate) query: Option<Arc<str>>,
+    /// What its sessions begin with.
+    pub(crate) parameters: Arc<[(String, String)]>,
 }
 
 /// Where the server is, and as whom our users log in there: what a reload may change.
@@ -69,6 +71,8 @@ pub(crate) struct Access {
     /// What each pair may have.
     pub(crate) pairs: Arc<Pairs>,
     pub(crate) bounded_by: BoundedBy,
+    /// How long a connection lasts at the most, but for chance.
+    pub(crate) lifetime: Duration,
     /// Of the databases behind `targets`.
     pub(crate) catalogues: Arc<Catalogues>,
 }
@@ -107,8 +111,12 @@ impl Postgres {
 
     /// A connection as a user of ours, counted among our connections.
     pub(crate) async fn open(&self, identity: &Identity) -> Result<Server, ServerFailure> {
-        let parameters = [("application_name".to_owned(), "forebay".to_owned())];
         let access = self.access();
+        let own = access.addition(identity).map(|addition| &*addition.parameters);
+        let mut parameters = own.unwrap_or_default().to_vec();
+        if !parameters.iter().any(|(name, _)| name == "application_name") {
+            parameters.push(("application_name".to_owned(), "forebay".to_owned()));
+        }
         let card = self.listed.census.opens(&self.listed.name, identity, Replication::None);
         self.last.lock().get_or_insert_with(|| identity.clone());
         let mut server = access.login(identity, &self.brought, &parameters).await?;
@@ -172,6 +180,16 @@ impl Postgres {
         // It may read nothing for long: it writes what it got to a disk.
         server.stream.set_user_timeout(None);
         Ok(server)
+    }
+
+    /// Why we close a connection of this age, which is open.
+    fn why_closed(&self, age: Duration) -> &'static str {
+        // Lifetimes vary by a tenth.
+        if age >= self.access().lifetime.mul_f64(0.9) {
+            "server lifetime over"
+        } else {
+            "not needed"
+        }
     }
 
     /// A connection for questions of our own, which no client gets.
@@ -245,6 +263,9 @@ impl Connector for Postgres {
     }
 
     async fn close(&self, connection: Box<Server>) {
+        if let Some(card) = &connection.card {
+            card.is_closed(self.why_closed(card.age(time::now())));
+        }
         connection.close().await;
     }
 

@@ -319,7 +319,7 @@ impl Hosts {
         findings.role = Role::of_server(server).await?;
         match findings.role {
             Some(Role::Primary | Role::ReadOnlyPrimary)
-                if self.choice.attrs.is_of_the_primary() && self.list.len() > 1 =>
+                if self.choice.attrs.asks_primaries_for_history() && self.list.len() > 1 =>
             {
                 findings.history = willing(server.ask(HISTORY).await)?.as_deref().and_then(history);
             }

@@ -1,21 +1,20 @@
-//! One question of our own with one value, which never becomes part of its text.
+//! Questions of our own, and the rows that answer them. A value of a question never becomes part
+//! of its text. After a refusal the connection is as good as before.
+//!
+//! Cancel safety: none, so they are asked where the connection is dropped with the future.
 
 use bytes::BufMut;
 
 use super::{Server, ServerFailure};
 use crate::wire::Fields;
 use crate::wire::backend::ServerError;
-use crate::wire::frontend::{Parse, cstr, message, write_bare};
+use crate::wire::frontend::{Parse, cstr, message, write_bare, write_query};
 
 /// A row, as text; NULL is nothing.
 pub(crate) type Row = Vec<Option<String>>;
 
 impl Server {
-    /// The rows of `sql`, in which `value` is `$1`. After a refusal the connection is as good as
-    /// before.
-    ///
-    /// # Cancel safety
-    /// None: used where the connection is dropped with the future.
+    /// The rows of `sql`, in which `value` is `$1`.
     pub(crate) async fn inquire(
         &mut self,
         sql: &str,
@@ -37,8 +36,32 @@ impl Server {
             out.put_i32(0);
         });
         write_bare(&mut self.outbox, b'S');
+        let mut rows = Vec::new();
+        self.rows(|row| rows.push(row)).await?;
+        Ok(rows)
+    }
+
+    /// The rows of `sql`; what is NULL is empty.
+    pub(super) async fn ask_for_rows(
+        &mut self,
+        sql: &str,
+        mut take: impl FnMut(Vec<String>),
+    ) -> Result<(), ServerFailure> {
+        write_query(&mut self.outbox, sql);
+        self.rows(|row| take(row.into_iter().map(Option::unwrap_or_default).collect())).await
+    }
+
+    /// The first column of the only row of `sql`.
+    pub(super) async fn ask(&mut self, sql: &str) -> Result<Option<String>, ServerFailure> {
+        let mut answer = None;
+        self.ask_for_rows(sql, |row| answer = row.into_iter().next()).await?;
+        Ok(answer)
+    }
+
+    /// Sends what is due, and gives away the rows of its answer.
+    async fn rows(&mut self, mut take: impl FnMut(Row)) -> Result<(), ServerFailure> {
         self.send().await?;
-        let mut answer = Ok(Vec::new());
+        let mut answer = Ok(());
         loop {
             let (tag, body) = self.receive().await?;
             let mut fields = Fields::new(&body);
@@ -56,9 +79,7 @@ impl Server {
                             Err(_) => None,
                         });
                     }
-                    if let Ok(rows) = &mut answer {
-                        rows.push(row);
-                    }
+                    take(row);
                 }
                 _ => {}
             }

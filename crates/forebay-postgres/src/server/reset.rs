@@ -324,42 +324,4 @@ impl Server {
             }
         }
     }
-
-    /// The rows of a query of our own, without those that are not text. After a refusal the
-    /// connection is as good as before.
-    pub(super) async fn ask_for_rows(
-        &mut self,
-        sql: &str,
-        mut take: impl FnMut(Vec<String>),
-    ) -> Result<(), ServerFailure> {
-        write_query(&mut self.outbox, sql);
-        self.send().await?;
-        let mut answer = Ok(());
-        loop {
-            let (tag, body) = self.receive().await?;
-            let mut fields = Fields::new(&body);
-            match tag {
-                b'Z' => return answer,
-                b'S' => self.take_parameter(&body)?,
-                b'E' => answer = Err(ServerFailure::Refused(ServerError::read(&body))),
-                b'D' => {
-                    let mut row = Vec::new();
-                    for _ in 0..fields.u16()? {
-                        let length = usize::try_from(fields.i32()?).unwrap_or(0);
-                        row.push(String::from_utf8_lossy(fields.bytes(length)?).into_owned());
-                    }
-                    take(row);
-                }
-                _ => {}
-            }
-        }
-    }
-
-    /// The first column of the only row of a query of our own. After a refusal the connection
-    /// is as good as before.
-    pub(super) async fn ask(&mut self, sql: &str) -> Result<Option<String>, ServerFailure> {
-        let mut answer = None;
-        self.ask_for_rows(sql, |row| answer = row.into_iter().next()).await?;
-        Ok(answer)
-    }
 }

@@ -94,6 +94,11 @@ impl SessionAttrs {
     pub(crate) fn is_of_the_primary(self) -> bool {
         matches!(self, Self::ReadWrite | Self::Primary)
     }
+
+    /// May a primary be used, so that it matters whether another one has replaced it?
+    pub(crate) fn asks_primaries_for_history(self) -> bool {
+        self.is_of_the_primary() || self == Self::PreferStandby
+    }
 }
 
 #[cfg(test)]

@@ -205,7 +205,7 @@ impl Session {
                 Ok(Err(Fault::Cancelled))
             }
             Waited::Killed => Err(Fault::Killed.into()),
-            Waited::Left => Err(End::Left),
+            Waited::Left => Err(End::Vanished),
             Waited::Lost(error) => Err(End::Io(error)),
         }
     }

@@ -53,6 +53,7 @@ impl Session {
         }
         server.line.is_read(&server.stream, self.plan.settings.tcp_user_timeout);
         if server.status != TxStatus::Idle {
+            self.card.idles();
             self.may_be_parked();
             return self.rests(HoldKind::Held);
         }

@@ -3,7 +3,7 @@
 //! Always true: what is done for each read and write is one branch, nothing more.
 
 use std::fmt;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
@@ -97,6 +97,28 @@ impl Socket {
         }
     }
 
+    /// Our end, as the other side sees it; nothing for a Unix socket, which the other side has
+    /// reached by the path that we listen at.
+    ///
+    /// # Errors
+    /// When the socket is already closed.
+    pub fn local(&self) -> io::Result<Option<SocketAddr>> {
+        match self {
+            Self::Tcp(tcp) => tcp.local_addr().map(Some),
+            Self::Unix(_) => Ok(None),
+        }
+    }
+
+    /// Has the other side refused what was sent: is nobody there any more? Half-closed, it
+    /// looks the same to a reader as closed; only something sent finds out.
+    pub fn is_refused(&self) -> bool {
+        let error = match self {
+            Self::Tcp(tcp) => tcp.take_error(),
+            Self::Unix(unix) => unix.take_error(),
+        };
+        !matches!(error, Ok(None))
+    }
+
     /// Watched over like this from now on; a Unix socket needs no watching.
     ///
     /// # Errors
@@ -140,6 +162,21 @@ impl AsyncWrite for Socket {
             Self::Tcp(tcp) => Pin::new(tcp).poll_write(cx, buf),
             Self::Unix(unix) => Pin::new(&mut **unix).poll_write(cx, buf),
         }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
+            Self::Unix(unix) => Pin::new(&mut **unix).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -76,12 +76,17 @@ impl Streams {
         let watching = Watching {
             // What was seen for those before is old news.
             seen: self.pressures.subscribe(),
-            first: Some(pressure::of(&(self.look)())),
+            first: Some(self.pressures_now()),
             told: Vec::new(),
             stop: self.stop.clone(),
             _place: place,
         };
         respond(stream::unfold(watching, Watching::next))
+    }
+
+    /// All classes now.
+    pub(super) fn pressures_now(&self) -> Vec<Pressure> {
+        pressure::of(&(self.look)())
     }
 
     fn enter(&self) -> Option<OwnedSemaphorePermit> {
@@ -182,11 +187,12 @@ mod tests {
 
     use super::*;
     use crate::logging::Lines;
+    use crate::suspects::Suspects;
     use crate::view::{ProgramSnapshot, Viewer};
 
     fn look(overlaps: &Arc<Overlaps>) -> impl Fn() -> ProgramSnapshot + Send + Sync + use<> {
-        let viewer =
-            Viewer::new(None, None, Arc::clone(overlaps), Arc::default(), Lines::default());
+        let suspects = Arc::new(Suspects::new(Arc::clone(overlaps)));
+        let viewer = Viewer::new(None, None, suspects, Arc::default(), Lines::default());
         move || viewer.snapshot()
     }
 

@@ -37,7 +37,7 @@ pub(super) fn check(config: &Config) -> Vec<Problem> {
     }
     if let Some(settings) = &config.postgres {
         postgres::check(settings, config.http.as_ref(), &mut found);
-        if let Err(error) = forebay_postgres::Gateway::check(settings) {
+        for error in forebay_postgres::Gateway::check(settings) {
             found.also(error.at, error.reason);
         }
     }
@@ -64,12 +64,16 @@ pub(super) fn check(config: &Config) -> Vec<Problem> {
 
 /// Two listeners cannot share a port on the same address.
 fn listeners(config: &Config, found: &mut Findings) {
-    let postgres = config.postgres.iter().flat_map(|p| p.listen.addresses());
-    let postgres = postgres.filter_map(|address| match address {
-        Address::Tcp(address) => Some(("postgres.listen", *address)),
-        Address::Unix(_) => None,
-    });
-    let http = config.http.iter().map(|h| ("http.listen", h.listen));
+    let tcp = |name, addresses: &[Address]| {
+        let tcp = addresses.iter().filter_map(move |address| match address {
+            Address::Tcp(address) => Some((name, *address)),
+            Address::Unix(_) => None,
+        });
+        tcp.collect::<Vec<_>>()
+    };
+    let postgres = config.postgres.iter();
+    let postgres = postgres.flat_map(|p| tcp("postgres.listen", p.listen.addresses()));
+    let http = config.http.iter().flat_map(|h| tcp("http.listen", h.listen.addresses()));
     let admin = ("admin.listen", config.admin.listen);
     let listeners: Vec<_> = postgres.chain(http).chain([admin]).collect();
     for (number, (name, address)) in listeners.iter().enumerate() {

@@ -88,6 +88,11 @@ mod tests {
         assert!(!shown("postgres.users.app.password"));
         assert!(!shown("postgres.users.app.server_password"));
         assert!(!shown("http.destinations.model.auth.key"));
+        assert!(!shown("http.destinations.model.auth.with.secret"));
+        assert!(!shown("http.destinations.model.tenants.acme.refresh_token"));
+        assert!(!shown("http.destinations.model.agents.acme.one.password"));
+        assert!(!shown("http.tenants.acme.keys[0]"));
+        assert!(!shown("http.tenants.acme.agents.one.key"));
         assert!(!shown("postgres.users.odd.name.password"), "a name with a dot");
         assert!(!shown("nothing.of.the.kind"));
     }

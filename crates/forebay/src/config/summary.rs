@@ -6,7 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use forebay_http::HttpSettings;
-use forebay_http::settings::{CredentialSettings, DestinationSettings, LimitSettings};
+use forebay_http::settings::{DestinationSettings, LimitSettings};
 use forebay_pool::class::{self, ClassSettings};
 use forebay_pool::policy::Policy;
 use forebay_pool::{ClassName, Kind, Mode};
@@ -77,14 +77,11 @@ fn http(f: &mut fmt::Formatter<'_>, settings: &HttpSettings) -> fmt::Result {
     };
     writeln!(f, "http on {}: {tenants}", settings.listen)?;
     for (name, destination) in &settings.destinations {
-        let auth = match (&destination.auth, destination.tenants.len()) {
+        let own = destination.tenants.len() + destination.agents.len();
+        let auth = match (&destination.auth, own) {
             (None, 0) => "the agents' own credentials",
             (None, _) => "credentials by tenant",
-            (Some(CredentialSettings::Bearer { .. }), _) => "a bearer key",
-            (Some(CredentialSettings::Header { .. }), _) => "a key in a header",
-            (Some(CredentialSettings::Oauth2ClientCredentials { .. }), _) => {
-                "OAuth 2.0 client credentials"
-            }
+            (Some(auth), _) => auth.noun(),
         };
         let budget = http_budget(destination);
         writeln!(f, "  destination {name} ({}): budget {budget}, {auth}", destination.url)?;

@@ -284,7 +284,7 @@ fn two_tenants_with_one_key_are_found_and_the_key_is_not_shown() {
         "[http.destinations.a]\nurl = \"https://a\"\n\
          [http.tenants]\nx = { key = \"hunter2\" }\ny = { key = \"hunter2\" }\n",
     );
-    assert!(said.contains("http.tenants.y.key: it is also the key of `x`"), "{said}");
+    assert!(said.contains("http.tenants.y.key: it is also the key of tenant `x`"), "{said}");
     assert!(!said.contains("hunter2"), "{said}");
 }
 

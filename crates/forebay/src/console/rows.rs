@@ -5,11 +5,11 @@ use forebay_pool::Snapshot;
 use forebay_pool::stats::{Buckets, Health};
 use forebay_postgres::console::Row;
 use forebay_postgres::row;
-use forebay_seam::time;
 use humantime_serde::re::humantime::format_rfc3339_millis;
 
 use super::Program;
 use crate::config::Loaded;
+use crate::holds::{self, CallView};
 use crate::pressure;
 use crate::view::ProgramSnapshot;
 
@@ -35,6 +35,8 @@ pub(super) fn of(
         "events" => events(program, most),
         "requests" => requests(program),
         "holds" => holds(program),
+        "suspected_holds" => suspects(program),
+        "hold_report" => features_holds(program),
         "operations" => operations(program),
         view => of_picture(&program.viewer.snapshot(), view),
     })
@@ -104,23 +106,73 @@ fn requests(program: &Program) -> Vec<Row> {
 }
 
 fn holds(program: &Program) -> Vec<Row> {
-    let now = time::now();
-    let holds = program.overlaps.holds();
-    holds
+    holds::holds(&program.overlaps)
         .iter()
         .map(|hold| {
-            let what = &hold.transaction;
+            let calls: Vec<_> = hold.calls.iter().map(CallView::shown).collect();
             row![
-                hold.request.tenant(),
-                hold.request.trace().to_string(),
-                what.kind.name(),
-                what.class.as_str(),
-                &what.feature,
-                &what.statement,
-                &what.database,
-                &what.user,
-                now.saturating_duration_since(what.since).as_secs_f64(),
+                &hold.tenant,
+                hold.trace.clone(),
+                hold.kind.name(),
+                hold.class.as_str(),
+                &hold.feature,
+                &hold.statement,
+                &hold.database,
+                &hold.user,
+                hold.held,
                 hold.calls.len(),
+                &hold.application,
+                hold.client,
+                hold.idle,
+                calls.join(", "),
+            ]
+        })
+        .collect()
+}
+
+fn suspects(program: &Program) -> Vec<Row> {
+    let suspects = program.suspects.now();
+    suspects
+        .iter()
+        .map(|one| {
+            let call = one.call.as_ref();
+            row![
+                one.client,
+                &one.server,
+                &one.database,
+                &one.user,
+                &one.application,
+                one.seconds,
+                call.map(|call| &*call.destination),
+                call.map(|call| &*call.operation),
+                call.and_then(|call| call.subject.as_ref()).map(|subject| &**subject.name()),
+                call.map(|call| call.basis.name()),
+                call.map(|call| call.candidates),
+            ]
+        })
+        .collect()
+}
+
+fn features_holds(program: &Program) -> Vec<Row> {
+    let report = program.overlaps.report();
+    report
+        .features
+        .iter()
+        .map(|one| {
+            let worst = one.worst.first();
+            row![
+                &one.feature,
+                one.transactions_per_hour,
+                one.before,
+                one.hold,
+                one.after,
+                one.cost.connection_seconds_per_hour,
+                one.cost.connections,
+                one.parking_saves.connections,
+                one.parking_saved.connections,
+                worst.map(|worst| &*worst.statement),
+                worst.map(|worst| &*worst.destination),
+                worst.map(|worst| &*worst.operation),
             ]
         })
         .collect()

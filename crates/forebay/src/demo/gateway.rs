@@ -96,6 +96,7 @@ pub(crate) struct Seen {
 #[derive(Debug, Deserialize)]
 struct SeenPostgres {
     pools: Vec<SeenPool>,
+    parking: BTreeMap<String, SeenParkings>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -142,19 +143,41 @@ struct SeenOverlap {
     begun: u64,
 }
 
-/// What Forebay parked, or in observe could have.
+/// What Forebay did with transactions that wait: of one server, or of all.
+#[derive(Debug, Default, Deserialize)]
+struct SeenParkings {
+    classes: Vec<SeenParking>,
+}
+
+/// What Forebay parked.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 pub(crate) struct SeenParking {
     /// Transactions parked.
-    pub(crate) parks: u64,
-    /// Of these, for which no connection came in time.
-    pub(crate) not_resumed: u64,
+    parks: u64,
+    /// Those that could have been, where it only observes.
+    could_park: u64,
+    /// Parked ones for which no connection came in time.
+    pub(crate) lost: u64,
+}
+
+impl SeenParking {
+    /// Transactions parked, or that could have been.
+    pub(crate) fn helped(self) -> u64 {
+        self.parks + self.could_park
+    }
 }
 
 impl Seen {
-    /// What was parked, all classes together.
+    /// What was parked, all servers and classes together.
     pub(crate) fn parking(&self) -> SeenParking {
-        SeenParking::default()
+        let servers = self.postgres.iter().flat_map(|postgres| postgres.parking.values());
+        servers.flat_map(|server| &server.classes).fold(SeenParking::default(), |sum, class| {
+            SeenParking {
+                parks: sum.parks + class.parks,
+                could_park: sum.could_park + class.could_park,
+                lost: sum.lost + class.lost,
+            }
+        })
     }
 
     /// Transactions found open and idle beside a call of the same request.

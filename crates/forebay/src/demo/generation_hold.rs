@@ -18,7 +18,7 @@ use self::pgbouncer::{Installed, PgBouncer, PgBouncerError, Pool};
 use super::database::{Database, Server};
 use super::gateway::{AGENT_NAME, Forebay, Front, TENANT};
 use super::model::THINKING;
-use super::report::generation_hold::{GenerationHoldFigures, Group, HoldRun};
+use super::report::generation_hold::{GenerationHoldFigures, Group, HoldRun, Parked};
 use super::services::Outside;
 use super::side::{SideError, Stage, machine_setup};
 use crate::demo::call::KEY_PREFIX;
@@ -216,7 +216,9 @@ impl Stage<'_> {
         let (alone, beside, tasks) = measured?;
         let seen = forebay.seen().await?;
         forebay.stop().await;
-        let parked = matches!(between, Between::Forebay(_)).then(|| seen.parking());
+        let asked = outside.counted().calls;
+        let parked =
+            matches!(between, Between::Forebay(_)).then(|| Parked::of(seen.parking(), asked));
         Ok(HoldRun::of(between.name(), MEASURED, &alone, &beside, tasks, connections, parked))
     }
 

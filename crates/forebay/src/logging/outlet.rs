@@ -8,17 +8,18 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread;
+use std::thread::{self, Thread};
 use std::time::Duration;
 
+use forebay_seam::sync::Mutex;
+use forebay_seam::time;
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Lines that may wait for their reader.
 const ROOM: usize = 2_048;
-/// How long the end of the program waits for them, in looks.
-const LOOKS: u32 = 40;
-const LOOK: Duration = Duration::from_millis(5);
+/// How long the end of the program waits for them.
+const MOMENT: Duration = Duration::from_millis(200);
 
 /// What became of the lines so far. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -31,6 +32,8 @@ struct Counts {
     taken: AtomicU64,
     done: AtomicU64,
     lost: AtomicU64,
+    /// Who waits until all are done.
+    waits: Mutex<Option<Thread>>,
 }
 
 impl Lines {
@@ -41,13 +44,16 @@ impl Lines {
 
     /// Waits a moment for lines that are on their way: 200 ms at the most.
     pub fn settle(&self) {
-        for _ in 0..LOOKS {
-            let done = self.counts.done.load(Ordering::Acquire);
-            if done >= self.counts.taken.load(Ordering::Acquire) {
-                return;
+        *self.counts.waits.lock() = Some(thread::current());
+        let deadline = time::now() + MOMENT;
+        while self.counts.done.load(Ordering::Acquire) < self.counts.taken.load(Ordering::Acquire) {
+            let left = deadline.saturating_duration_since(time::now());
+            if left.is_zero() {
+                break;
             }
-            thread::sleep(LOOK);
+            thread::park_timeout(left);
         }
+        *self.counts.waits.lock() = None;
     }
 }
 
@@ -91,6 +97,9 @@ fn write_all(
             lines.counts.lost.fetch_add(1, Ordering::Relaxed);
         }
         lines.counts.done.fetch_add(1, Ordering::Release);
+        if let Some(waits) = &*lines.counts.waits.lock() {
+            waits.unpark();
+        }
     }
 }
 
@@ -120,6 +129,9 @@ impl Write for Line<'_> {
         if sender.try_send((self.level, line.to_vec())).is_err() {
             lines.counts.lost.fetch_add(1, Ordering::Relaxed);
             lines.counts.done.fetch_add(1, Ordering::Release);
+            if let Some(waits) = &*lines.counts.waits.lock() {
+                waits.unpark();
+            }
         }
         Ok(line.len())
     }

@@ -3,6 +3,7 @@
 //! `2026-11-21 12:00:00.000 UTC [4711] LOG C-0x1f: app/web@10.0.0.1:5432 login attempt: …`.
 //! What the gateway calls by its own words is translated here; it knows nothing of this.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::process;
 
@@ -16,6 +17,16 @@ use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::registry::LookupSpan;
 
 use super::Escaping;
+
+/// What PgBouncer logs without being asked for more, and calls a pooler's error.
+const HABITS: [&str; 5] = [
+    "client logged in",
+    "client left",
+    "connected to the server",
+    "server connection left",
+    "a period is over",
+];
+const ERRORS: [&str; 2] = ["client refused", "session ended"];
 
 /// The form of PgBouncer's lines.
 pub(super) struct Line {
@@ -94,38 +105,79 @@ impl Said {
     fn label(&self, level: Level) -> &'static str {
         match level {
             Level::ERROR => "ERROR",
-            _ if self.message == "client refused" => "WARNING",
+            _ if ERRORS.contains(&self.message.as_str()) => "WARNING",
             Level::WARN => "WARNING",
             Level::INFO => "LOG",
-            Level::DEBUG if self.message == "client logged in" => "LOG",
+            Level::DEBUG if HABITS.contains(&self.message.as_str()) => "LOG",
             Level::DEBUG => "DEBUG",
             Level::TRACE => "NOISE",
         }
     }
 
     fn write(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        let field = |name| self.field(name).unwrap_or_default();
         let mut told: &[&str] = &[];
-        if let Some(from) = self.field("from") {
-            let id = self.field("client").and_then(|id| id.parse().ok()).unwrap_or(0_u64);
+        for (letter, end, id) in [('C', "from", "client"), ('S', "to", "connection")] {
+            let Some(at) = self.field(end) else { continue };
+            let id = field(id).parse().unwrap_or(0_u64);
             let database = self.field("database").unwrap_or("(nodb)");
             let user = self.field("user").unwrap_or("(nouser)");
-            write!(out, "C-{id:#x}: {database}/{user}@{from} ")?;
-            told = &["from", "client", "database", "user"];
+            write!(out, "{letter}-{id:#x}: {database}/{user}@{} ", place(at))?;
+            told = &["from", "to", "client", "connection", "database", "user"];
         }
-        let field = |name| self.field(name).unwrap_or_default();
         match self.message.as_str() {
             "client logged in" => {
-                let tls = if field("tls") == "true" { "yes" } else { "no" };
-                let (database, user) = (field("database"), field("user"));
-                return write!(out, "login attempt: db={database} user={user} tls={tls}");
+                let [database, user] = ["database", "user"].map(field);
+                let [tls, replication] = ["tls", "replication"].map(field);
+                return write!(
+                    out,
+                    "login attempt: db={database} user={user} tls={tls} replication={replication}"
+                );
             }
-            "client refused" => return write!(out, "pooler error: {}", field("error")),
+            "connected to the server" => {
+                return write!(out, "new connection to server (from {})", field("local"));
+            }
+            "client left" | "server connection left" => {
+                return write!(out, "closing because: {} (age={}s)", field("reason"), field("age"));
+            }
+            "client refused" | "session ended" => {
+                return write!(out, "pooler error: {}", field("error"));
+            }
+            "a period is over" => return self.write_figures(out),
             message => out.write_str(message)?,
         }
         for (name, value) in self.fields.iter().filter(|(name, _)| !told.contains(name)) {
             write!(out, " {name}={value}")?;
         }
         Ok(())
+    }
+
+    fn write_figures(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        let figure = |name| self.field(name).unwrap_or("0");
+        write!(
+            out,
+            "stats: {} xacts/s, {} queries/s, {} client parses/s, {} server parses/s, {} binds/s, \
+             in {} B/s, out {} B/s, xact {} us, query {} us, wait {} us",
+            figure("xacts"),
+            figure("queries"),
+            figure("client_parses"),
+            figure("server_parses"),
+            figure("binds"),
+            figure("received"),
+            figure("sent"),
+            figure("xact_us"),
+            figure("query_us"),
+            figure("wait_us"),
+        )
+    }
+}
+
+/// Where a client came from; PgBouncer's words for a process of this machine.
+fn place(at: &str) -> Cow<'_, str> {
+    match at.strip_prefix("process ").and_then(|rest| rest.split_once(' ')) {
+        Some((pid, _)) => format!("unix({pid})").into(),
+        None if at.starts_with("a process of ") => "unix".into(),
+        None => at.into(),
     }
 }
 
@@ -147,14 +199,47 @@ mod tests {
         let who = [("client", "31"), ("database", "app"), ("user", "web"), ("from", "10.0.0.1:99")];
         let start = "2026-11-21 12:00:00.000 UTC [7]";
         assert_eq!(
-            line(Level::DEBUG, "client logged in", &[&who[..], &[("tls", "true")]].concat()),
+            line(
+                Level::DEBUG,
+                "client logged in",
+                &[&who[..], &[("tls", "yes"), ("replication", "no")]].concat()
+            ),
             format!(
-                "{start} LOG C-0x1f: app/web@10.0.0.1:99 login attempt: db=app user=web tls=yes\n"
+                "{start} LOG C-0x1f: app/web@10.0.0.1:99 login attempt: db=app user=web tls=yes replication=no\n"
             )
         );
         assert_eq!(
             line(Level::INFO, "client refused", &[("from", "::1"), ("error", "no such user")]),
             format!("{start} WARNING C-0x0: (nodb)/(nouser)@::1 pooler error: no such user\n")
+        );
+        assert_eq!(
+            line(Level::INFO, "session ended", &[("from", "process 12 of user 0"), ("error", "e")]),
+            format!("{start} WARNING C-0x0: (nodb)/(nouser)@unix(12) pooler error: e\n")
+        );
+        let left = [&who[..], &[("reason", "client close request"), ("age", "7")]].concat();
+        assert_eq!(
+            line(Level::DEBUG, "client left", &left),
+            format!(
+                "{start} LOG C-0x1f: app/web@10.0.0.1:99 closing because: client close request \
+                 (age=7s)\n"
+            )
+        );
+        let server = [("connection", "16"), ("database", "app"), ("user", "web")];
+        let ends = [("to", "10.0.0.2:5432"), ("local", "10.0.0.9:1")];
+        assert_eq!(
+            line(Level::DEBUG, "connected to the server", &[&server[..], &ends].concat()),
+            format!(
+                "{start} LOG S-0x10: app/web@10.0.0.2:5432 new connection to server (from \
+                 10.0.0.9:1)\n"
+            )
+        );
+        let figures = [("xacts", "90"), ("received", "399055"), ("query_us", "242")];
+        assert_eq!(
+            line(Level::DEBUG, "a period is over", &figures),
+            format!(
+                "{start} LOG stats: 90 xacts/s, 0 queries/s, 0 client parses/s, 0 server parses/s, \
+                 0 binds/s, in 399055 B/s, out 0 B/s, xact 0 us, query 242 us, wait 0 us\n"
+            )
         );
         assert_eq!(
             line(Level::WARN, "a server is slow", &[("server", "db"), ("ms", "5")]),

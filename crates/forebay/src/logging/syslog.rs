@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
 use std::process;
 
 use forebay_seam::time;
@@ -15,7 +16,7 @@ const SOCKET: &str = "/dev/log";
 /// A connection to the system's log.
 pub(super) struct Syslog {
     socket: UnixDatagram,
-    path: &'static str,
+    path: PathBuf,
     facility: u8,
     ident: String,
 }
@@ -24,21 +25,22 @@ impl Syslog {
     /// # Errors
     /// When the system gives no socket.
     pub(super) fn open(settings: &SyslogSettings) -> io::Result<Self> {
-        Self::at(SOCKET, settings)
+        Self::at(Path::new(SOCKET), settings)
     }
 
-    fn at(path: &'static str, settings: &SyslogSettings) -> io::Result<Self> {
+    fn at(path: &Path, settings: &SyslogSettings) -> io::Result<Self> {
         let socket = UnixDatagram::unbound()?;
         // A log that does not keep up loses lines.
         socket.set_nonblocking(true)?;
         let facility = code(settings.facility);
+        let path = path.to_owned();
         Ok(Self { socket, path, facility, ident: settings.ident.clone() })
     }
 
     /// Sends `line`, of which the end is cut off.
     pub(super) fn send(&self, level: Level, line: &[u8]) {
         let message = self.message(level, line.trim_ascii_end());
-        drop(self.socket.send_to(&message, self.path));
+        drop(self.socket.send_to(&message, &self.path));
     }
 
     fn message(&self, level: Level, line: &[u8]) -> Vec<u8> {
@@ -90,5 +92,21 @@ mod tests {
         let message = String::from_utf8(syslog.message(Level::WARN, b"hello")).unwrap();
         assert!(message.starts_with("<132>"), "{message}");
         assert!(message.ends_with(&format!(" pool[{}]: hello", process::id())), "{message}");
+    }
+
+    #[test]
+    fn lines_arrive_where_the_system_takes_them_and_nobody_there_is_no_trouble() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let settings = SyslogSettings { facility: SyslogFacility::Daemon, ident: "pool".into() };
+        let syslog = Syslog::at(&path, &settings).unwrap();
+        syslog.send(Level::INFO, b"nobody hears this\n");
+        let system = UnixDatagram::bind(&path).unwrap();
+        syslog.send(Level::ERROR, b"it burns\n");
+        let mut heard = [0; 200];
+        let length = system.recv(&mut heard).unwrap();
+        let heard = std::str::from_utf8(&heard[..length]).unwrap();
+        // daemon.err, and no end of line.
+        assert!(heard.starts_with("<27>") && heard.ends_with("]: it burns"), "{heard}");
     }
 }

@@ -4,10 +4,10 @@
 use std::fmt;
 
 use forebay_pool::Snapshot;
-use forebay_pool::overlap::OverlapCount;
+use forebay_pool::overlap::{OverlapCount, OverlapSpread};
 use prometheus_client::encoding::DescriptorEncoder;
 
-use super::sheet::{Labels, Sheet};
+use super::sheet::{Labels, Sheet, Spread};
 use crate::reload::ConfigurationSnapshot;
 use crate::view::{Phase, ProgramSnapshot};
 
@@ -19,6 +19,7 @@ mod limits;
 mod parking;
 mod pools;
 mod postgres;
+mod services;
 
 pub(super) fn encode(program: &ProgramSnapshot, encoder: DescriptorEncoder<'_>) -> fmt::Result {
     let mut sheet = Sheet(encoder);
@@ -40,8 +41,9 @@ pub(super) fn encode(program: &ProgramSnapshot, encoder: DescriptorEncoder<'_>) 
     classes::classes(&pools, &mut sheet)?;
     features::features(&pools, &mut sheet)?;
     if let Some(http) = &program.http {
-        http::service_clients(&services, http, &mut sheet)?;
+        http::service_clients(http, &mut sheet)?;
         http::calls(http, &mut sheet)?;
+        services::connections(http, &mut sheet)?;
         limits::limits(http, &mut sheet)?;
     }
     sheet.count(
@@ -49,7 +51,8 @@ pub(super) fn encode(program: &ProgramSnapshot, encoder: DescriptorEncoder<'_>) 
         "Log lines that were not written: nobody reads them, or the output is closed",
         program.log_lines_lost,
     )?;
-    overlaps(&program.overlaps, &mut sheet)
+    overlaps(&program.overlaps, &program.overlaps_lasted, &mut sheet)?;
+    holds(program, &mut sheet)
 }
 
 fn configuration(now: &ConfigurationSnapshot, sheet: &mut Sheet<'_>) -> fmt::Result {
@@ -101,7 +104,11 @@ fn whole(program: &ProgramSnapshot, sheet: &mut Sheet<'_>) -> fmt::Result {
     sheet.gauge("forebay_clients", "Connections from clients", clients.into_iter().flatten())
 }
 
-fn overlaps(counts: &[OverlapCount], sheet: &mut Sheet<'_>) -> fmt::Result {
+fn overlaps(
+    counts: &[OverlapCount],
+    lasted: &[OverlapSpread],
+    sheet: &mut Sheet<'_>,
+) -> fmt::Result {
     fn labels(count: &OverlapCount) -> Labels<'_> {
         vec![
             ("feature", &*count.feature),
@@ -118,6 +125,51 @@ fn overlaps(counts: &[OverlapCount], sheet: &mut Sheet<'_>) -> fmt::Result {
         "forebay_overlap",
         "Time that transactions were open and idle during outbound calls that ended",
         counts.iter().map(|count| (labels(count), count.seconds)),
+    )?;
+    sheet.spread(
+        "forebay_overlap_duration",
+        "From the beginning to the end of overlaps, by what the transaction occupied at the end",
+        lasted.iter().map(|one| (vec![("kind", one.kind.name())], Spread::of(&one.lasted))),
+    )
+}
+
+/// What holds take of connections, and what may be one.
+fn holds(program: &ProgramSnapshot, sheet: &mut Sheet<'_>) -> fmt::Result {
+    let features = program.holds.iter();
+    let feature = |name| vec![("feature", name)];
+    sheet.counter(
+        "forebay_hold_transactions",
+        "Transactions that idled beside one or more outbound calls of their request",
+        features.clone().map(|one| (feature(&*one.feature), one.transactions)),
+    )?;
+    sheet.seconds_total(
+        "forebay_hold_connection",
+        "Connection time of transactions that idled beside calls, up to now",
+        features.clone().map(|one| (feature(&*one.feature), one.held)),
+    )?;
+    sheet.seconds_total(
+        "forebay_hold_parkable",
+        "Of forebay_hold_connection_seconds_total, what parking would have saved",
+        features.clone().map(|one| (feature(&*one.feature), one.parkable)),
+    )?;
+    sheet.seconds_total(
+        "forebay_hold_parked",
+        "Time that transactions were parked beside calls, up to now",
+        features.map(|one| (feature(&*one.feature), one.parked)),
+    )?;
+    let suspected = program.suspected_holds.iter().map(|one| {
+        let labels = vec![("application", &*one.application), ("destination", &*one.destination)];
+        (labels, one)
+    });
+    sheet.counter(
+        "forebay_suspected_holds",
+        "Suspected, not proven: clients that idled in a transaction and may have waited for a call",
+        suspected.clone().map(|(labels, one)| (labels, one.count)),
+    )?;
+    sheet.seconds_total(
+        "forebay_suspected_hold",
+        "Suspected, not proven: time that these clients had idled",
+        suspected.map(|(labels, one)| (labels, one.seconds)),
     )
 }
 

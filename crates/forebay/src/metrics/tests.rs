@@ -4,8 +4,10 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use forebay_http::HttpSnapshot;
-use forebay_http::stats::{AnswerCounts, DestinationSnapshot, FeatureCount, RefusalCount};
-use forebay_pool::overlap::{HoldKind, OverlapCount};
+use forebay_http::stats::{
+    AnswerCounts, ConnectionsSnapshot, DestinationSnapshot, FeatureCount, RefusalCount,
+};
+use forebay_pool::overlap::{FeatureHolds, HoldKind, OverlapCount, OverlapSpread};
 use forebay_pool::policy::Policy;
 use forebay_pool::rate::{
     AnnouncedSnapshot, LimitSnapshot, RateSnapshot, RefusedSnapshot, Scope, Unit,
@@ -23,6 +25,7 @@ use forebay_postgres::{
 
 use super::*;
 use crate::reload::ConfigurationSnapshot;
+use crate::suspects::SuspicionCount;
 use crate::view::{Phase, VERSION};
 
 fn spread(bounds: &[f64], millis: &[u64]) -> SpreadSnapshot {
@@ -175,6 +178,7 @@ fn program() -> ProgramSnapshot {
         phase: Phase::Running,
         not_ready: Vec::new(),
         postgres: Some(PostgresSnapshot {
+            parking: Default::default(),
             clients: 7,
             refused: 4,
             accept_failures: 3,
@@ -225,6 +229,7 @@ fn program() -> ProgramSnapshot {
             cached_tokens: 1,
             destinations: vec![destination],
             pools: vec![pool("llm")],
+            connections: vec![connections()],
         }),
         log_lines_lost: 3,
         overlaps: vec![OverlapCount {
@@ -234,6 +239,23 @@ fn program() -> ProgramSnapshot {
             begun: 3,
             ended: 2,
             seconds: 4.25,
+        }],
+        overlaps_lasted: vec![OverlapSpread {
+            kind: HoldKind::Held,
+            lasted: spread(&HOLD_BUCKETS, &[20, 2_000, 2_230]),
+        }],
+        holds: vec![FeatureHolds {
+            feature: "answer".into(),
+            transactions: 3,
+            held: 4.5,
+            parkable: 2.5,
+            parked: 1.5,
+        }],
+        suspected_holds: vec![SuspicionCount {
+            application: "worker".into(),
+            destination: "unknown".into(),
+            count: 2,
+            seconds: 31.0,
         }],
     }
 }
@@ -269,6 +291,30 @@ fn read(text: &str) -> BTreeMap<String, f64> {
     samples
 }
 
+fn connections() -> ConnectionsSnapshot {
+    ConnectionsSnapshot {
+        destination: "llm".into(),
+        open: 5,
+        resting: 2,
+        in_use: 9,
+        http2: 4,
+        streams: 30,
+        seats_per_connection: 16,
+        opened_http1: 1,
+        opened_http2: 7,
+        tls_full: 2,
+        tls_resumed: 6,
+        closed: vec![("goaway", 3), ("stale", 0)],
+        idle_learnt: Some(4.5),
+        addresses: 3,
+        ejected: 1,
+        ejections: 2,
+        resolved: 11,
+        resolve_failures: 12,
+        forbidden: 13,
+    }
+}
+
 #[test]
 fn every_figure_of_the_picture_is_there_and_well_formed() {
     let samples = read(&render(&program(), Format::Classic));
@@ -282,6 +328,18 @@ fn every_figure_of_the_picture_is_there_and_well_formed() {
         ("forebay_timeouts_total{setting=\"query_timeout\"}", 9.0),
         ("forebay_hints_ignored_total", 8.0),
         ("forebay_log_lines_lost_total", 3.0),
+        (r#"forebay_http_connections{destination="llm",state="busy"}"#, 3.0),
+        (r#"forebay_http_connections{destination="llm",state="resting"}"#, 2.0),
+        (r#"forebay_http_shared_connections{destination="llm"}"#, 4.0),
+        (r#"forebay_http_streams{destination="llm"}"#, 30.0),
+        (r#"forebay_http_connection_seats{destination="llm"}"#, 16.0),
+        (r#"forebay_http_connects_total{destination="llm",protocol="http/2"}"#, 7.0),
+        (r#"forebay_http_handshakes_total{destination="llm",kind="resumed"}"#, 6.0),
+        (r#"forebay_http_closes_total{destination="llm",reason="goaway"}"#, 3.0),
+        (r#"forebay_http_idle_learnt_seconds{destination="llm"}"#, 4.5),
+        (r#"forebay_http_addresses{destination="llm",state="ejected"}"#, 1.0),
+        (r#"forebay_http_ejections_total{destination="llm"}"#, 2.0),
+        (r#"forebay_http_resolves_total{destination="llm",outcome="forbidden"}"#, 13.0),
         ("forebay_paused{database=\"*\"}", 1.0),
         ("forebay_paused{database=\"app\"}", 1.0),
         ("forebay_disabled{database=\"old\"}", 1.0),
@@ -353,12 +411,22 @@ fn every_figure_of_the_picture_is_there_and_well_formed() {
         ("forebay_http_resting{destination=\"llm\"}", 1.0),
         (
             "http_client_open_connections{http_connection_state=\"active\",server_address=\"llm\"}",
-            4.0,
+            3.0,
         ),
         ("forebay_overlaps_total{feature=\"answer\",destination=\"llm\",kind=\"held\"}", 3.0),
         (
             "forebay_overlap_seconds_total{feature=\"answer\",destination=\"llm\",kind=\"held\"}",
             4.25,
+        ),
+        ("forebay_overlap_duration_seconds_count{kind=\"held\"}", 3.0),
+        ("forebay_hold_transactions_total{feature=\"answer\"}", 3.0),
+        ("forebay_hold_connection_seconds_total{feature=\"answer\"}", 4.5),
+        ("forebay_hold_parkable_seconds_total{feature=\"answer\"}", 2.5),
+        ("forebay_hold_parked_seconds_total{feature=\"answer\"}", 1.5),
+        ("forebay_suspected_holds_total{application=\"worker\",destination=\"unknown\"}", 2.0),
+        (
+            "forebay_suspected_hold_seconds_total{application=\"worker\",destination=\"unknown\"}",
+            31.0,
         ),
         (
             "forebay_http_feature_calls_total{destination=\"llm\",feature=\"a\\\"b\\\\c\\nd 1\"}",

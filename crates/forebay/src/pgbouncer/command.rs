@@ -13,6 +13,7 @@ use super::daemon;
 use super::file::Mistake;
 use super::identity::{self, IdentityError};
 use super::load::{self, LoadError, Loaded};
+use super::overrides::Overrides;
 use super::pidfile::{self, Pidfile, PidfileError};
 use super::reference;
 use super::translate::{self, Note, NoteKind};
@@ -101,7 +102,9 @@ pub fn run(args: PgBouncerArgs) -> ExitCode {
 }
 
 fn serve(args: PgBouncerArgs, file: PathBuf) -> Result<ExitCode, CommandError> {
-    let first = load::load(&file, args.forebay.as_deref())?.file;
+    let overrides = Overrides::of(&file);
+    let read = overrides.read().map_err(LoadError::from)?;
+    let first = load::load(&file, read, args.forebay.as_deref())?.file;
     let pidfile = first.nonempty("pidfile").map(PathBuf::from);
     if args.daemon {
         if pidfile.is_none() {
@@ -131,7 +134,8 @@ fn serve(args: PgBouncerArgs, file: PathBuf) -> Result<ExitCode, CommandError> {
     };
     let written = Rc::new(RefCell::new(written));
     let background = args.daemon;
-    let source = Arc::new(move || Ok(configuration(&args, &file)?));
+    let changes = overrides.clone();
+    let source = Arc::new(move || Ok(configuration(&args, &file, &changes)?));
     let holder = Rc::clone(&written);
     let listening = move || {
         if let (Some(pidfile), Before::TakenOver) = (&pidfile, before) {
@@ -144,15 +148,25 @@ fn serve(args: PgBouncerArgs, file: PathBuf) -> Result<ExitCode, CommandError> {
             tracing::warn!(%error, "the terminal stays ours");
         }
     };
-    let conduct = Conduct { manners: Manners::PgBouncer, before, listening: Box::new(listening) };
+    let conduct = Conduct {
+        manners: Manners::PgBouncer,
+        before,
+        listening: Box::new(listening),
+        overrides: Some(overrides),
+    };
     run::run_as(source, conduct)?;
     drop(written);
     Ok(ExitCode::SUCCESS)
 }
 
 /// The configuration, with what the command line says of it.
-fn configuration(args: &PgBouncerArgs, file: &Path) -> Result<config::Loaded, LoadError> {
-    let Loaded { mut loaded, notes, file } = load::load(file, args.forebay.as_deref())?;
+fn configuration(
+    args: &PgBouncerArgs,
+    file: &Path,
+    overrides: &Overrides,
+) -> Result<config::Loaded, LoadError> {
+    let read = overrides.read()?;
+    let Loaded { mut loaded, notes, file } = load::load(file, read, args.forebay.as_deref())?;
     let verbose = u32::from(args.verbose).max(file.number("verbose"));
     let log = &mut loaded.config.log;
     log.stderr = !args.quiet && !args.daemon;

@@ -22,7 +22,7 @@ use crate::config::wording;
 const CONSOLE: &str = "pgbouncer";
 
 /// What a file says.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct File {
     settings: BTreeMap<&'static str, Said>,
     /// `[databases]`, in the order of the file; a name once.
@@ -45,7 +45,7 @@ pub(super) struct Said {
 }
 
 /// A line of `[databases]`, `[users]` or `[peers]`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Line {
     pub(super) name: String,
     pub(super) place: Place,
@@ -135,6 +135,12 @@ impl File {
     /// What the file itself says of `name`.
     pub(super) fn said(&self, name: &str) -> Option<&Said> {
         self.settings.get(name)
+    }
+
+    /// The setting `name` is `value`, as somebody has said at the console.
+    pub(super) fn set(&mut self, name: &'static str, value: &str) {
+        let said = Said { value: value.to_owned(), place: Place::elsewhere("SET") };
+        self.settings.insert(name, said);
     }
 
     /// Where the file says something of `name`.

@@ -19,13 +19,23 @@ const MAX_DEPTH: usize = 10;
 pub struct Place {
     /// The file, as it was named.
     pub file: Arc<Path>,
-    /// The line, from 1 on.
+    /// The line, from 1 on; 0: it stands in none.
     pub line: usize,
+}
+
+impl Place {
+    /// Not in a file.
+    pub(super) fn elsewhere(name: &str) -> Self {
+        Self { file: Path::new(name).into(), line: 0 }
+    }
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.file.display(), self.line)
+        match self.line {
+            0 => self.file.display().fmt(f),
+            line => write!(f, "{}:{line}", self.file.display()),
+        }
     }
 }
 

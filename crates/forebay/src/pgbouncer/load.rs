@@ -52,12 +52,12 @@ pub(super) struct Loaded {
     pub(super) file: File,
 }
 
-/// Reads `ini`, and lays `overlay`, or the one that it names itself, over it.
+/// Carries `file` out, which was read from `ini`, and lays `overlay`, or the one that it names
+/// itself, over it.
 ///
 /// # Errors
 /// All that is wrong with the first of them that has mistakes.
-pub(super) fn load(ini: &Path, overlay: Option<&Path>) -> Result<Loaded, LoadError> {
-    let file = File::load(ini)?;
+pub(super) fn load(ini: &Path, file: File, overlay: Option<&Path>) -> Result<Loaded, LoadError> {
     let mut translation =
         translate::translate(&file, Secrets::Inside).map_err(LoadError::Refused)?;
     if let Some(dir) = file.nonempty("unix_socket_dir") {

@@ -47,9 +47,7 @@ const fn parameter(name: &'static str, kind: Kind, fate: Fate) -> Parameter {
     Parameter { name, kind, fate }
 }
 
-const PARAMETERS: Fate = Instead(
-    "it is as the client asks, else as the server says: `ALTER DATABASE … SET` says it there",
-);
+const PARAMETERS: Fate = Becomes("postgres.databases.NAME.parameters");
 const WAITS: Fate = Instead("the `query_wait_timeout` of [pgbouncer] counts");
 
 /// Keys of a line in `[databases]`.

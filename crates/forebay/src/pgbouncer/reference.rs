@@ -3,18 +3,14 @@
 use forebay_postgres::console::KnownSetting;
 
 use super::parameter::{OF_DATABASES, OF_PEERS, OF_USERS, Parameter};
-use super::setting::{Changes, Fate, SETTINGS};
+use super::setting::{Fate, SETTINGS, Setting};
 
 /// Where the generated part begins in `docs/pgbouncer.md`; it goes to the end.
 pub const MARK: &str = "<!-- Written by `forebay pgbouncer --settings`; do not edit. -->";
 
 /// Every setting of PgBouncer 1.25, in the order of `SHOW CONFIG`.
 pub fn settings() -> impl Iterator<Item = KnownSetting> {
-    SETTINGS.iter().map(|setting| KnownSetting {
-        name: setting.name,
-        default: setting.default,
-        changeable: setting.changes == Changes::AtReload,
-    })
+    SETTINGS.iter().map(Setting::known)
 }
 
 /// The tables, Markdown.

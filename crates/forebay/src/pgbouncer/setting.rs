@@ -8,6 +8,8 @@ mod list;
 
 pub(super) use list::{POOL_MODES, SETTINGS};
 
+use forebay_postgres::console::KnownSetting;
+
 use super::value::Kind;
 
 /// A setting of `[pgbouncer]`.
@@ -22,6 +24,18 @@ pub(super) struct Setting {
     pub(super) changes: Changes,
     /// What becomes of it here.
     pub(super) fate: Fate,
+}
+
+impl Setting {
+    /// As the console knows it.
+    pub(super) fn known(&self) -> KnownSetting {
+        KnownSetting {
+            name: self.name,
+            value: None,
+            default: self.default,
+            changeable: self.changes == Changes::AtReload,
+        }
+    }
 }
 
 /// When a setting takes effect.

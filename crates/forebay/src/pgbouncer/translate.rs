@@ -196,6 +196,9 @@ fn differs_for(name: &str, value: &str) -> bool {
 
 fn pooling(work: &mut Work<'_>) {
     let file = work.file;
+    if file.flag("application_name_add_host") {
+        work.set("application_name_add_host", true, "application_name_add_host");
+    }
     work.set("pool_mode", pool_mode(file.text("pool_mode")), "pool_mode");
     work.set("max_clients", file.number("max_client_conn"), "max_client_conn");
     for (theirs, ours) in [

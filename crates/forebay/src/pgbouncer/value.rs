@@ -45,6 +45,19 @@ impl Kind {
     }
 }
 
+impl Kind {
+    /// `value`, which was checked, as `SHOW CONFIG` shows it.
+    pub(super) fn shown(self, value: &str) -> String {
+        let shown = match self {
+            Self::Number | Self::Flag => number(value).ok().map(|number| number.to_string()),
+            Self::Seconds => seconds(value).ok().map(|seconds| seconds.as_secs_f64().to_string()),
+            Self::Choice(names) => choice(value, names).map(str::to_owned),
+            Self::List | Self::Text => None,
+        };
+        shown.unwrap_or_else(|| value.to_owned())
+    }
+}
+
 /// A whole number, as C's `strtol` reads it.
 pub(super) fn number(value: &str) -> Result<i64, String> {
     let wrong = || format!("expected a whole number{}", hint(value));

@@ -6,7 +6,7 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::bench::{Folder, psql, until};
+use crate::bench::{Folder, cluster, psql, until};
 
 #[test]
 fn in_the_background_it_has_a_pidfile_and_a_log_and_ends_when_its_clients_have_left() {
@@ -40,7 +40,10 @@ fn sigterm_waits_for_clients_sigquit_for_nobody() {
     let to = folder.to("postgres", "forebay");
     let client = std::thread::spawn(move || psql(&to, "SELECT 1; SELECT pg_sleep(1); SELECT 2"));
     running.logged("Forebay listens");
-    std::thread::sleep(std::time::Duration::from_millis(400));
+    let server = format!("host=127.0.0.1 port={} user=forebay dbname=postgres", cluster().port());
+    let sleeps = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(1)' \
+                  AND state = 'active'";
+    until(|| String::from_utf8_lossy(&psql(&server, sleeps).stdout).trim() == "1");
     running.signal(Signal::SIGTERM);
     running.logged("waiting for all clients to leave");
     let answered = client.join().unwrap();

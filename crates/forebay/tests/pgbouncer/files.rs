@@ -95,6 +95,31 @@ fn users_may_have_settings_of_their_own() {
 }
 
 #[test]
+fn lines_of_databases_may_say_what_sessions_begin_with() {
+    let folder = Folder::new();
+    let shown = "SELECT concat_ws('|', current_setting('timezone'), current_setting('datestyle'), \
+                 current_setting('client_encoding'))";
+    both(&folder, "include.ini", || {
+        let to = folder.to("postgres", "forebay");
+        let begun = psql(&to, shown);
+        assert_eq!(text(&begun), "Asia/Tokyo|SQL, DMY|LATIN1");
+        // Whoever asks for something else has that.
+        let asked = psql(&format!("{to} options='-c timezone=Europe/Rome'"), shown);
+        assert_eq!(text(&asked), "Europe/Rome|SQL, DMY|LATIN1");
+    });
+}
+
+#[test]
+fn an_application_is_called_with_its_address_where_the_file_says_so() {
+    let folder = Folder::new();
+    both(&folder, "chart.ini", || {
+        let to = folder.to("postgres", "forebay");
+        let called = psql(&to, "SHOW application_name");
+        assert!(text(&called).starts_with("psql - 127.0.0.1:"), "{called:?}");
+    });
+}
+
+#[test]
 fn a_file_with_peers_runs() {
     let folder = Folder::new();
     both(&folder, "peers.ini", || {

@@ -6,5 +6,7 @@ mod bench;
 mod commands;
 mod day;
 mod files;
+mod logs;
 mod proofs;
 mod restarts;
+mod settings;

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use forebay_postgres::settings::ClientAuth;
+use forebay_postgres::settings::{ClientAuth, UserSettings};
 use forebay_seam::net::{Permissions, UnixListener};
 use forebay_seam::task::Stopper;
 use nix::unistd::{User, geteuid};
@@ -47,14 +47,17 @@ async fn rules_that_are_wrong_are_told_with_file_and_line() {
     let mut settings = forebay_postgres::PostgresSettings::default();
     settings.servers = crate::bench::settings(server.address(), 1).servers;
     settings.auth = ClientAuth::Hba;
-    let missing = forebay_postgres::Gateway::check(&settings).unwrap_err();
+    let found = |settings: &forebay_postgres::PostgresSettings| {
+        forebay_postgres::Gateway::check(settings).swap_remove(0)
+    };
+    let missing = found(&settings);
     assert_eq!(missing.at, "postgres.hba_file");
     settings.hba_file = Some(rules.clone());
-    let wrong = forebay_postgres::Gateway::check(&settings).unwrap_err().to_string();
+    let wrong = found(&settings).to_string();
     assert!(wrong.contains(&format!("{}, line 2: `magic`", rules.display())), "{wrong}");
     settings.auth = ClientAuth::ScramSha256;
     settings.users_file = Some(server.file("wrong.txt", "\"ann\" \"hunter2\"\n\"bob\" hunter3\n"));
-    let wrong = forebay_postgres::Gateway::check(&settings).unwrap_err().to_string();
+    let wrong = found(&settings).to_string();
     assert!(wrong.contains("line 2") && !wrong.contains("hunter"), "{wrong}");
 }
 
@@ -177,4 +180,33 @@ fn which_psql() -> Result<std::path::PathBuf, std::env::VarError> {
     let path = std::env::var("PATH")?;
     let found = std::env::split_paths(&path).map(|folder| folder.join("psql")).find(|p| p.exists());
     found.ok_or(std::env::VarError::NotPresent)
+}
+
+/// As people do it: on the server first, then in the configuration.
+#[tokio::test]
+async fn a_password_that_is_changed_on_the_server_and_then_here_costs_nobody_anything() {
+    let server = guarded().await;
+    let admin = server.admin().await;
+    admin.batch_execute("CREATE ROLE rotated LOGIN PASSWORD 'old one'").await.unwrap();
+    let mut bench = server.gateway(ClientAuth::Trust, |settings| {
+        let proves = |password| Some(forebay_seam::secret::SecretRef::new(password));
+        let user = UserSettings { server_password: proves("old one"), ..UserSettings::default() };
+        settings.users.insert("rotated".into(), user);
+    });
+    let client = log_in(&bench, &Way::Plain, "rotated", "").await.unwrap();
+    let pid = async || client.query_one("SELECT pg_backend_pid()", &[]).await;
+    let before: i32 = pid().await.unwrap().get(0);
+    admin.batch_execute("ALTER ROLE rotated PASSWORD 'new one'").await.unwrap();
+    assert_eq!(pid().await.unwrap().get::<_, i32>(0), before, "what is open stays open");
+    bench
+        .apply(|settings| {
+            let user = settings.users.get_mut("rotated").unwrap();
+            user.server_password = Some(forebay_seam::secret::SecretRef::new("new one"));
+        })
+        .await;
+    bench.gateway.renew("main");
+    crate::bench::until("it has another connection", async || {
+        pid().await.unwrap().get::<_, i32>(0) != before
+    })
+    .await;
 }

@@ -38,6 +38,8 @@ mod sql_names;
 mod stale_plans;
 mod statements;
 mod statuses;
+mod storms;
+mod thousand;
 mod timeouts;
 mod tls;
 mod traps_cancel_and_copy;

@@ -2,12 +2,13 @@
 //! of its statement shows.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use forebay_pool::overlap::{HoldKind, OutboundCall, Phase};
 use forebay_pool::{Request, TraceId};
 use forebay_postgres::settings::PoolMode;
 
-use crate::bench::Bench;
+use crate::bench::{Bench, until};
 
 const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
@@ -62,4 +63,24 @@ async fn in_session_pooling_only_transactions_that_idle_are_found() {
 async fn a_transaction_that_is_over_is_none() {
     assert_eq!(found(&["BEGIN", "SELECT 1", "COMMIT"]).await, []);
     assert_eq!(found(&["SELECT 1"]).await, []);
+}
+
+#[tokio::test]
+async fn who_idles_in_a_transaction_without_a_trace_is_seen_and_who_works_is_not() {
+    let bench = Bench::start(2).await;
+    let (mut idle, mut works) = (bench.client().await, bench.client().await);
+    idle.query("SET application_name = 'worker'").await;
+    idle.query("BEGIN").await;
+    let seen = || bench.gateway.idle_clients(Duration::ZERO);
+    assert!(seen().is_empty(), "a BEGIN that waits has no connection");
+    idle.query("SELECT 1").await;
+    works.query("BEGIN").await;
+    works.send(&crate::client::query("SELECT pg_sleep(60)")).await;
+    until("the other one works", async || bench.leased() == 2 && seen().len() == 1).await;
+    let [one] = &seen()[..] else { panic!("one idles") };
+    assert_eq!((&*one.application, &*one.server), ("worker", "main"));
+    assert!(one.peer.is_some_and(|peer| peer.ip().is_loopback()));
+    assert!(bench.gateway.idle_clients(Duration::from_secs(3_600)).is_empty());
+    idle.query("COMMIT").await;
+    assert!(seen().is_empty());
 }

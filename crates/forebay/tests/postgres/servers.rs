@@ -329,3 +329,29 @@ async fn a_primary_that_moves_under_load_harms_nobody_and_the_old_one_is_fenced(
     assert!((1..=2).contains(&servers[0].fenced), "{}", servers[0].fenced);
     drop((old, new));
 }
+
+#[tokio::test]
+async fn a_standby_that_stands_still_is_not_used_while_it_is_behind() {
+    let (primary, replica) = pair().await;
+    let (first, second) = (primary.address(), replica.address());
+    let bench = Bench::before(first, "postgres", 2, |settings| {
+        over(&[second, first], SessionAttrs::PreferStandby, settings);
+        let server = settings.servers.get_mut("main").unwrap();
+        server.max_lag = Some(Duration::from_millis(300));
+        server.watch_interval = Duration::from_millis(200);
+    });
+    let mut writer = Client::connect(first, "postgres", &[]).await.unwrap();
+    writer.query("CREATE TABLE written (n serial)").await;
+    let leads_to = async |port: u16| port_of(&bench).await == port;
+    until("it follows", async || leads_to(second.port()).await).await;
+    let mut standby = Client::connect(second, "postgres", &[]).await.unwrap();
+    standby.query("SELECT pg_wal_replay_pause()").await;
+    writer.query("INSERT INTO written DEFAULT VALUES").await;
+    until("it is behind", async || hosts(&bench)[&second.to_string()].state == "behind").await;
+    until("the primary reads", async || leads_to(first.port()).await).await;
+    let lag = hosts(&bench)[&second.to_string()].lag_seconds;
+    assert!(lag.is_some_and(|lag| lag >= 0.3), "{lag:?}");
+    standby.query("SELECT pg_wal_replay_resume()").await;
+    until("it has caught up", async || hosts(&bench)[&second.to_string()].state == "up").await;
+    until("it reads again", async || leads_to(second.port()).await).await;
+}

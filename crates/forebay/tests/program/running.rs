@@ -181,7 +181,8 @@ pub(crate) struct Stream {
 pub(crate) fn listen(server: SocketAddr, path: &str) -> Stream {
     let mut stream = TcpStream::connect(server).unwrap();
     stream.set_read_timeout(Some(LONG)).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {server}\r\n\r\n").unwrap();
+    let accept = "Accept: text/event-stream";
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {server}\r\n{accept}\r\n\r\n").unwrap();
     let mut lines = BufReader::new(stream).lines();
     let first = lines.next().unwrap().unwrap();
     let status = first.split(' ').nth(1).unwrap().parse().unwrap();

@@ -51,6 +51,8 @@ fn the_pressure_is_told_when_it_moves() {
     assert_eq!((&class["gateway"], &class["class"]), (&"http".into(), &"core".into()));
     assert_eq!((&class["retry_after_ms"], &class["shedding"]), (&Value::Null, &"observe".into()));
 
+    let mut plain = listen(program.admin, "/api/v1/pressure");
+    assert_eq!(plain.next().unwrap().1, now, "for who accepts events");
     let mut stream = listen(program.admin, PRESSURE);
     assert_eq!(stream.next().unwrap().1, now, "first all of it");
     let http = program.http;

@@ -1,12 +1,8 @@
 //! The rules for `[http]`.
 
-use std::collections::HashMap;
-
-use forebay_http::HttpSettings;
-use forebay_http::settings::{CredentialSettings, DestinationSettings};
-use forebay_seam::secret::ExposeSecret;
+use forebay_http::settings::DestinationSettings;
+use forebay_http::{Gateway, HttpSettings};
 use hyper::Uri;
-use hyper::header::HeaderName;
 
 use super::Findings;
 use crate::config::summary::http_budget;
@@ -19,7 +15,9 @@ pub(super) fn check(settings: &HttpSettings, found: &mut Findings) {
         );
     }
     found.at_least_one("http.max_clients".to_owned(), Some(settings.max_clients));
-    tenants(settings, found);
+    for problem in Gateway::check_secrets(settings) {
+        found.add(problem.at, problem.reason);
+    }
     for (name, destination) in &settings.destinations {
         let at = format!("http.destinations.{name}");
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
@@ -29,28 +27,11 @@ pub(super) fn check(settings: &HttpSettings, found: &mut Findings) {
                 "the name is the first part of a path: use letters, digits, `-`, `_` and `.`",
             );
         }
-        check_destination(&at, destination, settings, found);
+        check_destination(&at, destination, found);
     }
 }
 
-/// A key tells which tenant calls, so it can belong to one tenant only.
-fn tenants(settings: &HttpSettings, found: &mut Findings) {
-    let mut owners: HashMap<String, &str> = HashMap::new();
-    for (name, tenant) in &settings.tenants {
-        let at = format!("http.tenants.{name}.key");
-        let Some(key) = found.secret(at.clone(), &tenant.key) else { continue };
-        if let Some(owner) = owners.insert(key.expose_secret().to_owned(), name) {
-            found.add(at, format!("it is also the key of `{owner}`: each tenant needs its own"));
-        }
-    }
-}
-
-fn check_destination(
-    at: &str,
-    destination: &DestinationSettings,
-    settings: &HttpSettings,
-    found: &mut Findings,
-) {
+fn check_destination(at: &str, destination: &DestinationSettings, found: &mut Findings) {
     if let Err(reason) = check_url(&destination.url) {
         found.add(format!("{at}.url"), reason);
     }
@@ -73,41 +54,6 @@ fn check_destination(
     }
     let classes: Vec<_> = destination.classes.clone().into_iter().collect();
     found.classes(at, &classes, Some(http_budget(destination)), 100);
-    if let Some(credential) = &destination.auth {
-        check_credential(&format!("{at}.auth"), credential, found);
-    }
-    for (tenant, credential) in &destination.tenants {
-        let at = format!("{at}.tenants.{tenant}");
-        let known = settings.tenants.keys().map(String::as_str);
-        found.known(at.clone(), "tenant in `[http.tenants]`", tenant, known);
-        check_credential(&at, credential, found);
-    }
-}
-
-fn check_credential(at: &str, credential: &CredentialSettings, found: &mut Findings) {
-    match credential {
-        CredentialSettings::Bearer { secret } => {
-            found.secret(format!("{at}.secret"), secret);
-        }
-        CredentialSettings::Header { name, secret } => {
-            if HeaderName::from_bytes(name.as_bytes()).is_err() {
-                found.add(format!("{at}.name"), "expected the name of an HTTP header");
-            }
-            found.secret(format!("{at}.secret"), secret);
-        }
-        CredentialSettings::Oauth2ClientCredentials {
-            token_url, client_secret, ca_file, ..
-        } => {
-            let (bare, _) = token_url.split_once('?').unwrap_or((token_url, ""));
-            if let Err(reason) = check_url(bare) {
-                found.add(format!("{at}.token_url"), reason);
-            }
-            if let Some(file) = ca_file {
-                found.file(format!("{at}.ca_file"), file);
-            }
-            found.secret(format!("{at}.client_secret"), client_secret);
-        }
-    }
 }
 
 /// An absolute URL of a service, without what does not belong to its place.

@@ -90,8 +90,6 @@ struct Program {
 /// What became of the tasks.
 #[derive(Debug, Default)]
 pub(crate) struct Tasks {
-    /// Begun at any time.
-    pub(crate) begun: u64,
     /// Ended well in the measured time.
     pub(crate) done: u64,
     /// Failed at any time.
@@ -102,7 +100,6 @@ pub(crate) struct Tasks {
 
 #[derive(Deserialize)]
 struct Said {
-    begun: u64,
     done: u64,
     failed: u64,
     samples: Vec<String>,
@@ -236,7 +233,6 @@ impl Crew {
                 Ok(Err(_)) | Err(_) => None,
             };
             let Some(said) = said else { return Err(program.failed()) };
-            tasks.begun += said.begun;
             tasks.done += said.done;
             tasks.failed += said.failed;
             tasks.samples.extend(said.samples);

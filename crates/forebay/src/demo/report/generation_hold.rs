@@ -79,10 +79,18 @@ pub(crate) struct Parked {
     /// Tasks whose connection served others while the model thought; in observe, whose could
     /// have. A task is parked once: what it reads comes before the model, what it writes after.
     pub(crate) tasks_helped: u64,
-    /// Of all tasks that began.
+    /// Of all tasks that asked the model.
     pub(crate) share: f64,
     /// Parked transactions for which no connection came in time.
     pub(crate) not_resumed: u64,
+}
+
+impl Parked {
+    /// What was `seen` while so many tasks `asked` the model.
+    pub(crate) fn of(seen: SeenParking, asked: u64) -> Self {
+        let share = round(ratio(float(seen.helped()), float(asked)).min(1.0));
+        Self { tasks_helped: seen.helped(), share, not_resumed: seen.lost }
+    }
 }
 
 impl HoldRun {
@@ -94,15 +102,10 @@ impl HoldRun {
         beside: &Answers,
         tasks: Tasks,
         connections: u64,
-        parking: Option<SeenParking>,
+        parking: Option<Parked>,
     ) -> Self {
         let (unloaded, loaded) = (ms(alone.p99()), ms(beside.p99()));
         let errors = [&alone.errors, &beside.errors, &tasks.samples];
-        let parking = parking.map(|seen| Parked {
-            tasks_helped: seen.parks,
-            share: round(ratio(float(seen.parks), float(tasks.begun)).min(1.0)),
-            not_resumed: seen.not_resumed,
-        });
         Self {
             setup,
             tasks_per_minute: a_minute(tasks.done, length),

@@ -4,32 +4,13 @@ use std::fmt;
 
 use forebay_http::HttpSnapshot;
 use forebay_http::stats::DestinationSnapshot;
-use forebay_pool::Snapshot;
 
-use super::{Labels, Sheet, with};
+use super::{Labels, Sheet, services, with};
 use crate::metrics::sheet::Spread;
 
 /// OpenTelemetry, "Semantic conventions for HTTP metrics", HTTP client.
-pub(super) fn service_clients(
-    pools: &[&Snapshot],
-    http: &HttpSnapshot,
-    sheet: &mut Sheet<'_>,
-) -> fmt::Result {
-    let state = |pool: &&'_ Snapshot, state| {
-        let address = pool.destination.to_string();
-        (address, state)
-    };
-    let open: Vec<_> = pools
-        .iter()
-        .flat_map(|pool| [(state(pool, "active"), pool.leased), (state(pool, "idle"), pool.idle)])
-        .collect();
-    sheet.gauge(
-        "http_client_open_connections",
-        "Connections to services; server_address is the name of the destination",
-        open.iter().map(|((address, state), count)| {
-            (vec![("http_connection_state", *state), ("server_address", address)], *count)
-        }),
-    )?;
+pub(super) fn service_clients(http: &HttpSnapshot, sheet: &mut Sheet<'_>) -> fmt::Result {
+    services::open(http, sheet)?;
     sheet.gauge(
         "http_client_active_requests",
         "Calls in flight; server_address is the name of the destination",

@@ -7,8 +7,10 @@ const TABLE: &[&str] = &["log"];
 
 /// Settings for a kind of line, the room that writes it, and what the filter says of it where
 /// it is wanted and where it is not.
-const KINDS: [(&str, &str, &str, &str); 2] = [
-    ("log_connections", "forebay_postgres::logins", "debug", "info"),
+const KINDS: [(&str, &str, &str, &str); 4] = [
+    ("log_connections", "forebay_postgres::logins", "debug", "off"),
+    ("log_disconnections", "forebay_postgres::departures", "debug", "off"),
+    ("log_stats", "forebay_postgres::statistics", "debug", "off"),
     ("log_pooler_errors", "forebay_postgres::refusals", "info", "off"),
 ];
 

@@ -154,6 +154,11 @@ fn database(work: &mut Work<'_>, line: &Line, server: &str) {
             document.set(table, ours, text).from(place);
         }
     }
+    let parameters = ["client_encoding", "datestyle", "timezone", "application_name"];
+    for (name, value) in parameters.iter().filter_map(|name| Some((*name, line.text(name)?))) {
+        let table = &["postgres", "databases", line.name.as_str(), "parameters"][..];
+        document.set(table, name, value).from(place);
+    }
     password(work, line, table);
 }
 

@@ -125,6 +125,39 @@ async fn a_new_certificate_is_shown_to_new_clients_and_a_broken_one_to_nobody() 
     assert_eq!(old.query_one("SELECT 1", &[]).await.unwrap().get::<_, i32>(0), 1);
 }
 
+#[tokio::test]
+async fn a_reload_that_names_other_files_shows_them_and_the_old_ones_are_followed_no_more() {
+    let secured = secured().await;
+    let authority = &secured.authority;
+    let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let before_it = towards_clients(authority, first.path(), json!({}));
+    let (cert, key) = authority.write(second.path(), "elsewhere", &["localhost"], "elsewhere");
+    let mut bench =
+        before(server(&secured.address(), json!({})), |s| s.tls = Some(before_it.clone()));
+    let shown = async |bench: &Bench| {
+        let session =
+            believing(authority, &[]).connect(localhost(), agreed(bench).await).await.unwrap();
+        let certificate = session.get_ref().1.peer_certificates().unwrap()[0].clone();
+        (session, certificate)
+    };
+    let (session, old) = shown(&bench).await;
+    let client = driver(session, "forebay").await.unwrap();
+    bench
+        .apply(|settings| {
+            let tls = settings.tls.as_mut().unwrap();
+            (tls.cert, tls.key) = (cert.clone(), key.clone());
+        })
+        .await;
+    let new = shown(&bench).await.1;
+    assert_ne!(new, old);
+    // What becomes of the old files is of no concern, also where they become nothing.
+    std::fs::remove_file(&before_it.cert).unwrap();
+    std::fs::remove_file(&before_it.key).unwrap();
+    bench.apply(|_| {}).await;
+    assert_eq!(shown(&bench).await.1, new);
+    assert_eq!(client.query_one("SELECT 1", &[]).await.unwrap().get::<_, i32>(0), 1);
+}
+
 /// Keeps what is read.
 struct Heard {
     tcp: TcpStream,

@@ -126,3 +126,16 @@ fn a_standby_too_far_behind_is_not_used_until_it_has_caught_up() {
     assert_eq!(book.found(0, standby(Some(SECOND)), now), (Verdict::Use(Fit::Wanted), vec![]));
     assert_eq!(book.found(0, standby(None), now).0, Verdict::Use(Fit::Wanted), "nobody knows");
 }
+
+#[test]
+fn a_stale_primary_does_not_stand_in_for_a_standby() {
+    let (mut book, now) = (book(SessionAttrs::PreferStandby, 3), time::now());
+    let old = book.found(0, primary(1), now);
+    assert_eq!(old, (Verdict::Use(Fit::Acceptable), vec![]));
+    let (verdict, consequences) = book.found(1, primary(2), now);
+    assert_eq!(verdict, Verdict::Use(Fit::Acceptable));
+    assert_eq!(consequences, [Consequence::Fence(0)]);
+    assert_eq!(book.found(0, primary(1), now).0, Verdict::Refuse(Trouble::Stale));
+    assert_eq!(book.found(2, standby(None), now).0, Verdict::Use(Fit::Wanted));
+    assert_eq!(book.failovers, 0, "none of them is the one that is wanted");
+}

@@ -9,14 +9,15 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use forebay_seam::time;
 use tokio::task::spawn_blocking;
+
+use crate::time;
 
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// A value made of files. Cheap to ask.
-pub(crate) struct Fresh<T> {
+pub struct Fresh<T> {
     now: ArcSwap<T>,
 }
 
@@ -26,7 +27,7 @@ impl<T: Send + Sync + 'static> Fresh<T> {
     ///
     /// # Errors
     /// When it cannot be made now.
-    pub(crate) fn new(
+    pub fn new(
         towards: impl Into<String>,
         files: Vec<PathBuf>,
         load: impl Fn() -> Result<T, String> + Send + Sync + 'static,
@@ -42,7 +43,7 @@ impl<T: Send + Sync + 'static> Fresh<T> {
     }
 
     /// What is in force.
-    pub(crate) fn now(&self) -> Arc<T> {
+    pub fn now(&self) -> Arc<T> {
         self.now.load_full()
     }
 }

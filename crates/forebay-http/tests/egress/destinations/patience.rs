@@ -1,0 +1,96 @@
+//! How long connections rest: what a service says of it, and what it does.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use forebay_seam::net;
+use forebay_seam::time;
+use http::Request;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::service::{Service, Speaks};
+use crate::bench::{Forebay, soon};
+use crate::origin::reply;
+
+fn closed(forebay: &Forebay, why: &str) -> u64 {
+    let connections = forebay.snapshot().connections.remove(0);
+    connections.closed.iter().filter(|(code, _)| *code == why).map(|(_, count)| count).sum()
+}
+
+#[tokio::test]
+async fn a_connection_is_not_used_for_longer_than_the_service_says() {
+    let service = Service::start(Speaks::Http1, |_| async {
+        let mut reply = reply(200, "");
+        reply.headers_mut().insert("keep-alive", "timeout=1".parse().unwrap());
+        reply
+    });
+    let settings = service.settings();
+    let forebay = Forebay::start(&format!("[destinations.tool]\nwarm_up = 0\n{settings}"));
+    let got = forebay.get("/tool/").await;
+    assert!(!got.headers.contains_key("keep-alive"), "that is between the service and us");
+    assert_eq!(forebay.get("/tool/").await.status, 200);
+    assert_eq!(service.opened(), 1);
+    assert_eq!(forebay.snapshot().connections[0].idle_learnt, Some(1.0));
+    soon("the connection is given up", || service.open() == 0).await;
+    assert_eq!(closed(&forebay, "stale"), 1);
+    assert_eq!(forebay.get("/tool/").await.status, 200);
+    assert_eq!(service.opened(), 2);
+}
+
+/// A service that closes a connection that has rested for `patience`, and counts calls.
+fn impatient(patience: Duration) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = net::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let (address, served) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&served);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let count = Arc::clone(&count);
+            tokio::spawn(async move {
+                let mut buffer = [0; 4096];
+                // Each call comes in one piece.
+                while let Ok(Ok(1..)) = time::timeout(patience, stream.read(&mut buffer)).await {
+                    count.fetch_add(1, Ordering::SeqCst);
+                    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+                    stream.write_all(answer).await.unwrap();
+                }
+            });
+        }
+    });
+    (address, served)
+}
+
+#[tokio::test]
+async fn what_a_service_does_is_learnt_and_posts_survive_it() {
+    const PATIENCE: Duration = Duration::from_millis(150);
+    let (address, served) = impatient(PATIENCE);
+    let forebay =
+        Forebay::start(&format!("[destinations.tool]\nwarm_up = 0\nurl = \"http://{address}\"\n"));
+    let mut agent = forebay.agent().await;
+    for n in 0..14 {
+        let got = agent.call(Request::post("/tool/"), "{}").await;
+        assert_eq!((got.status.as_u16(), n), (200, n));
+        // The worst moment: just as the service closes.
+        time::sleep(PATIENCE - Duration::from_millis(3) + Duration::from_millis(n % 5)).await;
+    }
+    assert_eq!(served.load(Ordering::SeqCst), 14, "none was carried out twice");
+    let learnt = forebay.snapshot().connections[0].idle_learnt;
+    assert!(learnt.is_some_and(|learnt| (0.1..0.5).contains(&learnt)), "{learnt:?}");
+    assert!(closed(&forebay, "stale") > 0);
+}
+
+#[tokio::test]
+async fn a_connection_serves_as_many_calls_as_it_may() {
+    for speaks in [Speaks::Http1, Speaks::Http2(10)] {
+        let service = Service::start(speaks, |_| async { reply(200, "") });
+        let settings = service.settings();
+        let forebay = Forebay::start(&format!(
+            "[destinations.tool]\nwarm_up = 0\nconnections.max_calls = 3\n{settings}"
+        ));
+        for _ in 0..9 {
+            assert_eq!(forebay.get("/tool/").await.status, 200);
+        }
+        assert_eq!(service.calls(), [0, 0, 0, 1, 1, 1, 2, 2, 2], "{speaks:?}");
+    }
+}
