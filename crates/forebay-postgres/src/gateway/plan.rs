@@ -309,7 +309,7 @@ pub(super) fn check(settings: &PostgresSettings) -> Vec<SettingsError> {
             let reason = format!("`{name}` is the console: choose another name");
             wrong.push(error(format!("postgres.databases.{name}"), reason));
         }
-        additions::parameters(name, database)?;
+        wrong.extend(additions::parameters(name, database).err());
         let at = format!("postgres.databases.{name}.server");
         let server = server_of(settings, database.server.as_deref());
         wrong.extend(server.err().map(|reason| error(at, reason)));
