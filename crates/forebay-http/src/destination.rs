@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use forebay_pool::{ClassId, ClassName, ClassSettings, Kind, Pool, class, timetable};
+use forebay_pool::{ClassId, ClassName, ClassSettings, Kind, Mode, Pool, class, timetable};
 
 use crate::SettingsError;
 use crate::addresses::{Addresses, Allowed, Network, NoNetwork, Private};
@@ -197,6 +197,11 @@ pub(crate) fn check(
     }
     if let Err(error) = class::check(&classes(settings), budget(settings), AI_SHARE) {
         return invalid("classes", error.to_string());
+    }
+    let parks = settings.classes.iter().find(|(_, class)| class.parking != Mode::Off);
+    if let Some((class, _)) = parks {
+        let reason = "only transactions of a database are parked".to_owned();
+        return invalid(&format!("classes.{class}.parking"), reason);
     }
     check_connections(&settings.connections)
         .or_else(|(key, reason)| invalid(&format!("connections.{key}"), reason))?;
