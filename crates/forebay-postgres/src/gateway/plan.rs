@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use forebay_pool::{Roster, timetable};
 
-use super::additions;
 use super::SettingsError;
+use super::additions;
 use super::backend::{Carried, Draft, classes};
 use super::lookups::{self, lookups};
 use super::pairs::Pairs;
