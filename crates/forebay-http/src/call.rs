@@ -51,7 +51,7 @@ pub(crate) struct Desk {
     pub(crate) overlaps: Arc<Overlaps>,
     pub(crate) roster: Arc<Roster>,
     /// Calls refused before they had a destination.
-    pub(crate) refusals: Refusals,
+    pub(crate) refusals: Arc<Refusals>,
 }
 
 /// The head of a call, but for its credential.
@@ -355,7 +355,7 @@ async fn discard(begun: Begun) -> (Passage, Journey) {
 }
 
 fn refuse(problem: Problem, tenant: &str, version: Version) -> Response<Answer> {
-    let (reason, detail) = (problem.reason.code(), problem.detail.as_str());
+    let (reason, detail) = (problem.reason.code(), &*problem.detail);
     if problem.is_load() {
         // Under load these come by the thousand; the counters have them.
         tracing::debug!(reason, tenant, ?detail, "refused");

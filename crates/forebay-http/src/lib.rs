@@ -52,7 +52,7 @@ mod upstream;
 mod usage;
 mod wallet;
 
-pub use gateway::Gateway;
+pub use gateway::{Changes, Gateway, Revision};
 pub use settings::HttpSettings;
 pub use stats::HttpSnapshot;
 

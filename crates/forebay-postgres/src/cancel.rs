@@ -676,7 +676,8 @@ mod tests {
         let registry = Arc::new(Registry::default());
         let one = registry.register(Form::Short, &Fleet::default());
         let address = Address::Unix(path.as_path().into());
-        one.client.links(&ServerKey::none(address), &Arc::default());
+        let door = Door { address, encrypted: None };
+        one.client.links(&ServerKey::none(door), &Arc::default());
         let (asked, striking) = (right(&one), Arc::clone(&registry));
         let strike = tokio::spawn(async move {
             striking.cancel(&asked, &Fleet::default()).await;

@@ -106,7 +106,7 @@ impl Postgres {
 
     /// Connections are opened like this from now on; those that are open stay as they are.
     pub(crate) fn set_access(&self, access: Access) {
-        self.access.store(Arc::new(access));
+        self.access.swap(Arc::new(access)).hosts.are_left();
     }
 
     /// A connection as a user of ours, counted among our connections.
@@ -195,6 +195,12 @@ impl Postgres {
     /// A connection for questions of our own, which no client gets.
     pub(crate) async fn log_in(&self, login: &Login<'_>) -> Result<Server, ServerFailure> {
         self.access().connect(login).await
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        self.access.load().hosts.are_left();
     }
 }
 

@@ -39,11 +39,12 @@ const SAME_OUTAGE: Duration = Duration::from_secs(10);
 const HISTORY: &str = "SELECT (SELECT system_identifier FROM pg_catalog.pg_control_system()) \
      || ' ' || pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8)";
 /// How far a standby is behind, milliseconds: nothing while it has replayed all that it got,
-/// from a sender that is there.
-const LAG: &str = "SELECT CASE WHEN pg_catalog.pg_last_wal_receive_lsn() = \
-     pg_catalog.pg_last_wal_replay_lsn() AND EXISTS (SELECT FROM pg_catalog.pg_stat_wal_receiver) \
-     THEN 0 ELSE (extract(epoch FROM pg_catalog.clock_timestamp() - \
-     pg_catalog.pg_last_xact_replay_timestamp()) * 1000)::bigint END::text";
+/// from a sender that is there. One that has replayed nothing yet is as old as its process.
+const LAG: &str = "SELECT CASE WHEN pg_catalog.pg_last_wal_replay_lsn() >= \
+     pg_catalog.pg_last_wal_receive_lsn() AND EXISTS (SELECT FROM pg_catalog.pg_stat_wal_receiver) \
+     THEN 0 ELSE (extract(epoch FROM pg_catalog.clock_timestamp() - COALESCE(\
+     pg_catalog.pg_last_xact_replay_timestamp(), pg_catalog.pg_postmaster_start_time())) \
+     * 1000)::bigint END::text";
 
 /// One host.
 pub(crate) struct Host {
@@ -119,6 +120,8 @@ pub(crate) struct Hosts {
     pub(crate) news: Arc<Notify>,
     /// Told when the hosts should be looked at.
     doubt: Arc<Notify>,
+    /// Told when they are of no interest any more.
+    pub(crate) left: Notify,
 }
 
 /// Since when no host can be used, and when that was seen last.
@@ -198,6 +201,14 @@ impl Hosts {
             usable: channel::Sender::new(true),
             news,
             doubt,
+            left: Notify::new(),
+        }
+    }
+
+    /// Others take their place, or nobody: who waits for something of theirs looks around.
+    pub(crate) fn are_left(&self) {
+        for waited_for in [&*self.news, &*self.doubt, &self.left] {
+            waited_for.notify_one();
         }
     }
 

@@ -52,6 +52,20 @@ fn a_misspelt_table_is_named() {
 }
 
 #[test]
+fn all_mistakes_that_the_gateway_finds_by_itself_are_told_at_once() {
+    let wrong = "address = \"db\"\nsslmode = \"prefer\"\nsslnegotiation = \"direct\"\n";
+    let said = said(&format!(
+        "[postgres]\ntcp_keepcnt = 0\n[postgres.servers.a]\n{wrong}[postgres.servers.b]\n{wrong}\
+         [postgres.databases.x]\nserver = \"a\"\n[postgres.databases.pgbouncer]\nserver = \"b\"\n\
+         {USERS}"
+    ));
+    for key in ["tcp_keepcnt", "servers.a.sslnegotiation", "servers.b.sslnegotiation", "pgbouncer"]
+    {
+        assert!(said.contains(&format!(".{key}: ")), "{key}: {said}");
+    }
+}
+
+#[test]
 fn every_mistake_is_told_at_once() {
     let report = parse(
         "[postgres]\nlisten = \"here\"\npool_mode = \"statement\"\nmax_clients = -1\n\

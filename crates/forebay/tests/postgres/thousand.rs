@@ -209,7 +209,7 @@ fn serve_calls(
     let address = listener.local_addr().unwrap();
     let (stop, told) = Stopper::new();
     stopper.push(stop);
-    drop(tokio::spawn(async move { gateway.serve(listener, told).await }));
+    drop(tokio::spawn(async move { gateway.serve(listener.into(), told).await }));
     address
 }
 

@@ -16,7 +16,7 @@ use crate::server::connector::Postgres;
 
 /// Two looks are at least so far apart, however many doubts there are.
 const LEAST_PAUSE: Duration = Duration::from_millis(500);
-/// Who waits for news looks so often whether there is still a pool.
+/// Who waits for news looks at least so often.
 const ROUND: Duration = Duration::from_secs(60);
 
 /// Looks after the hosts of `pool` as long as there is one.
@@ -51,8 +51,7 @@ async fn names(pool: WeakPool<Postgres>) {
                 drop(host.name.addresses().await);
             }
         }
-        drop(hosts);
-        time::sleep(pause).await;
+        drop(time::timeout(pause, hosts.left.notified()).await);
     }
 }
 
