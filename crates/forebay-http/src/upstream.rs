@@ -36,6 +36,8 @@ use crate::wallet::{Identity, Wallet};
 
 /// How long somebody waits for room before the destination is told to be busy.
 const ROOM_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a service may take to say how many streams it allows.
+const SETTLED: Duration = Duration::from_secs(10);
 /// What is read of the answer to a probe.
 const PROBE_BODY: usize = 64 * 1024;
 /// By how much lifetimes differ.
@@ -173,7 +175,10 @@ impl Opener {
 
 impl Desk {
     /// A seat for `identity`: a stream that is free, or a connection that is opened.
-    async fn seat(&self, identity: &Identity) -> Result<Connection<Upload>, ConnectFailure> {
+    async fn seat(
+        self: &Arc<Self>,
+        identity: &Identity,
+    ) -> Result<Connection<Upload>, ConnectFailure> {
         let until = time::now() + ROOM_PATIENCE;
         let opening = loop {
             let listening = self.site.bell.listen();
@@ -220,11 +225,30 @@ impl Desk {
                 let ping = self.terms.load().habits.probe_interval;
                 let heard = Arc::clone(&link);
                 let spoken = dial::speak_http2(line, heard, socket, ping, (target, spawner)).await;
-                self.berths.moor(opening, &link, spoken.map_err(unreachable)?)
+                let seat = self.berths.moor(opening, &link, spoken.map_err(unreachable)?);
+                self.spawner.spawn(Arc::clone(self).settle(link));
+                seat
             }
         };
         self.reconsider();
         Ok(connection)
+    }
+
+    /// Tells the engine what a connection is worth as soon as the service has said so.
+    async fn settle(self: Arc<Self>, link: Arc<Link>) {
+        let said = async {
+            let listening = self.site.bell.listen();
+            loop {
+                let heard = listening.heard();
+                if link.is_settled() || !link.is_open() {
+                    return;
+                }
+                heard.await;
+            }
+        };
+        if time::timeout(SETTLED, said).await.is_ok() {
+            self.reconsider();
+        }
     }
 
     async fn dial(
