@@ -48,7 +48,7 @@ postgres_bindir() {
   done | tail -n 1
 }
 
-# A compiler, PostgreSQL and Python.
+# A compiler, PostgreSQL, Python and nginx.
 need_tools() {
   has cargo || missing "Not there: cargo." \
     "Install Rust 1.90 or later from https://rustup.rs, then run $0 again."
@@ -58,6 +58,7 @@ need_tools() {
   python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || packages+=(python3-venv)
   [ -n "$(postgres_bindir)" ] || packages+=(postgresql)
   has psql || packages+=(postgresql-client)
+  [ -n "$(PATH=$PATH:/usr/sbin command -v nginx)" ] || packages+=(nginx)
   [ ${#packages[@]} -eq 0 ] || install "${packages[@]}"
   FOREBAY_TEST_PG_BINDIR=$(postgres_bindir)
   export FOREBAY_TEST_PG_BINDIR

@@ -108,6 +108,19 @@ ca_file = "{folder}/llm-ca.pem"
 budget = 8
 auth = {{ type = "bearer", secret = "{KEY}" }}
 
+[http.destinations.claude]
+url = "https://localhost:{llm.port}"
+ca_file = "{folder}/llm-ca.pem"
+auth = {{ type = "header", name = "x-api-key", secret = "{KEY}" }}
+
+# Who finds its connection taken is told so almost at once.
+[http.destinations.one]
+url = "https://localhost:{llm.port}"
+ca_file = "{folder}/llm-ca.pem"
+budget = 1
+checkout_timeout = "50ms"
+auth = {{ type = "bearer", secret = "{KEY}" }}
+
 [http.destinations.gone]
 url = "https://localhost:{free_port()}"
 ca_file = "{folder}/llm-ca.pem"

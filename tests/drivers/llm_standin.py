@@ -15,6 +15,7 @@ class Standin:
     def __init__(self, cert, key):
         self.connections = 0
         self.keys = []
+        self.api_keys = []
         self.traceparents = []
         self.abandoned = threading.Event()
         handler = type("Handler", (_Handler,), {"standin": self})
@@ -54,6 +55,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         length = int(self.headers.get("content-length", 0))
         asked = json.loads(self.rfile.read(length) or b"{}")
+        if self.path.endswith("/messages"):
+            return self._messages(asked)
         self.standin.keys.append(self.headers.get("authorization"))
         self.standin.traceparents.append(self.headers.get("traceparent"))
         if self.headers.get("authorization") != f"Bearer {KEY}":
@@ -62,6 +65,17 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._stream(asked)
         else:
             self._json(200, _completion("Hello."))
+
+    def _messages(self, asked):
+        """Anthropic's way of asking and answering."""
+        self.standin.api_keys.append(self.headers.get("x-api-key"))
+        known = KEY in (self.headers.get("x-api-key"), self.headers.get("authorization", "")[7:])
+        if not known:
+            self._json(401, {"type": "error", "error": {"type": "authentication_error"}})
+        elif asked.get("stream"):
+            self._events(asked)
+        else:
+            self._json(200, _message([{"type": "text", "text": "Hello."}]))
 
     def _json(self, status, value):
         body = json.dumps(value).encode()
@@ -87,6 +101,25 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.standin.abandoned.set()
             self.close_connection = True
 
+    def _events(self, asked):
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.send_header("transfer-encoding", "chunked")
+        self.end_headers()
+        block = {"type": "text", "text": ""}
+        self._event("message_start", message=_message([]))
+        self._event("content_block_start", index=0, content_block=block)
+        for number in range(int(asked["max_tokens"])):
+            delta = {"type": "text_delta", "text": f"word{number} "}
+            self._event("content_block_delta", index=0, delta=delta)
+        self._event("content_block_stop", index=0)
+        self._event("message_delta", delta={"stop_reason": "end_turn"}, usage={"output_tokens": 5})
+        self._event("message_stop")
+        self.wfile.write(b"0\r\n\r\n")
+
+    def _event(self, kind, **fields):
+        self._chunk(f"event: {kind}\ndata: {json.dumps({'type': kind, **fields})}\n\n")
+
     def _chunk(self, text):
         data = text.encode()
         self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
@@ -106,6 +139,19 @@ def _completion(text):
                 "message": {"role": "assistant", "content": text},
             }
         ],
+    }
+
+
+def _message(content):
+    return {
+        "id": "1",
+        "type": "message",
+        "role": "assistant",
+        "model": "standin",
+        "content": content,
+        "stop_reason": "end_turn",
+        "stop_sequence": None,
+        "usage": {"input_tokens": 1, "output_tokens": 5},
     }
 
 

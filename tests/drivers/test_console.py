@@ -149,8 +149,8 @@ def test_our_own_views_and_settings_show_no_secret(forebay):
         assert "postgres|main|core" in rows("SHOW CLASSES")
         assert rows("SHOW BUDGETS").startswith("postgres|main|up|10")
         for view in (
-            "REQUESTS HOLDS OVERLAPS PINS FEATURES OPERATIONS EVENTS PRESSURE POLICIES "
-            "DESTINATIONS REPLICATION LISTENERS".split()
+            "REQUESTS HOLDS SUSPECTED_HOLDS HOLD_REPORT OVERLAPS PINS FEATURES OPERATIONS EVENTS "
+            "PRESSURE POLICIES DESTINATIONS REPLICATION LISTENERS".split()
         ):
             rows(f"SHOW {view}")
         events = [line.split("|", 2) for line in rows("SHOW EVENTS 5").splitlines()]

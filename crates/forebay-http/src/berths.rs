@@ -38,6 +38,8 @@ struct Inner {
     hoping: Vec<Identity>,
     /// What the last connection that could choose speaks.
     speaks: Option<Protocol>,
+    /// Streams of a connection, as last known; 0: never.
+    streams: u32,
 }
 
 /// The sockets of one destination.
@@ -80,7 +82,6 @@ impl Berths {
         if identity.is_alone() {
             return Place::Full;
         }
-        let opening = inner.opening.iter().filter(|other| *other == identity).count();
         let of_it = || {
             inner
                 .moored
@@ -88,6 +89,9 @@ impl Berths {
                 .enumerate()
                 .filter(|(_, moored)| moored.identity == *identity && moored.link.is_open())
         };
+        // What streams a connection has is known a moment after it is open.
+        let opening = inner.opening.iter().filter(|other| *other == identity).count()
+            + of_it().filter(|(_, moored)| !moored.link.is_settled()).count();
         let free = of_it()
             .filter(|(_, moored)| moored.seats < self.capacity(&moored.link))
             .min_by_key(|(_, moored)| moored.seats)
@@ -102,7 +106,11 @@ impl Berths {
             return self.take(&mut inner, place);
         }
         let hoping = inner.hoping.iter().filter(|other| *other == identity).count();
-        let expected = usize::try_from(self.factor_of(&inner)).unwrap_or(usize::MAX);
+        let expected = match inner.streams {
+            0 => self.streams,
+            known => known,
+        };
+        let expected = usize::try_from(expected).unwrap_or(usize::MAX);
         // Those who open one take a stream of it, too.
         if opening > 0 && hoping + 1 < opening.saturating_mul(expected) {
             inner.hoping.push(identity.clone());
@@ -133,15 +141,16 @@ impl Berths {
 
     /// Seats of the engine that one socket stands for.
     pub(crate) fn factor(&self) -> u32 {
-        self.factor_of(&self.inner.lock())
-    }
-
-    fn factor_of(&self, inner: &Inner) -> u32 {
+        let mut inner = self.inner.lock();
         if inner.speaks != Some(Protocol::Http2) {
             return 1;
         }
-        let open = inner.moored.iter().filter(|moored| moored.link.is_open());
-        open.map(|moored| self.capacity(&moored.link)).max().unwrap_or(self.streams).max(1)
+        let known =
+            inner.moored.iter().filter(|moored| moored.link.is_open() && moored.link.is_settled());
+        if let Some(streams) = known.map(|moored| self.capacity(&moored.link)).max() {
+            inner.streams = streams;
+        }
+        inner.streams.max(1)
     }
 
     /// A connection is there: `link`, and it will be told when its socket is closed.

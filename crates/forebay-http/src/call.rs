@@ -51,7 +51,7 @@ pub(crate) struct Desk {
     pub(crate) overlaps: Arc<Overlaps>,
     pub(crate) roster: Arc<Roster>,
     /// Calls refused before they had a destination.
-    pub(crate) refusals: Refusals,
+    pub(crate) refusals: Arc<Refusals>,
 }
 
 /// The head of a call, but for its credential.
@@ -253,7 +253,7 @@ impl Desk {
                 Ok(Some(proof)) => proof,
                 Ok(None) => {
                     let begun = errand.run(head.into_call(None, upload), passage, journey).await?;
-                    return deliver(begun, destination, wish, line);
+                    return deliver(begun, destination, wish, line).map_err(|none| *none);
                 }
                 Err(problem) => return Err(Unanswered { problem, journey }),
             };
@@ -277,7 +277,7 @@ impl Desk {
                         let again = HeaderValue::from_static("true");
                         begun.response.headers_mut().insert(SHOULD_RETRY, again);
                     }
-                    return deliver(begun, destination, wish, line);
+                    return deliver(begun, destination, wish, line).map_err(|none| *none);
                 }
             }
         }
@@ -290,7 +290,7 @@ fn deliver(
     destination: &Destination,
     wish: Option<Wish>,
     line: &Arc<Line>,
-) -> Result<Response<Answer>, Unanswered> {
+) -> Result<Response<Answer>, Box<Unanswered>> {
     let service = match begun.response.status() {
         StatusCode::SWITCHING_PROTOCOLS => Some(hyper::upgrade::on(&mut begun.response)),
         _ => None,
@@ -306,7 +306,7 @@ fn deliver(
                 tunnel.begin(Arc::clone(line));
                 Ok(Response::from_parts(parts, Answer::whole(Bytes::new())))
             }
-            Err(problem) => Err(Unanswered { problem, journey: begun.exchange.journey }),
+            Err(problem) => Err(Box::new(Unanswered { problem, journey: begun.exchange.journey })),
         };
     }
     let total = begun.until.zip(destination.total_timeout).filter(|_| !is_stream(&parts.headers));
@@ -355,7 +355,7 @@ async fn discard(begun: Begun) -> (Passage, Journey) {
 }
 
 fn refuse(problem: Problem, tenant: &str, version: Version) -> Response<Answer> {
-    let (reason, detail) = (problem.reason.code(), problem.detail.as_str());
+    let (reason, detail) = (problem.reason.code(), &*problem.detail);
     if problem.is_load() {
         // Under load these come by the thousand; the counters have them.
         tracing::debug!(reason, tenant, ?detail, "refused");

@@ -4,24 +4,25 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use forebay_pool::{ClassId, ClassName, ClassSettings, Kind, Pool, class, timetable};
+use forebay_pool::{ClassId, ClassName, ClassSettings, Mode, Pool, class, timetable};
 
 use crate::SettingsError;
 use crate::addresses::{Addresses, Allowed, Network, NoNetwork, Private};
-use crate::credential::Registry;
 use crate::limits::{self, Toll};
 use crate::meter::Meter;
 use crate::operation::Works;
 use crate::settings::{ConnectionSettings, DestinationSettings, HttpSettings, RetrySettings};
 use crate::site::Site;
 use crate::stats::ConnectionsSnapshot;
-use crate::target::{Scheme, Target};
+use crate::target::Target;
 use crate::tls::Trust;
 use crate::upstream::Opener;
 use crate::wallet::{self, Wallet};
 
+mod prepared;
 mod seats;
 
+pub(crate) use prepared::{Before, Prepared};
 use seats::{AI_SHARE, budget, classes};
 
 /// A service behind the gateway.
@@ -31,7 +32,7 @@ pub(crate) struct Destination {
     pub(crate) pool: Pool<Opener>,
     pub(crate) meter: Arc<Meter>,
     pub(crate) toll: Arc<Toll>,
-    pub(crate) works: Works,
+    pub(crate) works: Arc<Works>,
     pub(crate) first_byte_timeout: Duration,
     pub(crate) chunk_timeout: Duration,
     pub(crate) total_timeout: Option<Duration>,
@@ -42,74 +43,6 @@ pub(crate) struct Destination {
 }
 
 impl Destination {
-    /// A destination called `name`, as `settings` say, which were checked. Reads its secrets
-    /// and starts warming up.
-    pub(crate) fn open(
-        name: &str,
-        settings: &DestinationSettings,
-        everybody: Option<&Arc<str>>,
-        registry: &Registry,
-        trust: &mut Trust,
-    ) -> Result<Self, SettingsError> {
-        let at = |key: &str| format!("http.destinations.{name}.{key}");
-        let invalid = |key: &str, reason: String| SettingsError { at: at(key), reason };
-        let target = Target::parse(&settings.url).map_err(|e| invalid("url", e.to_string()))?;
-        let target = Arc::new(target);
-        let outfit = trust
-            .outfit(settings.ca_file.as_deref())
-            .map_err(|e| invalid("ca_file", e.to_string()))?;
-        let wallet = Arc::new(Wallet::open(name, settings, registry, trust)?);
-        if target.scheme == Scheme::Plain && !target.is_loopback() && !wallet.is_empty() {
-            tracing::warn!(destination = name, "its credential travels in the clear: use https");
-        }
-        let toll = Toll::open(&settings.limits)
-            .map_err(|(key, reason)| invalid(&format!("limits.{key}"), reason))?;
-        let in_seats =
-            seats::of(name, settings).map_err(|error| invalid(&error.place(), error.reason))?;
-        let pool_settings = in_seats(1);
-        let default_class = default_class(&pool_settings.classes);
-        let site = site(&target, &settings.connections)
-            .map_err(|(key, reason)| invalid(&format!("connections.{key}"), reason))?;
-        let opener = Opener::new(
-            (Arc::clone(&target), site),
-            outfit,
-            Arc::clone(&wallet),
-            seats::habits(settings),
-            in_seats,
-        );
-        let pool = Pool::new(opener, pool_settings);
-        pool.connector().serve(pool.downgrade());
-        let missing = || invalid("classes", "at most 16 classes are possible".to_owned());
-        let default_class = pool.class(default_class.as_str()).ok_or_else(missing)?;
-        // Agents may lower their own rank, never raise it: `core` is theirs only where the
-        // rules give it to them, and none but the default does.
-        let classes = settings
-            .classes
-            .iter()
-            .filter(|(_, class)| class.kind == Kind::Ai)
-            .filter_map(|(class, _)| Some((class.to_string(), pool.class(class.as_str())?)))
-            .collect();
-        let destination = Self {
-            name: name.into(),
-            target,
-            pool,
-            meter: Arc::new(Meter::default()),
-            toll,
-            works: Works::default(),
-            first_byte_timeout: settings.first_byte_timeout,
-            chunk_timeout: settings.chunk_timeout,
-            total_timeout: settings.total_timeout,
-            retry: settings.retry,
-            wallet,
-            classes,
-            default_class,
-        };
-        if settings.warm_up > 0 {
-            destination.pool.warm_up(destination.wallet.known_identities(everybody));
-        }
-        Ok(destination)
-    }
-
     /// As many connections may be open as was set by hand; `None`: as is configured.
     pub(crate) fn set_budget(&self, budget: Option<u32>) {
         self.pool.set_budget(self.pool.connector().set_budget(budget));
@@ -197,6 +130,11 @@ pub(crate) fn check(
     }
     if let Err(error) = class::check(&classes(settings), budget(settings), AI_SHARE) {
         return invalid("classes", error.to_string());
+    }
+    let parks = settings.classes.iter().find(|(_, class)| class.parking != Mode::Off);
+    if let Some((class, _)) = parks {
+        let reason = "only transactions of a database are parked".to_owned();
+        return invalid(&format!("classes.{class}.parking"), reason);
     }
     check_connections(&settings.connections)
         .or_else(|(key, reason)| invalid(&format!("connections.{key}"), reason))?;

@@ -222,7 +222,7 @@ impl Doorstep {
         let peer = self.peer;
         let refusal = self.refusal.get_or_insert_with(|| {
             let problem = problem(words);
-            let (reason, detail) = (problem.reason.code(), problem.detail.as_str());
+            let (reason, detail) = (problem.reason.code(), &*problem.detail);
             tracing::warn!(reason, %peer, ?detail, "refused");
             Refusal { bytes: on_the_wire(problem), sent: 0 }
         });

@@ -4,14 +4,15 @@
 //! connections are served; each is one task that ends with its connection, with the
 //! deadline of a drain at the latest.
 
-use std::collections::BTreeMap;
+mod reload;
+
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use forebay_pool::Roster;
 use forebay_pool::event::Told;
 use forebay_pool::overlap::Overlaps;
@@ -26,14 +27,14 @@ use crate::SettingsError;
 use crate::agent::{self, Certified, Visit};
 use crate::call::Desk;
 use crate::credential::Registry;
-use crate::destination::{self, Destination};
+use crate::destination;
 use crate::doorstep;
 use crate::meter::Refusals;
 use crate::problem::{Problem, Reason, Retry};
-use crate::routes::{self, Routes};
+use crate::routes;
 use crate::settings::HttpSettings;
 use crate::stats::HttpSnapshot;
-use crate::tenant::{self, RollError, Tenants};
+use crate::tenant::{self, RollError};
 use crate::tls::Trust;
 use crate::wallet;
 
@@ -41,6 +42,9 @@ use crate::wallet;
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 /// When an agent that was turned away may come again.
 const CROWDED_REST: Duration = Duration::from_secs(1);
+
+pub use reload::{Changes, Revision};
+use reload::{Draft, Shared};
 
 /// Forwards the calls of agents to the services behind. Cheap to clone.
 #[derive(Clone)]
@@ -50,7 +54,9 @@ pub struct Gateway {
 
 struct House {
     desk: Arc<ArcSwap<Desk>>,
-    tls: Option<Arc<Certified>>,
+    tls: ArcSwapOption<Certified>,
+    /// The settings in force; held while they change.
+    settings: Mutex<HttpSettings>,
     registry: Registry,
     seats: Arc<Semaphore>,
     max_clients: u32,
@@ -102,39 +108,21 @@ impl Gateway {
         let mut trust = Trust::default();
         check(&settings, &mut trust)?;
         let registry = Registry::new();
-        let tenants = Tenants::new(&settings.tenants, registry.digester());
-        let tenants = tenants.map_err(at_tenants)?;
-        let mut destinations = BTreeMap::new();
-        for (name, settings) in &settings.destinations {
-            let everybody = tenants.everybody();
-            let destination = Destination::open(name, settings, everybody, &registry, &mut trust)?;
-            destination.pool.join(&roster);
-            destinations.insert(name.clone(), Arc::new(destination));
-        }
-        let seats = usize::try_from(settings.max_clients).unwrap_or(usize::MAX);
+        let refusals = Arc::<Refusals>::default();
+        let shared = Shared { overlaps, roster, refusals };
+        let draft = Draft::new(&settings, None, &registry, &mut trust)?;
+        let (desk, tls) = draft.stand(&settings, shared);
+        let max_clients = settings.max_clients;
+        let seats = usize::try_from(max_clients).unwrap_or(usize::MAX);
         let (cut, cut_heard) = Stopper::new();
         let (leave, leave_heard) = Stopper::new();
-        let refusals = Refusals::default();
-        let tls = match &settings.tls {
-            None => None,
-            Some(tls) => Some(
-                Certified::new(tls)
-                    .map_err(|reason| SettingsError { at: "http.tls".to_owned(), reason })?,
-            ),
-        };
-        let routes = Routes::new(destinations, &settings.destinations);
         let house = House {
-            desk: Arc::new(ArcSwap::from_pointee(Desk {
-                tenants,
-                routes,
-                overlaps,
-                roster,
-                refusals,
-            })),
-            tls: tls.map(Arc::new),
+            desk: Arc::new(ArcSwap::from_pointee(desk)),
+            tls: ArcSwapOption::new(tls),
+            settings: Mutex::new(settings),
             registry,
             seats: Arc::new(Semaphore::new(seats.min(Semaphore::MAX_PERMITS))),
-            max_clients: settings.max_clients,
+            max_clients,
             turned_away: AtomicU64::new(0),
             spawner: Spawner::current(),
             cut: Mutex::new(Some(cut)),
@@ -151,8 +139,8 @@ impl Gateway {
     /// # Cancel safety
     /// Dropped, no more are accepted; those that were are served on.
     pub async fn serve(&self, listener: Listener, mut stop: Stop) {
-        let tls = match &listener {
-            Listener::Tcp(_) => self.house.tls.clone(),
+        let tls = |listener: &Listener| match listener {
+            Listener::Tcp(_) => self.house.tls.load_full(),
             Listener::Unix(_) => None,
         };
         loop {
@@ -162,7 +150,9 @@ impl Gateway {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((socket, peer)) => self.receive(socket, peer, tls.clone(), stop.clone()),
+                Ok((socket, peer)) => {
+                    self.receive(socket, peer, tls(&listener), stop.clone());
+                }
                 Err(error) => {
                     tracing::warn!(%error, "an agent's connection cannot be accepted");
                     time::sleep(ACCEPT_REST).await;

@@ -112,8 +112,8 @@ impl Record {
             None => fresh,
             Some(seen) => {
                 let another = now.saturating_duration_since(seen.latest) > ONE_EVENT;
-                // A quarter apart is about the same: timers are coarse.
-                let alike = after * 4 >= seen.after * 3 && after * 3 <= seen.after * 4;
+                // About the same: timers are coarse, and a close may be noticed late.
+                let alike = after * 4 >= seen.after * 3 && after <= seen.after * 2;
                 match (alike, after < seen.after) {
                     (true, _) => Seen {
                         after: after.min(seen.after),

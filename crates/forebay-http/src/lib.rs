@@ -1,11 +1,13 @@
 //! The HTTP egress gateway: agents call `http://HOST:PORT/DESTINATION/…`, Forebay calls the
 //! service, over connections and with credentials that outlive the call.
 //!
-//! The rooms, in the order in which a call passes them: `gateway` (accept), `doorstep` (the
-//! agent's socket), `call` (its journey), `hygiene` (what may pass), `tenant` (who calls),
-//! `destination` and `target` (where to), `operation` and `hints` (what for), `limits` with
+//! The rooms, in the order in which a call passes them: `gateway` (accept), `agent` and
+//! `doorstep` (the agent's connection), `call` (its journey), `hygiene` (what may pass), `tenant`
+//! (who calls), `routes`, `destination` and `target` (where to), `operation` and `hints` (what
+//! for), `limits` with
 //! `announce` and `usage` (how much of it), `wallet`, `credential`, `token` and `oauth` with
 //! `secrets` (with which proof), `exchange`, `upload` and `answer` (the bytes, both ways),
+//! `upgrade` and `tunnel` (other protocols),
 //! `connection`, `upstream`, `berths`, `dial`, `frames`, `link`, `site`, `addresses`,
 //! `idleness` and `tls` (the connections); `problem` (what Forebay itself answers), `meter` and
 //! `stats` (what is
@@ -52,7 +54,7 @@ mod upstream;
 mod usage;
 mod wallet;
 
-pub use gateway::Gateway;
+pub use gateway::{Changes, Gateway, Revision};
 pub use settings::HttpSettings;
 pub use stats::HttpSnapshot;
 

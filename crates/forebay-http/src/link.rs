@@ -92,7 +92,7 @@ pub(crate) struct Link {
     opened: Instant,
     /// 0: open; else one more than the place of the reason why it leaves.
     course: AtomicU8,
-    /// Streams that the service lets us have at the same time.
+    /// Streams that the service lets us have at the same time; 0: it has not said yet.
     streams: AtomicU32,
     /// Calls so far.
     calls: AtomicU32,
@@ -111,7 +111,7 @@ impl Link {
             birth,
             opened: time::now(),
             course: AtomicU8::new(OPEN),
-            streams: AtomicU32::new(1),
+            streams: AtomicU32::new(0),
             calls: AtomicU32::new(0),
             in_flight: AtomicU32::new(0),
             rests: AtomicU64::new(0),
@@ -145,14 +145,19 @@ impl Link {
         self.site.counts.ended(self.reason().unwrap_or(end));
     }
 
-    /// How many streams it can have at the same time, as the service says.
+    /// How many streams it can have at the same time, as the service says; one until then.
     pub(crate) fn streams(&self) -> u32 {
-        self.streams.load(Ordering::Relaxed)
+        self.streams.load(Ordering::Relaxed).max(1)
+    }
+
+    /// Whether the service has said how many streams it can have.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.streams.load(Ordering::Relaxed) > 0
     }
 
     /// The service lets us have `streams`; `None`: as many as we like.
     pub(crate) fn allows(&self, streams: Option<u32>) {
-        self.streams.store(streams.unwrap_or(u32::MAX), Ordering::Relaxed);
+        self.streams.store(streams.unwrap_or(u32::MAX).max(1), Ordering::Relaxed);
         self.site.bell.ring();
     }
 

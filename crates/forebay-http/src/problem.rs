@@ -116,31 +116,34 @@ pub(crate) enum Retry {
     Never,
     /// Nothing was sent: not before this time.
     After(Duration),
-    /// Trying the same again would fail alike; whoever corrects it can come again then.
-    NotBefore(Duration),
 }
 
 /// One refusal.
 #[derive(Debug)]
 pub(crate) struct Problem {
     pub(crate) reason: Reason,
-    pub(crate) detail: String,
+    pub(crate) detail: Box<str>,
     retry: Retry,
     destination: Option<Arc<str>>,
     /// Fields that say more.
-    fields: Vec<(HeaderName, HeaderValue)>,
+    fields: Box<[(HeaderName, HeaderValue)]>,
 }
 
 impl Problem {
     /// A refusal for `reason`, explained by `detail`; trying again makes no sense.
     pub(crate) fn new(reason: Reason, detail: impl fmt::Display) -> Self {
-        let (detail, fields) = (detail.to_string(), Vec::new());
+        let (detail, fields) = (detail.to_string().into(), Box::default());
         Self { reason, detail, retry: Retry::Never, destination: None, fields }
     }
 
     /// The same, with `fields` in the answer's head.
     pub(crate) fn with_fields(self, fields: Vec<(HeaderName, HeaderValue)>) -> Self {
-        Self { fields, ..self }
+        Self { fields: fields.into(), ..self }
+    }
+
+    /// The same, saying when to come again with something else: this would fail alike.
+    pub(crate) fn not_before(self, wait: Duration) -> Self {
+        self.with_fields(vec![(RETRY_AFTER, seconds(wait).into())])
     }
 
     /// The same, with advice on trying again.
@@ -177,10 +180,6 @@ impl Problem {
         match self.retry {
             Retry::Never => {
                 headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
-            }
-            Retry::NotBefore(wait) => {
-                headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
-                headers.insert(RETRY_AFTER, seconds(wait).into());
             }
             Retry::After(wait) => {
                 headers.insert(SHOULD_RETRY, HeaderValue::from_static("true"));

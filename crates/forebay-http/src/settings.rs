@@ -21,7 +21,7 @@ pub use listen::{AgentTls, Listen};
 pub use tenant::{AgentSettings, TenantSettings};
 
 /// `[http]`: where agents send their calls, and which services are behind.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct HttpSettings {
     /// Where agents send their calls: an address, or a list of them, such as
@@ -58,7 +58,7 @@ impl Default for HttpSettings {
 }
 
 /// `[http.destinations.NAME]`: one service, one budget.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DestinationSettings {
     /// Where it is: `https://host[:port][/base]`.
@@ -193,7 +193,7 @@ pub enum RetrySettings {
 
 /// `[http.destinations.NAME.limits]`: how much may be asked of a service in which time, by
 /// everybody together and by each tenant.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitSettings {
     /// What the limits may do: `off`, `observe` (count what they would refuse) or `enforce`.
@@ -219,7 +219,7 @@ pub struct LimitSettings {
 }
 
 /// What one tenant may ask of a service.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TenantLimitSettings {
     /// Calls in each window. Default: no such limit.

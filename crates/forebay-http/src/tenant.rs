@@ -20,7 +20,7 @@ use std::sync::Arc;
 use forebay_seam::time;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-use crate::problem::{Problem, Reason, Retry};
+use crate::problem::{Problem, Reason};
 use crate::secrets::{Digest, Digester};
 use crate::settings::TenantSettings;
 use arrival::From;
@@ -226,7 +226,7 @@ fn wrong_key() -> Problem {
 
 fn throttled(rest: std::time::Duration) -> Problem {
     let detail = "too many wrong keys came from your address: correct the key, then come again";
-    Problem::new(Reason::Throttled, detail).with_retry(Retry::NotBefore(rest))
+    Problem::new(Reason::Throttled, detail).not_before(rest)
 }
 
 /// The token of `Bearer TOKEN` (RFC 6750, 2.1).

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use forebay_pool::{ConnectFailure, Connector, FailureKind, PoolSettings, WeakPool};
 use forebay_seam::random::{self, Dice};
 use forebay_seam::sync::Mutex;
@@ -35,6 +36,8 @@ use crate::wallet::{Identity, Wallet};
 
 /// How long somebody waits for room before the destination is told to be busy.
 const ROOM_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a service may take to say how many streams it allows.
+const SETTLED: Duration = Duration::from_secs(10);
 /// What is read of the answer to a probe.
 const PROBE_BODY: usize = 64 * 1024;
 /// By how much lifetimes differ.
@@ -42,6 +45,13 @@ const JITTER: std::ops::Range<f64> = 0.9..1.1;
 
 /// The engine's settings, where each connection is worth so many seats.
 pub(crate) type InSeats = Box<dyn Fn(u32) -> PoolSettings + Send + Sync>;
+
+/// What may change while connections are open.
+pub(crate) struct Terms {
+    pub(crate) wallet: Arc<Wallet>,
+    pub(crate) habits: Habits,
+    pub(crate) in_seats: InSeats,
+}
 
 /// How connections are opened and kept.
 pub(crate) struct Habits {
@@ -69,9 +79,7 @@ struct Desk {
     site: Arc<Site>,
     berths: Arc<Berths>,
     outfit: Arc<Outfit>,
-    wallet: Arc<Wallet>,
-    habits: Habits,
-    in_seats: InSeats,
+    terms: ArcSwap<Terms>,
     handshakes: Semaphore,
     /// Seats that a socket stands for, as the engine was told.
     factor: AtomicU32,
@@ -89,11 +97,10 @@ impl Opener {
     pub(crate) fn new(
         (target, site): (Arc<Target>, Site),
         outfit: Arc<Outfit>,
-        wallet: Arc<Wallet>,
-        habits: Habits,
-        in_seats: InSeats,
+        terms: Terms,
     ) -> Self {
         let site = Arc::new(site);
+        let habits = &terms.habits;
         let berths = Berths::new(Arc::clone(&site), target.addressee(), habits.streams);
         let connects = usize::try_from(habits.concurrent_connects).unwrap_or(usize::MAX);
         let desk = Desk {
@@ -101,10 +108,8 @@ impl Opener {
             site,
             berths,
             outfit,
-            wallet,
             handshakes: Semaphore::new(connects.min(Semaphore::MAX_PERMITS)),
-            habits,
-            in_seats,
+            terms: ArcSwap::from_pointee(terms),
             factor: AtomicU32::new(1),
             by_hand: AtomicU32::new(0),
             dice: Mutex::new(Dice::new(random::seed())),
@@ -121,6 +126,13 @@ impl Opener {
         if self.desk.pool.set(pool).is_ok() {
             spawner.spawn(upkeep::look_after(Arc::downgrade(&self.desk)));
         }
+    }
+
+    /// Goes by other terms from now on. Gives the engine's settings by them.
+    pub(crate) fn follow(&self, terms: Terms) -> PoolSettings {
+        let settings = (terms.in_seats)(self.desk.factor.load(Ordering::Relaxed));
+        self.desk.terms.store(Arc::new(terms));
+        settings
     }
 
     /// As many sockets may be open as was set by hand; `None`: as is configured. Says how many
@@ -163,7 +175,10 @@ impl Opener {
 
 impl Desk {
     /// A seat for `identity`: a stream that is free, or a connection that is opened.
-    async fn seat(&self, identity: &Identity) -> Result<Connection<Upload>, ConnectFailure> {
+    async fn seat(
+        self: &Arc<Self>,
+        identity: &Identity,
+    ) -> Result<Connection<Upload>, ConnectFailure> {
         let until = time::now() + ROOM_PATIENCE;
         let opening = loop {
             let listening = self.site.bell.listen();
@@ -188,7 +203,7 @@ impl Desk {
         // Closed never: it is ours.
         let _handshake = self.handshakes.acquire().await;
         let unreachable = |error| ConnectFailure::new(FailureKind::Unreachable, error);
-        let certificate = self.wallet.certificate(identity);
+        let certificate = self.terms.load().wallet.certificate(identity);
         let line = self.dial(identity, certificate.as_deref()).await.map_err(unreachable)?;
         let link = self.link(&line, identity, certificate.as_deref());
         let socket = self.berths.arrived(&link);
@@ -207,14 +222,33 @@ impl Desk {
                 connection
             }
             Protocol::Http2 => {
-                let ping = self.habits.probe_interval;
+                let ping = self.terms.load().habits.probe_interval;
                 let heard = Arc::clone(&link);
                 let spoken = dial::speak_http2(line, heard, socket, ping, (target, spawner)).await;
-                self.berths.moor(opening, &link, spoken.map_err(unreachable)?)
+                let seat = self.berths.moor(opening, &link, spoken.map_err(unreachable)?);
+                self.spawner.spawn(Arc::clone(self).settle(link));
+                seat
             }
         };
         self.reconsider();
         Ok(connection)
+    }
+
+    /// Tells the engine what a connection is worth as soon as the service has said so.
+    async fn settle(self: Arc<Self>, link: Arc<Link>) {
+        let said = async {
+            let listening = self.site.bell.listen();
+            loop {
+                let heard = listening.heard();
+                if link.is_settled() || !link.is_open() {
+                    return;
+                }
+                heard.await;
+            }
+        };
+        if time::timeout(SETTLED, said).await.is_ok() {
+            self.reconsider();
+        }
     }
 
     async fn dial(
@@ -222,7 +256,7 @@ impl Desk {
         identity: &Identity,
         certificate: Option<&ClientCertificate>,
     ) -> Result<Line, OpenError> {
-        let (offer, plain) = match (identity.is_alone(), self.habits.protocol) {
+        let (offer, plain) = match (identity.is_alone(), self.terms.load().habits.protocol) {
             (true, _) | (false, ProtocolSetting::Http1) => (Offer::Http1, Protocol::Http1),
             (false, ProtocolSetting::Auto) => (Offer::Either, Protocol::Http1),
             (false, ProtocolSetting::Http2) => (Offer::Http2, Protocol::Http2),
@@ -250,13 +284,13 @@ impl Desk {
     }
 
     fn expires(&self) -> Instant {
-        time::now() + self.habits.lifetime.mul_f64(self.dice.lock().between(JITTER))
+        time::now() + self.terms.load().habits.lifetime.mul_f64(self.dice.lock().between(JITTER))
     }
 
     /// Sockets that may be open.
     fn most(&self) -> u32 {
         match self.by_hand.load(Ordering::Relaxed) {
-            0 => self.habits.budget,
+            0 => self.terms.load().habits.budget,
             by_hand => by_hand,
         }
     }
@@ -268,7 +302,7 @@ impl Desk {
             return;
         }
         let Some(pool) = self.pool.get().and_then(WeakPool::upgrade) else { return };
-        if let Err(error) = pool.apply((self.in_seats)(factor)) {
+        if let Err(error) = pool.apply((self.terms.load().in_seats)(factor)) {
             tracing::error!(%error, "a pool cannot be resized");
         }
         if let by_hand @ 1.. = self.by_hand.load(Ordering::Relaxed) {
@@ -320,7 +354,8 @@ impl Connector for Opener {
         if !connection.is_whole() {
             return None;
         }
-        if let Some(path) = &self.desk.habits.probe_path
+        let terms = self.desk.terms.load_full();
+        if let Some(path) = &terms.habits.probe_path
             && !self.desk.answers(&mut connection, path).await
         {
             return None;

@@ -188,7 +188,7 @@ pub struct ClassSettings {
     pub policies: Policies,
     /// Whether the connection of an open transaction that idles and provably holds nothing is
     /// given back until its next statement: `off`, `observe` (count what could be given back)
-    /// or `enforce`. For PostgreSQL only. Default `off`.
+    /// or `enforce`. For databases only. Default `off`.
     pub parking: Mode,
     /// How long a transaction idles before it is parked. Default 50ms.
     #[serde(with = "humantime_serde")]

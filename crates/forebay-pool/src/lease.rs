@@ -8,7 +8,7 @@ use crate::class::ClassId;
 use crate::connect::Connector;
 use crate::deadlock::Activity;
 use crate::operation::Operation;
-use crate::pool::{Offer, Shared};
+use crate::pool::{Offer, Pool, Shared};
 use crate::request::Request;
 use crate::slot::ConnId;
 
@@ -62,6 +62,11 @@ impl<K: Connector> Lease<K> {
     /// As which class it was taken.
     pub fn class(&self) -> ClassId {
         self.class
+    }
+
+    /// Is it of `pool`?
+    pub fn is_of(&self, pool: &Pool<K>) -> bool {
+        pool.is_of(&self.pool)
     }
 
     /// Since when it is on lease.

@@ -329,12 +329,16 @@ impl Fault {
         if let Some(setting) = self.timeout() {
             return setting.to_owned();
         }
-        match self {
-            Self::Checkout(CheckoutError::TimedOut { .. }) => "query_wait_timeout".to_owned(),
-            Self::ServerLost { .. } => "server conn crashed?".to_owned(),
-            Self::Stopping => "server shutting down".to_owned(),
-            Self::Killed => "admin forced disconnect".to_owned(),
-            other => other.to_string(),
+        if let Self::Checkout(CheckoutError::TimedOut { .. }) = self {
+            "query_wait_timeout".to_owned()
+        } else if let Self::ServerLost { .. } = self {
+            "server conn crashed?".to_owned()
+        } else if let Self::Stopping = self {
+            "server shutting down".to_owned()
+        } else if let Self::Killed = self {
+            "admin forced disconnect".to_owned()
+        } else {
+            self.to_string()
         }
     }
 

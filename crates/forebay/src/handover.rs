@@ -25,6 +25,7 @@ use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 
 mod estate;
+mod given;
 
 pub(crate) use estate::inherited_tcp;
 pub use estate::{Before, Estate};

@@ -36,6 +36,8 @@ pub struct Outcome {
     pub needs_restart: Vec<String>,
     /// What the PostgreSQL gateway did.
     pub postgres: Option<forebay_postgres::Changes>,
+    /// What the HTTP gateway did.
+    pub http: Option<forebay_http::Changes>,
 }
 
 /// Why nothing has changed.
@@ -56,6 +58,12 @@ pub enum ReloadError {
     /// The program ends.
     #[error("the program is stopping")]
     Stopping,
+}
+
+impl From<forebay_http::SettingsError> for ReloadError {
+    fn from(error: forebay_http::SettingsError) -> Self {
+        Self::Settings { at: error.at, reason: error.reason }
+    }
 }
 
 impl From<forebay_postgres::SettingsError> for ReloadError {
@@ -213,6 +221,11 @@ impl Inside {
     fn replace(&self, before: &Loaded) -> Result<(Arc<Loaded>, Outcome), ReloadError> {
         let loaded = (self.source)().map_err(|error| ReloadError::Config(Arc::new(error)))?;
         let (rooms, config) = (&self.rooms, &loaded.config);
+        // All that can fail comes before anything changes.
+        let revision = match (&rooms.http, &config.http) {
+            (Some(gateway), Some(settings)) => Some(gateway.revise(settings.clone())?),
+            (Some(_) | None, _) => None,
+        };
         let mut changes = None;
         if let (Some(gateway), Some(settings)) = (&rooms.postgres, &config.postgres) {
             let changed = gateway.apply(settings.clone(), default_tenant(config))?;
@@ -220,6 +233,13 @@ impl Inside {
                 rooms.events.follow("postgres", pool);
             }
             changes = Some(changed);
+        }
+        let called = revision.map(forebay_http::Revision::carry_out).transpose()?;
+        if let (Some(gateway), Some(called)) = (&rooms.http, &called) {
+            let new = called.opened.iter().chain(&called.reconnected);
+            for pool in new.filter_map(|destination| gateway.events_of(destination)) {
+                rooms.events.follow("http", pool);
+            }
         }
         // That it is a level was checked.
         drop(rooms.level.follow(&config.log));
@@ -229,7 +249,7 @@ impl Inside {
         needs_restart.sort_unstable();
         needs_restart.dedup();
         let changed = loaded.changed_since(before);
-        let outcome = Outcome { changed, needs_restart, postgres: changes };
+        let outcome = Outcome { changed, needs_restart, postgres: changes, http: called };
         Ok((Arc::new(loaded), outcome))
     }
 }
@@ -238,6 +258,7 @@ fn tell(cause: Cause, outcome: &Outcome) {
     let cause = cause.name();
     let changed = outcome.changed.join(", ");
     let done = outcome.postgres.clone().unwrap_or_default();
+    let called = outcome.http.clone().unwrap_or_default();
     tracing::info!(
         cause,
         changed,
@@ -246,6 +267,9 @@ fn tell(cause: Cause, outcome: &Outcome) {
         servers_closed = done.closed.join(", "),
         databases_gone = done.databases_gone.join(", "),
         users_gone = done.users_gone.join(", "),
+        destinations_opened = called.opened.join(", "),
+        destinations_reconnected = called.reconnected.join(", "),
+        destinations_closed = called.closed.join(", "),
         "the configuration was reloaded"
     );
     if !outcome.needs_restart.is_empty() {

@@ -4,6 +4,7 @@
 //! are those of the process that runs already ([`crate::handover`]). The first SIGTERM or SIGINT lets running work finish until the deadline, the second does not;
 //! SIGHUP reloads.
 
+mod notify;
 mod signals;
 
 use std::io;
@@ -39,6 +40,8 @@ pub use signals::{Ender, Ending, Manners};
 
 use signals::Signals;
 
+/// What ends this process when another one takes over.
+const TAKE_OVER: &str = "take-over";
 /// The exit code of wrong usage or a wrong configuration.
 pub const EXIT_USAGE: u8 = 2;
 /// Longer than anybody waits.
@@ -234,9 +237,10 @@ impl Program {
     ) -> Result<Self, RunError> {
         let signals = Signals::new(manners)?;
         let config = loaded.config.clone();
+        // What the service manager has opened and HTTP does not name is PostgreSQL's.
+        let http_listeners = config.http.as_ref().map(|h| bind_http(h, &mut estate)).transpose()?;
         let postgres_listeners =
             config.postgres.as_ref().map(|p| bind_postgres(p, &mut estate)).transpose()?;
-        let http_listeners = config.http.as_ref().map(|h| bind_http(h, &mut estate)).transpose()?;
         estate.open(&config.restart)?;
 
         let overlaps = Arc::new(Overlaps::default());
@@ -306,6 +310,10 @@ impl Program {
         handed_over: impl FnOnce(),
     ) {
         let gateway = self.postgres.as_ref().map(|(_, gateway)| gateway);
+        let listening = || {
+            listening();
+            notify::ready();
+        };
         self.estate.enter(&self.viewer, gateway, listening).await;
         let all = |listeners: &[Listener]| {
             let addresses = listeners.iter().filter_map(|listener| listener.address().ok());
@@ -349,10 +357,13 @@ impl Program {
                 }
                 let (how, staying) = self.signals.when_handed_over();
                 spawner.spawn(successor.keep_informed(postgres.clone(), staying));
-                ("take-over", how)
+                (TAKE_OVER, how)
             }
         };
         self.viewer.drains();
+        if signal != TAKE_OVER {
+            notify::stopping();
+        }
         closer.stop();
         let how = match (how, &postgres) {
             (Ending::Drain | Ending::Now, _) | (_, None) => how,
@@ -452,8 +463,14 @@ fn bind_postgres(
         mode: settings.unix_socket_mode.0,
         group: settings.unix_socket_group.clone(),
     };
+    let at = "postgres.listen";
+    let given = estate.given(at)?;
+    if !given.is_empty() {
+        tracing::info!("listening at what the service manager has opened, not at `{at}`");
+        return Ok(given);
+    }
     let bind = if settings.reuse_port { net::bind_shared } else { net::bind };
-    bind_all("postgres.listen", settings.listen.addresses(), &permissions, bind, estate)
+    bind_all(at, settings.listen.addresses(), &permissions, bind, estate)
 }
 
 /// Everything that `[http]` listens at.

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 /// `[http.destinations.NAME.connections]`: how connections to a service are opened, shared,
 /// kept and given up.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ConnectionSettings {
     /// What to speak: `auto` (HTTP/2 where an `https` service offers it, else HTTP/1.1),

@@ -9,7 +9,7 @@ use serde::Deserialize;
 /// `[http.tenants.NAME]`: agents prove that they are this tenant's by one of its keys, as
 /// `Authorization: Bearer KEY`, `x-forebay-key: KEY` or `x-api-key: KEY`, by a client
 /// certificate, or by the user that they run as.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TenantSettings {
     /// The key.
@@ -28,7 +28,7 @@ pub struct TenantSettings {
 }
 
 /// `[http.tenants.NAME.agents.NAME]`: proofs of one agent, as those of its tenant.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AgentSettings {
     /// The key.

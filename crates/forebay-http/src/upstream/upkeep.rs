@@ -33,7 +33,7 @@ impl Desk {
     /// Until the next look: often enough for a service that closes soon.
     fn round(&self) -> Duration {
         let patience = self.site.idleness.most().map_or(ROUND, |most| most / 8);
-        patience.min(self.habits.resolve_interval / 2).clamp(ROUND_LEAST, ROUND)
+        patience.min(self.terms.load().habits.resolve_interval / 2).clamp(ROUND_LEAST, ROUND)
     }
 
     async fn look(&self) {
@@ -71,7 +71,8 @@ impl Desk {
         if birth.expires.is_some_and(|expires| expires <= now) {
             return Some(End::Lifetime);
         }
-        let worn = birth.identity.as_ref().and_then(|identity| self.wallet.certificate(identity));
+        let worn = birth.identity.as_ref();
+        let worn = worn.and_then(|identity| self.terms.load().wallet.certificate(identity));
         if birth.identity.is_some() && worn.map(|worn| worn.id()) != birth.certificate {
             return Some(End::Certificate);
         }

@@ -16,6 +16,7 @@ mod overlap;
 mod planted;
 mod raw;
 mod refusals;
+mod reload;
 mod reuse;
 mod smuggling;
 mod streaming;

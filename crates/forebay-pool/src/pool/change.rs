@@ -72,6 +72,11 @@ impl<K: Connector> Pool<K> {
         Arc::ptr_eq(&self.shared, &other.shared)
     }
 
+    /// Is `shared` what its handles share?
+    pub(crate) fn is_of(&self, shared: &Arc<Shared<K>>) -> bool {
+        Arc::ptr_eq(&self.shared, shared)
+    }
+
     /// A handle that does not keep the pool.
     pub fn downgrade(&self) -> WeakPool<K> {
         WeakPool { shared: Arc::downgrade(&self.shared) }

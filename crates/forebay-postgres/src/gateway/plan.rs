@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use forebay_pool::{Roster, timetable};
+use forebay_pool::{Mode, Roster, timetable};
 
 use super::SettingsError;
 use super::additions;
@@ -339,6 +339,7 @@ fn check_server(
         let there = check_replicas(replicas, name, settings);
         wrong.extend(there.err().map(|(key, reason)| (format!("replicas.{key}"), reason)));
     }
+    wrong.extend(check_parking(server).err().map(|(key, reason)| (key.into(), reason)));
     for named in &server.name_unnamed {
         if !classes.iter().any(|(class, _)| class == named) {
             let reason = format!("there is no class `{named}` in `classes`");
@@ -352,6 +353,22 @@ fn check_server(
 
 fn of_fleet(key: &str, reason: String) -> SettingsError {
     SettingsError { at: format!("postgres.fleet.{key}"), reason }
+}
+
+/// Whether what parks can be proved to.
+fn check_parking(server: &ServerSettings) -> Result<(), (&'static str, String)> {
+    if classes(server).iter().all(|(_, class)| class.parking == Mode::Off) {
+        return Ok(());
+    }
+    if server.parking.connections == 0 {
+        let reason = "a class parks: it takes a connection to look at its transactions from";
+        return Err(("parking.connections", reason.into()));
+    }
+    if server.parking.proofs_per_second == 0 {
+        let reason = "a class parks: without a proof nothing is parked, allow at least 1";
+        return Err(("parking.proofs_per_second", reason.into()));
+    }
+    Ok(())
 }
 
 /// Which work goes to which replicas.

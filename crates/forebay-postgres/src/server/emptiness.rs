@@ -370,3 +370,46 @@ impl Prover {
         self.shared.witnesses.end();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inside(row: &[Option<&str>]) -> Option<Inside> {
+        Inside::read(row.iter().map(|column| column.map(str::to_owned)).collect())
+    }
+
+    #[test]
+    fn what_its_own_connection_tells_speaks_for_parking_only_if_nothing_speaks_against_it() {
+        let empty = [Some("read committed"), Some("t"), Some("0"), None, Some("0"), None];
+        let with = |at: usize, value| {
+            let mut row = empty;
+            row[at] = value;
+            inside(&row).unwrap().judge(|name| name == "app.x")
+        };
+        assert_eq!(with(0, Some("read uncommitted")), Ok(()));
+        assert_eq!(with(3, Some("App.x,transaction_read_only")), Ok(()));
+        for (at, value, reason) in [
+            (0, "repeatable read", Reason::Isolation),
+            (0, "serializable", Reason::Isolation),
+            (1, "f", Reason::TransactionId),
+            (2, "1", Reason::Cursor),
+            (3, "app.x,app.y", Reason::Setting),
+        ] {
+            assert_eq!(with(at, Some(value)), Err(reason));
+        }
+        for at in 0..3 {
+            let mut row = empty;
+            row[at] = None;
+            assert_eq!(inside(&row), None, "what cannot be read proves nothing");
+        }
+    }
+
+    #[test]
+    fn the_servers_timeouts_are_read_in_milliseconds() {
+        let row = [Some("read committed"), Some("t"), Some("0"), None, Some("1500"), Some("0")];
+        let inside = inside(&row).unwrap();
+        assert_eq!(inside.idle_timeout, Some(Duration::from_millis(1_500)));
+        assert_eq!(inside.transaction_timeout, None);
+    }
+}

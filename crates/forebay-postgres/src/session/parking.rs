@@ -16,7 +16,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use forebay_pool::overlap::HoldKind;
-use forebay_pool::{Ask, ClassId, Mode, Offer, ParkWhen, Resumes};
+use forebay_pool::{Ask, ClassId, Mode, Offer, Operation, ParkWhen, Resumes};
 use forebay_seam::time::{self, Instant, Sleep};
 
 use super::Session;
@@ -30,6 +30,7 @@ use crate::server::ServerFailure;
 use crate::server::connector::{Identity, Postgres};
 use crate::server::emptiness::{Inside, PATIENCE, Snapshots};
 use crate::settings::PoolMode;
+use crate::sql::tags;
 use crate::wire::{Header, TxStatus};
 
 use deeds::{Deeds, Rows};
@@ -197,8 +198,14 @@ impl Session {
     /// A transaction is open on a server, and its client is owed nothing.
     pub(super) fn may_be_parked(&mut self) {
         let Some(lease) = &self.link else { return };
-        let Some(parking) = &self.who.backend.parking else { return };
-        let Some(terms) = parking.of(lease.class()) else { return };
+        if self.who.backend.parking.is_none() {
+            return;
+        }
+        let class = lease.class();
+        let backend = self.backend_at_hand();
+        let Some(terms) = backend.parking.as_ref().and_then(|place| place.of(class)) else {
+            return;
+        };
         let parking = self.parking.get_or_insert_default();
         if let Stage::Working = parking.stage
             && self.status == TxStatus::Open
@@ -257,7 +264,7 @@ impl Session {
     pub(super) async fn look_at_rest(&mut self) {
         let Some(lease) = &self.link else { return };
         let class = lease.class();
-        let backend = Arc::clone(&self.who.backend);
+        let backend = self.backend_at_hand();
         let Some(place) = &backend.parking else { return };
         let Some(terms) = place.of(class) else { return };
         let verdict = self.prove(&backend, terms).await;
@@ -270,7 +277,7 @@ impl Session {
                 Stage::Possible { _stay: place.book.could_park(class) }
             }
             Verdict::Stays(reason) => {
-                let operation = self.last_operation();
+                let operation = self.last_deed();
                 place.book.refuses(class, reason, operation.feature(), operation.name());
                 if reason.may_pass() {
                     self.rests_until(time::now() + LATER, terms)
@@ -291,6 +298,25 @@ impl Session {
         if let Some(parking) = &mut self.parking {
             parking.stage = stage;
         }
+    }
+
+    /// The operation of the statement that was sent last.
+    fn last_deed(&mut self) -> Operation {
+        let last = self.parking.as_ref().and_then(|parking| parking.deeds.last());
+        let text = last.unwrap_or_default();
+        let split = tags::split(&text);
+        self.operation(split.as_ref().map_or(&text, |(text, _)| text))
+    }
+
+    /// Where the connection at hand leads: to the session's server, or to its replicas.
+    fn backend_at_hand(&self) -> Arc<Backend> {
+        let backend = &self.who.backend;
+        let lease = self.link.as_ref();
+        let replicas = backend
+            .replicas
+            .as_ref()
+            .filter(|replicas| lease.is_some_and(|lease| lease.is_of(&replicas.backend.pool)));
+        Arc::clone(replicas.map_or(backend, |replicas| &replicas.backend))
     }
 
     fn rests_since(&self) -> Instant {
@@ -410,7 +436,7 @@ impl Session {
         if let Followed::Idling(idling) = &self.followed {
             idling.becomes(HoldKind::Parked);
         }
-        let (stay, backend) = (place.book.parks(class), Arc::clone(backend));
+        let (stay, backend) = (place.book.parks(class), Arc::clone(&self.who.backend));
         Stage::Parked(Box::new(Parked { _stay: stay, class, terms, backend, since }))
     }
 

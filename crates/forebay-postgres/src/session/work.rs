@@ -176,7 +176,7 @@ impl Session {
     }
 
     /// `text`, run for the feature of now.
-    fn operation(&mut self, text: &[u8]) -> Operation {
+    pub(super) fn operation(&mut self, text: &[u8]) -> Operation {
         let feature = self.work.said.feature.as_ref().unwrap_or_else(|| self.who.feature());
         self.work.recent.operation(&self.gateway.operations, feature, text)
     }
@@ -382,7 +382,7 @@ impl Session {
         }
     }
 
-    pub(super) fn last_operation(&mut self) -> Operation {
+    fn last_operation(&mut self) -> Operation {
         match std::mem::take(&mut self.work.last) {
             Last::Unknown => self.operation(b""),
             Last::Text(text) => {

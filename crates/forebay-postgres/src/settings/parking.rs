@@ -9,8 +9,9 @@ use serde::Deserialize;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ParkingSettings {
-    /// Extensions whose functions and operators may be used by transactions that are parked, as
-    /// far as they are not volatile: `pg_trgm`, `vector`. Default: none.
+    /// Extensions whose functions, operators and types may be used by transactions that are
+    /// parked, as far as they are not volatile, beyond the usual ones that are known. Default:
+    /// none.
     pub extensions: Vec<String>,
     /// Views, foreign tables and tables with row security that may be read by transactions that
     /// are parked, as `schema.name`. Nobody but you knows what their definitions and policies

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_postgres::{Gateway, PostgresSettings, SettingsError};
-use forebay_seam::net::{Leaver, Permissions, TcpListener, UnixListener};
+use forebay_seam::net::{Leaver, Listener, Permissions, TcpListener, UnixListener};
 use forebay_seam::time;
 
+use super::given::Given;
 use super::{Heirlooms, Inheritance, Successor, give_away};
 use crate::config::RestartSettings;
 use crate::view::Viewer;
@@ -34,6 +35,7 @@ pub enum Before {
 #[derive(Default)]
 pub struct Estate {
     inherited: Option<Inheritance>,
+    given: Given,
     heirlooms: Heirlooms,
     /// Leave the files of Unix sockets.
     leavers: Vec<Leaver>,
@@ -47,7 +49,8 @@ impl Estate {
     /// # Errors
     /// When there is one and it does not answer.
     pub fn ask(settings: &RestartSettings, before: Before) -> io::Result<Self> {
-        let Some(path) = &settings.socket else { return Ok(Self::default()) };
+        let given = Given::take();
+        let Some(path) = &settings.socket else { return Ok(Self { given, ..Self::default() }) };
         let inherited = match before {
             Before::TakenOver => Inheritance::ask(path)?,
             Before::Nobody => None,
@@ -55,12 +58,27 @@ impl Estate {
         if inherited.is_some() {
             tracing::info!(socket = %path.display(), "taking over from the process that runs");
         }
-        Ok(Self { inherited, is_offered: true, ..Self::default() })
+        Ok(Self { inherited, given, is_offered: true, ..Self::default() })
     }
 
-    /// The socket that listens at `address` as `at` says, if it was left to us.
+    /// The socket that listens at `address` as `at` says, if it was left to us, or the service
+    /// manager has opened it.
     pub fn take(&mut self, at: &str, address: &str) -> Option<OwnedFd> {
-        self.inherited.as_mut()?.take(at, address)
+        let inherited = self.inherited.as_mut().and_then(|inherited| inherited.take(at, address));
+        inherited.or_else(|| self.given.at(address))
+    }
+
+    /// What the service manager has opened and nobody has taken, as what `at` says; a successor
+    /// gets it, too. Inside a runtime.
+    ///
+    /// # Errors
+    /// When the runtime does not take it.
+    pub fn given(&mut self, at: &str) -> io::Result<Vec<Listener>> {
+        let given = self.given.rest()?;
+        for listener in &given {
+            self.leave(at, listener.address()?.to_string(), listener)?;
+        }
+        Ok(given)
     }
 
     /// A successor gets `socket`, too.
@@ -103,9 +121,16 @@ impl Estate {
         permissions: &Permissions,
     ) -> io::Result<UnixListener> {
         let name = path.display().to_string();
-        let listener = match self.take(at, &name) {
-            Some(socket) => UnixListener::inherited(socket.into(), path)?,
-            None => UnixListener::bind(path, permissions)?,
+        let inherited = self.inherited.as_mut().and_then(|inherited| inherited.take(at, &name));
+        let listener = match (inherited, self.given.at(&name)) {
+            (Some(socket), _) => UnixListener::inherited(socket.into(), path)?,
+            (None, Some(socket)) => {
+                let listener = UnixListener::inherited(socket.into(), path)?;
+                // The file is the service manager's.
+                listener.leaver().leave();
+                listener
+            }
+            (None, None) => UnixListener::bind(path, permissions)?,
         };
         self.leave(at, name, &listener)?;
         self.leavers.push(listener.leaver());

@@ -5,7 +5,7 @@
 use crate::config::Loaded;
 
 /// Keys, or beginnings of keys up to a dot, that count at the start only.
-const AT_START: [&str; 9] = [
+const AT_START: [&str; 12] = [
     "worker_threads",
     "admin",
     "restart",
@@ -14,7 +14,10 @@ const AT_START: [&str; 9] = [
     "postgres.reuse_port",
     "postgres.unix_socket_mode",
     "postgres.unix_socket_group",
-    "http",
+    "http.listen",
+    "http.unix_socket_mode",
+    "http.unix_socket_group",
+    "http.max_clients",
 ];
 
 /// The keys of `now` that differ from those of the start and need another one.

@@ -119,9 +119,14 @@ impl Folder {
 
     /// Starts `forebay` with `arguments` beside one that runs, and lets it log into `log`.
     pub(crate) fn beside(&self, log: &str, arguments: &[&str]) -> Running {
+        self.start(log, &mut self.command(arguments))
+    }
+
+    /// Starts `command` and lets it log into `log`.
+    pub(crate) fn start(&self, log: &str, command: &mut Command) -> Running {
         let log = self.path(log);
         let stderr = fs::File::create(&log).unwrap();
-        Running { child: self.command(arguments).stderr(stderr).spawn().unwrap(), log }
+        Running { child: command.stderr(stderr).spawn().unwrap(), log }
     }
 
     /// What the program has written to stderr.
@@ -193,6 +198,6 @@ pub(crate) fn until(mut done: impl FnMut() -> bool) {
     panic!("it did not happen within {PATIENCE:?}");
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }

@@ -9,4 +9,5 @@ mod files;
 mod logs;
 mod proofs;
 mod restarts;
+mod services;
 mod settings;

@@ -189,7 +189,7 @@ async fn what_may_hold_something_stays_and_says_why() {
         client.query("UNLISTEN *").await;
     }
     let told = bench.gateway.snapshot().parking["main"].unparkable.clone();
-    assert!(told.iter().any(|one| one.reason == "own_function" && &*one.statement == "SELECT f()"));
+    assert!(told.iter().any(|one| one.reason == "own_function" && one.statement.contains("f()")));
 }
 
 #[tokio::test]

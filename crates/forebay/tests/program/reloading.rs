@@ -66,3 +66,17 @@ fn a_changed_file_is_noticed_also_behind_a_link_that_is_swapped() {
     program.rewrite(|text| format!("stop_timeout = \"9s\"\n{text}"));
     assert_eq!(program.logged(DONE)["changed"], "stop_timeout");
 }
+
+#[test]
+fn a_destination_that_is_added_is_there_without_a_restart() {
+    let service = slow_service();
+    let program = Running::with("", service.address, "");
+    let more = format!("\n[http.destinations.second]\nurl = \"http://{}\"\n", service.address);
+    program.rewrite(|text| format!("{text}{more}"));
+    let answer = reload(&program);
+    let outcome: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
+    assert_eq!(outcome["http"]["opened"], serde_json::json!(["second"]), "{}", answer.body);
+    assert_eq!(outcome["needs_restart"], serde_json::json!([]));
+    let told = program.logged(DONE);
+    assert_eq!(told["destinations_opened"], "second");
+}

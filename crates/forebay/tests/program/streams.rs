@@ -5,7 +5,7 @@ use std::thread;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::running::{Running, ask, listen, post, put, slow_service};
+use crate::running::{Running, ask, forebay, listen, post, put, slow_service};
 
 const JSON: &str = "application/json";
 const EVENTS: &str = "/api/v1/events";
@@ -40,6 +40,27 @@ fn a_hold_beyond_the_limit_is_told_with_what_it_is() {
     let line = "forebay_class_long_holds_total{gateway=\"http\",destination=\"llm\",\
                 class=\"core\"} 1\n";
     assert!(program.ask("/metrics").body.contains(line));
+}
+
+#[test]
+fn a_report_on_holds_is_printed_from_a_program_that_runs() {
+    let program = Running::towards(slow_service().address, "");
+    let report = |url: &str, format: &str| {
+        let args = ["report", "holds", "--url", url, "--format", format];
+        forebay().args(args).output().unwrap()
+    };
+    let url = format!("http://{}", program.admin);
+    let printed = |format| String::from_utf8(report(&url, format).stdout).unwrap();
+    assert!(printed("text").starts_with("Holds of the last "), "{}", printed("text"));
+    assert!(printed("markdown").starts_with("# Holds of the last "));
+    let page: Value = serde_json::from_str(&printed("json")).unwrap();
+    assert_eq!(page["report"]["features"], Value::Array(Vec::new()));
+    for (url, says) in [("ftp://x", "admin.listen"), ("http://127.0.0.1:1", "does Forebay run")] {
+        let failed = report(url, "text");
+        assert_eq!(failed.status.code(), Some(1));
+        let told = String::from_utf8(failed.stderr).unwrap();
+        assert!(told.contains(says), "{told}");
+    }
 }
 
 #[test]

@@ -121,6 +121,14 @@ impl Deeds {
         std::mem::take(self).begin
     }
 
+    /// The text of what was done last.
+    pub(super) fn last(&self) -> Option<Bytes> {
+        self.done.last().map(|deed| match deed {
+            Deed::Text(text) => text.clone(),
+            Deed::Prepared(statement) => statement.text.clone(),
+        })
+    }
+
     /// Is there an unnamed portal that is done?
     pub(super) fn has_portal(&self) -> bool {
         self.unnamed == Unnamed::Done
