@@ -1,7 +1,7 @@
 //! What the system has to do with it: sockets of the service manager, users, signals.
 
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
@@ -128,8 +128,9 @@ fn a_cancel_request_that_comes_to_a_peer_finds_its_client() {
         let cancels = async {
             loop {
                 forebay_seam::time::sleep(Duration::from_millis(100)).await;
-                let other = tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, ports[1]));
-                token.cancel_query_raw(other.await.unwrap(), NoTls).await.unwrap();
+                let second = SocketAddr::from((Ipv4Addr::LOCALHOST, ports[1]));
+                let other = forebay_seam::net::connect(&[second]).await.unwrap();
+                token.cancel_query_raw(other, NoTls).await.unwrap();
             }
         };
         tokio::select! {

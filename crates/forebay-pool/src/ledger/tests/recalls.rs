@@ -34,9 +34,11 @@ impl World {
     /// would let somebody go who waits.
     pub(super) fn assert_recalls(&self) {
         let ledger = &self.ledger;
-        let offered = |conn: &ConnId| match ledger.conns[*conn].slot {
-            Slot::Leased(lent) => lent.class,
-            ref other => panic!("{other:?} is offered"),
+        let offered = |conn: &ConnId| {
+            let Slot::Leased(lent) = &ledger.conns[*conn].slot else {
+                panic!("{:?} is offered", ledger.conns[*conn].slot)
+            };
+            lent.class
         };
         let classes: Vec<_> =
             ledger.offers.iter().map(|offer| (offered(&offer.conn), offer.called)).collect();
@@ -54,11 +56,13 @@ impl World {
     }
 
     fn called(&self) -> Vec<ConnId> {
-        let calls = self.last.list().iter().filter_map(|action| match action {
-            Action::Recall(conn) => Some(*conn),
-            _ => None,
-        });
-        calls.collect()
+        let mut calls = Vec::new();
+        for action in self.last.list() {
+            if let Action::Recall(conn) = action {
+                calls.push(*conn);
+            }
+        }
+        calls
     }
 }
 
