@@ -171,7 +171,7 @@ async fn what_may_hold_something_stays_and_says_why() {
         ("LISTEN c", "not_a_select"),
         ("SELECT 1; SELECT 2", "several_statements"),
         ("SELECT * FROM v", "not_a_table"),
-        ("SELECT * FROM p", "row_security"),
+        ("SELECT * FROM p", "names_row_security"),
     ] {
         let before = counts(&bench);
         client.query("BEGIN").await;
