@@ -184,6 +184,7 @@ async fn transaction(stand: &Stand, pair: &mut Pair, chance: &mut Chance, seed: 
         story.push((sql, way));
         match pair.plays(stand, sql, way, answers).await {
             Found::Ended => break,
+            Found::ParkedThoughItHolds => panic!("script {seed} holds something: {story:?}"),
             Found::Parked => {
                 parked += 1;
                 assert!(

@@ -521,10 +521,15 @@ impl<'a> Reader<'a> {
         if self.take_word("current") {
             return self.need_word("row");
         }
-        if !self.take_word("unbounded") {
+        const SIDES: [&str; 2] = ["preceding", "following"];
+        // A single word says that there is no bound, or is a column's name: nothing is called.
+        let is_word = matches!(self.peek(), Some(Lexeme::Word(_)));
+        if is_word && SIDES.iter().any(|side| self.is_next(side)) {
+            self.skip(1);
+        } else {
             self.operand()?;
         }
-        self.need_any(&["preceding", "following"])
+        self.need_any(&SIDES)
     }
 
     /// Does a query begin here, behind a parenthesis?
