@@ -349,7 +349,7 @@ mod tests {
             let told = learnt.compute();
             for (part, told) in [(0.5, told.p50), (0.75, told.p75), (0.95, told.p95), (0.99, told.p99)] {
                 let (mean, exact) = exactly(&values, part);
-                prop_assert!((learnt.mean() - mean).abs() <= 1e-5 * mean.max(1.0));
+                prop_assert!((learnt.mean() - mean).abs() <= 1e-4 * mean.max(1.0));
                 prop_assert!(told <= 1.5 * exact + 1.0 && exact <= 1.5 * told + 1.0,
                     "p{part}: {told} told, {exact} exact");
             }

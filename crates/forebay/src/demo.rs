@@ -359,13 +359,22 @@ mod tests {
         assert_eq!(Scenario::of(None), [Scenario::Storm, Scenario::Neighbour]);
         let line = Line::try_parse_from(["demo", "--scenario", "all"]).unwrap().demo;
         let all = Scenario::of(line.scenario);
-        for name in ["storm", "neighbour", "fan-out", "write-storm", "retry-storm"] {
+        let names = [
+            "storm",
+            "neighbour",
+            "fan-out",
+            "write-storm",
+            "retry-storm",
+            "cancellation-storm",
+            "generation-hold",
+        ];
+        for name in names {
             let line = Line::try_parse_from(["demo", "--scenario", name]).unwrap().demo;
             let only = Scenario::of(line.scenario);
             assert_eq!(only, [line.scenario.unwrap()]);
             assert_eq!(all.iter().filter(|scenario| only.contains(scenario)).count(), 1);
         }
-        assert_eq!(all.len(), 6);
+        assert_eq!(all.len(), names.len());
         assert!(!all.contains(&Scenario::All));
     }
 

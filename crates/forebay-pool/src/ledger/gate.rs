@@ -383,9 +383,7 @@ impl Ledger {
         if self.idle > 0 && !self.queued.is_empty() {
             self.dispatch(now, actions);
         }
-        if !self.offers.is_empty() {
-            self.recall(actions);
-        }
+        self.recall_offered(actions);
     }
 
     /// In which order new requests of `class` are served.

@@ -250,6 +250,7 @@ impl Ledger {
         self.open_more(now, actions);
         self.keep_warm(now, actions);
         self.keep_some(now, actions);
+        self.recall_offered(actions);
     }
 
     /// A connect failed.
@@ -350,6 +351,7 @@ impl Ledger {
         self.dispatch(now, actions);
         self.open_more(now, actions);
         self.keep_warm(now, actions);
+        self.recall_offered(actions);
     }
 
     /// A connection that is fit rests, unless there is a reason to part with it. One that

@@ -131,6 +131,8 @@ impl Ledger {
             self.idle -= 1;
             let request = known.or_else(|| request.and_then(|r| self.requests.know(r, now)));
             self.lend(conn, &Work { request, ..waiter.work() }, expected, since, now);
+            // Who waits for a connection to be opened may have lost the seat for it.
+            self.recall_offered(actions);
             return Asked::Granted(conn);
         }
         if let Some(rejection) = self.hopeless(identity, now) {

@@ -66,9 +66,17 @@ impl Ledger {
         }
     }
 
-    /// Calls home what lets somebody go who waits.
+    /// At the end of whatever may have given or taken a seat: calls home what lets somebody go
+    /// who waits.
+    #[inline]
+    pub(super) fn recall_offered(&mut self, actions: &mut Actions) {
+        if !self.offers.is_empty() {
+            self.recall(actions);
+        }
+    }
+
     #[inline(never)]
-    pub(super) fn recall(&mut self, actions: &mut Actions) {
+    fn recall(&mut self, actions: &mut Actions) {
         if self.queued.is_empty() || self.offers.iter().all(|offer| offer.called == Called::Yes) {
             return;
         }
@@ -158,7 +166,7 @@ impl Ledger {
     }
 
     /// What `class` lacks of its nominal share; less than nothing: what it has beyond it.
-    fn missing(&self, class: ClassId) -> i64 {
+    pub(super) fn missing(&self, class: ClassId) -> i64 {
         i64::from(self.nominal(class)) - i64::from(self.seats.classes[class.index()].taken)
     }
 

@@ -1,5 +1,6 @@
 //! Leases that their owners could do without: which are called home, and for whom.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use crate::ask::{Ask, Resumes};
@@ -31,7 +32,7 @@ impl World {
     }
 
     /// I17: what is offered is lent; and where nothing is on its way home, nothing that is offered
-    /// would let somebody go who waits.
+    /// would let somebody go who waits, once those have gone who may go as it is.
     pub(super) fn assert_recalls(&self) {
         let ledger = &self.ledger;
         let offered = |conn: &ConnId| {
@@ -46,11 +47,19 @@ impl World {
         if coming {
             return;
         }
-        for (of, _) in classes {
-            for class in ledger.crowd.classes().filter(|class| !ledger.seats.may_take(*class)) {
-                let mut seats = ledger.seats.clone();
-                seats.free(of);
-                assert!(!seats.may_take(class), "nobody is called home for {class:?}");
+        let mut seats = ledger.seats.clone();
+        let mut waiting: Vec<_> = ledger.crowd.classes().collect();
+        waiting.sort_by_key(|class| Reverse(ledger.missing(*class)));
+        for class in waiting {
+            let mut left = ledger.crowd.of(class);
+            while left > 0 && seats.may_take(class) {
+                seats.take(class);
+                left -= 1;
+            }
+            for (of, _) in classes.iter().filter(|_| left > 0) {
+                let mut without = seats.clone();
+                without.free(*of);
+                assert!(!without.may_take(class), "nobody is called home for {class:?}");
             }
         }
     }
