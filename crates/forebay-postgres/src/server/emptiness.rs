@@ -318,7 +318,7 @@ impl Prover {
     ) -> Result<(), Reason> {
         let verdicts = &self.shared.verdicts;
         for named in named {
-            let lines = named.lines(&self.shared.terms.extensions);
+            let lines = named.lines(&self.shared.terms.extensions, &self.shared.terms.relations);
             let subject = Subject::new(&identity.database, &lines);
             let (definitions, now) = (catalogue.definitions(), time::now());
             if let Some(verdict) = verdicts.of(subject, definitions, now) {

@@ -308,3 +308,25 @@ async fn many_that_think_between_their_statements_share_few_connections() {
     assert!(counts.parks > 0 && counts.lost == 0 && counts.parked == 0, "{counts:?}");
     assert_eq!(counts.parks, counts.resumed);
 }
+
+#[tokio::test]
+async fn a_view_is_read_by_what_is_parked_only_where_the_operator_lists_it() {
+    let bench = Bench::with(2, |settings| {
+        forced(settings);
+        let server = settings.servers.get_mut("main").unwrap();
+        server.parking.relations = vec!["public.listed".to_owned()];
+    })
+    .await;
+    let definitions = "CREATE TABLE t (n int); CREATE VIEW listed AS SELECT n FROM t; \
+                       CREATE VIEW other AS SELECT n FROM t";
+    bench.direct().await.query(definitions).await;
+    let mut client = bench.client().await;
+    client.query("BEGIN").await;
+    client.query("SELECT n FROM other").await;
+    until("it stays", async || counts(&bench).refusals.get("not_a_table") == Some(&1)).await;
+    client.query("ROLLBACK").await;
+    client.query("BEGIN").await;
+    client.query("SELECT n FROM listed").await;
+    is_parked(&bench).await;
+    assert_eq!(client.query("COMMIT").await, "C[COMMIT] Z[I]");
+}

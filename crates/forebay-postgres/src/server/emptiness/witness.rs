@@ -206,7 +206,7 @@ async fn rehearse(server: &mut Server) -> Result<u32, Flaw> {
         return Err(Flaw::Server("the server does not show what its backends do".into()));
     }
     let named = parkable::examine("SELECT 1").map_err(|refusal| refusal.name().to_owned());
-    let lines = named.map_err(Flaw::Server)?.lines(&[]);
+    let lines = named.map_err(Flaw::Server)?.lines(&[], &[]);
     match parkable::read_answer(&lines, &server.inquire(parkable::QUESTION, &lines).await?) {
         Ok(()) => Ok(version),
         Err(refusal) => {

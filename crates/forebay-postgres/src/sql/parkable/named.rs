@@ -40,12 +40,18 @@ impl Named {
     }
 
     /// The value for `$1` of [`QUESTION`]: a line for each name, of kind, schema and name.
-    /// Besides [`EXTENSIONS`], those called `extensions` are allowed.
-    pub(crate) fn lines(&self, extensions: &[String]) -> String {
+    /// Besides [`EXTENSIONS`], those called `extensions` are allowed, and `relations`
+    /// (`schema.name`) may be views, foreign tables or have row security.
+    pub(crate) fn lines(&self, extensions: &[String], relations: &[String]) -> String {
         let mut lines = String::new();
         let own = extensions.iter().map(String::as_str).filter(|name| !name.contains(['\t', '\n']));
         for extension in EXTENSIONS.into_iter().chain(own) {
             line(&mut lines, "extension", None, extension);
+        }
+        for relation in relations.iter().filter(|name| !name.contains(['\t', '\n'])) {
+            if let Some((schema, name)) = relation.split_once('.') {
+                line(&mut lines, "listed", Some(schema), name);
+            }
         }
         for (kind, names) in [
             ("function", &self.functions),

@@ -75,7 +75,10 @@ judged AS MATERIALIZED (
   FROM functions f LEFT JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) f.oid
 ),
 relations AS MATERIALIZED (
-  SELECT k.kind, k.nsp, k.name, c.oid, c.relkind, c.relpersistence, c.relrowsecurity
+  SELECT k.kind, k.nsp, k.name, c.oid, c.relkind, c.relpersistence, c.relrowsecurity,
+    EXISTS (SELECT FROM asked l WHERE l.kind OPERATOR(pg_catalog.=) 'listed'
+      AND l.nspoid OPERATOR(pg_catalog.=) c.relnamespace
+      AND l.name OPERATOR(pg_catalog.=) c.relname) AS is_listed
   FROM asked k JOIN pg_catalog.pg_class c ON c.relname OPERATOR(pg_catalog.=) k.name
   WHERE k.kind OPERATOR(pg_catalog.=) ANY ('{relation,given}')
     AND (k.anywhere OR c.relnamespace OPERATOR(pg_catalog.=) k.nspoid)
@@ -132,11 +135,11 @@ refusals (rank, refusal, name) AS (
   SELECT 5, 'own_type', y.name FROM own_types y
   UNION ALL
   SELECT 6, 'not_a_table', r.name FROM relations r
-  WHERE NOT r.relkind OPERATOR(pg_catalog.=) ANY ('{r,p,m}')
+  WHERE NOT r.relkind OPERATOR(pg_catalog.=) ANY ('{r,p,m}') AND NOT r.is_listed
   UNION ALL
   SELECT 7, 'names_temporary_table', r.name FROM relations r WHERE r.relpersistence OPERATOR(pg_catalog.=) 't'
   UNION ALL
-  SELECT 8, 'names_row_security', r.name FROM relations r WHERE r.relrowsecurity
+  SELECT 8, 'names_row_security', r.name FROM relations r WHERE r.relrowsecurity AND NOT r.is_listed
   UNION ALL
   SELECT 9, 'unknown_function', k.name FROM asked k
   WHERE k.kind OPERATOR(pg_catalog.=) 'function' AND NOT EXISTS (SELECT FROM functions f
@@ -155,6 +158,6 @@ refusals (rank, refusal, name) AS (
     WHERE r.nsp OPERATOR(pg_catalog.=) k.nsp AND r.name OPERATOR(pg_catalog.=) k.name)
 )
 SELECT (SELECT pg_catalog.count(*) FROM lines
-    WHERE kind OPERATOR(pg_catalog.=) ANY ('{extension,function,attribute,operator,type,declared,relation,given}')),
+    WHERE kind OPERATOR(pg_catalog.=) ANY ('{extension,listed,function,attribute,operator,type,declared,relation,given}')),
   (SELECT refusal FROM refusals ORDER BY rank LIMIT 1),
   (SELECT name FROM refusals ORDER BY rank LIMIT 1)

@@ -275,7 +275,7 @@ fn what_holds_something_is_refused_by_its_name() {
 fn the_question_tells_names_apart() {
     let mut named = named("WITH w AS (SELECT 1) SELECT f(a), t.b FROM w, s.t WHERE a::own = $1");
     named.declare(&[23, 16_385, 0]);
-    let lines = named.lines(&[]);
+    let lines = named.lines(&[], &[]);
     let asked: Vec<_> = lines.lines().filter(|line| !line.starts_with("extension")).collect();
     let expected = [
         "function\t\tf",
@@ -291,7 +291,7 @@ fn the_question_tells_names_apart() {
         vec![vec![Some(n.to_string()), refusal.map(str::to_owned), None]]
     };
     let count = lines.lines().count();
-    let more = named.lines(&["h3".to_owned(), "no\tname".to_owned()]);
+    let more = named.lines(&["h3".to_owned(), "no\tname".to_owned()], &[]);
     assert_eq!(more.lines().count(), count + 1);
     assert_eq!(read_answer(&lines, &row(count, None)), Ok(()));
     assert_eq!(read_answer(&lines, &row(count - 1, None)), Err(Refusal::NoAnswer));
@@ -389,7 +389,7 @@ proptest! {
             let words: Vec<_> = tokens.collect();
             assert!(!words.iter().any(|word| word.is("into")), "{text}");
             assert!(!words.iter().any(|word| word.is("for")), "{text}");
-            let lines = named.lines(&[]);
+            let lines = named.lines(&[], &[]);
             assert!(lines.lines().all(|line| line.split('\t').count() == 3), "{lines}");
         }
     }
