@@ -183,9 +183,7 @@ fn differs_for(name: &str, value: &str) -> bool {
         "auth_type" => value == "any",
         "pool_mode" => value == "statement",
         "host" => value.contains(','),
-        "max_prepared_statements" | "tcp_keepcnt" | "tcp_keepidle" | "tcp_keepintvl" => {
-            value == "0"
-        }
+        "max_prepared_statements" => value == "0",
         "client_tls_protocols" | "server_tls_protocols" => !value
             .split([',', ':', ' '])
             .all(|name| matches!(name, "secure" | "tlsv1.2" | "tlsv1.3")),
@@ -242,7 +240,8 @@ fn fleet(work: &mut Work<'_>) {
     }
 }
 
-/// How TCP connections are watched over.
+/// How TCP connections are watched over. 0, PgBouncer's default, leaves the timing to the system,
+/// which waits for two hours; here our own defaults stand then.
 fn lines(work: &mut Work<'_>) {
     let file = work.file;
     work.set("tcp_keepalive", file.flag("tcp_keepalive"), "tcp_keepalive");

@@ -12,7 +12,6 @@ const SSL_MODES: Kind =
     Choice(&["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]);
 
 const STRONG: &str = "the suites are the strong ones of TLS 1.2 and 1.3";
-const OURS: &str = "0 means our default and not the system's, which is two hours";
 const BUFFERS: Fate = Nothing("buffers grow and shrink by themselves");
 const LIVELY: Fate = Nothing("no connection can hold up the others: each is a task of its own");
 
@@ -426,27 +425,9 @@ pub(in crate::pgbouncer) const SETTINGS: &[Setting] = &[
         Nothing("a connection that says nothing costs little until `client_login_timeout`"),
     ),
     setting("tcp_keepalive", Flag, "1", AtReload, Becomes("postgres.tcp_keepalive")),
-    setting(
-        "tcp_keepcnt",
-        Number,
-        "0",
-        AtReload,
-        Resembles { key: "postgres.tcp_keepcnt", differs: OURS },
-    ),
-    setting(
-        "tcp_keepidle",
-        Number,
-        "0",
-        AtReload,
-        Resembles { key: "postgres.tcp_keepidle", differs: OURS },
-    ),
-    setting(
-        "tcp_keepintvl",
-        Number,
-        "0",
-        AtReload,
-        Resembles { key: "postgres.tcp_keepintvl", differs: OURS },
-    ),
+    setting("tcp_keepcnt", Number, "0", AtReload, Becomes("postgres.tcp_keepcnt")),
+    setting("tcp_keepidle", Number, "0", AtReload, Becomes("postgres.tcp_keepidle")),
+    setting("tcp_keepintvl", Number, "0", AtReload, Becomes("postgres.tcp_keepintvl")),
     setting("tcp_socket_buffer", Number, "0", AtReload, BUFFERS),
     setting(
         "tcp_user_timeout",

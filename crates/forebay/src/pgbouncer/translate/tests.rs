@@ -79,7 +79,7 @@ fn another(setting: &super::super::setting::Setting) -> String {
         ("client_tls_protocols" | "server_tls_protocols", _) => "tlsv1.1,tlsv1.2",
         ("client_tls13_ciphers", _) => "TLS_AES_128_GCM_SHA256",
         ("client_tls_ciphers", _) => "all",
-        ("max_prepared_statements" | "tcp_keepcnt" | "tcp_keepidle" | "tcp_keepintvl", _) => "0",
+        ("max_prepared_statements", _) => "0",
         (name, _) if name.ends_with("ciphers") => "ECDHE-RSA-AES256-GCM-SHA384",
         ("pool_mode", _) => "statement",
         ("listen_addr", _) => "127.0.0.2",
