@@ -53,8 +53,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self._json(200, {"path": self.path})
 
     def do_POST(self):
-        length = int(self.headers.get("content-length", 0))
-        asked = json.loads(self.rfile.read(length) or b"{}")
+        asked = json.loads(self._body() or b"{}")
         if self.path.endswith("/messages"):
             return self._messages(asked)
         self.standin.keys.append(self.headers.get("authorization"))
@@ -65,6 +64,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._stream(asked)
         else:
             self._json(200, _completion("Hello."))
+
+    def _body(self):
+        if self.headers.get("transfer-encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("content-length", 0)))
+        body = b""
+        while length := int(self.rfile.readline(), 16):
+            body += self.rfile.read(length)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
 
     def _messages(self, asked):
         """Anthropic's way of asking and answering."""

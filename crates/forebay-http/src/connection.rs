@@ -285,7 +285,7 @@ fn copy_of<B: Default>(call: &Request<B>) -> Request<B> {
 
 /// Does the service say that it did nothing with the call: a stream that it refused, or one
 /// above the last that it will answer (RFC 9113, 6.8 and 8.7)?
-fn was_not_processed(error: &hyper::Error) -> bool {
+pub(crate) fn was_not_processed(error: &hyper::Error) -> bool {
     let source = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
     source.is_some_and(|error| {
         error.is_remote()

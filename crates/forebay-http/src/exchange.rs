@@ -19,6 +19,7 @@ use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 use crate::answer::{Exchange, Held};
+use crate::connection::{Protocol, was_not_processed};
 use crate::destination::Destination;
 use crate::limits::Passage;
 use crate::meter::Journey;
@@ -140,7 +141,10 @@ impl Errand<'_> {
         // A connection may have been closed by the service while the call was on its way to
         // it. Then the call goes out once more, if that does no harm.
         for last in [false, true] {
-            let spare = (!last && self.repeat == Repeat::Once).then(|| Spare::of(&mut call));
+            // A service that speaks HTTP/2 can say that it did nothing with a call.
+            let keeps =
+                self.repeat == Repeat::Once || held.connection().protocol() == Protocol::Http2;
+            let spare = (!last && keeps).then(|| Spare::of(&mut call));
             let upload = call.body().progress();
             passage.sent();
             let sent_at = time::now();
@@ -178,13 +182,18 @@ impl Errand<'_> {
                 return Err(Problem::new(Reason::Malformed, detail));
             }
             let unsent = failed.take_message();
-            if unsent.is_some() {
+            let is_untouched = unsent.is_some() || was_not_processed(failed.error());
+            if is_untouched {
                 passage.came_back();
             }
             let error = failed.error();
             let again = match unsent {
                 Some(unsent) if !last => Some((unsent, self.ask.attempt)),
-                None if hung_up(error) => {
+                None if is_untouched => {
+                    let again = spare.and_then(|spare| spare.call(&upload));
+                    again.map(|again| (again, self.ask.attempt))
+                }
+                None if self.repeat == Repeat::Once && hung_up(error) => {
                     let again = spare.and_then(|spare| spare.call(&upload));
                     again.map(|again| (again, Attempt::Retry))
                 }
@@ -312,7 +321,15 @@ fn hung_up(error: &hyper::Error) -> bool {
                 | io::ErrorKind::UnexpectedEof
         ))
     };
-    error.is_incomplete_message() || error.is_canceled() || broke().unwrap_or(false)
+    // A connection of HTTP/2 that was reset before its GOAWAY was read.
+    let was_cut = || {
+        let source = std::error::Error::source(error)?;
+        Some(source.downcast_ref::<h2::Error>()?.is_io())
+    };
+    error.is_incomplete_message()
+        || error.is_canceled()
+        || broke().unwrap_or(false)
+        || was_cut().unwrap_or(false)
 }
 
 fn broken(error: &hyper::Error, method: &Method, unsent: bool) -> Problem {
