@@ -351,6 +351,11 @@ impl Cancelable {
         Poll::Pending
     }
 
+    /// Was the wait in line cancelled, and nobody has looked yet?
+    pub(crate) fn wait_was_cancelled(&self) -> bool {
+        matches!(self.state.lock().doing, Doing::Waiting(_, Asked::Yes))
+    }
+
     /// Has a connection, which runs what is ours until the statement [begins](Self::begins).
     pub(crate) fn links(&self, key: &Arc<ServerKey>, in_flight: &Arc<InFlight>) {
         let (key, in_flight) = (Arc::clone(key), Arc::clone(in_flight));

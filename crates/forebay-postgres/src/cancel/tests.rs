@@ -130,3 +130,15 @@ fn a_request_whose_fate_is_unknown_is_never_over() {
     drop(underway);
     assert!(in_flight.is_settled() && !in_flight.is_over());
 }
+
+#[tokio::test]
+async fn a_cancelled_wait_is_known_before_anything_else_is_looked_at() {
+    let (registry, none) = (Arc::new(Registry::default()), Fleet::default());
+    let one = registry.register(Form::Short, &none);
+    assert!(!one.client.wait_was_cancelled());
+    assert!(!wait_is_over(&one.client).await);
+    registry.cancel(&right(&one), &none).await;
+    assert!(one.client.wait_was_cancelled());
+    one.client.rests();
+    assert!(!one.client.wait_was_cancelled());
+}

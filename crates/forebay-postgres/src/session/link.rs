@@ -163,6 +163,10 @@ impl Session {
                     Poll::Pending => Poll::Pending,
                 };
             }
+            // First: what was asked before a connection came is not forgotten for its sake.
+            if since.is_some() && cancelable.wait_was_cancelled() {
+                return Poll::Ready(Waited::Cancelled);
+            }
             if let Poll::Ready(result) = checkout.as_mut().poll(cx) {
                 return Poll::Ready(Waited::Over(result));
             }
