@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Result;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::client::Resumption;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::PrivatePkcs8KeyDer;
@@ -21,6 +21,8 @@ pub struct Authority {
 impl Authority {
     pub fn new() -> Result<Self> {
         let mut params = CertificateParams::default();
+        // OpenSSL takes a certificate whose issuer has its own name to have signed itself.
+        params.distinguished_name.push(DnType::CommonName, "Authority of the benchmark");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let ca_key = KeyPair::generate()?;
         let ca = params.self_signed(&ca_key)?;

@@ -165,7 +165,8 @@ fn nginx(
     let (ca, folder) = (ca.display(), folder.display());
     let mut text = format!(
         "daemon off;\nworker_processes 1;\nerror_log {folder}/error.log error;\npid {folder}/pid;\n\
-         events {{ worker_connections 8192; }}\nhttp {{\n  access_log off;\n"
+         events {{ worker_connections 8192; }}\nhttp {{\n  access_log off;\n  \
+         keepalive_requests 1000000;\n"
     );
     for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
         text.push_str(&format!("  {kind}_temp_path {folder}/{kind};\n"));
@@ -175,7 +176,8 @@ fn nginx(
         let bound =
             if bounds == Bounds::Bounded { format!(" max_conns={BOUND}") } else { String::new() };
         text.push_str(&format!(
-            "  upstream {name} {{ server {origin}{bound} max_fails=0; keepalive 256; }}\n"
+            "  upstream {name} {{ server {origin}{bound} max_fails=0; keepalive 256; \
+             keepalive_requests 1000000; }}\n"
         ));
         locations.push_str(&format!(
             "    location /{name}/ {{ proxy_pass https://{name}/; proxy_http_version 1.1; \
@@ -188,7 +190,7 @@ fn nginx(
 }
 
 fn haproxy(address: SocketAddr, origins: &Origins, ca: &Path, bounds: Bounds) -> String {
-    let mut text = "global\n  nbthread 1\n  maxconn 10000\ndefaults\n  mode http\n  option \
+    let mut text = "global\n  nbthread 1\n  maxconn 8000\ndefaults\n  mode http\n  option \
                     http-no-delay\n  timeout connect 10s\n  timeout client 60s\n  timeout server 60s\n  \
                     timeout queue 60s\n  http-reuse always\n"
         .to_owned();

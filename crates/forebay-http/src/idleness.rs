@@ -16,8 +16,9 @@ const USED: u32 = 80;
 /// What a service announces as less is taken to be this.
 const LEAST: Duration = Duration::from_millis(100);
 /// A close after a shorter rest may be a restart: it counts once another one, at another
-/// time, came after about as long.
-const TELLING: Duration = Duration::from_secs(1);
+/// time, came after about as long. Less than the second that some services allow, since the
+/// rest is counted from the arrival of what they sent before they began to wait.
+const TELLING: Duration = Duration::from_millis(900);
 /// Closes within such a time have the same cause.
 const ONE_EVENT: Duration = Duration::from_millis(100);
 /// A close that nothing has confirmed is doubted after this, one that something has after
@@ -195,6 +196,13 @@ mod tests {
         assert_eq!(idleness.most(), Some(secs(4)));
         idleness.announced("timeout=3");
         assert_eq!(idleness.learnt(), Some(secs(3)));
+    }
+
+    #[test]
+    fn a_service_that_allows_a_second_is_believed_though_its_clock_began_earlier() {
+        let (idleness, now) = (Idleness::default(), time::now());
+        idleness.closed_after(millis(996), now);
+        assert_eq!(idleness.learnt(), Some(millis(996)));
     }
 
     #[test]
