@@ -5,6 +5,7 @@
 //! under way, how long it may rest. Always true: a connection is one task; it ends with its
 //! socket, with the rest between two calls at the latest, and when a drain is over.
 
+mod beside;
 mod patience;
 mod tls;
 mod wire;
@@ -38,11 +39,13 @@ use crate::call::Desk;
 use crate::doorstep::{Doorstep, Open, Protocol, Understood};
 use crate::tenant::Arrival;
 
+use beside::Beside;
 use patience::Patience;
 pub(crate) use tls::{Certified, check_tls};
 pub(crate) use wire::Wire;
 
-/// Fields, and bytes, of a call's head.
+/// Fields, and bytes, of a call's head. So many fields are hyper's own limit: one that is set,
+/// though it be the same, makes it clear room for them in each head.
 pub(crate) const HEAD_FIELDS: usize = 100;
 const HEAD_BYTES: usize = 64 * 1024;
 /// The same as HTTP/2 counts it (RFC 9113, 6.5.2).
@@ -149,7 +152,6 @@ impl Visit {
                 let connection = http1::Builder::new()
                     .timer(TokioTimer::new())
                     .header_read_timeout(REST)
-                    .max_headers(HEAD_FIELDS)
                     .max_header_size(HEAD_BYTES)
                     .max_buf_size(BUFFER)
                     .serve_connection(io, service)
@@ -247,16 +249,23 @@ impl Signals {
     /// Drives `connection` to its end; told to stop, or when the `watch` is over, with the
     /// calls that are under way.
     async fn attend<C: Conversation>(
-        mut self,
+        self,
         connection: C,
         watch: impl Future<Output = ()>,
     ) -> Result<(), Ended> {
+        let Self { mut stop, mut leave, mut cut } = self;
         let mut connection = pin!(connection);
+        let finish = Beside::new(async {
+            tokio::select! {
+                () = stop.told() => {}
+                () = leave.told() => {}
+                () = watch => {}
+            }
+        });
         let ended = tokio::select! {
+            biased;
             ended = connection.as_mut() => Some(ended),
-            () = self.stop.told() => None,
-            () = self.leave.told() => None,
-            () = watch => None,
+            () = finish => None,
         };
         if let Some(ended) = ended {
             return ended.map_err(Ended::from);
@@ -264,7 +273,7 @@ impl Signals {
         connection.as_mut().finish();
         tokio::select! {
             ended = connection.as_mut() => ended.map_err(Ended::from),
-            () = self.cut.told() => Ok(()),
+            () = cut.told() => Ok(()),
         }
     }
 }

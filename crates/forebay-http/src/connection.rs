@@ -9,6 +9,7 @@
 
 use std::error::Error as _;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use forebay_pool::Condition;
@@ -245,24 +246,27 @@ impl<B: Body + Default + 'static> Connection<B> {
         let calling = link.call();
         let rested = calling.rested();
         self.calling = Some(calling);
-        let (one, many) = match &mut self.sender {
-            Sender::One { sender, .. } => (Some(sender.try_send_request(call)), None),
+        let sending = match &mut self.sender {
+            Sender::One { sender, .. } => Sending::One(sender.try_send_request(call)),
             Sender::Many { sender, .. } => {
                 let spare = call.body().is_end_stream().then(|| copy_of(&call));
-                (None, Some((sender.try_send_request(call), spare)))
+                let sending = sender.try_send_request(call);
+                // In a box, so that those who speak HTTP/1.1 do not carry the room for it.
+                Sending::Many(Box::pin(async move {
+                    sending.await.map_err(|failed| {
+                        let mut failed = Failed::from(failed);
+                        if failed.call.is_none() && was_not_processed(&failed.error) {
+                            failed.call = spare;
+                        }
+                        failed
+                    })
+                }))
             }
         };
         async move {
-            let outcome = match (one, many) {
-                (Some(sending), _) => sending.await.map_err(Failed::from),
-                (None, Some((sending, spare))) => sending.await.map_err(|failed| {
-                    let mut failed = Failed::from(failed);
-                    if failed.call.is_none() && was_not_processed(&failed.error) {
-                        failed.call = spare;
-                    }
-                    failed
-                }),
-                (None, None) => unreachable!("a connection speaks one of the two"),
+            let outcome = match sending {
+                Sending::One(sending) => sending.await.map_err(Failed::from),
+                Sending::Many(sending) => sending.await,
             };
             match &outcome {
                 Ok(answer) => link.site.answered(&link, answer.status(), answer.headers()),
@@ -271,6 +275,12 @@ impl<B: Body + Default + 'static> Connection<B> {
             outcome
         }
     }
+}
+
+/// A call that waits for the head of its answer.
+enum Sending<One, Many> {
+    One(One),
+    Many(Pin<Box<Many>>),
 }
 
 /// The same call again; its body is empty.

@@ -60,12 +60,11 @@ pub(crate) enum Repeat {
 impl Repeat {
     /// What `policy` says of a call with this head.
     pub(crate) fn of(policy: RetrySettings, method: &Method, headers: &HeaderMap) -> Self {
-        let is_idempotent = method.is_idempotent();
-        let has_key = headers.get_all(IDEMPOTENCY_KEY).iter().count() == 1;
+        let has_key = || headers.get_all(IDEMPOTENCY_KEY).iter().count() == 1;
         let may = match policy {
             RetrySettings::Unsent => false,
-            RetrySettings::Idempotent => is_idempotent,
-            RetrySettings::IdempotencyKey => is_idempotent || has_key,
+            RetrySettings::Idempotent => method.is_idempotent(),
+            RetrySettings::IdempotencyKey => method.is_idempotent() || has_key(),
         };
         if may { Self::Once } else { Self::Never }
     }
