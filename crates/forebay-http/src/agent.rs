@@ -56,6 +56,8 @@ const BUFFER: usize = 128 * 1024;
 /// between two calls. Longer than the keep-alive of the usual clients, so that they hang up
 /// first and no call meets a connection that is just being closed.
 const REST: Duration = Duration::from_secs(120);
+/// How long one that has rested may take to close.
+const PARTING: Duration = Duration::from_secs(10);
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
@@ -150,13 +152,13 @@ impl Visit {
         match opened.protocol {
             Protocol::Http1 => {
                 let connection = http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(REST)
+                    // Of its own it would arm a timer for each head; `watch` sees who rests.
+                    .header_read_timeout(None)
                     .max_header_size(HEAD_BYTES)
                     .max_buf_size(BUFFER)
                     .serve_connection(io, service)
                     .with_upgrades();
-                signals.attend(connection, watch(&line)).await
+                signals.attend(connection, &line).await
             }
             Protocol::Http2 => {
                 let connection = http2::Builder::new(Hands(Spawner::current()))
@@ -172,7 +174,7 @@ impl Visit {
                     .keep_alive_timeout(PONG)
                     .enable_connect_protocol()
                     .serve_connection(io, service);
-                signals.attend(connection, watch(&line)).await
+                signals.attend(connection, &line).await
             }
         }
     }
@@ -212,8 +214,8 @@ async fn open(
     Ok(Opened { doorstep, protocol, certificate })
 }
 
-/// Watches what an agent takes; comes to its end when one of HTTP/2 has asked for nothing for
-/// so long (of HTTP/1.1, hyper sees it).
+/// Watches what an agent takes; comes to its end when it has asked for nothing for so long,
+/// whether it says nothing or does not come to the end of a head.
 async fn watch(line: &Line) {
     let (mut before, mut since) = (line.understood.calls(), time::now());
     loop {
@@ -221,7 +223,19 @@ async fn watch(line: &Line) {
         let calls = line.understood.calls();
         if calls != before || calls.1 > 0 {
             (before, since) = (calls, time::now());
-        } else if line.speaks == Protocol::Http2 && time::now() >= since + REST {
+        } else if time::now() >= since + REST {
+            return;
+        }
+    }
+}
+
+/// Comes to its end when a connection that should have ended has no call under way: who has
+/// begun a head and does not go on is not waited for.
+async fn silence(line: &Line) {
+    loop {
+        time::sleep(PARTING).await;
+        let (_, open) = line.understood.calls();
+        if open == 0 {
             return;
         }
     }
@@ -238,6 +252,15 @@ enum Ended {
     Silent,
 }
 
+/// Why a connection is to take no more calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Finish {
+    /// We are asked to come to an end.
+    Told,
+    /// It has rested for too long.
+    Rested,
+}
+
 /// What ends a connection from our side.
 struct Signals {
     stop: Stop,
@@ -246,34 +269,28 @@ struct Signals {
 }
 
 impl Signals {
-    /// Drives `connection` to its end; told to stop, or when the `watch` is over, with the
-    /// calls that are under way.
-    async fn attend<C: Conversation>(
-        self,
-        connection: C,
-        watch: impl Future<Output = ()>,
-    ) -> Result<(), Ended> {
+    /// Drives `connection`, which is `line`, to its end; told to stop, or when it has rested for
+    /// too long, with the calls that are under way.
+    async fn attend<C: Conversation>(self, connection: C, line: &Line) -> Result<(), Ended> {
         let Self { mut stop, mut leave, mut cut } = self;
         let mut connection = pin!(connection);
         let finish = Beside::new(async {
             tokio::select! {
-                () = stop.told() => {}
-                () = leave.told() => {}
-                () = watch => {}
+                () = stop.told() => Finish::Told,
+                () = leave.told() => Finish::Told,
+                () = watch(line) => Finish::Rested,
             }
         });
-        let ended = tokio::select! {
+        let finish = tokio::select! {
             biased;
-            ended = connection.as_mut() => Some(ended),
-            () = finish => None,
+            ended = connection.as_mut() => return ended.map_err(Ended::from),
+            finish = finish => finish,
         };
-        if let Some(ended) = ended {
-            return ended.map_err(Ended::from);
-        }
         connection.as_mut().finish();
         tokio::select! {
             ended = connection.as_mut() => ended.map_err(Ended::from),
             () = cut.told() => Ok(()),
+            () = silence(line), if finish == Finish::Rested => Err(Ended::Silent),
         }
     }
 }

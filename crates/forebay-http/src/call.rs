@@ -360,7 +360,7 @@ fn is_stream(headers: &HeaderMap) -> bool {
 /// can serve again. The call goes on: what it reserved stays reserved.
 async fn discard(begun: Begun) -> (Passage, Journey) {
     let Begun { response, upload, exchange, .. } = begun;
-    let Exchange { held, calling, passage, journey, .. } = exchange;
+    let Exchange { held, calling, passage, journey, .. } = *exchange;
     let rest = Limited::new(response.into_body(), DISCARD).collect();
     if let Ok(Ok(_)) = time::timeout(DISCARD_TIME, rest).await {
         held.over(&upload);

@@ -13,6 +13,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use forebay_pool::Condition;
+use forebay_seam::time::Sleep;
 use http::header::{CONNECTION, HOST};
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{HeaderValue, Request, Response, Version};
@@ -94,6 +95,8 @@ pub(crate) struct Connection<B> {
     addressee: Arc<Addressee>,
     /// Since a call was sent, until it rests again.
     calling: Option<Calling>,
+    /// Of the call before, for the next one: to put a timer off is cheap, to make one is not.
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl<B> Drop for Connection<B> {
@@ -108,13 +111,14 @@ impl<B> Drop for Connection<B> {
 #[derive(Debug)]
 pub(crate) struct Failed<B> {
     error: hyper::Error,
-    call: Option<Request<B>>,
+    /// In a box: most calls do not fail, and what they give is as large as this.
+    call: Option<Box<Request<B>>>,
 }
 
 impl<B> Failed<B> {
     /// The call, if the service did nothing with it: it may be sent again, once.
     pub(crate) fn take_message(&mut self) -> Option<Request<B>> {
-        self.call.take()
+        self.call.take().map(|call| *call)
     }
 
     /// What went wrong.
@@ -130,7 +134,7 @@ impl<B> Failed<B> {
 
 impl<B> From<TrySendError<Request<B>>> for Failed<B> {
     fn from(mut failed: TrySendError<Request<B>>) -> Self {
-        let call = failed.take_message();
+        let call = failed.take_message().map(Box::new);
         Self { error: failed.into_error(), call }
     }
 }
@@ -144,7 +148,7 @@ impl<B> Connection<B> {
         addressee: Arc<Addressee>,
     ) -> Self {
         let sender = Sender::One { sender, life: Some(life), link };
-        Self { sender, addressee, calling: None }
+        Self { sender, addressee, calling: None, timer: None }
     }
 
     /// One stream of a connection that speaks HTTP/2.
@@ -153,7 +157,8 @@ impl<B> Connection<B> {
         seat: Seat,
         addressee: Arc<Addressee>,
     ) -> Self {
-        Self { sender: Sender::Many { sender, seat }, addressee, calling: None }
+        let sender = Sender::Many { sender, seat };
+        Self { sender, addressee, calling: None, timer: None }
     }
 
     fn link(&self) -> &Arc<Link> {
@@ -195,6 +200,17 @@ impl<B> Connection<B> {
             }
             Sender::Many { .. } => Condition::Unknown,
         }
+    }
+
+    /// Takes the timer of the call before, if there is one.
+    pub(crate) fn take_timer(&mut self) -> Option<Pin<Box<Sleep>>> {
+        self.timer.take()
+    }
+
+    /// Keeps `timer` for the next call. It may still end in between, and wake the task that
+    /// polled it last.
+    pub(crate) fn keep_timer(&mut self, timer: Option<Pin<Box<Sleep>>>) {
+        self.timer = timer;
     }
 
     /// Whether a call can be sent now.
@@ -256,7 +272,7 @@ impl<B: Body + Default + 'static> Connection<B> {
                     sending.await.map_err(|failed| {
                         let mut failed = Failed::from(failed);
                         if failed.call.is_none() && was_not_processed(&failed.error) {
-                            failed.call = spare;
+                            failed.call = spare.map(Box::new);
                         }
                         failed
                     })
