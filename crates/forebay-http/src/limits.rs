@@ -22,7 +22,7 @@ use crate::announce;
 use crate::operation::Work;
 use crate::problem::{Problem, Reason, Retry};
 use crate::settings::{LimitSettings, TenantLimitSettings};
-use crate::usage::UsageReader;
+use crate::usage::{UsageKey, UsageReader};
 
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -41,6 +41,7 @@ pub(crate) struct Toll {
     follow: Follow,
     tokens: Tokens,
     fields: Fields,
+    usage: Arc<UsageKey>,
 }
 
 /// Whether the service's own words are heeded.
@@ -100,18 +101,18 @@ enum Reading {
 }
 
 impl Reading {
-    fn of(status: StatusCode, headers: &HeaderMap) -> Self {
+    fn of(status: StatusCode, headers: &HeaderMap, key: &Arc<UsageKey>) -> Self {
         let coded = headers.get(CONTENT_ENCODING).is_some_and(|coding| coding != "identity");
         if !status.is_success() {
-            return Self::Failure(UsageReader::new());
+            return Self::Failure(UsageReader::new(key));
         }
         let content = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let content = content.unwrap_or_default().split(';').next().unwrap_or_default().trim();
         match content {
             _ if coded => Self::Nothing,
-            "text/event-stream" => Self::Events(UsageReader::new()),
+            "text/event-stream" => Self::Events(UsageReader::new(key)),
             json if json == "application/json" || json.ends_with("+json") => {
-                Self::Whole(UsageReader::new())
+                Self::Whole(UsageReader::new(key))
             }
             _ => Self::Nothing,
         }
@@ -145,7 +146,8 @@ impl Toll {
             true => Follow::Service,
             false => Follow::Nobody,
         };
-        Ok(Arc::new(Self { limits: RateLimits::new(rates), follow, tokens, fields }))
+        let (limits, usage) = (RateLimits::new(rates), Arc::default());
+        Ok(Arc::new(Self { limits, follow, tokens, fields, usage }))
     }
 
     /// Reserves what the call that `plan` describes will use, or refuses it.
@@ -217,7 +219,7 @@ impl Passage {
         if toll.limits.mode() == Mode::Off {
             return;
         }
-        self.reading = Reading::of(status, headers);
+        self.reading = Reading::of(status, headers, &toll.usage);
         let notice = announce::read(status, headers, time::unix_seconds());
         if toll.follow == Follow::Service {
             notice.left.iter().for_each(|said| toll.limits.announced(account, *said));

@@ -5,21 +5,31 @@
 //! a JSON answer or in events. Inside JSON strings quotes are escaped, so what a model writes
 //! is not mistaken for it. Always true: at most 2 KiB are kept, however long the answer is.
 
-use std::sync::LazyLock;
+use std::sync::Arc;
 
 use memchr::memmem::Finder;
 use serde::Deserialize;
 
 const KEY: &[u8] = b"\"usage\"";
-static FINDER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(KEY));
 /// The largest usage that is read; known ones have some 400 bytes.
 const OBJECT: usize = 2 * 1024;
 /// No answer used more than this, whatever it says.
 const MOST: u64 = 1_000_000_000;
 
+/// The search for the key, prepared once for all answers.
+#[derive(Debug)]
+pub(crate) struct UsageKey(Finder<'static>);
+
+impl Default for UsageKey {
+    fn default() -> Self {
+        Self(Finder::new(KEY))
+    }
+}
+
 /// Reads one answer.
 #[derive(Debug)]
 pub(crate) struct UsageReader {
+    key: Arc<UsageKey>,
     place: Place,
     object: Vec<u8>,
     seen: Usage,
@@ -81,8 +91,8 @@ impl Usage {
 
 impl UsageReader {
     /// Before the first byte.
-    pub(crate) fn new() -> Self {
-        Self { place: OUTSIDE, object: Vec::new(), seen: Usage::default() }
+    pub(crate) fn new(key: &Arc<UsageKey>) -> Self {
+        Self { key: Arc::clone(key), place: OUTSIDE, object: Vec::new(), seen: Usage::default() }
     }
 
     /// Tokens used, as far as was said.
@@ -94,7 +104,7 @@ impl UsageReader {
     pub(crate) fn read(&mut self, mut bytes: &[u8]) {
         while let Some((&byte, rest)) = bytes.split_first() {
             if self.place == OUTSIDE {
-                let Some(at) = FINDER.find(bytes) else {
+                let Some(at) = self.key.0.find(bytes) else {
                     self.place = Place::Outside { matched: begun(bytes) };
                     return;
                 };
@@ -169,7 +179,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn total(answer: &str) -> Option<u64> {
-        let mut reader = UsageReader::new();
+        let mut reader = UsageReader::new(&Arc::default());
         reader.read(answer.as_bytes());
         reader.total()
     }
@@ -219,7 +229,7 @@ mod tests {
 
     #[test]
     fn a_usage_without_end_is_not_kept() {
-        let mut reader = UsageReader::new();
+        let mut reader = UsageReader::new(&Arc::default());
         reader.read(b"{\"usage\":{\"a\":\"");
         for _ in 0..10_000 {
             reader.read(b"endless and endless and endless");
@@ -233,7 +243,7 @@ mod tests {
         #[test]
         fn however_an_answer_is_cut_it_says_the_same(cuts in proptest::collection::vec(0..400_usize, 0..9)) {
             for (answer, tokens) in [(OPENAI, 29), (ANTHROPIC, 40)] {
-                let mut reader = UsageReader::new();
+                let mut reader = UsageReader::new(&Arc::default());
                 let mut rest = answer.as_bytes();
                 for cut in &cuts {
                     let (piece, after) = rest.split_at(cut % (rest.len() + 1));
@@ -250,7 +260,7 @@ mod tests {
             prop_oneof![Just(b"\"usage\":{".to_vec()), Just(b"\"".to_vec()), Just(b"}".to_vec()), any::<u8>().prop_map(|b| vec![b])],
             0..200,
         )) {
-            let mut reader = UsageReader::new();
+            let mut reader = UsageReader::new(&Arc::default());
             bytes.iter().for_each(|piece| reader.read(piece));
             prop_assert!(reader.object.len() <= OBJECT);
         }
