@@ -16,6 +16,7 @@ mod heal;
 mod inward;
 mod link;
 mod local;
+mod lookout;
 mod notify;
 mod outward;
 mod parking;
@@ -140,6 +141,8 @@ pub(crate) struct Session {
     needs: usize,
     /// Bytes of a message that is dropped while it still arrives.
     dropping: usize,
+    /// Whether it is there while nobody reads from it.
+    lookout: lookout::Lookout,
     /// To the client; what the server's inbox passes on comes behind it.
     outbox: BytesMut,
     /// What the client got and may not have read.
@@ -226,6 +229,7 @@ impl Session {
             batch: 0,
             needs: 0,
             dropping: 0,
+            lookout: lookout::Lookout::default(),
             outbox: BytesMut::new(),
             line: Line::default(),
             registration,

@@ -147,6 +147,7 @@ impl Session {
         let (card, census) = (&self.card, &self.gateway.census);
         let mut since = None;
         let (client, inbox, outbox) = (&mut self.client, &mut self.inbox, &mut self.outbox);
+        let lookout = &mut self.lookout;
         let waited = poll_fn(|cx| {
             use std::future::Future;
             if cancelable.is_ended() {
@@ -168,7 +169,9 @@ impl Session {
                 return Poll::Ready(Waited::Cancelled);
             }
             if let Poll::Ready(result) = checkout.as_mut().poll(cx) {
-                return Poll::Ready(Waited::Over(result));
+                // What it asked for when it waited, nobody would get the answer of.
+                let left = since.is_some() && result.is_ok() && client.has_ended();
+                return Poll::Ready(if left { Waited::Left } else { Waited::Over(result) });
             }
             if since.is_none() {
                 since = Some(census.moment(time::now()));
@@ -186,10 +189,10 @@ impl Session {
                     Poll::Ready(Ok(0)) => return Poll::Ready(Waited::Left),
                     Poll::Ready(Ok(_)) => {}
                     Poll::Ready(Err(error)) => return Poll::Ready(Waited::Lost(error)),
-                    Poll::Pending => break,
+                    Poll::Pending => return Poll::Pending,
                 }
             }
-            Poll::Pending
+            lookout.poll_end(cx, client).map(|()| Waited::Left)
         })
         .await;
         if let Some(since) = since {
