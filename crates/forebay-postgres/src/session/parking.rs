@@ -358,7 +358,7 @@ impl Session {
         if !is_ready || !self.inbox.is_empty() {
             return Verdict::NotBefore(soon);
         }
-        let pid = server.key.pid;
+        let key = Arc::clone(&server.key);
         let definitions = Arc::clone(&server.catalogue);
         if let Err(later) = place.prover.admits() {
             return Verdict::NotBefore(later);
@@ -385,7 +385,7 @@ impl Session {
             Mode::Off | Mode::Observe if has_portal => snapshots = Snapshots::MayBeAPortals,
             Mode::Off | Mode::Observe => {}
         }
-        match place.prover.holds_nothing(pool, &identity, pid, snapshots).await {
+        match place.prover.holds_nothing(pool, &identity, key, snapshots).await {
             Err(reason) => Verdict::Stays(reason),
             Ok(()) => told.map_or(Verdict::SeemsToHoldNothing, Verdict::HoldsNothing),
         }

@@ -24,6 +24,7 @@ mod overlap;
 mod pairs;
 mod parameters;
 mod parking;
+mod parking_budget;
 mod parking_by_chance;
 mod parking_rules;
 mod pins;
