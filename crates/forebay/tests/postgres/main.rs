@@ -26,6 +26,7 @@ mod parameters;
 mod parking;
 mod parking_budget;
 mod parking_by_chance;
+mod parking_calls;
 mod parking_rules;
 mod pins;
 mod pipelines;
