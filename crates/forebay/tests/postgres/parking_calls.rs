@@ -112,3 +112,31 @@ async fn a_transaction_whose_server_restarted_while_it_was_parked_goes_on() {
     assert_eq!((counts(&bench).lost, counts(&bench).resumed), (0, 1));
     drop(cluster);
 }
+
+#[tokio::test]
+async fn a_transaction_that_would_go_on_at_another_host_than_it_was_parked_at_is_told_to_begin_again()
+ {
+    let clusters = || [start(Vec::new()), start(Vec::new())];
+    let [mut first, second] = tokio::task::spawn_blocking(clusters).await.unwrap();
+    let bench = Bench::before(first.address(), "postgres", 1, |settings| {
+        forced(settings);
+        let server = settings.servers.get_mut("main").unwrap();
+        server.hosts = vec![first.address().to_string(), second.address().to_string()];
+        server.address = String::new();
+    });
+    let mut client = bench.client().await;
+    client.query("BEGIN").await;
+    client.query("SELECT 1").await;
+    is_parked(&bench).await;
+    let first = tokio::task::spawn_blocking(move || {
+        first.stop().unwrap();
+        first
+    });
+    let first = first.await.unwrap();
+    let told = client.query("SELECT 1").await;
+    assert!(told.starts_with("E[40001 ") && told.ends_with("Z[E]"), "{told}");
+    assert_eq!(client.query("ROLLBACK").await, "C[ROLLBACK] Z[I]");
+    assert_eq!(client.query("SELECT 2").await, "T D[2] C[SELECT 1] Z[I]");
+    assert_eq!((counts(&bench).lost, bench.leased()), (1, 0));
+    drop((first, second));
+}
