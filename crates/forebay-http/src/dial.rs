@@ -24,7 +24,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 use tokio_rustls::TlsConnector;
 
-use crate::addresses::{Addresses, Allowed, NoAddress, Private};
+use crate::addresses::{Addresses, NoAddress};
 use crate::berths::Socket;
 use crate::connection::{Connection, Protocol};
 use crate::frames::Followed;
@@ -275,8 +275,8 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Hands {
     }
 }
 
-/// A connection of its own to `target`, for one exchange with a token issuer. Its name may lead
-/// anywhere but to where no service is: who the issuer is, the operator says and TLS proves.
+/// A connection of HTTP/1.1 to `target`, whose addresses are those of `site`: it belongs to no
+/// pool.
 ///
 /// # Errors
 /// Why there is none.
@@ -285,17 +285,15 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Hands {
 /// Dropped, whatever was opened so far is closed.
 pub(crate) async fn open<B>(
     target: &Target,
+    site: &Arc<Site>,
     tls: &TlsConnector,
     spawner: &Spawner,
 ) -> Result<Connection<B>, OpenError>
 where
     B: Body<Data: Send, Error: std::error::Error + Send + Sync> + Send + 'static,
 {
-    let allowed = Allowed::of(&target.host, Private::Allowed, &[]);
-    let addresses = Addresses::new(&target.host, target.port, allowed, Duration::MAX, 0);
-    let site = Arc::new(Site::new(addresses, u32::MAX));
-    let line = dial(target, &site, tls, Protocol::Http1).await?;
-    let link = Link::new(site, line.birth());
+    let line = dial(target, site, tls, Protocol::Http1).await?;
+    let link = Link::new(Arc::clone(site), line.birth());
     speak_http1(line, link, None, target, spawner).await
 }
 

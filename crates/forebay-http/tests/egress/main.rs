@@ -7,6 +7,7 @@ mod credentials;
 mod destinations;
 mod hostile;
 mod hygiene;
+mod issuers;
 mod kinds;
 mod leaving;
 mod limits;
