@@ -230,6 +230,15 @@ pub(crate) enum Begun {
     Held,
 }
 
+/// Whether a connection that came is the client's.
+#[must_use = "a connection that came too late goes home"]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Linked {
+    Yes,
+    /// The wait for it had been cancelled.
+    Cancelled,
+}
+
 /// One client's handle in the registry.
 #[derive(Default)]
 pub(crate) struct Cancelable {
@@ -351,15 +360,20 @@ impl Cancelable {
         Poll::Pending
     }
 
-    /// Was the wait in line cancelled, and nobody has looked yet?
-    pub(crate) fn wait_was_cancelled(&self) -> bool {
-        matches!(self.state.lock().doing, Doing::Waiting(_, Asked::Yes))
-    }
-
-    /// Has a connection, which runs what is ours until the statement [begins](Self::begins).
-    pub(crate) fn links(&self, key: &Arc<ServerKey>, in_flight: &Arc<InFlight>) {
+    /// Has a connection, which runs what is ours until the statement [begins](Self::begins);
+    /// or has none, since the wait for it was cancelled.
+    ///
+    /// One moment decides: a request that came before it ends the wait, one that comes after it
+    /// is for the statement.
+    pub(crate) fn links(&self, key: &Arc<ServerKey>, in_flight: &Arc<InFlight>) -> Linked {
+        let doing = &mut self.state.lock().doing;
+        if matches!(doing, Doing::Waiting(_, Asked::Yes)) {
+            *doing = Doing::Nothing;
+            return Linked::Cancelled;
+        }
         let (key, in_flight) = (Arc::clone(key), Arc::clone(in_flight));
-        self.state.lock().doing = Doing::Linked { key, in_flight, now: Now::Ours };
+        *doing = Doing::Linked { key, in_flight, now: Now::Ours };
+        Linked::Yes
     }
 
     /// Something of ours is sent, for the statement that may come.

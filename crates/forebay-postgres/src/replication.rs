@@ -21,7 +21,7 @@ use forebay_seam::task::Stop;
 use forebay_seam::time;
 
 use crate::cancel::fleet::Fleet;
-use crate::cancel::{Cancelable, Registration};
+use crate::cancel::{Cancelable, Linked, Registration};
 use crate::census::{Newcomer, Replication};
 use crate::comings;
 use crate::fault::Fault;
@@ -136,7 +136,8 @@ pub(crate) async fn serve(
     tracing::info!(%user, %database, "a replication connection begins");
     welcome(&server, &registration, &plan.fleet, &mut outbox);
     // The connection is this client's alone: a cancel can hit nothing else.
-    registration.client.links(&server.key, &server.in_flight);
+    let linked = registration.client.links(&server.key, &server.in_flight);
+    debug_assert_eq!(linked, Linked::Yes, "it waited in no line");
     registration.client.goes_on();
     card.links(server.card.as_deref(), card.connected);
     let mut relay =

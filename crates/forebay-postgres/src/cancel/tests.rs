@@ -51,11 +51,14 @@ async fn a_cancel_that_came_late_does_not_end_the_next_wait() {
     assert!(!wait_is_over(&one.client).await);
 }
 
+fn link(client: &Cancelable, in_flight: &Arc<InFlight>) -> Linked {
+    let nowhere = Address::Unix(std::path::Path::new("/nowhere").into());
+    client.links(&ServerKey::none(Door { address: nowhere, encrypted: None }), in_flight)
+}
+
 fn linked() -> (Cancelable, Arc<InFlight>) {
     let (client, in_flight) = (Cancelable::default(), Arc::<InFlight>::default());
-    let nowhere = Address::Unix(std::path::Path::new("/nowhere").into());
-    let door = Door { address: nowhere, encrypted: None };
-    client.links(&ServerKey::none(door), &in_flight);
+    assert_eq!(link(&client, &in_flight), Linked::Yes);
     (client, in_flight)
 }
 
@@ -78,7 +81,7 @@ async fn a_request_is_counted_where_it_is() {
     let one = registry.register(Form::Short, &Fleet::default());
     let address = Address::Unix(path.as_path().into());
     let door = Door { address, encrypted: None };
-    one.client.links(&ServerKey::none(door), &Arc::default());
+    assert_eq!(one.client.links(&ServerKey::none(door), &Arc::default()), Linked::Yes);
     let (asked, striking) = (right(&one), Arc::clone(&registry));
     let strike = tokio::spawn(async move {
         striking.cancel(&asked, &Fleet::default()).await;
@@ -132,13 +135,11 @@ fn a_request_whose_fate_is_unknown_is_never_over() {
 }
 
 #[tokio::test]
-async fn a_cancelled_wait_is_known_before_anything_else_is_looked_at() {
+async fn a_connection_that_comes_after_the_cancel_of_the_wait_is_not_the_clients() {
     let (registry, none) = (Arc::new(Registry::default()), Fleet::default());
     let one = registry.register(Form::Short, &none);
-    assert!(!one.client.wait_was_cancelled());
     assert!(!wait_is_over(&one.client).await);
     registry.cancel(&right(&one), &none).await;
-    assert!(one.client.wait_was_cancelled());
-    one.client.rests();
-    assert!(!one.client.wait_was_cancelled());
+    assert_eq!(link(&one.client, &Arc::default()), Linked::Cancelled);
+    assert_eq!(link(&one.client, &Arc::default()), Linked::Yes);
 }

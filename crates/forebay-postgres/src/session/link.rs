@@ -1,15 +1,16 @@
-//! Linking a server connection: the place in line is taken, and the connection gets the client's settings and its waiting BEGIN in the same write as
-//! its statement.
+//! Linking a server connection: the place in line is taken, and the connection gets the
+//! client's settings and its waiting BEGIN in the same write as its statement.
 
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 
-use forebay_pool::{Ask, CheckoutError, Lease};
+use forebay_pool::{Ask, CheckoutError, Condition, Lease};
 use forebay_seam::time;
 
 use super::reload::Followed;
 use super::{End, HIGH_WATER, Session};
+use crate::cancel::Linked;
 use crate::fault::Fault;
 use crate::params::Stakes;
 use crate::replicas::To;
@@ -68,7 +69,6 @@ impl Session {
         server.gate = Gate::Open;
         server.sets = Sets::Nothing;
         server.catalogue.look_up(&mut server.seen);
-        self.registration.client.links(&server.key, &server.in_flight);
         self.card.links(server.card.as_deref(), since);
         if !self.replay_settings() {
             self.tell_reported();
@@ -163,12 +163,19 @@ impl Session {
                     Poll::Pending => Poll::Pending,
                 };
             }
-            // First: what was asked before a connection came is not forgotten for its sake.
-            if since.is_some() && cancelable.wait_was_cancelled() {
-                return Poll::Ready(Waited::Cancelled);
-            }
             if let Poll::Ready(result) = checkout.as_mut().poll(cx) {
-                return Poll::Ready(Waited::Over(result));
+                let mut lease = match result {
+                    Ok(lease) => lease,
+                    Err(error) => return Poll::Ready(Waited::InVain(error)),
+                };
+                let server = &**lease.connection();
+                return Poll::Ready(match cancelable.links(&server.key, &server.in_flight) {
+                    Linked::Yes => Waited::Over(lease),
+                    Linked::Cancelled => {
+                        lease.give_back(Condition::Clean);
+                        Waited::Cancelled
+                    }
+                });
             }
             if since.is_none() {
                 since = Some(census.moment(time::now()));
@@ -198,8 +205,8 @@ impl Session {
             card.rests();
         }
         match waited {
-            Waited::Over(Ok(lease)) => Ok(Ok(lease)),
-            Waited::Over(Err(error)) => {
+            Waited::Over(lease) => Ok(Ok(lease)),
+            Waited::InVain(error) => {
                 self.registration.client.rests();
                 let is_closed = matches!(error, CheckoutError::Closed { .. });
                 Ok(Err(if is_closed { Fault::Stopping } else { error.into() }))
@@ -216,7 +223,8 @@ impl Session {
 }
 
 enum Waited {
-    Over(Result<Lease<Postgres>, CheckoutError>),
+    Over(Lease<Postgres>),
+    InVain(CheckoutError),
     Cancelled,
     Killed,
     Left,

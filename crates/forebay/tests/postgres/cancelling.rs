@@ -57,6 +57,25 @@ async fn a_client_that_waits_in_line_is_cancelled_and_the_next_wait_is_not() {
 }
 
 #[tokio::test]
+async fn a_cancel_that_comes_together_with_the_connection_is_not_lost() {
+    let bench = Bench::start(1).await;
+    let (mut a, mut b) = (bench.client().await, bench.client().await);
+    for _ in 0..60 {
+        a.query("BEGIN").await;
+        a.query("SELECT 1").await;
+        b.send(&query("SELECT pg_sleep(30)")).await;
+        until("it waits", async || bench.waiting() == 1).await;
+        let mut request = Client::bare(bench.address).await;
+        let (ask, commit) = (cancel_request(&b.key), query("COMMIT"));
+        tokio::join!(request.send(&ask), a.send(&commit));
+        a.until_ready(1).await;
+        let answer = show(&b.until_ready(1).await);
+        assert!(answer.ends_with(CANCELLED), "{answer}");
+    }
+    bench.all_home().await;
+}
+
+#[tokio::test]
 async fn a_cancel_request_is_heard_where_no_client_has_room() {
     let bench = Bench::with(1, |settings| settings.max_clients = 1).await;
     let mut a = bench.client().await;

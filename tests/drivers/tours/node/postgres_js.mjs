@@ -3,7 +3,7 @@
 import { pipeline } from "node:stream/promises";
 import { Readable } from "node:stream";
 import postgres from "postgres";
-import { address, alone, raised, run, sleep } from "./transcript.mjs";
+import { address, raised, run, sleep } from "./transcript.mjs";
 
 function connect(seen, more = {}) {
   return postgres({
@@ -21,7 +21,7 @@ function connect(seen, more = {}) {
   });
 }
 
-const tour = async (seen) => {
+await run(async (seen) => {
   const sql = connect(seen);
   await sql.unsafe(`drop schema if exists ${seen.schema} cascade`);
   await sql.unsafe(`create schema ${seen.schema}`);
@@ -29,7 +29,7 @@ const tour = async (seen) => {
   for (const part of [session, statements, types, transactions, errors, streams, cancels, others])
     await part(seen, sql);
   await sql.end();
-};
+});
 
 async function session(seen, sql) {
   for (let turn = 0; turn < 3; turn++) {
@@ -196,11 +196,7 @@ async function streams(seen, sql) {
   seen.say("copied", bytes, await sql`select count(*)::int as n from bulk`);
 }
 
-// One client at a time: who is cancelled at the moment in which it gets a connection is the matter
-// of tests of its own (crates/forebay/tests/postgres/cancelling.rs).
-const cancels = (seen) => alone(() => cancelled(seen));
-
-async function cancelled(seen) {
+async function cancels(seen) {
   const sql = connect(seen);
   await sql`select 1`;
   for (let turn = 0; turn < 2; turn++) {
@@ -222,5 +218,3 @@ async function others(seen) {
     seen.say("unprepared", await plain`select ${turn}::int as n`);
   await plain.end();
 }
-
-await run(tour);
