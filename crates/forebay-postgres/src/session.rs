@@ -113,6 +113,8 @@ enum Change {
         name: String,
     },
     ResetAll,
+    /// DISCARD ALL, which has committed at once: nothing takes it back.
+    Discarded,
     Learn {
         names: Box<[String]>,
     },

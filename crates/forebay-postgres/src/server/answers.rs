@@ -67,8 +67,14 @@ impl Portal {
 /// An answer that is due.
 #[derive(Debug)]
 pub(crate) enum Awaited {
-    /// ParseComplete. `prepared`: what the server has by name once it came.
-    Parse { origin: Origin, prepared: Option<Arc<Statement>>, change: Option<NameChange> },
+    /// ParseComplete. `prepared`: what the server has by name once it came; `displaced`: what it
+    /// had as its unnamed statement before.
+    Parse {
+        origin: Origin,
+        prepared: Option<Arc<Statement>>,
+        change: Option<NameChange>,
+        displaced: Option<StatementId>,
+    },
     /// BindComplete.
     Bind { of: Option<Known>, portal: Portal },
     /// RowDescription or NoData, after ParameterDescription for a statement.

@@ -61,7 +61,9 @@ impl Session {
             Parse { name: &stand_in.name, text: &text, types: parse.types }
                 .write(&mut server.outbox);
             let change = Some(NameChange::Taken(name));
-            let awaited = Awaited::Parse { origin: Origin::Client, prepared: None, change };
+            let displaced = server.unnamed;
+            let awaited =
+                Awaited::Parse { origin: Origin::Client, prepared: None, change, displaced };
             server.awaited.push_back(awaited);
             return Ok(());
         }
@@ -70,7 +72,9 @@ impl Session {
             self.pins.foresee(PinReason::SqlPrepare);
             Parse { name: &unknown(parse.name), text: &text, types: parse.types }
                 .write(&mut server.outbox);
-            let awaited = Awaited::Parse { origin: Origin::Client, prepared: None, change: None };
+            let displaced = server.unnamed;
+            let awaited =
+                Awaited::Parse { origin: Origin::Client, prepared: None, change: None, displaced };
             server.awaited.push_back(awaited);
             self.keep_tags(&name, said);
             return Ok(());
@@ -104,7 +108,9 @@ impl Session {
             evict_for(server, &statement);
             statement.parse(&statement.name).write(&mut server.outbox);
             let prepared = Some(statement);
-            server.awaited.push_back(Awaited::Parse { origin: Origin::Client, prepared, change });
+            let displaced = server.unnamed;
+            let origin = Origin::Client;
+            server.awaited.push_back(Awaited::Parse { origin, prepared, change, displaced });
         }
         Ok(())
     }
@@ -362,7 +368,8 @@ pub(super) fn prepare(server: &mut Server, statement: &Arc<Statement>) {
     server.pipeline.changes_names();
     statement.parse(&statement.name).write(&mut server.outbox);
     let prepared = Some(Arc::clone(statement));
-    server.awaited.push_back(Awaited::Parse { origin: Origin::Own, prepared, change: None });
+    let (origin, displaced) = (Origin::Own, server.unnamed);
+    server.awaited.push_back(Awaited::Parse { origin, prepared, change: None, displaced });
 }
 
 /// A failed transaction takes no statement that the server has not got yet, and refuses its
@@ -440,9 +447,10 @@ fn close_unnamed(server: &mut Server, name: &[u8]) {
 fn prepare_unnamed(server: &mut Server, statement: &Statement) {
     if server.unnamed != Some(statement.id) {
         statement.parse(b"").write(&mut server.outbox);
-        server.unnamed = Some(statement.id);
+        let displaced = server.unnamed.replace(statement.id);
         server.pipeline.changes_unnamed();
-        let awaited = Awaited::Parse { origin: Origin::Own, prepared: None, change: None };
+        let awaited =
+            Awaited::Parse { origin: Origin::Own, prepared: None, change: None, displaced };
         server.awaited.push_back(awaited);
     }
 }

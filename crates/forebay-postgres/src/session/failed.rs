@@ -78,9 +78,16 @@ impl Session {
                 }
                 _ => {}
             }
+            let unnamed = unnamed_at_failure(server);
             self.skip_to_sync();
             if lost_unnamed {
                 self.lose_unnamed();
+            }
+            if let (Some(unnamed), Some(lease)) = (unnamed, &mut self.link) {
+                let server = &mut **lease.connection();
+                // What was sent since may displace it.
+                let is_last = server.awaited.iter().all(|later| matches!(later, Awaited::Sync));
+                server.unnamed = Some(unnamed).filter(|_| is_last);
             }
             // The client is told, so from now on its plans may be new ones.
             if let Some(stale) = stale {
@@ -139,6 +146,18 @@ impl Session {
             take_back(server, &mut self.statements, &mut self.unnamed, skipped);
         }
     }
+}
+
+/// The unnamed statement that the server still has, where it failed what is at the front and
+/// skips one or more that were to displace it.
+fn unnamed_at_failure(server: &Server) -> Option<StatementId> {
+    let batch = server.awaited.iter().take_while(|awaited| !matches!(awaited, Awaited::Sync));
+    let mut parses = batch.enumerate().filter_map(|(place, awaited)| match awaited {
+        Awaited::Parse { prepared: None, displaced, .. } => Some((place, *displaced)),
+        _ => None,
+    });
+    // A Parse that fails ends the one that was there before it is looked at.
+    parses.next().and_then(|(place, displaced)| displaced.filter(|_| place > 0))
 }
 
 /// Did we prepare what is at the front for a simple query behind it?

@@ -242,7 +242,7 @@ impl Session {
         let last = self.uncommitted.iter().rev().find_map(|change| match change {
             Change::Set { name, .. } => (*name == lower).then_some(false),
             Change::Reset { name } => (*name == lower).then_some(true),
-            Change::ResetAll => Some(true),
+            Change::ResetAll | Change::Discarded => Some(true),
             Change::Savepoint { .. } | Change::Listen(_) | Change::Learn { .. } => None,
         });
         if !is_base || last != Some(true) {
@@ -410,7 +410,7 @@ impl Session {
                     self.commit_settings();
                     self.failed = false;
                 } else if tag.starts_with(b"ROLLBACK") {
-                    self.uncommitted.clear();
+                    self.roll_back_settings();
                     self.failed = false;
                 }
             }
@@ -424,8 +424,13 @@ impl Session {
         if let Some(listening) = &mut self.listening {
             listening.commit(ListenChange::NoLonger(None));
         }
-        self.uncommitted.push(Change::ResetAll);
+        self.uncommitted.push(Change::Discarded);
         self.pins.may_end();
+    }
+
+    /// What the transaction did to settings has not happened.
+    fn roll_back_settings(&mut self) {
+        self.uncommitted.retain(|change| matches!(change, Change::Discarded));
     }
 
     fn forget_statements(&mut self) {
@@ -455,7 +460,7 @@ impl Session {
                         None => self.wanted.remove(&name),
                     }
                 }
-                Change::ResetAll => {
+                Change::ResetAll | Change::Discarded => {
                     settings.reset_all();
                     self.wanted.clone_from(&self.wanted_at_start);
                     self.learns = None;
@@ -546,7 +551,7 @@ impl Session {
             }
             if failed {
                 // A transaction that nobody began ends with its error.
-                self.uncommitted.clear();
+                self.roll_back_settings();
             }
             self.commit_settings();
             // Should they be the end of the session, it comes behind this ReadyForQuery.

@@ -47,15 +47,17 @@ impl Session {
         server.pipeline.changes_unnamed();
         let awaited = if statement.kind == Kind::Own {
             statement.parse(b"").write(&mut server.outbox);
-            server.unnamed = Some(id);
-            Awaited::Parse { origin: Origin::Client, prepared: None, change }
+            let displaced = server.unnamed.replace(id);
+            Awaited::Parse { origin: Origin::Client, prepared: None, change, displaced }
         } else if server.prepared.get(&id).is_some() {
             Awaited::OwnParseComplete { change }
         } else {
             evict_for(server, &statement);
             server.pipeline.changes_names();
             statement.parse(&statement.name).write(&mut server.outbox);
-            Awaited::Parse { origin: Origin::Client, prepared: Some(statement), change }
+            let displaced = server.unnamed;
+            let prepared = Some(statement);
+            Awaited::Parse { origin: Origin::Client, prepared, change, displaced }
         };
         server.awaited.push_back(awaited);
         self.keep_tags(&Bytes::new(), said);

@@ -144,6 +144,21 @@ async fn reset_goes_back_to_what_the_client_started_with() {
 }
 
 #[tokio::test]
+async fn what_discard_all_put_back_no_rollback_of_the_same_batch_takes_back() {
+    let bench = Bench::start(1).await;
+    let start = [("application_name", "mine"), ("options", "-c work_mem=9MB")];
+    let mut a = Client::connect(bench.address, &bench.database, &start).await.unwrap();
+    for then in ["ROLLBACK", "SELECT 1/0"] {
+        a.query("SET application_name = 'another'; SET work_mem = '7MB'").await;
+        assert_eq!(a.parameters["application_name"], "another");
+        a.ask(&[run("DISCARD ALL"), run(then), sync()]).await;
+        assert_eq!(a.parameters["application_name"], "mine", "{then}");
+        assert_eq!(a.value("SHOW application_name").await, "mine", "{then}");
+        assert_eq!(a.value("SHOW work_mem").await, "9MB", "{then}");
+    }
+}
+
+#[tokio::test]
 async fn trap_30_settings_made_where_no_text_tells_do_not_leak() {
     let bench = Bench::start(1).await;
     let (mut a, mut b) = two(&bench).await;

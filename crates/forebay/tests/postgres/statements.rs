@@ -77,6 +77,31 @@ async fn nobody_reaches_another_clients_unnamed_statement() {
 }
 
 #[tokio::test]
+async fn a_parse_that_is_skipped_leaves_the_unnamed_statement_that_was_there() {
+    let bench = Bench::start(1).await;
+    let skips = || {
+        let first = [parse("", "SELECT 1 / $1::int"), bind("", "", &["0"]), execute("", 0)];
+        let skipped = [parse("", "SELECT 2"), bind("", "", &[]), sync()];
+        [&first[..], &skipped[..]].concat()
+    };
+    bench
+        .answers_like_postgres(&[
+            skips(),
+            vec![bind("", "", &["1"]), execute("", 0), sync()],
+            vec![query("BEGIN")],
+            skips(),
+            vec![bind("", "", &[]), sync()],
+            vec![bind("", "", &["1"]), sync()],
+            vec![query("ROLLBACK")],
+            // One that was made since then stays.
+            [skips(), vec![parse("", "SELECT 3"), bind("", "", &[]), execute("", 0), sync()]]
+                .concat(),
+            vec![bind("", "", &[]), execute("", 0), sync()],
+        ])
+        .await;
+}
+
+#[tokio::test]
 async fn trap_04_a_known_statement_in_a_failed_transaction_is_refused() {
     let bench = Bench::start(1).await;
     let (mut a, mut b) = (bench.client().await, bench.client().await);
