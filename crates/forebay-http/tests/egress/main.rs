@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests may")]
 
 mod abuse;
+mod arrivals;
 mod bench;
 mod credentials;
 mod destinations;
