@@ -61,8 +61,6 @@ const PARTING: Duration = Duration::from_secs(10);
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// Calls that one HTTP/2 connection may have under way.
-const STREAMS: u32 = 100;
 /// Streams that an agent may reset before we have looked at them (CVE-2023-44487).
 const RESETS_UNSEEN: usize = 20;
 /// Streams that an agent may make us reset (CVE-2025-8671).
@@ -138,6 +136,7 @@ impl Visit {
             patience: Patience::default(),
         });
         let desk = self.desk;
+        let streams = desk.load().streams;
         let caller = Arc::clone(&line);
         let service = service_fn(move |call: Request<Incoming>| {
             let (open, clarity) = caller.understood.call(call.version());
@@ -163,7 +162,7 @@ impl Visit {
             Protocol::Http2 => {
                 let connection = http2::Builder::new(Hands(Spawner::current()))
                     .timer(TokioTimer::new())
-                    .max_concurrent_streams(STREAMS)
+                    .max_concurrent_streams(streams)
                     .max_pending_accept_reset_streams(RESETS_UNSEEN)
                     .max_local_error_reset_streams(RESETS_BY_US)
                     .max_header_list_size(HEAD_LIST)

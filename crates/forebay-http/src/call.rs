@@ -63,6 +63,8 @@ pub(crate) struct Desk {
     pub(crate) roster: Arc<Roster>,
     /// Calls refused before they had a destination.
     pub(crate) refusals: Arc<Refusals>,
+    /// Calls that one connection of HTTP/2 may have under way.
+    pub(crate) streams: u32,
 }
 
 /// The head of a call, but for its credential.
