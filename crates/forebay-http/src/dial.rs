@@ -40,8 +40,6 @@ use heard::Heard;
 const BUFFER: usize = 64 * 1024;
 /// Bytes of an answer's head on HTTP/2, as they count there (RFC 9113, 6.5.2).
 const HEAD: u32 = 64 * 1024;
-/// Fields of an answer's head.
-const FIELDS: usize = 128;
 /// Read ahead of a stream's reader, and of all readers of a connection (RFC 9113, 6.9).
 const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
@@ -220,9 +218,10 @@ pub(crate) async fn speak_http1<B>(
 where
     B: Body<Data: Send, Error: std::error::Error + Send + Sync> + Send + 'static,
 {
+    // Fields are as many as hyper allows by itself, 100: for a number that is set it clears room
+    // in each head.
     let (sender, connection) = http1::Builder::new()
         .max_buf_size(BUFFER)
-        .max_headers(FIELDS)
         .handshake(TokioIo::new(Heard::new(line.stream, socket)))
         .await
         .map_err(|source| OpenError::Http { host: target.host.clone(), source })?;
