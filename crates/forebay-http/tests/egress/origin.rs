@@ -169,6 +169,7 @@ async fn serve(
     });
     let served = hyper::server::conn::http1::Builder::new()
         .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades()
         .await;
     drop(served);
 }

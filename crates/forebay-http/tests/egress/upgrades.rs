@@ -12,7 +12,9 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::bench::{Forebay, soon};
+use crate::origin::{Origin, reply};
 use crate::raw::{self, Raw};
+use crate::ways;
 
 const WISH: &str = "GET /tool/chat HTTP/1.1\r\nhost: localhost\r\nconnection: keep-alive, Upgrade\r\n\
                     upgrade: websocket\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
@@ -88,6 +90,53 @@ async fn a_websocket_passes_and_holds_its_connection_to_its_end() {
     .await;
     let calls = &forebay.snapshot().destinations[0];
     assert_eq!((calls.answers.success, calls.abandoned, calls.in_flight), (1, 0, 0));
+}
+
+#[tokio::test]
+async fn a_websocket_passes_from_tls_to_tls() {
+    let origin = Origin::start(|mut call| async move {
+        let key = call.headers()["sec-websocket-key"].to_str().unwrap().to_owned();
+        let agreed = hyper::upgrade::on(&mut call);
+        tokio::spawn(async move {
+            let mut stream = TokioIo::new(agreed.await.unwrap());
+            let mut space = [0; 1024];
+            while let Ok(read @ 1..) = stream.read(&mut space).await {
+                stream.write_all(&space[..read].to_ascii_uppercase()).await.unwrap();
+            }
+        });
+        let mut answer = reply(101, "");
+        for (name, value) in [
+            ("upgrade", "websocket"),
+            ("connection", "upgrade"),
+            ("sec-websocket-accept", &accepting(&key)),
+        ] {
+            answer.headers_mut().insert(name, value.parse().unwrap());
+        }
+        answer
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let tls = ways::certificate(folder.path());
+    let settings = format!("{tls}[destinations.tool]\nwarm_up = 0\n{}", origin.settings());
+    let forebay = Forebay::start(&settings);
+    let mut agent = ways::in_tls(&forebay, folder.path(), &[b"http/1.1"]).await;
+    agent.write_all(format!("{WISH}\r\nword").as_bytes()).await.unwrap();
+    let mut heard = String::new();
+    let hears = async {
+        let mut space = [0; 1024];
+        while !heard.ends_with("WORD") {
+            let read = agent.read(&mut space).await.unwrap();
+            assert!(read > 0, "{heard}");
+            heard += &String::from_utf8_lossy(&space[..read]);
+        }
+    };
+    time::timeout(Duration::from_secs(20), hears).await.unwrap();
+    assert!(heard.starts_with("HTTP/1.1 101 "), "{heard}");
+    drop(agent);
+    soon("both come home", || {
+        let snapshot = forebay.snapshot();
+        snapshot.pools[0].leased == 0 && snapshot.clients == 0
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -80,7 +80,7 @@ async fn calls_of_one_http_2_connection_go_on_side_by_side() {
 }
 
 /// A certificate for `localhost` and its key, in `folder`.
-fn certificate(folder: &Path) -> String {
+pub(crate) fn certificate(folder: &Path) -> String {
     let certified = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     let (cert, key) = (folder.join("cert.pem"), folder.join("key.pem"));
     std::fs::write(&cert, certified.cert.pem()).unwrap();
@@ -88,7 +88,7 @@ fn certificate(folder: &Path) -> String {
     format!("tls = {{ cert = \"{}\", key = \"{}\" }}\n", cert.display(), key.display())
 }
 
-async fn in_tls(
+pub(crate) async fn in_tls(
     forebay: &Forebay,
     folder: &Path,
     alpn: &[&[u8]],
