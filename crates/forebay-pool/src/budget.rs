@@ -21,6 +21,8 @@ pub(crate) struct ClassSeats {
 #[derive(Debug, Clone)]
 pub(crate) struct Seats {
     pub(crate) budget: u32,
+    /// Connections that may stand beside the pool, besides those.
+    pub(crate) beside: u32,
     /// Of the budget, what may be lent now: less of it while a destination recovers.
     pub(crate) lendable_now: u32,
     pub(crate) capacity: Option<u32>,
@@ -41,6 +43,7 @@ impl Seats {
         let zero = Limits { kind: Kind::Ai, guarantee: 0, ceiling: 0 };
         let mut seats = Self {
             budget: 0,
+            beside: 0,
             lendable_now: 0,
             capacity: None,
             ai_ceiling: 0,
@@ -64,7 +67,9 @@ impl Seats {
 
     /// New limits for a destination that can take `capacity` in all, if that is known.
     pub(crate) fn resize(&mut self, settings: &PoolSettings, capacity: Option<u32>) {
-        self.fit(settings.ai_share, settings.budget.of(capacity), capacity);
+        let whole = settings.budget.of(capacity);
+        self.beside = PoolSettings::beside_of(whole, settings.beside);
+        self.fit(settings.ai_share, whole - self.beside, capacity);
     }
 
     /// New limits: `budget` seats.
@@ -160,6 +165,11 @@ impl Seats {
         }
         let ai = ai.min(self.ai_ceiling.saturating_sub(self.taken_ai));
         core.saturating_add(ai).min(self.free_now())
+    }
+
+    /// All connections that there may be, in the pool and beside it.
+    pub(crate) fn whole(&self) -> u32 {
+        self.budget + self.beside
     }
 
     fn free_now(&self) -> u32 {

@@ -8,7 +8,7 @@
 //! say to one who asks), `circle` (requests that wait for each other), `home` (what
 //! becomes of a connection that comes home, or never came), `opening` (when one more is
 //! opened, and for whom), `requests` (what is known of each request), `sizing` (another
-//! budget while it is used), `terms` (what one identity may have), `upkeep` (what is done without being asked), `renewal` (connections
+//! budget while it is used), `terms` (what one identity may have), `beside` (connections of the pool's owner), `upkeep` (what is done without being asked), `renewal` (connections
 //! that died with their server), `recall` (leases that can be done without), `picture` (the snapshot), `actions` (what comes out).
 //!
 //! Always true after each event:
@@ -18,6 +18,7 @@
 //! - a waiter is granted once or rejected once, and a granted one is never rejected.
 
 mod actions;
+mod beside;
 mod change;
 mod circle;
 mod dispatch;
@@ -84,6 +85,8 @@ struct Identity {
     live: u32,
     /// On their way out.
     parting: u32,
+    /// Connections of it that stand beside the pool.
+    beside: u32,
     /// Connections that make room for it and are on their way out.
     coming: u32,
     warm: bool,
@@ -102,7 +105,7 @@ impl Identity {
 
     /// All of its connections, in whatever state.
     fn all(&self) -> u32 {
-        self.live + self.opening + self.parting
+        self.live + self.opening + self.parting + self.beside
     }
 
     fn denied(&self, now: Instant) -> Option<(&ConnectFailure, Instant)> {
@@ -190,6 +193,8 @@ pub(crate) struct Ledger {
     cleaning: u32,
     probing: u32,
     parting: u32,
+    /// Connections that stand beside the pool.
+    beside: u32,
     /// Identities of which some connections are kept open.
     keepers: u32,
     /// Identities that share limits.
@@ -249,6 +254,7 @@ impl Ledger {
             cleaning: 0,
             probing: 0,
             parting: 0,
+            beside: 0,
             keepers: 0,
             capped: 0,
             number: NonZeroU64::new(random::seed()).unwrap_or(NonZeroU64::MIN),
@@ -277,6 +283,7 @@ impl Ledger {
             opening: 0,
             live: 0,
             parting: 0,
+            beside: 0,
             coming: 0,
             warm: false,
             terms,
@@ -327,7 +334,8 @@ impl Ledger {
 
     /// Does the destination not answer, and is no connection to it left?
     pub(crate) fn is_away(&self) -> bool {
-        self.opener.outage().is_some() && self.total() == self.opening + self.parting
+        let here = u32::try_from(self.conns.len()).unwrap_or(u32::MAX);
+        self.opener.outage().is_some() && here == self.opening + self.parting
     }
 
     pub(crate) fn deadline(&self, class: ClassId, since: Instant) -> Instant {
@@ -382,8 +390,11 @@ impl Ledger {
         std::mem::take(&mut self.events)
     }
 
+    /// What counts as the pool's: its own connections, and those beside it that may not be
+    /// there any more.
     fn total(&self) -> u32 {
-        u32::try_from(self.conns.len()).unwrap_or(u32::MAX)
+        let own = u32::try_from(self.conns.len()).unwrap_or(u32::MAX);
+        own.saturating_add(self.beside.saturating_sub(self.seats.beside))
     }
 
     pub(crate) fn class_ids(&self) -> impl Iterator<Item = ClassId> + use<> {

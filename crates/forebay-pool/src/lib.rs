@@ -176,7 +176,7 @@ pub use lease::{Condition, Lease};
 pub use mode::Mode;
 pub use operation::Operation;
 pub use overflow::Overflow;
-pub use pool::{CheckoutError, Count, NoPlace, Offer, Pool, Refusal, WeakPool};
+pub use pool::{Beside, CheckoutError, Count, NoPlace, Offer, Pool, Refusal, WeakPool};
 pub use request::{Request, TraceId};
 pub use roster::Roster;
 pub use settings::{Budget, Parting, PoolSettings};

@@ -6,6 +6,7 @@
 //! grant sets the connection aside inside the lock, so a waiter that is dropped between
 //! grant and poll loses nothing: its connection goes to the next in the same step.
 
+mod beside;
 mod change;
 mod company;
 mod errand;
@@ -47,6 +48,7 @@ use crate::stats::{IdentitySnapshot, OperationSnapshot, Snapshot};
 use crate::wishes::{Seen, Wishes};
 
 pub use crate::ledger::Count;
+pub use beside::Beside;
 pub use change::{NoPlace, WeakPool};
 use errand::Errand;
 pub use error::{CheckoutError, Refusal};

@@ -54,6 +54,10 @@ pub struct PoolSettings {
     pub name: Arc<str>,
     /// Connections we may hold there, for all identities and classes.
     pub budget: Budget,
+    /// Of the budget, connections that are no part of the pool: its owner opens them, with
+    /// [`Pool::stand_beside`](crate::Pool::stand_beside). At least two are always left to the
+    /// pool, so a smaller budget has fewer or none. Default 0.
+    pub beside: u32,
     /// Windows with budgets of their own. Default: none.
     pub timetable: Timetable,
     /// Whether the budget follows observed demand, between what is kept warm and the largest
@@ -109,11 +113,18 @@ pub struct PoolSettings {
 }
 
 impl PoolSettings {
+    /// How many connections may stand beside the pool where `wanted` are to and all may be
+    /// `budget`: at least two are left to the pool.
+    pub fn beside_of(budget: u32, wanted: u32) -> u32 {
+        wanted.min(budget.saturating_sub(2))
+    }
+
     /// The defaults for a destination called `name`, with the three standard classes.
     pub fn new(name: &str, budget: Budget) -> Self {
         Self {
             name: name.into(),
             budget,
+            beside: 0,
             timetable: Timetable::default(),
             forecast: Mode::Observe,
             evidence: Mode::Off,

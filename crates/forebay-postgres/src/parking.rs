@@ -47,7 +47,7 @@ impl Terms {
 /// What parks at one server. There is none where no class parks.
 pub(crate) struct Parking {
     terms: Vec<(ClassId, Terms)>,
-    pub(crate) prover: Prover,
+    pub(crate) prover: Arc<Prover>,
     pub(crate) book: Arc<Book>,
 }
 
@@ -55,7 +55,7 @@ impl Parking {
     /// For `classes`, of which at least one parks.
     pub(crate) fn new<'a>(
         classes: impl Iterator<Item = (ClassId, &'a ClassName, &'a ClassSettings)>,
-        prover: Prover,
+        prover: Arc<Prover>,
         book: Arc<Book>,
     ) -> Self {
         let terms = classes.map(|(id, name, class)| {

@@ -62,7 +62,7 @@ impl Ledger {
         Snapshot {
             destination: self.settings.name.clone(),
             health: self.opener.health(),
-            budget: self.seats.budget,
+            budget: self.seats.whole(),
             wanted: WantedSnapshot {
                 configured: self.configured_budget(),
                 by_hand: None,

@@ -93,7 +93,7 @@ impl Ledger {
         let mut classes: Vec<_> = self.crowd.classes().collect();
         classes.sort_by_key(|class| Reverse(self.missing(*class)));
         for class in classes {
-            for _ in 0..self.crowd.of(class) {
+            for _ in 0..self.within_reach(class) {
                 if !self.seats.may_take(class) {
                     let Some(at) = self.best_offer(class) else { break };
                     if coming > 0 {
@@ -115,6 +115,32 @@ impl Ledger {
                 Thought::Taken(class) => self.seats.free(class),
             }
         }
+    }
+
+    /// Those of `class` who wait, and whom a connection that comes home could serve: nobody of an
+    /// identity that is paused, and of one that has all it may, or whose caps are full, no more
+    /// than could give a connection of its own back.
+    pub(super) fn within_reach(&self, class: ClassId) -> u32 {
+        let mut within = 0_u32;
+        for id in &self.queued {
+            let identity = &self.identities[*id];
+            let waiting = identity.lanes.crowd().of(class);
+            if waiting == 0 || identity.is_paused() {
+                continue;
+            }
+            let own = identity.own.as_ref().map_or(u32::MAX, |own| own.headroom(class));
+            let resting = u32::try_from(identity.idle.len()).unwrap_or(u32::MAX);
+            let free = if self.has_places(*id) { own } else { own.min(resting) };
+            let full: Vec<_> = self.full_caps(*id).collect();
+            let frees = |offer: &&Offer| {
+                let conn = &self.conns[offer.conn];
+                conn.identity == *id || !full.is_empty() && full.iter().all(|c| conn.is_under(c))
+            };
+            let offered = if waiting > free { self.offers.iter().filter(frees).count() } else { 0 };
+            let most = free.saturating_add(u32::try_from(offered).unwrap_or(u32::MAX));
+            within = within.saturating_add(waiting.min(most));
+        }
+        within
     }
 
     fn think(&mut self, thought: Thought, thoughts: &mut Vec<Thought>) {

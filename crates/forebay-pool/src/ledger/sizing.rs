@@ -29,11 +29,12 @@ impl Ledger {
             Some(wanted) => Budget::Fixed(capacity.map_or(wanted, |most| wanted.min(most))),
             None => self.configured,
         };
-        let from = self.seats.budget;
+        let from = self.seats.whole();
         self.seats.resize(&self.settings, capacity);
         self.recover(now, actions);
-        if self.seats.budget != from {
-            self.tell(Event::Resized { from, to: self.seats.budget });
+        let to = self.seats.whole();
+        if to != from {
+            self.tell(Event::Resized { from, to });
         }
         self.opener.resize(&self.settings, self.seats.budget, now);
         self.recover(now, actions);
@@ -60,8 +61,10 @@ impl Ledger {
         self.watch.as_mut()?.take(now)
     }
 
-    /// Connections that are lent and callers who wait for one: what could be used now.
+    /// Connections that are lent or stand beside the pool, and callers who wait for one: what
+    /// could be used now.
     pub(crate) fn demand(&self) -> u32 {
-        self.seats.taken.saturating_add(self.crowd.all())
+        let used = self.seats.taken.saturating_add(self.seats.beside);
+        used.saturating_add(self.crowd.all())
     }
 }

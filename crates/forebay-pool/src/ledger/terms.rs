@@ -189,7 +189,7 @@ impl Ledger {
         false
     }
 
-    fn full_caps(&self, id: IdentityId) -> impl Iterator<Item = &Arc<Cap>> {
+    pub(super) fn full_caps(&self, id: IdentityId) -> impl Iterator<Item = &Arc<Cap>> {
         self.identities[id].terms.caps.iter().filter(|cap| cap.is_full())
     }
 

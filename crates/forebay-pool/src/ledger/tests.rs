@@ -1,6 +1,7 @@
 //! The ledger, proved: sentences about single rules, random lives of a pool, and every life
 //! of a small one.
 
+mod besides;
 mod books;
 mod ending;
 mod fairness;

@@ -175,8 +175,15 @@ impl<'a> Draft<'a> {
         let replications =
             before.replications.under(server.replication_connections, server.connect_timeout);
         let (pool, listeners) = (before.pool.clone(), before.listeners.clone());
-        let book = Arc::clone(&before.book);
-        let backend = assemble(server, settings, pool, listeners, replications, answers, book);
+        let prover = before.parking.as_ref().map(|parking| &parking.prover);
+        let kept = prover.filter(|prover| !reconnects && prover.goes_on_with(&server.parking));
+        if kept.is_none()
+            && let Some(prover) = prover
+        {
+            prover.ends();
+        }
+        let parked = Parked { book: Arc::clone(&before.book), prover: kept.map(Arc::clone) };
+        let backend = assemble(server, settings, pool, listeners, replications, answers, parked);
         if reconnects { Carried::Reconnected(backend) } else { Carried::Kept(backend) }
     }
 
@@ -191,8 +198,15 @@ impl<'a> Draft<'a> {
         let listeners = Listeners::new(pool.clone(), server, settings.notifications.clone());
         let replications =
             Replications::new(server.replication_connections, server.connect_timeout);
-        assemble(server, settings, pool, listeners, replications, answers, Arc::default())
+        let parked = Parked { book: Arc::default(), prover: None };
+        assemble(server, settings, pool, listeners, replications, answers, parked)
     }
+}
+
+/// What of parking goes on when the configuration changes.
+struct Parked {
+    book: Arc<Book>,
+    prover: Option<Arc<Prover>>,
 }
 
 fn assemble(
@@ -202,9 +216,9 @@ fn assemble(
     listeners: Listeners,
     replications: Replications,
     answers: Arc<AtomicBool>,
-    book: Arc<Book>,
+    Parked { book, prover }: Parked,
 ) -> Backend {
-    let parking = parking(server, &pool, &book);
+    let parking = parking(server, &pool, &book, prover);
     let classes: HashMap<_, _> = classes(server)
         .into_iter()
         .filter_map(|(class, s)| {
@@ -229,12 +243,21 @@ fn assemble(
 }
 
 /// What parks at `server`, if any class does.
-fn parking(server: &ServerSettings, pool: &Pool<Postgres>, book: &Arc<Book>) -> Option<Parking> {
+fn parking(
+    server: &ServerSettings,
+    pool: &Pool<Postgres>,
+    book: &Arc<Book>,
+    prover: Option<Arc<Prover>>,
+) -> Option<Parking> {
     let classes = classes(server);
-    if classes.iter().all(|(_, class)| class.parking == Mode::Off) {
+    if !server.parks() {
+        if let Some(prover) = prover {
+            prover.ends();
+        }
         return None;
     }
-    let prover = Prover::new(pool.destination(), &server.parking, book);
+    let new = || Arc::new(Prover::new(pool.destination(), &server.parking, book));
+    let prover = prover.unwrap_or_else(new);
     let known =
         classes.iter().filter_map(|(name, class)| Some((pool.class(name.as_str())?, name, class)));
     Some(Parking::new(known, prover, Arc::clone(book)))
@@ -294,6 +317,7 @@ fn pool_settings(
         None => Budget::OfCapacity { percent: BUDGET_PERCENT, until_known: BUDGET_UNTIL_KNOWN },
     };
     let mut pool = PoolSettings::new(name, budget);
+    pool.beside = if server.parks() { server.parking.connections } else { 0 };
     pool.timetable = timetable;
     pool.forecast = server.forecast;
     pool.evidence = server.evidence;

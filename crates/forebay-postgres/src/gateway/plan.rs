@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use forebay_pool::{Mode, Roster, timetable};
+use forebay_pool::{Roster, timetable};
 
 use super::SettingsError;
 use super::additions;
@@ -331,7 +331,7 @@ fn check_server(
     wrong.extend(server.check_hosts().err());
     wrong.extend(Encryption::check(server).err().map(|(key, reason)| (key.into(), reason)));
     let classes = classes(server);
-    if let Some(budget) = server.budget {
+    if let Some(budget) = server.budget_of_classes() {
         let kept = forebay_pool::class::check(&classes, budget, server.ai_share);
         wrong.extend(kept.err().map(|reason| ("classes".into(), reason.to_string())));
     }
@@ -357,7 +357,7 @@ fn of_fleet(key: &str, reason: String) -> SettingsError {
 
 /// Whether what parks can be proved to.
 fn check_parking(server: &ServerSettings) -> Result<(), (&'static str, String)> {
-    if classes(server).iter().all(|(_, class)| class.parking == Mode::Off) {
+    if !server.parks() {
         return Ok(());
     }
     if server.parking.connections == 0 {

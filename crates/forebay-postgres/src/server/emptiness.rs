@@ -25,6 +25,7 @@ use tokio::sync::oneshot;
 use super::answers::{Awaited, Purpose};
 use super::inquiry::Row;
 use super::{Server, ServerFailure};
+use crate::cancel::ServerKey;
 use crate::parking::{Book, Reason};
 use crate::server::catalogue::Catalogue;
 use crate::server::connector::{Identity, Postgres};
@@ -287,6 +288,19 @@ impl Prover {
         }
     }
 
+    /// Takes part in a configuration with `terms`, which opens parking again, if they are those
+    /// that it has.
+    pub(crate) fn goes_on_with(&self, terms: &ParkingSettings) -> bool {
+        let is_same = self.shared.terms == *terms;
+        if is_same {
+            let mut standing = self.shared.standing.lock();
+            if *standing == Standing::Closed {
+                *standing = Standing::Untried;
+            }
+        }
+        is_same
+    }
+
     /// May one more proof be asked for?
     ///
     /// # Errors
@@ -350,7 +364,7 @@ impl Prover {
         }
     }
 
-    /// Does the backend `pid`, whose transaction idles, hold nothing, as others see it?
+    /// Does the backend of `key`, whose transaction idles, hold nothing, as others see it?
     ///
     /// # Errors
     /// What it may hold, or that it cannot be seen.
@@ -358,10 +372,10 @@ impl Prover {
         &self,
         pool: &Pool<Postgres>,
         identity: &Identity,
-        pid: i32,
+        key: Arc<ServerKey>,
         snapshots: Snapshots,
     ) -> Result<(), Reason> {
-        let look = Look { pid, snapshots };
+        let look = Look { key, snapshots };
         self.asks(pool, identity, |reply| Question::Look(look, reply)).await
     }
 

@@ -212,6 +212,11 @@ impl Hosts {
         }
     }
 
+    /// Do connections lead to several hosts at the same time?
+    pub(crate) fn are_spread_over(&self) -> bool {
+        self.list.len() > 1 && self.choice.spread != LoadBalance::Disable
+    }
+
     /// Does anything depend on what hosts say of themselves?
     pub(crate) fn is_choosy(&self) -> bool {
         self.list.len() > 1

@@ -40,6 +40,14 @@ impl Session {
                 checkout => break checkout,
             }
         };
+        let checkout = checkout.and_then(|lease| match self.leads_where_it_was(&lease) {
+            Ok(()) => Ok(lease),
+            Err(fault) => {
+                lease.give_back(Condition::Clean);
+                self.registration.client.rests();
+                Err(fault)
+            }
+        });
         let checkout = match checkout {
             Ok(lease) => lease,
             Err(fault) => {

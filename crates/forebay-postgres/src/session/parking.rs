@@ -16,7 +16,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use forebay_pool::overlap::HoldKind;
-use forebay_pool::{Ask, ClassId, Mode, Offer, Operation, ParkWhen, Resumes};
+use forebay_pool::{Ask, ClassId, Lease, Mode, Offer, Operation, ParkWhen, Resumes};
+use forebay_seam::net::Address;
 use forebay_seam::time::{self, Instant, Sleep};
 
 use super::Session;
@@ -96,6 +97,8 @@ struct Parked {
     terms: Terms,
     /// Where it was parked.
     backend: Arc<Backend>,
+    /// The host.
+    address: Address,
     /// Since when its client has worked on it.
     since: Instant,
 }
@@ -347,6 +350,9 @@ impl Session {
         if self.who.mode == PoolMode::Session || !self.pins.held.is_empty() {
             return Verdict::Stays(Reason::KeepsConnection);
         }
+        if backend.pool.connector().access().hosts.are_spread_over() {
+            return Verdict::Stays(Reason::SeveralHosts);
+        }
         self.keep_passed();
         let soon = time::now() + SOON;
         let Some(lease) = &mut self.link else { return Verdict::Stays(Reason::NoBegin) };
@@ -358,7 +364,7 @@ impl Session {
         if !is_ready || !self.inbox.is_empty() {
             return Verdict::NotBefore(soon);
         }
-        let pid = server.key.pid;
+        let key = Arc::clone(&server.key);
         let definitions = Arc::clone(&server.catalogue);
         if let Err(later) = place.prover.admits() {
             return Verdict::NotBefore(later);
@@ -385,7 +391,7 @@ impl Session {
             Mode::Off | Mode::Observe if has_portal => snapshots = Snapshots::MayBeAPortals,
             Mode::Off | Mode::Observe => {}
         }
-        match place.prover.holds_nothing(pool, &identity, pid, snapshots).await {
+        match place.prover.holds_nothing(pool, &identity, key, snapshots).await {
             Err(reason) => Verdict::Stays(reason),
             Ok(()) => told.map_or(Verdict::SeemsToHoldNothing, Verdict::HoldsNothing),
         }
@@ -425,6 +431,7 @@ impl Session {
         let Some(place) = &backend.parking else { return Stage::Working };
         let since = self.link.as_ref().map_or_else(time::now, |lease| lease.since());
         let Some(lease) = &mut self.link else { return Stage::Working };
+        let address = lease.key.door.address.clone();
         self.registration.client.prepares();
         // It is empty: should its end go wrong, only the connection is lost.
         drop(time::timeout(PATIENCE, lease.connection().end_empty()).await);
@@ -437,7 +444,7 @@ impl Session {
             idling.becomes(HoldKind::Parked);
         }
         let (stay, backend) = (place.book.parks(class), Arc::clone(&self.who.backend));
-        Stage::Parked(Box::new(Parked { _stay: stay, class, terms, backend, since }))
+        Stage::Parked(Box::new(Parked { _stay: stay, class, terms, backend, address, since }))
     }
 
     /// Has the client sent something that was not read yet?
@@ -477,6 +484,20 @@ impl Session {
         match self.parking.as_ref().map(|parking| &parking.stage) {
             Some(Stage::Lost { .. }) => Err(Fault::ParkedLost),
             Some(Stage::Parked(parked)) if !parked.backend.pool.is(&self.who.backend.pool) => {
+                Err(Fault::ParkedLost)
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Does `lease` lead to the host that the transaction was parked at?
+    ///
+    /// # Errors
+    /// What was read there may not be there on another one, which may be behind: without parking
+    /// the transaction would have been lost with its connection.
+    pub(super) fn leads_where_it_was(&self, lease: &Lease<Postgres>) -> Result<(), Fault> {
+        match self.parking.as_ref().map(|parking| &parking.stage) {
+            Some(Stage::Parked(parked)) if parked.address != lease.key.door.address => {
                 Err(Fault::ParkedLost)
             }
             Some(_) | None => Ok(()),

@@ -20,7 +20,8 @@ use forebay_pool::stats::{
 use forebay_pool::{ClassName, Kind, Mode, Snapshot};
 use forebay_postgres::gateway::{ControlSnapshot, Flow};
 use forebay_postgres::{
-    HostSnapshot, HostsSnapshot, NotificationCounts, PostgresSnapshot, TimeoutCounts,
+    HostSnapshot, HostsSnapshot, NotificationCounts, ParkingCounts, ParkingSnapshot,
+    PostgresSnapshot, TimeoutCounts,
 };
 
 use super::*;
@@ -145,6 +146,27 @@ fn limits() -> RateSnapshot {
     }
 }
 
+fn parking() -> ParkingSnapshot {
+    let class = ParkingCounts {
+        class: ClassName::new("ai-read"),
+        mode: Mode::Enforce,
+        parked: 2,
+        parks: 9,
+        could_park: 4,
+        resumed: 6,
+        lost: 1,
+        seconds: 31.5,
+        could_seconds: 7.5,
+        refusals: [("lock", 3), ("view", 8)].into(),
+    };
+    ParkingSnapshot {
+        version: Some(150_004),
+        closed: Some("a proof was not answered in time".into()),
+        classes: vec![class],
+        unparkable: Vec::new(),
+    }
+}
+
 /// A program with everything in it, and names that try to break out of their labels.
 fn program() -> ProgramSnapshot {
     let destination = DestinationSnapshot {
@@ -178,7 +200,7 @@ fn program() -> ProgramSnapshot {
         phase: Phase::Running,
         not_ready: Vec::new(),
         postgres: Some(PostgresSnapshot {
-            parking: Default::default(),
+            parking: [("main".to_owned(), parking())].into(),
             clients: 7,
             refused: 4,
             accept_failures: 3,
@@ -435,6 +457,28 @@ fn every_figure_of_the_picture_is_there_and_well_formed() {
     ] {
         assert_eq!(samples.get(series), Some(&value), "{series}");
     }
+}
+
+#[test]
+fn what_parking_came_to_is_counted_by_class_and_reason() {
+    let samples = read(&render(&program(), Format::Classic));
+    let labels = "gateway=\"postgres\",destination=\"main\"";
+    let class = format!("{labels},class=\"ai-read\"");
+    for (name, more, value) in [
+        ("forebay_parked", "", 2.0),
+        ("forebay_parks_total", "", 9.0),
+        ("forebay_parks_observed_total", "", 4.0),
+        ("forebay_parks_resumed_total", "", 6.0),
+        ("forebay_parks_lost_total", "", 1.0),
+        ("forebay_parked_seconds_total", "", 31.5),
+        ("forebay_parks_observed_seconds_total", "", 7.5),
+        ("forebay_parks_refused_total", ",reason=\"lock\"", 3.0),
+        ("forebay_parks_refused_total", ",reason=\"view\"", 8.0),
+    ] {
+        let series = format!("{name}{{{class}{more}}}");
+        assert_eq!(samples.get(&series), Some(&value), "{series}");
+    }
+    assert_eq!(samples.get(&format!("forebay_parking_closed{{{labels}}}")), Some(&1.0));
 }
 
 #[test]

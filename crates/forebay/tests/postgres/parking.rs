@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use forebay_pool::class::ParkWhen;
-use forebay_pool::{ClassName, ClassSettings, Mode};
+use forebay_pool::{ClassName, ClassSettings, Mode, Share};
 use forebay_postgres::{ParkingCounts, PostgresSettings};
 
 use forebay_seam::time;
@@ -18,15 +18,22 @@ pub(crate) fn forced(settings: &mut PostgresSettings) {
     parks(settings, |_| {});
 }
 
-/// As [`forced`], with this change of the class `core`.
+/// As [`forced`], with this change of each class. Classes have the connections that the budget
+/// says, besides the one that transactions are looked at from.
 pub(crate) fn parks(settings: &mut PostgresSettings, change: impl Fn(&mut ClassSettings)) {
     let server = settings.servers.get_mut("main").unwrap();
+    let lanes = server.budget.unwrap();
+    server.budget = Some(lanes.max(2) + 1);
     server.classes = ClassSettings::defaults()
         .into_iter()
         .map(|(name, mut class)| {
             class.parking = Mode::Enforce;
             class.park_after = Duration::ZERO;
             class.park_when = ParkWhen::Idle;
+            if lanes == 1 {
+                class.guarantee = Share::Seats(0);
+                class.ceiling = Some(Share::Seats(1));
+            }
             change(&mut class);
             (name, class)
         })

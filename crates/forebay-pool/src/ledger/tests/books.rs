@@ -48,9 +48,9 @@ impl World {
             Slot::Cleaning { .. } | Slot::Probing { .. } => false,
             Slot::Parting { .. } => false,
         };
-        ledger.total() > 0
-            && ledger.total() >= ledger.seats.budget
-            && ledger.conns.values().all(is_kept)
+        // One that has to leave from beside the pool makes room.
+        let own = u32::try_from(ledger.conns.len()).unwrap();
+        own > 0 && own >= ledger.seats.budget && ledger.conns.values().all(is_kept)
     }
 
     /// I4: each connection is in one place, and both books name the same place.
@@ -95,7 +95,14 @@ impl World {
         }
         let count = |n: usize| u32::try_from(n).unwrap();
         let capped = ledger.conns.values().filter(|conn| conn.is_under(&self.cap));
-        assert_eq!(self.cap.taken(), count(capped.count()), "places under a cap are conserved");
+        let beside = self.besides.iter().flat_map(|(_, places)| places.iter());
+        let beside = beside.filter(|place| place.is_of(&self.cap)).count();
+        assert_eq!(ledger.beside, count(self.besides.len()));
+        assert_eq!(
+            self.cap.taken(),
+            count(capped.count() + beside),
+            "places under a cap are conserved"
+        );
         assert_eq!(count(self.leases.len()), leased);
         assert_eq!((count(self.opens.len()), ledger.opening), (opening, opening));
         assert_eq!((count(self.resets.len()), ledger.cleaning), (cleaning, cleaning));

@@ -38,6 +38,9 @@ impl World {
     /// end nothing is left (I15).
     pub(super) fn settle(&mut self) {
         let patience = self.now + Duration::from_secs(60);
+        while !self.besides.is_empty() {
+            self.leave_beside(0);
+        }
         for n in 0..self.identities.len() {
             self.review(n, Terms::default());
         }

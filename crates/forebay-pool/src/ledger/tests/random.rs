@@ -6,7 +6,7 @@
 //!
 //! | | what always holds | where it is checked |
 //! |---|---|---|
-//! | I1 | never more connections than the budget, or than before it shrank | `World::compare_growth` |
+//! | I1 | never more connections than the budget, those beside the pool included, or than before it shrank | `World::compare_growth` |
 //! | I2 | ceilings, and the AI share | `World::compare_growth` |
 //! | I3 | an unused guarantee is never lent | `World::compare_growth`; `reference` |
 //! | I4 | each connection is in one place | `World::assert_conservation` |
@@ -106,6 +106,8 @@ enum Event {
     Parted(Index),
     Review(usize, Reviewed),
     Replace(usize),
+    StandBeside(usize),
+    LeaveBeside(Index),
     SetCap(u32),
     WarmUp(usize),
     Tick,
@@ -173,6 +175,8 @@ fn event() -> impl Strategy<Value = Event> {
         6 => pick().prop_map(Event::Parted),
         4 => (0..3_usize, reviewed()).prop_map(|(identity, terms)| Event::Review(identity, terms)),
         1 => (0..3_usize).prop_map(Event::Replace),
+        2 => (0..3_usize).prop_map(Event::StandBeside),
+        2 => pick().prop_map(Event::LeaveBeside),
         1 => (0..5_u32).prop_map(Event::SetCap),
         1 => (0..3_usize).prop_map(Event::WarmUp),
         6 => Just(Event::Tick),
@@ -228,6 +232,7 @@ prop_compose! {
     fn some_settings()(
         fixed in any::<bool>(),
         size in 1..9_u32,
+        beside in 0..3_u32,
         ai_share in 20..=100_u8,
         classes in prop::collection::vec(some_class(), 1..4),
         idle_ttl in 1..60_u64,
@@ -248,6 +253,7 @@ prop_compose! {
         };
         let named = classes.into_iter().enumerate();
         PoolSettings {
+            beside,
             ai_share,
             classes: named.map(|(n, c)| (ClassName::new(&format!("class {n}")), c)).collect(),
             idle_ttl: Duration::from_secs(idle_ttl),
@@ -393,6 +399,14 @@ impl World {
                 self.review(identity, terms);
             }
             Event::Replace(identity) => self.replace(identity),
+            Event::StandBeside(identity) => {
+                self.stand_beside(identity);
+            }
+            Event::LeaveBeside(which) => {
+                if let Some(n) = chosen(which, 0..self.besides.len()) {
+                    self.leave_beside(n);
+                }
+            }
             Event::SetCap(limit) => self.cap.set_limit(limit),
             Event::Tick => self.tick(),
             Event::Clock => self.clock(),

@@ -9,6 +9,7 @@ use crate::lease::Condition;
 use crate::ledger::recall::Called;
 use crate::ledger::{Action, Asked};
 use crate::slot::{ConnId, Slot};
+use crate::terms::{Access, Terms};
 
 use super::sentences::{MS, SECOND};
 use super::world::{World, class, settings};
@@ -51,7 +52,7 @@ impl World {
         let mut waiting: Vec<_> = ledger.crowd.classes().collect();
         waiting.sort_by_key(|class| Reverse(ledger.missing(*class)));
         for class in waiting {
-            let mut left = ledger.crowd.of(class);
+            let mut left = ledger.within_reach(class);
             while left > 0 && seats.may_take(class) {
                 seats.take(class);
                 left -= 1;
@@ -178,4 +179,29 @@ fn who_resumes_goes_before_new_requests_and_by_its_own_deadline() {
     assert!(world.ledger.has_own_patience(resumed) && !world.ledger.has_own_patience(newcomer));
     world.give_back(leases[0], Condition::Clean);
     assert_eq!(world.take(resumed), leases[0]);
+}
+
+/// Terms of one who is paused, or has all that it may.
+fn shut() -> [Terms; 2] {
+    let paused = Terms { access: Access::Paused, ..Terms::default() };
+    [paused, Terms { size: Some(1), ..Terms::default() }]
+}
+
+#[test]
+fn who_could_not_be_served_anyway_keeps_nobody_from_what_is_called_home() {
+    for terms in shut() {
+        let classes = vec![class(Kind::Ai, 0, None), class(Kind::Ai, 0, None)];
+        let mut world = World::new(settings(4, classes));
+        // One of its own, which is not on offer.
+        let first = world.waits_as(1, 0, None);
+        world.finish_work();
+        world.take(first);
+        let leases = world.fill();
+        world.review(1, terms);
+        world.waits_as(1, 1, None);
+        world.offer(leases[0]);
+        assert_eq!(world.called(), [], "nobody whom it could serve waits");
+        world.waits_as(0, 1, None);
+        assert_eq!(world.called(), [leases[0]]);
+    }
 }

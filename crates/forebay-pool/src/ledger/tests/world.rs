@@ -25,6 +25,8 @@ use crate::settings::{Budget, PoolSettings};
 use crate::slot::{ConnId, IdentityId, Slot, WaiterId};
 use crate::terms::Terms;
 
+use super::besides::Standing;
+
 /// The request number `n`, the same at each call.
 pub(super) fn request(n: u8) -> Request {
     let trace =
@@ -104,6 +106,8 @@ pub(super) struct World {
     pub(super) probes: Vec<ConnId>,
     /// Closed on our side; the other side has not let go.
     pub(super) parting: Vec<ConnId>,
+    /// Those that stand beside the pool.
+    pub(super) besides: Vec<Standing>,
     /// Connections that were opened and not closed.
     pub(super) live: BTreeSet<ConnId>,
     /// The earliest alarm since the ledger looked around.
@@ -140,6 +144,7 @@ impl World {
             resets: Vec::new(),
             probes: Vec::new(),
             parting: Vec::new(),
+            besides: Vec::new(),
             live: BTreeSet::new(),
             alarm: None,
             round: None,
@@ -180,7 +185,7 @@ impl World {
         note: impl FnOnce(&mut Self, &R),
     ) -> R {
         let before = Before {
-            total: self.ledger.total(),
+            total: self.all_there_are(),
             classes: self.ledger.seats.classes.clone(),
             new_waiting: self.ledger.new_waiting.clone(),
             opening: self.ledger.opening,
@@ -277,8 +282,8 @@ impl World {
     fn compare_growth(&mut self, before: &Before) {
         let ledger = &self.ledger;
         let seats = &ledger.seats;
-        let total = ledger.total();
-        assert!(total <= seats.budget || total <= before.total, "grew above the budget");
+        let total = self.all_there_are();
+        assert!(total <= seats.whole() || total <= before.total, "grew above the budget");
         // By what a class is now: it may have been core work before.
         let ai = |classes: &[ClassSeats]| -> u32 {
             let now = classes.iter().zip(&seats.classes);

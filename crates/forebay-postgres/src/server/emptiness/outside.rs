@@ -6,15 +6,28 @@
 
 use std::collections::HashMap;
 use std::fmt::Write;
+use std::sync::Arc;
 
+use crate::cancel::ServerKey;
 use crate::parking::Reason;
+use crate::server::Server;
 use crate::server::inquiry::Row;
 
 /// A backend to be looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Look {
-    pub(super) pid: i32,
+    pub(super) key: Arc<ServerKey>,
     pub(super) snapshots: Snapshots,
+}
+
+impl Look {
+    pub(super) fn pid(&self) -> i32 {
+        self.key.pid
+    }
+
+    /// Is it one of the server that `witness` leads to? Process ids say nothing elsewhere.
+    pub(super) fn is_at(&self, witness: &Server) -> bool {
+        self.key.door.address == witness.key.door.address
+    }
 }
 
 /// Whether a snapshot speaks against it.
@@ -72,9 +85,18 @@ impl Seen {
     }
 
     /// Does `look` show that nothing is held, where the operator knows `relations`?
-    pub(super) fn judge(&self, look: Look, relations: &[String]) -> Result<(), Reason> {
-        let rows = self.0.get(&look.pid).ok_or(Reason::Unseen)?;
-        rows.iter().try_for_each(|row| judge(row, look.snapshots, relations))
+    pub(super) fn judge(&self, look: &Look, relations: &[String]) -> Result<(), Reason> {
+        self.judge_backend(look.pid(), look.snapshots, relations)
+    }
+
+    fn judge_backend(
+        &self,
+        pid: i32,
+        snapshots: Snapshots,
+        relations: &[String],
+    ) -> Result<(), Reason> {
+        let rows = self.0.get(&pid).ok_or(Reason::Unseen)?;
+        rows.iter().try_for_each(|row| judge(row, snapshots, relations))
     }
 
     /// Is what a backend does shown to us at all?
@@ -134,8 +156,7 @@ mod tests {
 
     fn verdict(rows: &[&str]) -> Result<(), Reason> {
         let seen = Seen::read(rows.iter().map(|columns| row(columns)).collect());
-        let look = Look { pid: 7, snapshots: Snapshots::Count };
-        seen.judge(look, &["app.known".to_owned()])
+        seen.judge_backend(7, Snapshots::Count, &["app.known".to_owned()])
     }
 
     #[test]

@@ -2,16 +2,18 @@
 //! database and a user, since a server shows what a backend does to its own user only.
 //!
 //! Opened for the first question, closed when nothing was asked for as long as [`UNUSED`];
-//! questions that come meanwhile are answered together. A witness serves nobody and belongs to
-//! no budget. Before it answers it has tried the whole proof on itself: the server's version,
-//! what it lets this user see, each of our questions. Always true: a question is answered, or
-//! its asker hears that there is no witness.
+//! questions that come meanwhile are answered together. A witness serves nobody, and counts
+//! within the server's budget: it stands beside the pool ([`Beside`]) until the server has let it
+//! go. Where all that may stand there do, the one that was there first gives way. Before it
+//! answers it has tried the whole proof on itself: the server's version, what it lets this user
+//! see, each of our questions. Always true: a question is answered, or its asker hears that there
+//! is no witness.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use forebay_pool::Pool;
+use forebay_pool::{Beside, Connector, Pool};
 use forebay_seam::sync::Mutex;
 use forebay_seam::time::{self, Instant};
 use tokio::sync::{mpsc, oneshot};
@@ -25,6 +27,14 @@ use crate::sql::parkable::{self, Refusal};
 
 /// A witness that nobody asks anything for so long ends.
 const UNUSED: Duration = Duration::from_secs(45);
+/// One that was asked nothing for so long gives way to another.
+const QUIET: Duration = Duration::from_secs(1);
+/// And one that was there for so long, whatever it is asked.
+const TURN: Duration = Duration::from_secs(5);
+/// How often a witness that is asked nothing looks whether it may stay.
+const ROUND: Duration = Duration::from_secs(1);
+/// How long the server may take to let one go.
+const PARTING: Duration = Duration::from_secs(1);
 /// One that could not be opened, or was lost, is opened again after this.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Questions that wait for one witness; who has more is told that there is none.
@@ -57,10 +67,18 @@ pub(super) struct Witnesses {
 
 #[derive(Default)]
 struct Known {
-    asked: HashMap<Identity, mpsc::Sender<Question>>,
+    asked: HashMap<Identity, Asked>,
     /// Not to be opened again before then.
     pausing: HashMap<Identity, Instant>,
     ended: Ended,
+}
+
+/// A witness that is there, or about to be.
+struct Asked {
+    questions: mpsc::Sender<Question>,
+    since: Instant,
+    /// When it was asked last.
+    last: Instant,
 }
 
 #[derive(Default, PartialEq, Eq)]
@@ -82,30 +100,35 @@ impl Witnesses {
         identity: &Identity,
         question: Question,
     ) -> Result<(), Reason> {
-        let mut known = self.known.lock();
-        let question = match known.asked.get(identity) {
-            Some(asked) => match asked.try_send(question) {
-                Ok(()) => return Ok(()),
+        let (mut known, now) = (self.known.lock(), time::now());
+        let question = match known.asked.get_mut(identity) {
+            Some(asked) => match asked.questions.try_send(question) {
+                Ok(()) => {
+                    asked.last = now;
+                    return Ok(());
+                }
                 Err(mpsc::error::TrySendError::Full(_)) => return Err(Reason::NoWitness),
                 Err(mpsc::error::TrySendError::Closed(question)) => question,
             },
             None => question,
         };
         known.asked.remove(identity);
-        let now = time::now();
         known.pausing.retain(|_, until| *until > now);
-        let is_full = known.asked.len() >= shared.terms.connections;
-        if known.ended == Ended::Yes || is_full || known.pausing.contains_key(identity) {
+        if known.ended == Ended::Yes || known.pausing.contains_key(identity) {
             return Err(Reason::NoWitness);
         }
-        let (asked, questions) = mpsc::channel(WAITING);
-        if asked.try_send(question).is_err() {
+        let Some(seat) = pool.stand_beside(identity) else {
+            known.give_way(now);
+            return Err(Reason::NoWitness);
+        };
+        let (asking, questions) = mpsc::channel(WAITING);
+        if asking.try_send(question).is_err() {
             return Err(Reason::NoWitness);
         }
-        known.asked.insert(identity.clone(), asked);
+        known.asked.insert(identity.clone(), Asked { questions: asking, since: now, last: now });
         drop(known);
         let (shared, pool, identity) = (Arc::clone(shared), pool.clone(), identity.clone());
-        drop(tokio::spawn(attend(shared, pool, identity, questions)));
+        drop(tokio::spawn(attend(shared, pool, identity, seat, questions)));
         Ok(())
     }
 
@@ -123,18 +146,39 @@ impl Witnesses {
     }
 }
 
+impl Known {
+    /// Another one is asked for than those that are there: the one that is not asked any more, or
+    /// has had its turn, ends.
+    fn give_way(&mut self, now: Instant) {
+        let has_served = |asked: &Asked| asked.last + QUIET <= now || asked.since + TURN <= now;
+        let first = self.asked.iter().filter(|(_, asked)| has_served(asked));
+        let first =
+            first.min_by_key(|(_, asked)| asked.since).map(|(identity, _)| identity.clone());
+        if let Some(identity) = first {
+            self.asked.remove(&identity);
+        }
+    }
+}
+
 async fn attend(
     shared: Arc<Shared>,
     pool: Pool<Postgres>,
     identity: Identity,
+    seat: Beside<Postgres>,
     mut questions: mpsc::Receiver<Question>,
 ) {
     let opened = open(&shared, &pool, &identity).await;
-    drop(pool);
     let served = match opened {
-        Ok(mut server) => serve(&shared, &mut server, &mut questions).await,
+        Ok(mut server) => {
+            let witness = Witness { shared: &shared, pool: &pool, seat: &seat };
+            let served = witness.serve(&mut server, &mut questions).await;
+            // The seat is free once the server has one backend less.
+            drop(time::timeout(PARTING, pool.connector().close(Box::new(server))).await);
+            served
+        }
         Err(failure) => Err(failure),
     };
+    drop(seat);
     if let Err(failure) = served {
         tracing::debug!(%identity, %failure, "no connection to look at idle transactions from");
         shared.witnesses.pause(&identity);
@@ -216,45 +260,75 @@ async fn rehearse(server: &mut Server) -> Result<u32, Flaw> {
     }
 }
 
-/// Answers until nobody asks any more.
-async fn serve(
-    shared: &Shared,
-    server: &mut Server,
-    questions: &mut mpsc::Receiver<Question>,
-) -> Result<(), ServerFailure> {
-    let mut looks = Vec::new();
-    loop {
-        let Ok(Some(first)) = time::timeout(UNUSED, questions.recv()).await else {
-            return Ok(());
-        };
-        let mut next = Some(first);
-        while let Some(question) = next.take() {
+/// One that has proved itself.
+struct Witness<'a> {
+    shared: &'a Shared,
+    pool: &'a Pool<Postgres>,
+    seat: &'a Beside<Postgres>,
+}
+
+impl Witness<'_> {
+    /// The next question; `None` when it is to end.
+    async fn next(
+        &self,
+        server: &mut Server,
+        questions: &mut mpsc::Receiver<Question>,
+    ) -> Option<Question> {
+        let since = time::now();
+        loop {
+            let question = time::timeout(ROUND, questions.recv()).await;
+            let may_stay = self.seat.may_stay() && self.pool.connector().leads_right(server);
             match question {
-                Question::Look(look, reply) => looks.push((look, reply)),
-                Question::Names(lines, reply) => {
-                    let answer = match server.inquire(parkable::QUESTION, &lines).await {
-                        Ok(rows) => parkable::read_answer(&lines, &rows).map_err(Reason::Text),
-                        Err(ServerFailure::Refused(said)) => {
-                            tracing::debug!(error = said.text, "names cannot be looked up");
-                            Err(Reason::Text(Refusal::NoAnswer))
-                        }
-                        Err(failure) => return Err(failure),
-                    };
-                    // Who asked may have gone on.
-                    let _gone_on = reply.send(answer);
+                Ok(question) => return question.filter(|_| may_stay),
+                Err(_) if !may_stay || since.elapsed() >= UNUSED => return None,
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Answers until nobody asks any more.
+    async fn serve(
+        &self,
+        server: &mut Server,
+        questions: &mut mpsc::Receiver<Question>,
+    ) -> Result<(), ServerFailure> {
+        let mut looks = Vec::new();
+        loop {
+            let Some(first) = self.next(server, questions).await else { return Ok(()) };
+            let mut next = Some(first);
+            while let Some(question) = next.take() {
+                match question {
+                    Question::Look(look, reply) if !look.is_at(server) => {
+                        // Another host of the same server, or another address of its name.
+                        let _gone_on = reply.send(Err(Reason::Unseen));
+                    }
+                    Question::Look(look, reply) => looks.push((look, reply)),
+                    Question::Names(lines, reply) => {
+                        let answer = match server.inquire(parkable::QUESTION, &lines).await {
+                            Ok(rows) => parkable::read_answer(&lines, &rows).map_err(Reason::Text),
+                            Err(ServerFailure::Refused(said)) => {
+                                tracing::debug!(error = said.text, "names cannot be looked up");
+                                Err(Reason::Text(Refusal::NoAnswer))
+                            }
+                            Err(failure) => return Err(failure),
+                        };
+                        // Who asked may have gone on.
+                        let _gone_on = reply.send(answer);
+                    }
+                }
+                if looks.len() < TOGETHER {
+                    next = questions.try_recv().ok();
                 }
             }
-            if looks.len() < TOGETHER {
-                next = questions.try_recv().ok();
+            if looks.is_empty() {
+                continue;
             }
-        }
-        if looks.is_empty() {
-            continue;
-        }
-        let rows = server.inquire(OUTSIDE, &pids(looks.iter().map(|(look, _)| look.pid))).await?;
-        let seen = Seen::read(rows);
-        for (look, reply) in looks.drain(..) {
-            let _gone_on = reply.send(seen.judge(look, &shared.terms.relations));
+            let rows =
+                server.inquire(OUTSIDE, &pids(looks.iter().map(|(look, _)| look.pid()))).await?;
+            let seen = Seen::read(rows);
+            for (look, reply) in looks.drain(..) {
+                let _gone_on = reply.send(seen.judge(&look, &self.shared.terms.relations));
+            }
         }
     }
 }

@@ -97,7 +97,7 @@ fn check_server(at: &str, server: &ServerSettings, found: &mut Findings) {
         ),
         Some(_) => {}
     }
-    found.classes(at, &server_classes(server), server.budget, server.ai_share);
+    found.classes(at, &server_classes(server), server.budget_of_classes(), server.ai_share);
 }
 
 fn databases(settings: &PostgresSettings, found: &mut Findings) {
