@@ -152,9 +152,9 @@ impl Session {
 /// skips one or more that were to displace it.
 fn unnamed_at_failure(server: &Server) -> Option<StatementId> {
     let batch = server.awaited.iter().take_while(|awaited| !matches!(awaited, Awaited::Sync));
-    let mut parses = batch.enumerate().filter_map(|(place, awaited)| match awaited {
-        Awaited::Parse { prepared: None, displaced, .. } => Some((place, *displaced)),
-        _ => None,
+    let mut parses = batch.enumerate().filter_map(|(place, awaited)| {
+        let Awaited::Parse { prepared: None, displaced, .. } = awaited else { return None };
+        Some((place, *displaced))
     });
     // A Parse that fails ends the one that was there before it is looked at.
     parses.next().and_then(|(place, displaced)| displaced.filter(|_| place > 0))
