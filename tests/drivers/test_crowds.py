@@ -69,6 +69,43 @@ def log_in_together(port, count, parameters):
     return inside
 
 
+def served_at_once(port, count, parameters):
+    """All of `count` clients connect, log in and ask at the same moment; seconds from that to
+    the answer, of each, in order."""
+    selector = selectors.DefaultSelector()
+    hello, ready = startup(parameters), b"Z\0\0\0\x05I"
+    question = message(b"Q", b"select 1\0")
+    took, waiting, deadline = [], {}, time.monotonic() + 60
+    for nth in range(count):
+        client = socket.socket()
+        client.bind((f"127.0.0.{2 + nth % 4}", 0))
+        client.setblocking(False)
+        waiting[client] = time.monotonic()
+        client.connect_ex(("127.0.0.1", port))
+        selector.register(client, selectors.EVENT_WRITE, bytearray())
+    try:
+        while len(took) < count:
+            assert time.monotonic() < deadline, f"{len(took)} of {count} were served"
+            for key, events in selector.select(timeout=1):
+                client = key.fileobj
+                if events & selectors.EVENT_WRITE:
+                    client.sendall(hello)
+                    selector.modify(client, selectors.EVENT_READ, key.data)
+                    continue
+                data = client.recv(4096)
+                assert data, f"sent away: {bytes(key.data)}"
+                key.data.extend(data)
+                if b"SELECT 1" in key.data:
+                    took.append(time.monotonic() - waiting[client])
+                    selector.unregister(client)
+                elif key.data.endswith(ready):
+                    client.sendall(question)
+    finally:
+        for client in waiting:
+            client.close()
+    return sorted(took)
+
+
 def ask(client, sql):
     """The answer of a client that speaks for itself."""
     client.setblocking(True)
@@ -106,6 +143,59 @@ def test_a_crowd_that_arrives_at_once_is_let_in_and_served(crowded, postgres):
             lambda: crowded.snapshot()["postgres"]["clients"] == 1, within=30, what="all have left"
         )
         assert other.execute("select 1").fetchone() == (1,)
+
+
+def test_clients_that_come_at_once_are_all_served(crowded, postgres):
+    """500 of them; 3,000, within 2 s for 99 of 100, with FOREBAY_TEST_FULL."""
+    full = "FOREBAY_TEST_FULL" in os.environ
+    count = 3_000 if full else 500
+    with many_files(count + 500), bystander(crowded) as other:
+        took = served_at_once(crowded.port, count, {"user": "app", "database": "app"})
+        p50, p99 = took[count // 2], took[count * 99 // 100]
+        print(f"{count} clients: p50 {p50:.3f} s, p99 {p99:.3f} s, the last {took[-1]:.3f} s")
+        assert not full or p99 < 2
+        assert other.execute("select 1").fetchone() == (1,)
+        assert postgres.server_connections() <= BUDGET
+
+
+def test_who_is_in_is_served_while_no_file_is_left_and_others_once_there_are(crowded):
+    complaint = "cannot accept clients"
+    pid, parameters = crowded.process.pid, {"user": "app", "database": "app"}
+    with contextlib.ExitStack() as stack:
+        inside = log_in_together(crowded.port, 10, parameters)
+        for client in inside:
+            stack.callback(client.close)
+            assert b"SELECT 1" in ask(client, "select 1")
+        open_files = len(os.listdir(f"/proc/{pid}/fd"))
+        soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (open_files, hard))
+        late = socket.create_connection(("127.0.0.1", crowded.port))
+        stack.callback(late.close)
+        late.sendall(startup(parameters))
+        eventually(lambda: complaint in crowded.log(), what="it is told")
+        before = processor_time(pid)
+        for _ in range(10):
+            for client in inside:
+                assert b"SELECT 1" in ask(client, "select 1")
+            time.sleep(0.1)
+        # It looks again now and then; who asks costs more.
+        assert processor_time(pid) - before < 0.5
+        assert crowded.log().count(complaint) == 1
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+        late.settimeout(30)
+        data = b""
+        while not data.endswith(b"Z\0\0\0\x05I"):
+            more = late.recv(4096)
+            assert more, f"sent away: {data}"
+            data += more
+        assert b"SELECT 1" in ask(late, "select 1")
+
+
+def processor_time(pid):
+    """Seconds that a program has computed."""
+    with open(f"/proc/{pid}/stat", encoding="ascii") as stat:
+        fields = stat.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @pytest.mark.parametrize(

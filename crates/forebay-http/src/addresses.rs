@@ -131,7 +131,11 @@ impl Addresses {
         }
     }
 
-    fn learn(&self, found: Vec<SocketAddr>) -> Result<(), NoAddress> {
+    /// The name leads to `found`.
+    ///
+    /// # Errors
+    /// When there is no address left that may be used.
+    pub(crate) fn learn(&self, found: Vec<SocketAddr>) -> Result<(), NoAddress> {
         let (good, bad): (Vec<_>, Vec<_>) =
             found.into_iter().partition(|address| self.allowed.permits(address.ip()));
         if let Some(address) = bad.first() {

@@ -5,6 +5,7 @@
 //! under way, how long it may rest. Always true: a connection is one task; it ends with its
 //! socket, with the rest between two calls at the latest, and when a drain is over.
 
+mod beside;
 mod patience;
 mod tls;
 mod wire;
@@ -38,11 +39,13 @@ use crate::call::Desk;
 use crate::doorstep::{Doorstep, Open, Protocol, Understood};
 use crate::tenant::Arrival;
 
+use beside::Beside;
 use patience::Patience;
 pub(crate) use tls::{Certified, check_tls};
 pub(crate) use wire::Wire;
 
-/// Fields, and bytes, of a call's head.
+/// Fields, and bytes, of a call's head. So many fields are hyper's own limit: one that is set,
+/// though it be the same, makes it clear room for them in each head.
 pub(crate) const HEAD_FIELDS: usize = 100;
 const HEAD_BYTES: usize = 64 * 1024;
 /// The same as HTTP/2 counts it (RFC 9113, 6.5.2).
@@ -53,11 +56,11 @@ const BUFFER: usize = 128 * 1024;
 /// between two calls. Longer than the keep-alive of the usual clients, so that they hang up
 /// first and no call meets a connection that is just being closed.
 const REST: Duration = Duration::from_secs(120);
+/// How long one that has rested may take to close.
+const PARTING: Duration = Duration::from_secs(10);
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// Calls that one HTTP/2 connection may have under way.
-const STREAMS: u32 = 100;
 /// Streams that an agent may reset before we have looked at them (CVE-2023-44487).
 const RESETS_UNSEEN: usize = 20;
 /// Streams that an agent may make us reset (CVE-2025-8671).
@@ -133,6 +136,7 @@ impl Visit {
             patience: Patience::default(),
         });
         let desk = self.desk;
+        let streams = desk.load().streams;
         let caller = Arc::clone(&line);
         let service = service_fn(move |call: Request<Incoming>| {
             let (open, clarity) = caller.understood.call(call.version());
@@ -147,19 +151,18 @@ impl Visit {
         match opened.protocol {
             Protocol::Http1 => {
                 let connection = http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(REST)
-                    .max_headers(HEAD_FIELDS)
+                    // Of its own it would arm a timer for each head; `watch` sees who rests.
+                    .header_read_timeout(None)
                     .max_header_size(HEAD_BYTES)
                     .max_buf_size(BUFFER)
                     .serve_connection(io, service)
                     .with_upgrades();
-                signals.attend(connection, watch(&line)).await
+                signals.attend(connection, &line).await
             }
             Protocol::Http2 => {
                 let connection = http2::Builder::new(Hands(Spawner::current()))
                     .timer(TokioTimer::new())
-                    .max_concurrent_streams(STREAMS)
+                    .max_concurrent_streams(streams)
                     .max_pending_accept_reset_streams(RESETS_UNSEEN)
                     .max_local_error_reset_streams(RESETS_BY_US)
                     .max_header_list_size(HEAD_LIST)
@@ -170,7 +173,7 @@ impl Visit {
                     .keep_alive_timeout(PONG)
                     .enable_connect_protocol()
                     .serve_connection(io, service);
-                signals.attend(connection, watch(&line)).await
+                signals.attend(connection, &line).await
             }
         }
     }
@@ -210,8 +213,8 @@ async fn open(
     Ok(Opened { doorstep, protocol, certificate })
 }
 
-/// Watches what an agent takes; comes to its end when one of HTTP/2 has asked for nothing for
-/// so long (of HTTP/1.1, hyper sees it).
+/// Watches what an agent takes; comes to its end when it has asked for nothing for so long,
+/// whether it says nothing or does not come to the end of a head.
 async fn watch(line: &Line) {
     let (mut before, mut since) = (line.understood.calls(), time::now());
     loop {
@@ -219,7 +222,19 @@ async fn watch(line: &Line) {
         let calls = line.understood.calls();
         if calls != before || calls.1 > 0 {
             (before, since) = (calls, time::now());
-        } else if line.speaks == Protocol::Http2 && time::now() >= since + REST {
+        } else if time::now() >= since + REST {
+            return;
+        }
+    }
+}
+
+/// Comes to its end when a connection that should have ended has no call under way: who has
+/// begun a head and does not go on is not waited for.
+async fn silence(line: &Line) {
+    loop {
+        time::sleep(PARTING).await;
+        let (_, open) = line.understood.calls();
+        if open == 0 {
             return;
         }
     }
@@ -236,6 +251,15 @@ enum Ended {
     Silent,
 }
 
+/// Why a connection is to take no more calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Finish {
+    /// We are asked to come to an end.
+    Told,
+    /// It has rested for too long.
+    Rested,
+}
+
 /// What ends a connection from our side.
 struct Signals {
     stop: Stop,
@@ -244,27 +268,28 @@ struct Signals {
 }
 
 impl Signals {
-    /// Drives `connection` to its end; told to stop, or when the `watch` is over, with the
-    /// calls that are under way.
-    async fn attend<C: Conversation>(
-        mut self,
-        connection: C,
-        watch: impl Future<Output = ()>,
-    ) -> Result<(), Ended> {
+    /// Drives `connection`, which is `line`, to its end; told to stop, or when it has rested for
+    /// too long, with the calls that are under way.
+    async fn attend<C: Conversation>(self, connection: C, line: &Line) -> Result<(), Ended> {
+        let Self { mut stop, mut leave, mut cut } = self;
         let mut connection = pin!(connection);
-        let ended = tokio::select! {
-            ended = connection.as_mut() => Some(ended),
-            () = self.stop.told() => None,
-            () = self.leave.told() => None,
-            () = watch => None,
+        let finish = Beside::new(async {
+            tokio::select! {
+                () = stop.told() => Finish::Told,
+                () = leave.told() => Finish::Told,
+                () = watch(line) => Finish::Rested,
+            }
+        });
+        let finish = tokio::select! {
+            biased;
+            ended = connection.as_mut() => return ended.map_err(Ended::from),
+            finish = finish => finish,
         };
-        if let Some(ended) = ended {
-            return ended.map_err(Ended::from);
-        }
         connection.as_mut().finish();
         tokio::select! {
             ended = connection.as_mut() => ended.map_err(Ended::from),
-            () = self.cut.told() => Ok(()),
+            () = cut.told() => Ok(()),
+            () = silence(line), if finish == Finish::Rested => Err(Ended::Silent),
         }
     }
 }

@@ -139,7 +139,7 @@ pub(crate) struct Stream {
     /// When the agent got its last piece, if it has not asked for the next one.
     given: Option<Instant>,
     /// Everything that lives as long as the exchange.
-    exchange: Option<Exchange>,
+    exchange: Option<Box<Exchange>>,
 }
 
 /// What an exchange holds until its end, dropped in this order.
@@ -195,7 +195,7 @@ impl Answer {
     pub(crate) fn streamed(
         body: Incoming,
         upload: Arc<Progress>,
-        exchange: Exchange,
+        exchange: Box<Exchange>,
         times: Times,
     ) -> Self {
         let pause = Pause { limit: times.chunk, timer: None };
@@ -225,7 +225,8 @@ impl Stream {
 
     /// The last frame is through.
     fn end(&mut self) {
-        if let Some(Exchange { held, calling, passage, mut journey, .. }) = self.exchange.take() {
+        if let Some(exchange) = self.exchange.take() {
+            let Exchange { held, calling, passage, mut journey, .. } = *exchange;
             held.over(&self.upload);
             drop(calling);
             passage.over();

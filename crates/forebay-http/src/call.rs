@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use forebay_pool::overlap::{OutboundCall, Overlaps};
-use forebay_pool::{Ask, Roster, TraceId};
+use forebay_pool::{Ask, ClassId, Roster, TraceId};
 use forebay_seam::time;
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderMap};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
@@ -22,7 +22,7 @@ use crate::credential::{Another, Proof};
 use crate::destination::Destination;
 use crate::doorstep::{Clarity, Protocol};
 use crate::exchange::{Begun, Errand, Purpose, Repeat, Unanswered};
-use crate::hints;
+use crate::hints::{Hints, Words};
 use crate::hygiene::{self, Framing};
 use crate::limits::{Passage, Plan};
 use crate::meter::{Journey, Outcome, Refusals};
@@ -35,11 +35,22 @@ use crate::tunnel::Tunnel;
 use crate::upgrade::{self, Wish};
 use crate::upload::Upload;
 
-/// Characters of a feature's name that are kept.
-const FEATURE: usize = 64;
 /// What of a refused answer is read to save its connection, and for how long.
 const DISCARD: usize = 64 * 1024;
 const DISCARD_TIME: Duration = Duration::from_secs(1);
+
+/// Media types of answers that go on for as long as they like.
+const STREAMS: [&str; 7] = [
+    "text/event-stream",
+    "application/x-ndjson",
+    "application/ndjson",
+    "application/jsonl",
+    "application/json-seq",
+    "application/vnd.amazon.eventstream",
+    "multipart/x-mixed-replace",
+];
+/// What the media types of gRPC begin with.
+const GRPC: &str = "application/grpc";
 
 /// How long the beginning of a body is waited for, which may say more of its call.
 const BEGINNING: Duration = Duration::from_millis(250);
@@ -52,6 +63,8 @@ pub(crate) struct Desk {
     pub(crate) roster: Arc<Roster>,
     /// Calls refused before they had a destination.
     pub(crate) refusals: Arc<Refusals>,
+    /// Calls that one connection of HTTP/2 may have under way.
+    pub(crate) streams: u32,
 }
 
 /// The head of a call, but for its credential.
@@ -76,6 +89,14 @@ impl Head {
         }
         request
     }
+}
+
+/// What an agent wants, as the head of its call says it.
+struct Intent {
+    work: Arc<Work>,
+    hints: Hints,
+    trace: Option<TraceId>,
+    class: ClassId,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -106,11 +127,19 @@ impl Desk {
         };
         let version = request.version();
         let destination = Arc::clone(&route.destination);
-        let feature = feature(request.headers());
+        let words = Words::of(request.headers());
+        let feature = words.feature(request.headers());
         let rest = route.rest(request.uri().path());
-        let work = destination.works.look_up(&feature, request.method(), rest);
-        let journey = destination.meter.begin(Arc::clone(work.operation.feature()));
-        match self.journey(request, &caller, &route, work, journey, line).await {
+        let intent = Intent {
+            work: destination.works.look_up(&feature, request.method(), rest),
+            hints: words.hints(),
+            trace: words.trace(),
+            class: destination.class(words.class()),
+        };
+        destination.meter.hints_ignored(intent.hints.ignored);
+        let journey = destination.meter.begin(Arc::clone(intent.work.operation.feature()));
+        // In a box: hyper moves the call's future about, which is small without this one.
+        match Box::pin(self.journey(request, &caller, &route, intent, journey, line)).await {
             Ok(response) => response,
             Err(Unanswered { problem, mut journey }) => {
                 journey.ends(Outcome::Refused(problem.reason));
@@ -154,11 +183,12 @@ impl Desk {
         mut request: Request<Incoming>,
         caller: &Caller,
         route: &Route,
-        work: Arc<Work>,
+        intent: Intent,
         journey: Journey,
         line: &Arc<Line>,
     ) -> Result<Response<Answer>, Unanswered> {
         let destination = &*route.destination;
+        let Intent { work, hints, trace, class } = intent;
         let wish = match upgrade::wish(&mut request) {
             Ok(wish) => wish,
             Err(problem) => return Err(Unanswered { problem, journey }),
@@ -179,11 +209,8 @@ impl Desk {
             true => prefix::read(&upload.beginning(prefix::MOST, BEGINNING).await),
             false => Said::default(),
         };
-        let trace = trace(&parts.headers).or(said.trace);
+        let trace = trace.or(said.trace);
         let ai_request = trace.map(|trace| self.roster.request(caller.tenant(), trace));
-        let hints = hints::read(&parts.headers);
-        destination.meter.hints_ignored(hints.ignored);
-        let class = destination.class(one(&parts.headers, "x-forebay-class"));
         let framing = match upload.size_hint().exact() {
             None => Framing::Chunked,
             Some(_) => Framing::AsSaid,
@@ -269,7 +296,7 @@ impl Desk {
             };
             match spare {
                 Some(spare) if another == Another::Ready => {
-                    (passage, journey) = discard(begun).await;
+                    (passage, journey) = Box::pin(discard(begun)).await;
                     (head, upload, tries) = (spare, Upload::empty(), Tries::Second);
                 }
                 Some(_) | None => {
@@ -327,25 +354,15 @@ fn deliver(
 fn is_stream(headers: &HeaderMap) -> bool {
     let content = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let content = content.unwrap_or_default().split(';').next().unwrap_or_default().trim();
-    let content = content.to_ascii_lowercase();
-    content.starts_with("application/grpc")
-        || matches!(
-            content.as_str(),
-            "text/event-stream"
-                | "application/x-ndjson"
-                | "application/ndjson"
-                | "application/jsonl"
-                | "application/json-seq"
-                | "application/vnd.amazon.eventstream"
-                | "multipart/x-mixed-replace"
-        )
+    let begins = content.get(..GRPC.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(GRPC));
+    begins || STREAMS.iter().any(|stream| content.eq_ignore_ascii_case(stream))
 }
 
 /// Reads an answer that nobody will see to its end, if that is near, so that its connection
 /// can serve again. The call goes on: what it reserved stays reserved.
 async fn discard(begun: Begun) -> (Passage, Journey) {
     let Begun { response, upload, exchange, .. } = begun;
-    let Exchange { held, calling, passage, journey, .. } = exchange;
+    let Exchange { held, calling, passage, journey, .. } = *exchange;
     let rest = Limited::new(response.into_body(), DISCARD).collect();
     if let Ok(Ok(_)) = time::timeout(DISCARD_TIME, rest).await {
         held.over(&upload);
@@ -370,30 +387,23 @@ fn refuse(problem: Problem, tenant: &str, version: Version) -> Response<Answer> 
     response.map(Answer::whole)
 }
 
-/// A field's value, if it is there once.
-fn one<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    let mut values = headers.get_all(name).iter();
-    let value = values.next()?;
-    if values.next().is_some() { None } else { value.to_str().ok() }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// The request that a call belongs to: `x-forebay-request`, or that of its `traceparent`.
-fn trace(headers: &HeaderMap) -> Option<TraceId> {
-    let named = one(headers, "x-forebay-request").and_then(TraceId::of_request);
-    named.or_else(|| TraceId::from_traceparent(one(headers, "traceparent")?))
-}
+    fn any<T>() -> T {
+        unreachable!("only types are looked at")
+    }
 
-/// The feature that a call is made for: `x-forebay-feature`, or the member `forebay.feature`
-/// of `baggage` (W3C Baggage 3.3). Empty where none is named.
-fn feature(headers: &HeaderMap) -> String {
-    let said = one(headers, "x-forebay-feature").or_else(|| {
-        let members = headers.get_all("baggage").iter().filter_map(|value| value.to_str().ok());
-        members.flat_map(|list| list.split(',')).find_map(|member| {
-            let (name, value) = member.split_once('=')?;
-            let value = value.split(';').next()?;
-            (name.trim() == "forebay.feature").then_some(value)
-        })
-    });
-    let shown = said.unwrap_or_default().trim().chars().filter(|c| !c.is_control());
-    shown.take(FEATURE).collect()
+    fn size<F>(_: impl FnOnce() -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_call_is_moved_as_little_and_takes_little_while_it_is_under_way() {
+        let moved = size(|| any::<&Desk>().answer(any(), any(), any()));
+        let taken = size(|| any::<&Desk>().journey(any(), any(), any(), any(), any(), any()));
+        assert!(moved <= 1_024, "{moved}");
+        assert!(taken <= 7_168, "{taken}");
+    }
 }

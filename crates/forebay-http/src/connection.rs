@@ -9,9 +9,11 @@
 
 use std::error::Error as _;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use forebay_pool::Condition;
+use forebay_seam::time::Sleep;
 use http::header::{CONNECTION, HOST};
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{HeaderValue, Request, Response, Version};
@@ -93,6 +95,8 @@ pub(crate) struct Connection<B> {
     addressee: Arc<Addressee>,
     /// Since a call was sent, until it rests again.
     calling: Option<Calling>,
+    /// Of the call before, for the next one: to put a timer off is cheap, to make one is not.
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl<B> Drop for Connection<B> {
@@ -107,13 +111,14 @@ impl<B> Drop for Connection<B> {
 #[derive(Debug)]
 pub(crate) struct Failed<B> {
     error: hyper::Error,
-    call: Option<Request<B>>,
+    /// In a box: most calls do not fail, and what they give is as large as this.
+    call: Option<Box<Request<B>>>,
 }
 
 impl<B> Failed<B> {
     /// The call, if the service did nothing with it: it may be sent again, once.
     pub(crate) fn take_message(&mut self) -> Option<Request<B>> {
-        self.call.take()
+        self.call.take().map(|call| *call)
     }
 
     /// What went wrong.
@@ -129,7 +134,7 @@ impl<B> Failed<B> {
 
 impl<B> From<TrySendError<Request<B>>> for Failed<B> {
     fn from(mut failed: TrySendError<Request<B>>) -> Self {
-        let call = failed.take_message();
+        let call = failed.take_message().map(Box::new);
         Self { error: failed.into_error(), call }
     }
 }
@@ -143,7 +148,7 @@ impl<B> Connection<B> {
         addressee: Arc<Addressee>,
     ) -> Self {
         let sender = Sender::One { sender, life: Some(life), link };
-        Self { sender, addressee, calling: None }
+        Self { sender, addressee, calling: None, timer: None }
     }
 
     /// One stream of a connection that speaks HTTP/2.
@@ -152,7 +157,8 @@ impl<B> Connection<B> {
         seat: Seat,
         addressee: Arc<Addressee>,
     ) -> Self {
-        Self { sender: Sender::Many { sender, seat }, addressee, calling: None }
+        let sender = Sender::Many { sender, seat };
+        Self { sender, addressee, calling: None, timer: None }
     }
 
     fn link(&self) -> &Arc<Link> {
@@ -194,6 +200,17 @@ impl<B> Connection<B> {
             }
             Sender::Many { .. } => Condition::Unknown,
         }
+    }
+
+    /// Takes the timer of the call before, if there is one.
+    pub(crate) fn take_timer(&mut self) -> Option<Pin<Box<Sleep>>> {
+        self.timer.take()
+    }
+
+    /// Keeps `timer` for the next call. It may still end in between, and wake the task that
+    /// polled it last.
+    pub(crate) fn keep_timer(&mut self, timer: Option<Pin<Box<Sleep>>>) {
+        self.timer = timer;
     }
 
     /// Whether a call can be sent now.
@@ -245,24 +262,27 @@ impl<B: Body + Default + 'static> Connection<B> {
         let calling = link.call();
         let rested = calling.rested();
         self.calling = Some(calling);
-        let (one, many) = match &mut self.sender {
-            Sender::One { sender, .. } => (Some(sender.try_send_request(call)), None),
+        let sending = match &mut self.sender {
+            Sender::One { sender, .. } => Sending::One(sender.try_send_request(call)),
             Sender::Many { sender, .. } => {
                 let spare = call.body().is_end_stream().then(|| copy_of(&call));
-                (None, Some((sender.try_send_request(call), spare)))
+                let sending = sender.try_send_request(call);
+                // In a box, so that those who speak HTTP/1.1 do not carry the room for it.
+                Sending::Many(Box::pin(async move {
+                    sending.await.map_err(|failed| {
+                        let mut failed = Failed::from(failed);
+                        if failed.call.is_none() && was_not_processed(&failed.error) {
+                            failed.call = spare.map(Box::new);
+                        }
+                        failed
+                    })
+                }))
             }
         };
         async move {
-            let outcome = match (one, many) {
-                (Some(sending), _) => sending.await.map_err(Failed::from),
-                (None, Some((sending, spare))) => sending.await.map_err(|failed| {
-                    let mut failed = Failed::from(failed);
-                    if failed.call.is_none() && was_not_processed(&failed.error) {
-                        failed.call = spare;
-                    }
-                    failed
-                }),
-                (None, None) => unreachable!("a connection speaks one of the two"),
+            let outcome = match sending {
+                Sending::One(sending) => sending.await.map_err(Failed::from),
+                Sending::Many(sending) => sending.await,
             };
             match &outcome {
                 Ok(answer) => link.site.answered(&link, answer.status(), answer.headers()),
@@ -271,6 +291,12 @@ impl<B: Body + Default + 'static> Connection<B> {
             outcome
         }
     }
+}
+
+/// A call that waits for the head of its answer.
+enum Sending<One, Many> {
+    One(One),
+    Many(Pin<Box<Many>>),
 }
 
 /// The same call again; its body is empty.

@@ -4,6 +4,8 @@
 //! soon as that has failed; the first to answer is taken (RFC 8305, light). Always true: what
 //! was opened on the way is closed when the attempt is dropped.
 
+mod heard;
+
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
@@ -24,7 +26,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 use tokio_rustls::TlsConnector;
 
-use crate::addresses::{Addresses, Allowed, NoAddress, Private};
+use crate::addresses::{Addresses, NoAddress};
 use crate::berths::Socket;
 use crate::connection::{Connection, Protocol};
 use crate::frames::Followed;
@@ -32,13 +34,12 @@ use crate::link::{Birth, Link};
 use crate::site::Site;
 use crate::target::{Scheme, Target};
 use crate::tls;
+use heard::Heard;
 
 /// Bytes of an answer's head, and of what is read ahead of its reader.
 const BUFFER: usize = 64 * 1024;
 /// Bytes of an answer's head on HTTP/2, as they count there (RFC 9113, 6.5.2).
 const HEAD: u32 = 64 * 1024;
-/// Fields of an answer's head.
-const FIELDS: usize = 128;
 /// Read ahead of a stream's reader, and of all readers of a connection (RFC 9113, 6.9).
 const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
@@ -217,10 +218,11 @@ pub(crate) async fn speak_http1<B>(
 where
     B: Body<Data: Send, Error: std::error::Error + Send + Sync> + Send + 'static,
 {
+    // Fields are as many as hyper allows by itself, 100: for a number that is set it clears room
+    // in each head.
     let (sender, connection) = http1::Builder::new()
         .max_buf_size(BUFFER)
-        .max_headers(FIELDS)
-        .handshake(TokioIo::new(Berthed { stream: line.stream, _open: socket }))
+        .handshake(TokioIo::new(Heard::new(line.stream, socket)))
         .await
         .map_err(|source| OpenError::Http { host: target.host.clone(), source })?;
     let (life, ends) = oneshot::channel::<()>();
@@ -275,8 +277,8 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Hands {
     }
 }
 
-/// A connection of its own to `target`, for one exchange with a token issuer. Its name may lead
-/// anywhere but to where no service is: who the issuer is, the operator says and TLS proves.
+/// A connection of HTTP/1.1 to `target`, whose addresses are those of `site`: it belongs to no
+/// pool.
 ///
 /// # Errors
 /// Why there is none.
@@ -285,64 +287,16 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Hands {
 /// Dropped, whatever was opened so far is closed.
 pub(crate) async fn open<B>(
     target: &Target,
+    site: &Arc<Site>,
     tls: &TlsConnector,
     spawner: &Spawner,
 ) -> Result<Connection<B>, OpenError>
 where
     B: Body<Data: Send, Error: std::error::Error + Send + Sync> + Send + 'static,
 {
-    let allowed = Allowed::of(&target.host, Private::Allowed, &[]);
-    let addresses = Addresses::new(&target.host, target.port, allowed, Duration::MAX, 0);
-    let site = Arc::new(Site::new(addresses, u32::MAX));
-    let line = dial(target, &site, tls, Protocol::Http1).await?;
-    let link = Link::new(site, line.birth());
+    let line = dial(target, site, tls, Protocol::Http1).await?;
+    let link = Link::new(Arc::clone(site), line.birth());
     speak_http1(line, link, None, target, spawner).await
-}
-
-/// A line that is counted as open while it is.
-struct Berthed {
-    stream: Box<dyn Bytes>,
-    _open: Option<Socket>,
-}
-
-impl AsyncRead for Berthed {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Berthed {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
 }
 
 impl AsyncRead for Shared {

@@ -8,13 +8,13 @@
 
 use std::future::Future;
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use forebay_pool::overlap::{Calling, OutboundCall, Overlaps};
 use forebay_pool::{Ask, Attempt, Request as AiRequest};
-use forebay_seam::time;
+use forebay_seam::time::{self, Sleep};
 use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
@@ -60,12 +60,11 @@ pub(crate) enum Repeat {
 impl Repeat {
     /// What `policy` says of a call with this head.
     pub(crate) fn of(policy: RetrySettings, method: &Method, headers: &HeaderMap) -> Self {
-        let is_idempotent = method.is_idempotent();
-        let has_key = headers.get_all(IDEMPOTENCY_KEY).iter().count() == 1;
+        let has_key = || headers.get_all(IDEMPOTENCY_KEY).iter().count() == 1;
         let may = match policy {
             RetrySettings::Unsent => false,
-            RetrySettings::Idempotent => is_idempotent,
-            RetrySettings::IdempotencyKey => is_idempotent || has_key,
+            RetrySettings::Idempotent => method.is_idempotent(),
+            RetrySettings::IdempotencyKey => method.is_idempotent() || has_key(),
         };
         if may { Self::Once } else { Self::Never }
     }
@@ -84,7 +83,8 @@ pub(crate) enum Purpose {
 pub(crate) struct Begun {
     pub(crate) response: Response<Incoming>,
     pub(crate) upload: Arc<Progress>,
-    pub(crate) exchange: Exchange,
+    /// In a box, since it goes from hand to hand until the answer has it.
+    pub(crate) exchange: Box<Exchange>,
     /// When it has to be over.
     pub(crate) until: Option<Instant>,
 }
@@ -121,6 +121,7 @@ impl Errand<'_> {
                 passage.answered(response.status(), response.headers_mut());
                 let destination = Arc::clone(&self.destination.name);
                 let exchange = Exchange { destination, held, calling, passage, journey };
+                let exchange = Box::new(exchange);
                 Ok(Begun { response, upload, exchange, until })
             }
             Err(problem) => Err(Unanswered { problem, journey }),
@@ -152,8 +153,11 @@ impl Errand<'_> {
                 held.never_again();
             }
             let sending = held.connection().send(call);
-            let mut failed = match self.head(sending, &upload, sent_at, until).await {
+            let mut timer = held.connection().take_timer();
+            let times = (sent_at, until);
+            let mut failed = match self.head(sending, &upload, times, &mut timer).await {
                 Ok(Ok(response)) => {
+                    held.connection().keep_timer(timer);
                     let took = time::now().saturating_duration_since(sent_at);
                     journey.answered(response.status(), took);
                     if response.status().is_server_error() {
@@ -220,17 +224,22 @@ impl Errand<'_> {
     }
 
     async fn checkout(&self, attempt: Attempt) -> Result<Held, Problem> {
-        let ask = Ask { attempt, ..self.ask.clone() };
-        Ok(Held::new(self.destination.pool.checkout(ask).await?))
+        let pool = &self.destination.pool;
+        let lease = match attempt == self.ask.attempt {
+            true => pool.checkout(&self.ask).await?,
+            false => Box::pin(pool.checkout(Ask { attempt, ..self.ask.clone() })).await?,
+        };
+        Ok(Held::new(lease))
     }
 
-    /// Waits for what `sending` gives, as long as the upload moves and the service may think.
+    /// Waits for what `sending` gives, sent at the first of the times, as long as the upload
+    /// moves and the service may think; until the second at the most, if there is one.
     async fn head<F: Future>(
         &self,
         sending: F,
         upload: &Progress,
-        sent_at: Instant,
-        until: Option<Instant>,
+        (sent_at, until): (Instant, Option<Instant>),
+        timer: &mut Option<Pin<Box<Sleep>>>,
     ) -> Result<F::Output, NoHead> {
         let mut sending = pin!(sending);
         loop {
@@ -246,10 +255,17 @@ impl Errand<'_> {
             if time::now() >= deadline {
                 return Err(none);
             }
+            let timer = match &mut *timer {
+                Some(timer) => {
+                    time::reset(timer.as_mut(), deadline);
+                    timer
+                }
+                none => none.insert(Box::pin(time::sleep_until(deadline))),
+            };
             tokio::select! {
                 biased;
                 sent = &mut sending => return Ok(sent),
-                () = time::sleep_until(deadline) => {}
+                () = timer.as_mut() => {}
             }
         }
     }

@@ -272,6 +272,10 @@ fn check(settings: &HttpSettings, trust: &mut Trust) -> Result<(), SettingsError
         let reason = "at least one agent must be able to connect".to_owned();
         return Err(SettingsError { at: "http.max_clients".to_owned(), reason });
     }
+    if settings.max_concurrent_streams == 0 {
+        let reason = "a connection of HTTP/2 must be able to carry at least one call".to_owned();
+        return Err(SettingsError { at: "http.max_concurrent_streams".to_owned(), reason });
+    }
     if let Some(tls) = &settings.tls {
         agent::check_tls(tls)
             .map_err(|reason| SettingsError { at: "http.tls".to_owned(), reason })?;

@@ -1,19 +1,139 @@
 //! What an agent may say about its call, for the engine: what it costs, whether it is a
-//! retry, how long anybody waits for it.
+//! retry, how long anybody waits for it; and for which class, feature and request it is. All
+//! found in one walk over the head's fields.
 //!
 //! Hints are optional and come from outside. One that cannot be read is left out and
 //! counted: a wrong hint is no reason to fail a call.
 
 use std::time::Duration;
 
-use forebay_pool::Attempt;
-use http::HeaderMap;
+use forebay_pool::{Attempt, TraceId};
+use http::{HeaderMap, HeaderValue};
 use humantime_serde::re::humantime;
 
 /// The most that a call may claim to cost, or to wait.
 const MOST: Duration = Duration::from_secs(3_600);
 /// The most tokens that a call may claim to use.
 const MOST_TOKENS: u64 = 100_000_000;
+/// Characters of a feature's name that are kept.
+const FEATURE: usize = 64;
+
+/// A field as far as it was seen.
+#[derive(Debug, Default, Clone, Copy)]
+enum Field<'h> {
+    #[default]
+    Absent,
+    Once(&'h HeaderValue),
+    /// The first of several.
+    Repeated(&'h HeaderValue),
+}
+
+impl<'h> Field<'h> {
+    fn see(&mut self, value: &'h HeaderValue) {
+        *self = match *self {
+            Self::Absent => Self::Once(value),
+            Self::Once(first) | Self::Repeated(first) => Self::Repeated(first),
+        };
+    }
+
+    /// Its value, if it is there once.
+    fn one(self) -> Option<&'h str> {
+        match self {
+            Self::Once(value) => value.to_str().ok(),
+            Self::Absent | Self::Repeated(_) => None,
+        }
+    }
+
+    /// The first value. What is no text is read as an empty hint, which is none.
+    fn say(self) -> Option<&'h str> {
+        match self {
+            Self::Absent => None,
+            Self::Once(value) | Self::Repeated(value) => {
+                Some(value.to_str().unwrap_or_default().trim())
+            }
+        }
+    }
+}
+
+/// The fields of a head that say something to Forebay about its call.
+#[derive(Debug, Default)]
+pub(crate) struct Words<'h> {
+    class: Field<'h>,
+    feature: Field<'h>,
+    baggage: Field<'h>,
+    request: Field<'h>,
+    traceparent: Field<'h>,
+    cost: Field<'h>,
+    tokens: Field<'h>,
+    attempt: Field<'h>,
+    retries: Field<'h>,
+    deadline: Field<'h>,
+    grpc_timeout: Field<'h>,
+}
+
+impl<'h> Words<'h> {
+    /// Finds them in `headers`.
+    pub(crate) fn of(headers: &'h HeaderMap) -> Self {
+        let mut words = Self::default();
+        for (name, value) in headers {
+            let field = match name.as_str() {
+                "x-forebay-class" => &mut words.class,
+                "x-forebay-feature" => &mut words.feature,
+                "baggage" => &mut words.baggage,
+                "x-forebay-request" => &mut words.request,
+                "traceparent" => &mut words.traceparent,
+                "x-forebay-cost" => &mut words.cost,
+                "x-forebay-tokens" => &mut words.tokens,
+                "x-forebay-attempt" => &mut words.attempt,
+                "x-stainless-retry-count" => &mut words.retries,
+                "x-forebay-deadline-ms" => &mut words.deadline,
+                "grpc-timeout" => &mut words.grpc_timeout,
+                _ => continue,
+            };
+            field.see(value);
+        }
+        words
+    }
+
+    /// The class that the call asks for.
+    pub(crate) fn class(&self) -> Option<&'h str> {
+        self.class.one()
+    }
+
+    /// The request that the call belongs to: `x-forebay-request`, or that of its `traceparent`.
+    pub(crate) fn trace(&self) -> Option<TraceId> {
+        let named = self.request.one().and_then(TraceId::of_request);
+        named.or_else(|| TraceId::from_traceparent(self.traceparent.one()?))
+    }
+
+    /// The feature that the call is made for: `x-forebay-feature`, or the member
+    /// `forebay.feature` of `baggage` (W3C Baggage 3.3). Empty where none is named. `headers`
+    /// are those that were walked.
+    pub(crate) fn feature(&self, headers: &HeaderMap) -> String {
+        let of_baggage = || match self.baggage {
+            Field::Absent => None,
+            Field::Once(_) | Field::Repeated(_) => member(headers),
+        };
+        let said = self.feature.one().or_else(of_baggage);
+        let shown = said.unwrap_or_default().trim().chars().filter(|c| !c.is_control());
+        shown.take(FEATURE).collect()
+    }
+
+    /// What the call says for the engine.
+    pub(crate) fn hints(&self) -> Hints {
+        read(self)
+    }
+}
+
+/// The member `forebay.feature` of `baggage`, which may stand in several fields.
+fn member(headers: &HeaderMap) -> Option<&str> {
+    let members = headers.get_all("baggage").iter().filter_map(|value| value.to_str().ok());
+    members.flat_map(|list| list.split(',')).find_map(|member| {
+        let (name, value) = member.split_once('=')?;
+        let value = value.split(';').next()?;
+        (name.trim() == "forebay.feature").then_some(value)
+    })
+}
 
 /// What was said.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -30,23 +150,20 @@ pub(crate) struct Hints {
     pub(crate) ignored: u64,
 }
 
-/// Reads the hints in the head of a call.
-pub(crate) fn read(headers: &HeaderMap) -> Hints {
+fn read(words: &Words<'_>) -> Hints {
     let mut hints = Hints::default();
     let mut ignored = 0;
-    // What is no text is read as an empty hint, which is none.
-    let say = |name: &str| headers.get(name).map(|v| v.to_str().unwrap_or_default().trim());
-    if let Some(cost) = say("x-forebay-cost") {
+    if let Some(cost) = words.cost.say() {
         hints.cost = duration(cost).filter(|cost| !cost.is_zero());
         ignored += u64::from(hints.cost.is_none());
     }
-    if let Some(tokens) = say("x-forebay-tokens") {
+    if let Some(tokens) = words.tokens.say() {
         hints.tokens = tokens.parse().ok().filter(|tokens| *tokens <= MOST_TOKENS);
         ignored += u64::from(hints.tokens.is_none());
     }
     // Ours counts tries from 1, the SDKs' counts retries from 0.
-    let tries = say("x-forebay-attempt").map(|n| n.parse::<u32>().ok().filter(|n| *n > 0));
-    let retries = say("x-stainless-retry-count").map(|n| n.parse::<u32>().ok());
+    let tries = words.attempt.say().map(|n| n.parse::<u32>().ok().filter(|n| *n > 0));
+    let retries = words.retries.say().map(|n| n.parse::<u32>().ok());
     hints.attempt = match (tries, retries) {
         (Some(Some(1)), _) | (None, Some(Some(0))) => Attempt::First,
         (Some(Some(_)), _) | (None, Some(Some(_))) => Attempt::Retry,
@@ -56,10 +173,10 @@ pub(crate) fn read(headers: &HeaderMap) -> Hints {
         }
         (None, None) => Attempt::Unknown,
     };
-    if let Some(millis) = say("x-forebay-deadline-ms") {
+    if let Some(millis) = words.deadline.say() {
         hints.patience = millis.parse().ok().map(Duration::from_millis).map(|d| d.min(MOST));
         ignored += u64::from(hints.patience.is_none());
-    } else if let Some(timeout) = say("grpc-timeout") {
+    } else if let Some(timeout) = words.grpc_timeout.say() {
         hints.patience = grpc_timeout(timeout).map(|d| d.min(MOST));
         ignored += u64::from(hints.patience.is_none());
     }
@@ -96,8 +213,8 @@ mod tests {
     use super::*;
 
     fn of(fields: &[(&'static str, &'static str)]) -> Hints {
-        let fields = fields.iter();
-        read(&fields.map(|(n, v)| (n.parse().unwrap(), v.parse().unwrap())).collect())
+        let fields = fields.iter().map(|(n, v)| (n.parse().unwrap(), v.parse().unwrap()));
+        Words::of(&fields.collect::<HeaderMap>()).hints()
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::problem::{Problem, Reason};
 /// Fields that mean one connection, whether `Connection` names them or not. `Expect` is
 /// among them, since it was answered here: a body is asked for once there is a connection
 /// to take it. `Trailer` is not: trailers pass.
-const HOP_BY_HOP: [HeaderName; 9] = [
+static HOP_BY_HOP: [HeaderName; 9] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
@@ -28,7 +28,7 @@ const HOP_BY_HOP: [HeaderName; 9] = [
 
 /// Fields that say something of a message which must be known before its end (RFC 9110,
 /// 6.5.1), so they have no business behind it.
-const NO_TRAILERS: [HeaderName; 18] = [
+static NO_TRAILERS: [HeaderName; 18] = [
     header::AUTHORIZATION,
     header::CACHE_CONTROL,
     header::CONTENT_ENCODING,
@@ -136,13 +136,9 @@ pub(crate) fn for_service(
     framing: Framing,
 ) {
     let takes_trailers = takes_trailers(headers);
-    strip_hop_by_hop(headers);
-    headers.remove(header::TRANSFER_ENCODING);
-    let ours: Vec<HeaderName> =
-        headers.keys().filter(|name| name.as_str().starts_with(OURS)).cloned().collect();
-    for name in ours {
-        headers.remove(name);
-    }
+    strip(headers, |name| {
+        is_hop_by_hop(name) || *name == header::TRANSFER_ENCODING || is_ours(name)
+    });
     headers.insert(header::HOST, authority.clone());
     if framing == Framing::Chunked {
         // Said outright, because hyper takes a GET without a length for one without a body.
@@ -165,36 +161,41 @@ fn takes_trailers(headers: &HeaderMap) -> bool {
 
 /// Makes trailers ones that may pass, in either direction.
 pub(crate) fn trailers(fields: &mut HeaderMap) {
-    strip_hop_by_hop(fields);
-    for name in &NO_TRAILERS {
-        fields.remove(name);
-    }
-    let ours: Vec<HeaderName> =
-        fields.keys().filter(|name| name.as_str().starts_with(OURS)).cloned().collect();
-    for name in ours {
-        fields.remove(name);
-    }
+    strip(fields, |name| is_hop_by_hop(name) || NO_TRAILERS.contains(name) || is_ours(name));
 }
 
 /// Makes a service's head one for the agent. A length stays, except beside a transfer
 /// coding, which overrules it.
 pub(crate) fn for_agent(headers: &mut HeaderMap) {
-    strip_hop_by_hop(headers);
+    strip(headers, is_hop_by_hop);
     if headers.remove(header::TRANSFER_ENCODING).is_some() {
         headers.remove(header::CONTENT_LENGTH);
     }
 }
 
-fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    let nominated: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
-        // These two are framing, not ours to drop on request.
-        .filter(|name| *name != header::CONTENT_LENGTH && *name != header::TRANSFER_ENCODING)
-        .collect();
-    for name in nominated.iter().chain(&HOP_BY_HOP) {
+fn is_ours(name: &HeaderName) -> bool {
+    name.as_str().starts_with(OURS)
+}
+
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    HOP_BY_HOP.contains(name)
+}
+
+/// Takes out what `Connection` names, and the fields whose names are `out`. Looks at each that
+/// is there once, which most often are few: a field that is taken out has to be found first.
+fn strip(headers: &mut HeaderMap, out: impl Fn(&HeaderName) -> bool) {
+    let mut connection = headers.get_all(header::CONNECTION).iter().peekable();
+    let nominated: Vec<HeaderName> = match connection.peek() {
+        None => Vec::new(),
+        Some(_) => connection
+            .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+            .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+            // These two are framing, not ours to drop on request.
+            .filter(|name| *name != header::CONTENT_LENGTH && *name != header::TRANSFER_ENCODING)
+            .collect(),
+    };
+    let found = headers.keys().filter(|name| out(name)).cloned();
+    for name in found.collect::<Vec<_>>().iter().chain(&nominated) {
         headers.remove(name);
     }
 }

@@ -58,9 +58,14 @@ struct Times {
 impl Times {
     fn spend(&mut self, feature: &Arc<str>, duration: Duration) {
         self.duration.record(duration);
-        let known = self.features.contains_key(feature) || self.features.len() < FEATURES;
-        let feature = if known { Arc::clone(feature) } else { "other".into() };
-        let spent = self.features.entry(feature).or_default();
+        let spent = match self.features.get_mut(feature) {
+            Some(spent) => spent,
+            None => {
+                let has_room = self.features.len() < FEATURES;
+                let feature = if has_room { Arc::clone(feature) } else { "other".into() };
+                self.features.entry(feature).or_default()
+            }
+        };
         spent.0 += 1;
         spent.1 += duration;
     }

@@ -1,11 +1,12 @@
 //! Exchanging what we hold for a token: client credentials (OAuth 2.0, RFC 6749, section
 //! 4.4), a refresh token (section 6), or another token (RFC 8693).
 //!
-//! One exchange is one short connection of its own: TLS verified, no redirect followed, the
-//! answer bounded in size and time. Knows no cache: see [`crate::token`]. What the issuer
-//! answers, `answer` judges; which refresh token is the newest, `refresh` knows.
+//! TLS is verified, no redirect followed, the answer bounded in size and time. Knows no cache:
+//! see [`crate::token`]. How the issuer is reached, `door` knows; what it answers, `answer`
+//! judges; which refresh token is the newest, `refresh` knows.
 
 mod answer;
+mod door;
 mod refresh;
 
 use std::sync::Arc;
@@ -17,29 +18,34 @@ use bytes::Bytes;
 use forebay_seam::secret::{ExposeSecret, SecretString};
 use forebay_seam::task::Spawner;
 use forebay_seam::time;
-use http::header::{ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, RETRY_AFTER};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::Full;
+use tokio::sync::Semaphore;
 use tokio_rustls::TlsConnector;
 
 pub(crate) use answer::{Granted, Refusal};
+pub(crate) use door::Doors;
+use door::{Door, Question, Said};
 pub(crate) use refresh::RefreshToken;
 
 use crate::credential::encode;
 use crate::settings::ClientAuthentication;
 use crate::target::Target;
-use crate::upstream::{self, OpenError};
+use crate::upstream::OpenError;
 
-/// How long an exchange may take in all.
+/// How long an exchange may take in all, its turn included.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// The largest answer of an issuer.
-const ANSWER: usize = 64 * 1024;
 /// The longest time for which an issuer can send us away.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
 /// What is agreed with an issuer, whatever the secrets are.
 pub(crate) struct Terms {
     pub(crate) target: Target,
+    pub(crate) door: Arc<Door>,
+    /// Exchanges that stand at the door at the same time: those of one credential, however
+    /// many subjects it has, cannot fill the line before others.
+    pub(crate) turns: Semaphore,
     /// The path and query of the token endpoint.
     pub(crate) endpoint: Uri,
     pub(crate) tls: TlsConnector,
@@ -51,6 +57,13 @@ pub(crate) struct Terms {
     /// What kinds of tokens the subject's and the actor's are (RFC 8693, section 3).
     pub(crate) subject_type: String,
     pub(crate) actor_type: String,
+}
+
+impl Terms {
+    /// Turns of one credential: as many as there are connections.
+    pub(crate) fn turns() -> Semaphore {
+        Semaphore::new(door::OPEN)
+    }
 }
 
 /// What is exchanged for a token.
@@ -93,6 +106,10 @@ pub(crate) enum ExchangeError {
 }
 
 impl ExchangeError {
+    fn broken(error: hyper::Error) -> Self {
+        Self::Broken(Box::new(error))
+    }
+
     /// Whether the same exchange may succeed later without anybody changing anything.
     pub(crate) fn may_pass(&self) -> bool {
         match self {
@@ -142,23 +159,23 @@ impl Issuer {
     }
 
     async fn ask(&self) -> Result<Granted, ExchangeError> {
-        let broken = |error: hyper::Error| ExchangeError::Broken(Box::new(error));
-        let call = self.call();
         let terms = &self.terms;
-        let mut connection =
-            upstream::open::<Full<Bytes>>(&terms.target, &terms.tls, &self.spawner).await?;
-        let answer = connection.send(call).await.map_err(|failed| broken(failed.into_error()))?;
-        let status = answer.status();
+        let question = match &self.grant {
+            // A token that is replaced with each use ends its grant when it is used twice.
+            Grant::Refresh(_) => Question::Once,
+            Grant::ClientCredentials | Grant::Exchange { .. } => Question::Repeatable,
+        };
+        // Closed never: it is ours.
+        let _turn = terms.turns.acquire().await;
+        let said = terms.door.ask(&terms.tls, question, || self.call()).await?;
+        let Said { status, headers, body } = said;
         if status.is_redirection() {
             return Err(ExchangeError::Redirect);
         }
-        let failed =
-            ExchangeError::Status { status: status.as_u16(), wait: wait(answer.headers()) };
+        let failed = ExchangeError::Status { status: status.as_u16(), wait: wait(&headers) };
         if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
             return Err(failed);
         }
-        let body = Limited::new(answer.into_body(), ANSWER).collect().await;
-        let body = body.map_err(ExchangeError::Broken)?.to_bytes();
         match status {
             StatusCode::OK | StatusCode::CREATED => answer::granted(&body),
             _ => Err(answer::refusal(&body).map_or(failed, ExchangeError::Refused)),
@@ -195,7 +212,6 @@ impl Issuer {
         }
         let mut headers = HeaderMap::new();
         headers.insert(HOST, terms.target.authority.clone());
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
         let kind = HeaderValue::from_static("application/x-www-form-urlencoded");
         headers.insert(CONTENT_TYPE, kind);

@@ -16,6 +16,8 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 /// Bytes of a body that are looked at.
 pub(crate) const MOST: usize = 16 * 1024;
+/// What other media types of JSON end with (RFC 6839, 3.1).
+const SUFFIX: &[u8] = b"+json";
 /// Characters of a model's or tool's name that are kept.
 const NAME: usize = 64;
 
@@ -31,8 +33,10 @@ pub(crate) struct Said {
 pub(crate) fn may_say(method: &Method, headers: &HeaderMap) -> bool {
     let is_json = |value: &http::HeaderValue| {
         let media = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
-        let media = media.trim_ascii().to_ascii_lowercase();
-        media == b"application/json" || media.ends_with(b"+json")
+        let media = media.trim_ascii();
+        let end = media.len().checked_sub(SUFFIX.len()).and_then(|begin| media.get(begin..));
+        media.eq_ignore_ascii_case(b"application/json")
+            || end.is_some_and(|end| end.eq_ignore_ascii_case(SUFFIX))
     };
     method == Method::POST
         && !headers.contains_key(EXPECT)

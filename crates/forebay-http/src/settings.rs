@@ -37,6 +37,9 @@ pub struct HttpSettings {
     pub tls: Option<AgentTls>,
     /// Connections from agents, at the most. Default 10000.
     pub max_clients: u32,
+    /// Calls under way on one HTTP/2 connection of an agent's, at the most: it is told, and keeps
+    /// others back. Counts for connections that come from then on. Default 100.
+    pub max_concurrent_streams: u32,
     /// Who may call, by tenant. Empty: everybody who reaches the port, as tenant `default`.
     pub tenants: BTreeMap<String, TenantSettings>,
     /// The services, by the name that stands first in the path: `/NAME/…`.
@@ -51,6 +54,7 @@ impl Default for HttpSettings {
             unix_socket_group: None,
             tls: None,
             max_clients: 10_000,
+            max_concurrent_streams: 100,
             tenants: BTreeMap::new(),
             destinations: BTreeMap::new(),
         }

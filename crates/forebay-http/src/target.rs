@@ -138,6 +138,10 @@ impl Target {
 /// `.` and `..`, also written as `%2e` (RFC 3986, 6.2.2.3: they would be taken out), and
 /// behind a backslash, which some servers take for a slash.
 fn is_dot_segment(segment: &str) -> bool {
+    // Nothing else begins or ends one, and most segments have none of these.
+    if !segment.bytes().any(|byte| matches!(byte, b'.' | b'%')) {
+        return false;
+    }
     let plain = segment.to_ascii_lowercase().replace("%2e", ".").replace("%5c", "\\");
     let plain = plain.replace("%2f", "\\");
     plain.split('\\').any(|part| part == "." || part == "..")

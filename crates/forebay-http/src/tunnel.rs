@@ -28,7 +28,7 @@ pub(crate) struct Tunnel {
     pub(crate) agent: OnUpgrade,
     pub(crate) service: OnUpgrade,
     /// What it was asked for with.
-    pub(crate) exchange: Exchange,
+    pub(crate) exchange: Box<Exchange>,
     /// How long nothing may move.
     pub(crate) pause: Duration,
 }

@@ -371,3 +371,6 @@ impl Connector for Opener {
         Some(connection)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,10 +5,13 @@
 //! a JSON answer or in events. Inside JSON strings quotes are escaped, so what a model writes
 //! is not mistaken for it. Always true: at most 2 KiB are kept, however long the answer is.
 
+use std::sync::LazyLock;
+
 use memchr::memmem::Finder;
 use serde::Deserialize;
 
 const KEY: &[u8] = b"\"usage\"";
+static FINDER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(KEY));
 /// The largest usage that is read; known ones have some 400 bytes.
 const OBJECT: usize = 2 * 1024;
 /// No answer used more than this, whatever it says.
@@ -17,7 +20,6 @@ const MOST: u64 = 1_000_000_000;
 /// Reads one answer.
 #[derive(Debug)]
 pub(crate) struct UsageReader {
-    finder: Finder<'static>,
     place: Place,
     object: Vec<u8>,
     seen: Usage,
@@ -80,8 +82,7 @@ impl Usage {
 impl UsageReader {
     /// Before the first byte.
     pub(crate) fn new() -> Self {
-        let finder = Finder::new(KEY);
-        Self { finder, place: OUTSIDE, object: Vec::new(), seen: Usage::default() }
+        Self { place: OUTSIDE, object: Vec::new(), seen: Usage::default() }
     }
 
     /// Tokens used, as far as was said.
@@ -93,7 +94,7 @@ impl UsageReader {
     pub(crate) fn read(&mut self, mut bytes: &[u8]) {
         while let Some((&byte, rest)) = bytes.split_first() {
             if self.place == OUTSIDE {
-                let Some(at) = self.finder.find(bytes) else {
+                let Some(at) = FINDER.find(bytes) else {
                     self.place = Place::Outside { matched: begun(bytes) };
                     return;
                 };

@@ -206,6 +206,7 @@ impl ClientCard {
         self.asks(now);
         if let Some(server) = server {
             server.link.store(self.id, Ordering::Relaxed);
+            server.linked.store(now, Ordering::Relaxed);
             server.set(ServerState::Active);
             self.link.store(server.id, Ordering::Relaxed);
         }
@@ -318,6 +319,8 @@ pub(crate) struct ServerCard {
     closed: Mutex<Option<&'static str>>,
     state: AtomicU8,
     link: AtomicU64,
+    /// When a client got it last.
+    linked: AtomicU64,
     statements: AtomicU32,
 }
 
@@ -357,9 +360,9 @@ impl ServerCard {
         comings::server_came(self);
     }
 
-    /// We close it, for this `reason`.
+    /// We close it, for this `reason`; the first one counts.
     pub(crate) fn is_closed(&self, reason: &'static str) {
-        *self.closed.lock() = Some(reason);
+        self.closed.lock().get_or_insert(reason);
     }
 
     /// It is at rest, and has so many prepared statements.
@@ -417,6 +420,12 @@ impl ServerEntry {
     /// How long ago it began to be opened.
     pub(crate) fn age(&self, now: Instant) -> Duration {
         Duration::from_nanos(self.census.moment(now).saturating_sub(self.opened))
+    }
+
+    /// How long no client has got it.
+    pub(crate) fn unused(&self, now: Instant) -> Duration {
+        let used = self.linked.load(Ordering::Relaxed).max(self.opened);
+        Duration::from_nanos(self.census.moment(now).saturating_sub(used))
     }
 }
 
@@ -490,6 +499,7 @@ impl Census {
             closed: Mutex::new(None),
             state: AtomicU8::new(0),
             link: AtomicU64::new(0),
+            linked: AtomicU64::new(0),
             statements: AtomicU32::new(0),
         });
         self.servers.lock().insert(card.id, Arc::clone(&card));

@@ -12,7 +12,12 @@ use forebay_seam::time;
 
 use crate::census::{ClientCard, Place, ServerCard};
 use crate::fault::Fault;
+use crate::route::Who;
 use crate::tally::{Figure, Figures, Tallies};
+use crate::wire::startup::Startup;
+
+/// Characters of a name that are told.
+const LONGEST_NAME: usize = 63;
 
 /// A client that has proved who it is.
 pub(crate) struct Newcomer<'a> {
@@ -60,12 +65,40 @@ pub(crate) fn client_came(newcomer: &Newcomer<'_>) {
     );
 }
 
+/// Who a client says it is, before it has proved anything.
+#[derive(Debug, Default)]
+pub(crate) struct Claim {
+    database: Option<Box<str>>,
+    user: Option<Box<str>>,
+}
+
+impl Claim {
+    /// What `startup` says, as far as PostgreSQL would look at it.
+    pub(crate) fn of(startup: &Startup) -> Self {
+        let said = |name| startup.get(name).filter(|said| !said.is_empty());
+        let short = |said: &str| said.chars().take(LONGEST_NAME).collect();
+        let (database, user) = (said("database").or(said("user")), said("user"));
+        Self { database: database.map(short), user: user.map(short) }
+    }
+
+    /// It has proved it.
+    pub(crate) fn proven(who: &Who) -> Self {
+        Self { database: Some((*who.database).into()), user: Some((*who.user).into()) }
+    }
+}
+
 /// A client got no session.
-pub(crate) fn client_refused(from: &Peer, fault: &Fault) {
+pub(crate) fn client_refused(from: &Peer, claim: &Claim, fault: &Fault) {
+    let (database, user) = (claim.database.as_deref(), claim.user.as_deref());
+    let reason = fault.reason();
     tracing::debug!(
-        target: "forebay_postgres::departures", %from, age = 0, reason = %fault, "client left"
+        target: "forebay_postgres::departures",
+        %from, database, user, age = 0, reason, "client left"
     );
-    tracing::info!(target: "forebay_postgres::refusals", %from, error = %fault, "client refused");
+    tracing::info!(
+        target: "forebay_postgres::refusals",
+        %from, database, user, reason, error = %fault, "client refused"
+    );
 }
 
 /// A client was told that something is wrong, and has to go.
@@ -76,6 +109,7 @@ pub(crate) fn client_failed(client: &ClientCard, fault: &Fault) {
         from = %client.ends.theirs,
         database = %client.tally.database,
         user = %client.tally.user,
+        reason = fault.reason(),
         error = %fault,
         "session ended"
     );

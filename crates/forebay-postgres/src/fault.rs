@@ -17,6 +17,9 @@ use crate::server::ServerFailure;
 use crate::wire::backend::{self, ServerError, Severity};
 use crate::wire::{self, Malformed};
 
+/// Why a connection was closed whose server did not end a statement in time, as PgBouncer says it.
+pub(crate) const QUERY_TIMEOUT: &str = "query timeout";
+
 /// A situation, in the client's terms.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Fault {
@@ -326,19 +329,30 @@ impl Fault {
 
     /// Why a session ended, in PgBouncer's words where it has some.
     pub(crate) fn reason(&self) -> String {
-        if let Some(setting) = self.timeout() {
-            return setting.to_owned();
-        }
+        self.known_reason().map_or_else(|| self.text(), str::to_owned)
+    }
+
+    fn known_reason(&self) -> Option<&'static str> {
         if let Self::Checkout(CheckoutError::TimedOut { .. }) = self {
-            "query_wait_timeout".to_owned()
+            Some("query_wait_timeout")
         } else if let Self::ServerLost { .. } = self {
-            "server conn crashed?".to_owned()
+            Some("server conn crashed?")
         } else if let Self::Stopping = self {
-            "server shutting down".to_owned()
+            Some("server shutting down")
         } else if let Self::Killed = self {
-            "admin forced disconnect".to_owned()
+            Some("admin forced disconnect")
+        } else if let Self::QueryTimeout | Self::QueryDisobeyed = self {
+            Some(QUERY_TIMEOUT)
+        } else if let Self::TransactionTimeout = self {
+            Some("transaction timeout")
+        } else if let Self::IdleTransactionTimeout = self {
+            Some("idle transaction timeout")
+        } else if let Self::LoginTimeout = self {
+            Some("client_login_timeout")
+        } else if let Self::TooManyClients = self {
+            Some("no more connections allowed (max_client_conn)")
         } else {
-            self.to_string()
+            self.timeout()
         }
     }
 

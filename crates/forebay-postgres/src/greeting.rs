@@ -16,6 +16,7 @@ use crate::auth::conversation::{Conversation, Failure};
 use crate::auth::hba::{Replicates, Wish};
 use crate::auth::{Caller, Proven};
 use crate::cancel::key::{Form, Request};
+use crate::comings::Claim;
 use crate::console::{self, Door, Rank, Visitor};
 use crate::fault::Fault;
 use crate::gateway::{Inner, Plan};
@@ -47,6 +48,7 @@ pub(crate) enum Greeted {
     Refused {
         client: Stream,
         outbox: BytesMut,
+        claim: Claim,
         fault: Fault,
     },
 }
@@ -96,13 +98,13 @@ pub(crate) async fn greet(gateway: &Inner, socket: Socket, from: Peer, room: Roo
     let (inbox, outbox) = (BytesMut::new(), BytesMut::new());
     let mut greeting = Greeting { gateway, plan, deadline, inbox, outbox };
     let (mut client, startup) = match greeting.first(Stream::Plain(socket)).await {
-        Ok(Start::Session(client, _)) if room == Room::ForCancels => {
-            return greeting.refuse(client, Fault::TooManyClients);
+        Ok(Start::Session(client, startup)) if room == Room::ForCancels => {
+            return greeting.refuse(client, Claim::of(&startup), Fault::TooManyClients);
         }
         Ok(Start::Session(client, startup)) => (client, startup),
         Ok(Start::Cancel { client, request }) => return Greeted::Cancel { client, request },
         Ok(Start::Gone) => return Greeted::Gone,
-        Err((client, fault)) => return greeting.refuse(client, fault),
+        Err((client, fault)) => return greeting.refuse(client, Claim::default(), fault),
     };
     let keys = if startup.has_long_keys() { Form::Long } else { Form::Short };
     let identified = deadline.keeps(greeting.identify(&mut client, from, &startup)).await;
@@ -118,7 +120,7 @@ pub(crate) async fn greet(gateway: &Inner, socket: Socket, from: Peer, room: Roo
             let replicates = wants.then(|| startup.into_parameters());
             Greeted::In(Box::new(Arrival { client, inbox, plan, who, settings, keys, replicates }))
         }
-        Err(Failure::Fault(fault)) => greeting.refuse(client, fault),
+        Err(Failure::Fault(fault)) => greeting.refuse(client, Claim::of(&startup), fault),
         Err(Failure::Gone) => Greeted::Gone,
     }
 }
@@ -138,13 +140,13 @@ struct Greeting<'a> {
 }
 
 impl Greeting<'_> {
-    fn refuse(self, client: Stream, fault: Fault) -> Greeted {
+    fn refuse(self, client: Stream, claim: Claim, fault: Fault) -> Greeted {
         let Self { gateway, mut outbox, .. } = self;
         if let Fault::LoginTimeout = fault {
             gateway.timeouts.count(Kind::Login);
         }
         fault.write_at_login(&mut outbox);
-        Greeted::Refused { client, outbox, fault }
+        Greeted::Refused { client, outbox, claim, fault }
     }
 
     async fn identify(

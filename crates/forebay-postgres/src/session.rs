@@ -16,6 +16,7 @@ mod heal;
 mod inward;
 mod link;
 mod local;
+mod lookout;
 mod notify;
 mod outward;
 mod parking;
@@ -64,6 +65,8 @@ use exchange::{Ear, Moved};
 const HIGH_WATER: usize = 16 * 1024;
 /// How long the reason of an ending may take to reach the client.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// Why a client is gone that said no goodbye, as PgBouncer says it.
+const UNEXPECTED_EOF: &str = "client unexpected eof";
 
 /// Why a session ended.
 #[derive(Debug)]
@@ -142,6 +145,8 @@ pub(crate) struct Session {
     needs: usize,
     /// Bytes of a message that is dropped while it still arrives.
     dropping: usize,
+    /// Whether it is there while nobody reads from it.
+    lookout: lookout::Lookout,
     /// To the client; what the server's inbox passes on comes behind it.
     outbox: BytesMut,
     /// What the client got and may not have read.
@@ -228,6 +233,7 @@ impl Session {
             batch: 0,
             needs: 0,
             dropping: 0,
+            lookout: lookout::Lookout::default(),
             outbox: BytesMut::new(),
             line: Line::default(),
             registration,
@@ -274,7 +280,8 @@ impl Session {
         match self.greet().await {
             Ok(()) => return Greeted::Well,
             Err(End::Fault(fault)) => {
-                tracing::info!(user = %self.who.user, database = %self.who.database, error = %fault, "login failed");
+                comings::client_left(&self.card, fault.reason());
+                comings::client_failed(&self.card, &fault);
                 fault.write_at_login(&mut self.outbox);
             }
             Err(end) => self.ends(end),
@@ -287,20 +294,23 @@ impl Session {
         let card = &self.card;
         match end {
             End::Left => comings::client_left(card, "client close request"),
-            End::Vanished => comings::client_left(card, "client unexpected eof"),
-            End::Io(error) => comings::client_left(card, error),
+            End::Vanished => comings::client_left(card, UNEXPECTED_EOF),
+            End::Io(error) => {
+                tracing::debug!(client = card.id, %error, "a client was lost");
+                comings::client_left(card, UNEXPECTED_EOF);
+            }
             End::ServerSaid => comings::client_left(card, "server conn crashed?"),
             End::Fault(fault) => {
-                comings::client_failed(card, &fault);
                 comings::client_left(card, fault.reason());
+                comings::client_failed(card, &fault);
                 self.keep_passed();
                 if !self.is_midway() {
                     fault.write(&mut self.outbox, Severity::Fatal);
                 }
             }
             End::Midway(fault) => {
-                comings::client_failed(card, &fault);
                 comings::client_left(card, fault.reason());
+                comings::client_failed(card, &fault);
             }
         }
         self.followed = work::Followed::Nothing;

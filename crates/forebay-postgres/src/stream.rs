@@ -218,6 +218,16 @@ impl Stream {
         }
     }
 
+    /// Is it known, without asking the system, that the other side will send nothing more? What
+    /// it has sent before may still be unread.
+    pub(crate) fn has_ended(&self) -> bool {
+        match self {
+            Self::Plain(socket) => socket.has_ended(),
+            Self::Accepted(accepted) => net::has_ended(accepted.tls.get_ref().0),
+            Self::Connected(tls) => net::has_ended(tls.get_ref().0),
+        }
+    }
+
     /// Reads until `buffer` is not empty; while it waits, an empty buffer keeps no memory, so
     /// that ten thousand idle clients hold none.
     pub(crate) fn poll_fill_idle(

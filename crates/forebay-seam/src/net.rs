@@ -21,7 +21,7 @@ pub use tokio::net::{TcpListener, TcpStream, UnixStream};
 pub use lies::{Lies, look};
 pub use listener::Listener;
 pub use mode::SocketMode;
-pub use socket::{Address, Peer, Socket};
+pub use socket::{Address, Peer, Socket, has_ended};
 pub use tuning::{Keepalive, Tuning};
 pub use unix::{Leaver, Permissions, UnixListener};
 

@@ -16,7 +16,7 @@ use super::check::{CredentialError, error, header_name, token_target};
 use super::fixed::{self, Place};
 use super::tokens::{Kind, Layout, Presence, Secrets, Tokens};
 use super::{Carried, Credential};
-use crate::oauth::{Issuer, Terms};
+use crate::oauth::{Doors, Issuer, Terms};
 use crate::secrets::{Digest, Digester, Rotating, Source};
 use crate::settings::{ClientAuthentication, CredentialSettings};
 use crate::tls::Trust;
@@ -78,6 +78,7 @@ impl Sources {
 pub(crate) struct Registry {
     digester: Digester,
     sources: Arc<Sources>,
+    doors: Doors,
 }
 
 /// The settings that all ways of getting a token share.
@@ -110,7 +111,7 @@ impl Tokened<'_> {
 impl Registry {
     /// An empty one.
     pub(crate) fn new() -> Self {
-        Self { digester: Digester::new(), sources: Arc::default() }
+        Self { digester: Digester::new(), sources: Arc::default(), doors: Doors::default() }
     }
 
     /// Makes digests that can be compared with those of this registry.
@@ -270,6 +271,8 @@ impl Registry {
         let secrets = secrets.map_err(|reason| error(settings.key(reason.which()), reason))?;
         let [subject_type, actor_type] = settings.types.map(str::to_owned);
         let terms = Arc::new(Terms {
+            door: self.doors.find(&target),
+            turns: Terms::turns(),
             target,
             endpoint,
             tls,

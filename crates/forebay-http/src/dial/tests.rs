@@ -4,6 +4,7 @@ use forebay_pool::Condition;
 use tokio::io::{AsyncReadExt, DuplexStream};
 
 use super::*;
+use crate::addresses::{Allowed, Private};
 use crate::upload::Upload;
 
 fn site() -> Arc<Site> {

@@ -77,6 +77,16 @@ impl Heads {
                 }
                 Place::Head | Place::ChunkSize | Place::Trailers => {
                     let end = memchr::memchr(b'\n', bytes);
+                    if let Some(end) = end.filter(|end| *end < LINE && self.line.is_empty())
+                        && let Some((line, rest)) = bytes.split_at_checked(end + 1)
+                    {
+                        // It is there as a whole: nothing of it needs to be kept.
+                        self.last = last_two(line, self.last);
+                        self.place = self.line(line);
+                        self.last = [0; 2];
+                        bytes = rest;
+                        continue;
+                    }
                     let (line, rest) = match end {
                         Some(end) => bytes.split_at(end + 1),
                         None => (bytes, [].as_slice()),
@@ -100,11 +110,7 @@ impl Heads {
         let room = LINE.saturating_sub(self.line.len());
         self.is_long |= part.len() > room;
         self.line.extend_from_slice(part.get(..room).unwrap_or(part));
-        self.last = match part {
-            [.., before, last] => [*before, *last],
-            [last] => [self.last[1], *last],
-            [] => self.last,
-        };
+        self.last = last_two(part, self.last);
     }
 
     /// Where we are behind `line`, which is whole but for what is too long.
@@ -179,6 +185,15 @@ impl Heads {
             },
             None => Place::Lost,
         }
+    }
+}
+
+/// The last two bytes of a line that goes on with `part`; they were `before` until then.
+fn last_two(part: &[u8], before: [u8; 2]) -> [u8; 2] {
+    match part {
+        [.., one, last] => [*one, *last],
+        [last] => [before[1], *last],
+        [] => before,
     }
 }
 

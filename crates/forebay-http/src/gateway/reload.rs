@@ -96,7 +96,8 @@ impl<'s> Draft<'s> {
             .map(|(name, prepared)| (name, Arc::new(prepared.stand(&roster))))
             .collect();
         let routes = Routes::new(destinations, &settings.destinations);
-        (Desk { tenants, routes, overlaps, roster, refusals }, tls)
+        let streams = settings.max_concurrent_streams;
+        (Desk { tenants, routes, overlaps, roster, refusals, streams }, tls)
     }
 }
 

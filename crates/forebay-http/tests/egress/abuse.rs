@@ -97,7 +97,11 @@ enum Enough {
 }
 
 fn tool(origin: &Origin) -> Forebay {
-    Forebay::start(&format!("[destinations.tool]\nbudget = 4\n{}", origin.settings()))
+    with(origin, "")
+}
+
+fn with(origin: &Origin, before: &str) -> Forebay {
+    Forebay::start(&format!("{before}[destinations.tool]\nbudget = 4\n{}", origin.settings()))
 }
 
 /// Nothing of it is left, and others are served.
@@ -219,18 +223,20 @@ async fn control_frames_that_flood_take_no_memory_and_no_seats() {
 #[tokio::test]
 async fn more_streams_than_may_be_are_refused_and_the_others_served() {
     let origin = Origin::start(|_| std::future::pending());
-    let forebay = tool(&origin);
-    let mut socket = connected(&forebay).await;
-    for n in 0..400_u32 {
-        socket.write_all(&head(2 * n + 1, POST, 0)).await.unwrap();
+    for (before, streams, most) in [("", 400_u32, 100), ("max_concurrent_streams = 5\n", 40, 5)] {
+        let forebay = with(&origin, before);
+        let mut socket = connected(&forebay).await;
+        for n in 0..streams {
+            drop(socket.write_all(&head(2 * n + 1, POST, 0)).await);
+        }
+        soon("calls have come", || forebay.snapshot().destinations[0].in_flight > 0).await;
+        time::sleep(Duration::from_millis(50)).await;
+        assert!(forebay.snapshot().destinations[0].in_flight <= most);
+        drop(socket);
+        soon("nothing is left", || {
+            let snapshot = forebay.snapshot();
+            snapshot.clients == 0 && snapshot.destinations[0].in_flight == 0
+        })
+        .await;
     }
-    soon("calls have come", || forebay.snapshot().destinations[0].in_flight > 0).await;
-    time::sleep(Duration::from_millis(100)).await;
-    assert!(forebay.snapshot().destinations[0].in_flight <= 100);
-    drop(socket);
-    soon("nothing is left", || {
-        let snapshot = forebay.snapshot();
-        snapshot.clients == 0 && snapshot.destinations[0].in_flight == 0
-    })
-    .await;
 }

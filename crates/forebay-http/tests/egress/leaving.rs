@@ -167,3 +167,31 @@ async fn a_call_that_takes_too_long_in_all_is_over_unless_it_streams() {
     let events = forebay.get("/tool/events").await;
     assert_eq!(events.body.len(), 40 * 9);
 }
+
+#[tokio::test]
+async fn an_agent_that_rests_or_stops_in_a_head_is_let_go() {
+    const HALF: &[u8] = b"GET /tool/think HTTP/1.1\r\nhost: loc";
+    let (origin, tell) = thinker();
+    tell.send(true).unwrap();
+    let forebay = tool(&origin, "");
+    let mut sockets = Vec::new();
+    for words in [CALL, HALF, &[CALL, HALF].concat()] {
+        let mut socket = forebay.socket().await;
+        socket.write_all(words).await.unwrap();
+        let mut heard = vec![0; 1024];
+        while words.starts_with(CALL) && !heard.windows(7).any(|part| part == b"thought") {
+            let read = socket.read(&mut heard).await.unwrap();
+            assert!(read > 0, "it was answered");
+        }
+        sockets.push(socket);
+    }
+    assert_eq!(forebay.snapshot().clients, 3);
+    // From here on the clock goes as fast as everybody waits.
+    tokio::time::pause();
+    for mut socket in sockets {
+        let mut rest = Vec::new();
+        let reading = time::timeout(Duration::from_secs(3_600), socket.read_to_end(&mut rest));
+        drop(reading.await.expect("it is let go"));
+        assert!(rest.is_empty(), "{}", String::from_utf8_lossy(&rest));
+    }
+}

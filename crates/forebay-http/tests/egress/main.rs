@@ -2,11 +2,13 @@
 #![allow(clippy::unwrap_used, reason = "tests may")]
 
 mod abuse;
+mod arrivals;
 mod bench;
 mod credentials;
 mod destinations;
 mod hostile;
 mod hygiene;
+mod issuers;
 mod kinds;
 mod leaving;
 mod limits;

@@ -77,12 +77,14 @@ impl Origin {
         let records = Arc::new(Records::default());
         let handler: Arc<Handler> = Arc::new(move |call| Box::pin(handler(call)));
         let kept = Arc::clone(&records);
-        let (cut, cuts) = watch::channel(());
+        let (cut, mut cuts) = watch::channel(());
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let connection = kept.opened.fetch_add(1, Ordering::SeqCst);
                 let (acceptor, records) = (acceptor.clone(), Arc::clone(&kept));
                 let served = serve(stream, connection, acceptor, Arc::clone(&handler), records);
+                // Who comes later is not cut.
+                cuts.mark_unchanged();
                 let mut cuts = cuts.clone();
                 tokio::spawn(async move {
                     tokio::select! {

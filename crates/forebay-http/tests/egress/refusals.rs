@@ -151,6 +151,7 @@ async fn more_clients_than_may_be_are_turned_away_with_the_reason() {
 fn settings_that_cannot_be_carried_out_name_their_key() {
     let cases = [
         ("max_clients = 0\n", "http.max_clients"),
+        ("max_concurrent_streams = 0\n", "http.max_concurrent_streams"),
         ("[destinations.a]\nurl = \"a.test\"\n", "http.destinations.a.url"),
         ("[destinations.a]\nurl = \"ftp://a.test\"\n", "http.destinations.a.url"),
         ("[destinations.\"a b\"]\nurl = \"https://a.test\"\n", "http.destinations.a b"),

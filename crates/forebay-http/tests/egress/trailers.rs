@@ -5,15 +5,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use forebay_seam::time;
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
-use hyper::body::Frame;
+use hyper::body::{Frame, Incoming};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc;
 
 use crate::bench::{Forebay, Got, soon};
-use crate::origin::{Origin, reply};
+use crate::destinations::service::{Service, Speaks};
+use crate::origin::{Origin, frames, reply};
 use crate::raw::{self, Raw};
+
+const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// `data`, then `fields`.
 fn with_trailers(
@@ -108,6 +112,67 @@ async fn a_grpc_answer_may_be_its_trailers_alone() {
     let answer = agent.send(call, Full::new(Bytes::from_static(b"x")).boxed()).await;
     assert_eq!(answer.headers()["grpc-status"], "12");
     assert!(hyper::body::Body::is_end_stream(answer.body()));
+}
+
+/// A service of gRPC: `/whole` sends back what comes as it comes, and then its status; anything
+/// else is answered by a status alone.
+fn grpc() -> Service {
+    Service::start(Speaks::Http2(100), |call: Request<Incoming>| async move {
+        let mut answer = reply(200, "");
+        let fields = answer.headers_mut();
+        fields.insert("content-type", HeaderValue::from_static("application/grpc"));
+        if call.uri().path() != "/whole" {
+            fields.insert("grpc-status", HeaderValue::from_static("12"));
+            return answer;
+        }
+        let status =
+            async { Some(Ok(HeaderMap::from_iter([(STATUS, HeaderValue::from_static("0"))]))) };
+        let came = call.into_body().map_err(|error| panic!("it broke: {error}"));
+        *answer.body_mut() = came.with_trailers(status).boxed();
+        answer
+    })
+}
+
+#[tokio::test]
+async fn grpc_passes_from_http_2_to_http_2_in_both_directions_at_once() {
+    let service = grpc();
+    let settings = format!("[destinations.tool]\nwarm_up = 0\n{}", service.settings());
+    let forebay = Forebay::start(&settings);
+    let mut agent = forebay.agent2().await;
+    let call = |path: &str| {
+        Request::post(format!("http://localhost/tool/{path}"))
+            .header("te", "trailers")
+            .header("content-type", "application/grpc")
+    };
+    let refused = agent.send(call("unknown"), Full::new(Bytes::from_static(b"x")).boxed()).await;
+    assert_eq!(refused.headers()[STATUS], "12");
+    assert!(hyper::body::Body::is_end_stream(refused.body()));
+    // More than all windows on the way together: it is sent while it comes back.
+    let (piece, pieces) = mpsc::channel(1);
+    let answer = agent.send(call("whole"), frames(pieces)).await;
+    let sent = tokio::spawn(async move {
+        for n in 0..=255 {
+            piece.send(Bytes::from(vec![n; 64 * 1024])).await.unwrap();
+        }
+    });
+    let (mut body, mut came, mut next) = (answer.into_body(), 0_usize, 0);
+    let mut status = None;
+    while let Some(frame) = body.frame().await {
+        match frame.unwrap().into_data() {
+            Ok(data) => {
+                for byte in data {
+                    next = came / (64 * 1024);
+                    assert_eq!(usize::from(byte), next);
+                    came += 1;
+                }
+            }
+            Err(trailers) => status = trailers.into_trailers().ok(),
+        }
+    }
+    sent.await.unwrap();
+    assert_eq!((came, next), (256 * 64 * 1024, 255));
+    assert_eq!(status.unwrap()[STATUS], "0");
+    assert_eq!(service.opened(), 1);
 }
 
 #[tokio::test]

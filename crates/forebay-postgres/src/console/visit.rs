@@ -128,8 +128,8 @@ impl Visit {
         match self.converse(&mut stop).await {
             End::Left => comings::client_left(&self.card, "client close request"),
             End::Fault(fault) => {
+                comings::client_left(&self.card, fault.reason());
                 comings::client_failed(&self.card, &fault);
-                comings::client_left(&self.card, &fault);
                 fault.write(&mut self.outbox, Severity::Fatal);
             }
         }

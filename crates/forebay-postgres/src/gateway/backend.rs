@@ -132,6 +132,7 @@ impl<'a> Draft<'a> {
             pairs,
             bounded_by: server.bounded_by,
             lifetime: server.lifetime,
+            idle_ttl: server.idle_ttl,
             catalogues,
         };
         let timetable =

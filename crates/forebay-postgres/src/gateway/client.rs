@@ -13,7 +13,7 @@ use forebay_seam::task::Stop;
 use super::Inner;
 use super::roll::{Entry, Newcomer};
 use crate::cancel::Registration;
-use crate::comings::{self, Tls};
+use crate::comings::{self, Claim, Tls};
 use crate::console::Visit;
 use crate::fault::Fault;
 use crate::greeting::{self, Arrival, Greeted, Room};
@@ -100,7 +100,7 @@ async fn receive(
                 Err(fault) => {
                     let mut outbox = BytesMut::new();
                     fault.write_at_login(&mut outbox);
-                    refused(inner, &from, &fault);
+                    refused(inner, &from, &Claim::proven(&arrival.who), &fault);
                     Session::send_away(arrival.client, outbox).await;
                     return None;
                 }
@@ -137,8 +137,8 @@ async fn receive(
             };
             tokio::join!(Session::send_away(client, BytesMut::new()), repeat);
         }
-        Greeted::Refused { client, outbox, fault } => {
-            refused(inner, &from, &fault);
+        Greeted::Refused { client, outbox, claim, fault } => {
+            refused(inner, &from, &claim, &fault);
             Session::send_away(client, outbox).await;
         }
         Greeted::Gone => {}
@@ -162,9 +162,9 @@ fn encrypted(client: &Stream) -> Tls {
     if let Stream::Plain(_) = client { Tls::No } else { Tls::Yes }
 }
 
-fn refused(inner: &Inner, from: &Peer, fault: &Fault) {
+fn refused(inner: &Inner, from: &Peer, claim: &Claim, fault: &Fault) {
     inner.refused.fetch_add(1, Ordering::Relaxed);
-    comings::client_refused(from, fault);
+    comings::client_refused(from, claim, fault);
 }
 
 /// A place on the roll for one that has proved who it is.
@@ -190,7 +190,7 @@ fn enter(inner: &Inner, who: &Who, registration: &Registration) -> Result<Entry,
 fn refuse(client: Socket, fault: Fault) -> Greeted {
     let mut outbox = BytesMut::new();
     fault.write_at_login(&mut outbox);
-    Greeted::Refused { client: Stream::Plain(client), outbox, fault }
+    Greeted::Refused { client: Stream::Plain(client), outbox, claim: Claim::default(), fault }
 }
 
 /// A client that is counted until it is dropped.

@@ -18,7 +18,7 @@ use super::proof::Proof;
 use super::role::Role;
 use super::{Server, ServerFailure};
 use crate::auth::brought::Brought;
-use crate::census::{Census, Replication};
+use crate::census::{Census, Replication, ServerEntry};
 use crate::gateway::Pairs;
 use crate::params::RoleNews;
 use crate::settings::{BoundedBy, DatabaseSettings};
@@ -73,6 +73,8 @@ pub(crate) struct Access {
     pub(crate) bounded_by: BoundedBy,
     /// How long a connection lasts at the most, but for chance.
     pub(crate) lifetime: Duration,
+    /// How long one rests before it is closed.
+    pub(crate) idle_ttl: Duration,
     /// Of the databases behind `targets`.
     pub(crate) catalogues: Arc<Catalogues>,
 }
@@ -182,11 +184,14 @@ impl Postgres {
         Ok(server)
     }
 
-    /// Why we close a connection of this age, which is open.
-    fn why_closed(&self, age: Duration) -> &'static str {
+    /// Why we close a connection that is open, in PgBouncer's words.
+    fn why_closed(&self, card: &ServerEntry) -> &'static str {
+        let (access, now) = (self.access(), time::now());
         // Lifetimes vary by a tenth.
-        if age >= self.access().lifetime.mul_f64(0.9) {
+        if card.age(now) >= access.lifetime.mul_f64(0.9) {
             "server lifetime over"
+        } else if card.unused(now) >= access.idle_ttl {
+            "server idle timeout"
         } else {
             "not needed"
         }
@@ -268,9 +273,12 @@ impl Connector for Postgres {
         self.access.load().pairs.terms(identity)
     }
 
-    async fn close(&self, connection: Box<Server>) {
-        if let Some(card) = &connection.card {
-            card.is_closed(self.why_closed(card.age(time::now())));
+    async fn close(&self, mut connection: Box<Server>) {
+        let is_open = connection.is_open();
+        if let Some(card) = &connection.card
+            && is_open
+        {
+            card.is_closed(self.why_closed(card));
         }
         connection.close().await;
     }

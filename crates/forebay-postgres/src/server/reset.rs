@@ -70,7 +70,11 @@ impl Server {
             Ok(()) => parting.server.take(),
             Err(error) => {
                 tracing::debug!(%error, "a server connection could not be reset");
-                parting.server.as_mut()?.end().await;
+                let server = parting.server.as_mut()?;
+                if let (Some(card), true) = (&server.card, !matches!(error, ServerFailure::Io(_))) {
+                    card.is_closed("client disconnect while server was not ready");
+                }
+                server.end().await;
                 parting.server = None;
                 None
             }

@@ -246,8 +246,10 @@ impl Session {
                     }
                     return Poll::Ready(Ok(Moved::Client));
                 }
-                Poll::Pending => {}
+                Poll::Pending => self.lookout.rests(),
             }
+        } else if self.lookout.poll_end(cx, &self.client).is_ready() {
+            return Poll::Ready(Ok(Moved::ClientGone));
         }
         Poll::Pending
     }

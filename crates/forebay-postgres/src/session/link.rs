@@ -155,6 +155,7 @@ impl Session {
         let (card, census) = (&self.card, &self.gateway.census);
         let mut since = None;
         let (client, inbox, outbox) = (&mut self.client, &mut self.inbox, &mut self.outbox);
+        let lookout = &mut self.lookout;
         let waited = poll_fn(|cx| {
             use std::future::Future;
             if cancelable.is_ended() {
@@ -176,6 +177,11 @@ impl Session {
                     Ok(lease) => lease,
                     Err(error) => return Poll::Ready(Waited::InVain(error)),
                 };
+                // What it asked for when it waited, nobody would get the answer of.
+                if since.is_some() && client.has_ended() {
+                    lease.give_back(Condition::Clean);
+                    return Poll::Ready(Waited::Left);
+                }
                 let server = &**lease.connection();
                 return Poll::Ready(match cancelable.links(&server.key, &server.in_flight) {
                     Linked::Yes => Waited::Over(lease),
@@ -201,10 +207,10 @@ impl Session {
                     Poll::Ready(Ok(0)) => return Poll::Ready(Waited::Left),
                     Poll::Ready(Ok(_)) => {}
                     Poll::Ready(Err(error)) => return Poll::Ready(Waited::Lost(error)),
-                    Poll::Pending => break,
+                    Poll::Pending => return Poll::Pending,
                 }
             }
-            Poll::Pending
+            lookout.poll_end(cx, client).map(|()| Waited::Left)
         })
         .await;
         if let Some(since) = since {

@@ -13,7 +13,7 @@ use forebay_pool::Condition;
 use forebay_seam::time::{self, Instant, Sleep};
 
 use super::{End, Session};
-use crate::fault::Fault;
+use crate::fault::{Fault, QUERY_TIMEOUT};
 use crate::server::emptiness::Inside;
 use crate::timeouts::{Kind, Limits};
 use crate::wire::TxStatus;
@@ -254,8 +254,11 @@ impl Session {
                 // What it does is not known, so nobody else gets the connection.
                 self.keep_passed();
                 let is_midway = self.is_midway();
-                if let Some(lease) = self.link.take() {
+                if let Some(mut lease) = self.link.take() {
                     self.registration.client.rests();
+                    if let Some(card) = &lease.connection().card {
+                        card.is_closed(QUERY_TIMEOUT);
+                    }
                     lease.give_back(Condition::Broken);
                 }
                 if is_midway {

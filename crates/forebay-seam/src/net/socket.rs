@@ -6,12 +6,12 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::Tuning;
@@ -130,6 +130,15 @@ impl Socket {
         }
     }
 
+    /// Is it known, without asking the system, that the other side will send nothing more?
+    /// What it has sent before may still be unread.
+    pub fn has_ended(&self) -> bool {
+        match self {
+            Self::Tcp(tcp) => has_ended(tcp),
+            Self::Unix(unix) => says_ended(unix.ready(Interest::READABLE)),
+        }
+    }
+
     /// Is it known, without asking the system, that nothing has come?
     pub fn is_silent(&self) -> bool {
         match self {
@@ -137,6 +146,16 @@ impl Socket {
             Self::Unix(unix) => unix.try_io(Interest::READABLE, || Ok(())).is_err(),
         }
     }
+}
+
+/// As [`Socket::has_ended`].
+pub fn has_ended(tcp: &TcpStream) -> bool {
+    says_ended(tcp.ready(Interest::READABLE))
+}
+
+fn says_ended(ready: impl Future<Output = io::Result<Ready>>) -> bool {
+    let mut cx = Context::from_waker(Waker::noop());
+    matches!(pin!(ready).poll(&mut cx), Poll::Ready(Ok(ready)) if ready.is_read_closed())
 }
 
 impl AsyncRead for Socket {
@@ -188,6 +207,38 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Self::Unix(unix) => Pin::new(&mut **unix).poll_shutdown(cx),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::AsyncWriteExt;
+
+    use super::super::{bind, connect};
+    use super::*;
+    use crate::time;
+
+    #[tokio::test]
+    async fn the_end_is_known_before_what_came_ahead_of_it_is_read() {
+        let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let address = [listener.local_addr().unwrap()];
+        let (far, near) = tokio::join!(connect(&address), listener.accept());
+        let (tcp_far, tcp) = (far.unwrap(), Socket::from(near.unwrap().0));
+        let (unix_far, unix) = UnixStream::pair().unwrap();
+        for (mut far, near) in
+            [(Socket::from(tcp_far), tcp), (Socket::from(unix_far), Socket::from(unix))]
+        {
+            assert!(!near.has_ended());
+            far.write_all(b"unread").await.unwrap();
+            std::future::poll_fn(|cx| near.poll_read_ready(cx)).await.unwrap();
+            assert!(!near.has_ended());
+            far.shutdown().await.unwrap();
+            while !near.has_ended() {
+                time::sleep(Duration::from_millis(1)).await;
+            }
         }
     }
 }

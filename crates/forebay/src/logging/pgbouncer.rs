@@ -141,7 +141,7 @@ impl Said {
                 return write!(out, "closing because: {} (age={}s)", field("reason"), field("age"));
             }
             "client refused" | "session ended" => {
-                return write!(out, "pooler error: {}", field("error"));
+                return write!(out, "pooler error: {}", field("reason"));
             }
             "a period is over" => return self.write_figures(out),
             message => out.write_str(message)?,
@@ -209,11 +209,15 @@ mod tests {
             )
         );
         assert_eq!(
-            line(Level::INFO, "client refused", &[("from", "::1"), ("error", "no such user")]),
+            line(Level::INFO, "client refused", &[("from", "::1"), ("reason", "no such user")]),
             format!("{start} WARNING C-0x0: (nodb)/(nouser)@::1 pooler error: no such user\n")
         );
         assert_eq!(
-            line(Level::INFO, "session ended", &[("from", "process 12 of user 0"), ("error", "e")]),
+            line(
+                Level::INFO,
+                "session ended",
+                &[("from", "process 12 of user 0"), ("reason", "e")]
+            ),
             format!("{start} WARNING C-0x0: (nodb)/(nouser)@unix(12) pooler error: e\n")
         );
         let left = [&who[..], &[("reason", "client close request"), ("age", "7")]].concat();

@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
+use forebay_postgres::PostgresSettings;
 use forebay_seam::time;
+use tokio::io::AsyncWriteExt;
 
 use crate::bench::{Bench, USER, until};
 use crate::client::{
@@ -164,5 +166,97 @@ async fn five_hundred_departures_by_chance_leave_nothing() {
         let mut client = bench.client().await;
         assert_eq!(client.value("SHOW work_mem").await, "4MB");
         assert_eq!(client.value("SELECT count(*) FROM pg_prepared_statements WHERE name NOT LIKE '\\_\\_forebay%'").await, "0");
+    }
+}
+
+/// How a client goes away.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    Closes,
+    Resets,
+    /// It says that nothing more will come, reads no more, and stays.
+    HalfCloses,
+}
+
+const WAYS: [Way; 3] = [Way::Closes, Way::Resets, Way::HalfCloses];
+
+impl Way {
+    /// What is left of the client.
+    async fn leaves(self, mut client: Client) -> Option<Client> {
+        match self {
+            Self::Closes => drop(client),
+            Self::Resets => vanish(client),
+            Self::HalfCloses => {
+                client.stream.shutdown().await.unwrap();
+                return Some(client);
+            }
+        }
+        None
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_in_the_middle_of_an_endless_result_is_noticed_at_once() {
+    let bench = Bench::start(1).await;
+    let endless = "SELECT generate_series(1, 100000000), repeat('x', 100)";
+    let batches = [
+        query(endless),
+        query(&format!("COPY ({endless}) TO STDOUT")),
+        [run(endless), sync()].concat(),
+    ];
+    for (way, batch) in WAYS.iter().zip(&batches).chain(WAYS.iter().rev().zip(&batches)) {
+        for rows in [1, 5_000] {
+            let mut client = bench.client().await;
+            client.send(batch).await;
+            for _ in 0..rows {
+                client.receive().await.unwrap();
+            }
+            if rows == 1 {
+                // The socket fills, and Forebay waits to write.
+                time::sleep(Duration::from_millis(50)).await;
+            }
+            let left = way.leaves(client).await;
+            recovers(&bench).await;
+            drop(left);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_behind_more_than_is_held_for_it_is_noticed() {
+    let bench = Bench::start(1).await;
+    let more = query("SELECT 1").repeat(1_000_000);
+    for way in WAYS {
+        let mut client = bench.client().await;
+        client.send(&query("SELECT pg_sleep(600)")).await;
+        let sending = time::timeout(Duration::from_millis(300), client.send(&more));
+        assert!(sending.await.is_err(), "all of it was taken");
+        let left = way.leaves(client).await;
+        recovers(&bench).await;
+        drop(left);
+    }
+}
+
+#[tokio::test]
+async fn a_long_statement_of_a_client_that_went_away_in_line_does_not_run() {
+    let patient = |settings: &mut PostgresSettings| {
+        settings.query_wait_timeout = Duration::from_secs(600);
+    };
+    let bench = Bench::with(1, patient).await;
+    bench.direct().await.query("CREATE TABLE t (n int)").await;
+    let long = query(&format!("INSERT INTO t SELECT length('{}')", "x".repeat(60_000)));
+    for way in WAYS {
+        let mut holder = bench.client().await;
+        holder.query("BEGIN").await;
+        holder.query("SELECT 1").await;
+        let mut client = bench.client().await;
+        client.send(&long).await;
+        until("it waits", async || bench.waiting() == 1).await;
+        let left = way.leaves(client).await;
+        until("nobody waits", async || bench.waiting() == 0).await;
+        holder.query("COMMIT").await;
+        recovers(&bench).await;
+        drop(left);
+        assert_eq!(bench.truth("SELECT count(*) FROM t").await, "0", "{way:?}");
     }
 }

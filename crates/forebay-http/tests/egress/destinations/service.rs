@@ -27,7 +27,7 @@ type Handler =
 
 /// What it offers in the handshake, or speaks without one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Speaks {
+pub(crate) enum Speaks {
     Http1,
     /// HTTP/2, with so many streams on a connection.
     Http2(u32),
@@ -42,8 +42,8 @@ struct Records {
     calls: Mutex<Vec<usize>>,
 }
 
-pub(super) struct Service {
-    pub(super) address: SocketAddr,
+pub(crate) struct Service {
+    pub(crate) address: SocketAddr,
     speaks: Speaks,
     ca: TempPath,
     records: Arc<Records>,
@@ -51,7 +51,7 @@ pub(super) struct Service {
 }
 
 impl Service {
-    pub(super) fn start<F, R>(speaks: Speaks, handler: F) -> Self
+    pub(crate) fn start<F, R>(speaks: Speaks, handler: F) -> Self
     where
         F: Fn(Request<Incoming>) -> R + Send + Sync + 'static,
         R: Future<Output = Reply> + Send + 'static,
@@ -101,7 +101,7 @@ impl Service {
     }
 
     /// `url` and `ca_file` of a destination that is this service.
-    pub(super) fn settings(&self) -> String {
+    pub(crate) fn settings(&self) -> String {
         match self.speaks {
             Speaks::Clear(_) => format!("url = \"http://{}\"\n", self.address),
             Speaks::Http1 | Speaks::Http2(_) => {
@@ -112,22 +112,22 @@ impl Service {
     }
 
     /// Connections so far.
-    pub(super) fn opened(&self) -> usize {
+    pub(crate) fn opened(&self) -> usize {
         self.records.opened.load(Ordering::SeqCst)
     }
 
     /// Connections that are open now.
-    pub(super) fn open(&self) -> usize {
+    pub(crate) fn open(&self) -> usize {
         self.records.open.load(Ordering::SeqCst)
     }
 
     /// The numbers of the connections on which calls came, in their order.
-    pub(super) fn calls(&self) -> Vec<usize> {
+    pub(crate) fn calls(&self) -> Vec<usize> {
         self.records.calls.lock().clone()
     }
 
     /// Says on all connections of now that it is about to go; what runs ends.
-    pub(super) fn leave(&self) {
+    pub(crate) fn leave(&self) {
         self.leave.send(()).unwrap();
     }
 }

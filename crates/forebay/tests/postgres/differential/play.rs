@@ -60,12 +60,15 @@ struct Pair {
 enum Standing {
     Idle,
     MidBatch,
+    /// It was not answered, as its twin was not: it may hold a connection for ever.
+    Unanswered,
     Gone,
 }
 
 impl Pair {
     fn holds(&self) -> bool {
-        self.status != b'I' || self.standing == Standing::MidBatch || self.is_pinned
+        let may_hold = matches!(self.standing, Standing::MidBatch | Standing::Unanswered);
+        self.status != b'I' || may_hold || self.is_pinned
     }
 
     /// The bytes that make the end of `turn` known, and how it is known.
@@ -162,7 +165,7 @@ fn playable<'a>(pairs: &[Pair], round: &'a Round) -> Vec<&'a Turn> {
     let (mut turns, mut waits): (Vec<&Turn>, _) = (Vec::new(), false);
     for turn in &round.turns {
         let pair = &pairs[turn.client];
-        let is_there = pair.standing != Standing::Gone;
+        let is_there = !matches!(pair.standing, Standing::Unanswered | Standing::Gone);
         if !is_there || !turn.is_fair(pair.status == b'T' && pair.standing == Standing::Idle) {
             continue;
         }
@@ -228,7 +231,8 @@ async fn play_round(
         pair.standing = match (direct.ending, turn.until) {
             (Ending::Complete, Until::Flushed) => Standing::MidBatch,
             (Ending::Complete, Until::Answered | Until::Cancelled) => Standing::Idle,
-            (Ending::Closed | Ending::Silence, _) => Standing::Gone,
+            (Ending::Silence, _) => Standing::Unanswered,
+            (Ending::Closed, _) => Standing::Gone,
         };
         if difference.is_none() && !through.is_as(&direct) {
             difference = Some(Difference { round: number, client: n, through, direct });
