@@ -173,6 +173,8 @@ pub(crate) struct ClientCard {
     link: AtomicU64,
     statements: AtomicU32,
     application: Mutex<Arc<str>>,
+    /// The statement that it took its connection with, where that is known.
+    began: Mutex<Option<Arc<str>>>,
 }
 
 impl ClientCard {
@@ -286,6 +288,16 @@ impl ClientCard {
 
     pub(crate) fn statements(&self) -> u32 {
         self.statements.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn began(&self) -> Option<Arc<str>> {
+        self.began.lock().clone()
+    }
+
+    /// It takes its connections with this statement, without literals; `None`: what it does with
+    /// the one that it keeps is not known.
+    pub(crate) fn begins_with(&self, statement: Option<&Arc<str>>) {
+        *self.began.lock() = statement.cloned();
     }
 
     pub(crate) fn application(&self) -> Arc<str> {
@@ -464,6 +476,7 @@ impl Census {
             link: AtomicU64::new(0),
             statements: AtomicU32::new(0),
             application: Mutex::new(Arc::clone(newcomer.application)),
+            began: Mutex::default(),
         });
         self.clients.lock().insert(card.id, Arc::clone(&card));
         ClientEntry(card)

@@ -21,6 +21,9 @@ pub struct IdleClient {
     pub user: Arc<str>,
     /// What it calls itself (`application_name`).
     pub application: Arc<str>,
+    /// The statement that its transaction began with, without literals; `None` where the client
+    /// keeps its connection from one transaction to the next.
+    pub statement: Option<Arc<str>>,
     /// The server's name in the configuration.
     pub server: Arc<str>,
     /// When its last answer was complete.
@@ -41,6 +44,7 @@ pub(crate) fn of(census: &Census, beyond: Duration, now: Instant) -> Vec<IdleCli
             database: Arc::clone(&client.tally.database),
             user: Arc::clone(&client.tally.user),
             application: client.application(),
+            statement: client.began(),
             server: Arc::clone(&server.server),
             since: census.instant(since),
             peer: client.ends.theirs.address(),

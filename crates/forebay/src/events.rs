@@ -179,6 +179,7 @@ fn log_suspicion(event: &'static str, hold: &SuspectedHold) {
         database = %hold.database,
         user = %hold.user,
         application_name = %hold.application,
+        statement = hold.statement.as_deref(),
         seconds = hold.seconds,
         destination = call.map(|call| &*call.destination),
         operation = call.map(|call| &*call.operation),

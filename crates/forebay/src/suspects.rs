@@ -53,6 +53,8 @@ pub struct SuspectedHold {
     pub user: Arc<str>,
     /// What the client calls itself (`application_name`).
     pub application: Arc<str>,
+    /// The statement that its transaction began with, without literals, where it is known.
+    pub statement: Option<Arc<str>>,
     /// The server whose connection it keeps.
     pub server: Arc<str>,
     /// For how long it had idled when it was looked at last, seconds.
@@ -233,6 +235,7 @@ impl Suspects {
                     database: Arc::clone(&one.database),
                     user: Arc::clone(&one.user),
                     application: Arc::clone(&one.application),
+                    statement: one.statement.clone(),
                     server: Arc::clone(&one.server),
                     seconds,
                     call: None,

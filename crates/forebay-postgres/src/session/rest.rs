@@ -71,6 +71,8 @@ impl Session {
             return self.ask_server();
         }
         if self.keeps_server() {
+            // Its next transaction takes none.
+            self.work_keeps_server();
             // RESET goes back to the client's start values, which the server does not know.
             self.replay_settings();
             self.tell_pins();

@@ -54,6 +54,8 @@ pub(super) struct Work {
     last: Last,
     /// What the lease is known to do.
     told: Option<Operation>,
+    /// Whether others see what its transaction began with.
+    is_shown: bool,
     /// What was asked last, of the engine. Boxed: who asks nothing needs no room for it.
     ask: Option<Box<Ask<Identity>>>,
     recent: Recent,
@@ -117,6 +119,8 @@ impl Session {
         self.inbox = inbox;
         if self.work.told != operation {
             self.work.told.clone_from(&operation);
+            self.card.begins_with(operation.as_ref().map(Operation::name));
+            self.work.is_shown = true;
         }
         let (request, class) = (self.request(), self.class());
         let kept = self.work.ask.take();
@@ -356,6 +360,13 @@ impl Session {
     pub(super) fn work_is_linked(&self) {
         if let Followed::AtWork(at_work) = &self.followed {
             at_work.takes_connection();
+        }
+    }
+
+    /// The transaction is over, and the connection is kept for the next.
+    pub(super) fn work_keeps_server(&mut self) {
+        if std::mem::take(&mut self.work.is_shown) {
+            self.card.begins_with(None);
         }
     }
 

@@ -143,6 +143,7 @@ fn suspects(program: &Program) -> Vec<Row> {
                 &one.user,
                 &one.application,
                 one.seconds,
+                one.statement.as_deref(),
                 call.map(|call| &*call.destination),
                 call.map(|call| &*call.operation),
                 call.and_then(|call| call.subject.as_ref()).map(|subject| &**subject.name()),

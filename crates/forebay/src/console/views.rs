@@ -81,6 +81,7 @@ pub const VIEWS: &[View] = &[
             column("user", Kind::Text, "The user"),
             column("application_name", Kind::Text, "What the client calls itself"),
             column("seconds", Kind::Float, "For how long it has idled"),
+            column("statement", Kind::Text, "The one its transaction began with, without literals"),
             column("destination", Kind::Text, "What it may call, where that was found"),
             column("operation", Kind::Text, "What is called there"),
             column("subject", Kind::Text, "The model or tool, where it is known"),

@@ -120,6 +120,7 @@ mod tests {
             database: "app".into(),
             user: "agent".into(),
             application: "worker-7".into(),
+            statement: Some("SELECT ?".into()),
             server: "main".into(),
             since: time::now() + Duration::from_secs(10),
             peer: peer.map(|peer| peer.parse().unwrap()),

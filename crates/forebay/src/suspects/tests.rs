@@ -11,6 +11,7 @@ fn idles(client: u64, peer: Option<SocketAddr>) -> IdleClient {
         database: "app".into(),
         user: "agent".into(),
         application: "worker".into(),
+        statement: Some("SELECT ?".into()),
         server: "main".into(),
         since: time::now(),
         peer,

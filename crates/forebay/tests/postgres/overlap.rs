@@ -79,6 +79,7 @@ async fn who_idles_in_a_transaction_without_a_trace_is_seen_and_who_works_is_not
     until("the other one works", async || bench.leased() == 2 && seen().len() == 1).await;
     let [one] = &seen()[..] else { panic!("one idles") };
     assert_eq!((&*one.application, &*one.server), ("worker", "main"));
+    assert_eq!(one.statement.as_deref(), Some("SELECT ?"));
     assert!(one.peer.is_some_and(|peer| peer.ip().is_loopback()));
     assert!(bench.gateway.idle_clients(Duration::from_secs(3_600)).is_empty());
     idle.query("COMMIT").await;
