@@ -107,6 +107,13 @@ impl Credential {
         matches!(&self.carried, Carried::Token(tokens) if tokens.wants_subject())
     }
 
+    fn tokens(&self) -> Option<&Tokens> {
+        match &self.carried {
+            Carried::Token(tokens) => Some(tokens),
+            Carried::Nothing | Carried::Fixed(_) => None,
+        }
+    }
+
     /// What connections are opened with.
     pub(crate) fn certificate(&self) -> Option<Arc<ClientCertificate>> {
         self.certificate.as_ref().map(|certificate| certificate.now())

@@ -12,7 +12,7 @@ use crate::bench::{Forebay, frame, settings, soon};
 use crate::origin::{Origin, frames, reply};
 
 /// Carries the settings in `text` out; says why not.
-async fn reload(forebay: &Forebay, text: &str) -> Result<Changes, String> {
+pub(crate) async fn reload(forebay: &Forebay, text: &str) -> Result<Changes, String> {
     let (gateway, settings) = (forebay.gateway.clone(), settings(text));
     let carried_out = tokio::task::spawn_blocking(move || gateway.revise(settings)?.carry_out());
     carried_out.await.unwrap().map_err(|error| error.to_string())
