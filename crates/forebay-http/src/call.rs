@@ -290,6 +290,7 @@ impl Desk {
                 (repeatable && tries == Tries::First && proof.is_renewable()).then(|| head.clone());
             let call = head.into_call(Some(&proof), upload);
             let mut begun = errand.run(call, passage, journey).await?;
+            proof.take_out_of(begun.response.headers_mut());
             let another = match begun.response.status() {
                 StatusCode::UNAUTHORIZED => proof.refused(),
                 _ => Another::None,
