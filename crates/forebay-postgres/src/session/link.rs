@@ -91,6 +91,12 @@ impl Session {
             let purpose = if failed { Purpose::FailedBegin } else { Purpose::Begin };
             server.awaited.push_back(Awaited::OwnQuery(purpose));
             server.pipeline.ends_batch();
+            // Without it, SET TRANSACTION would be taken that was too late before.
+            if !failed && self.parking.as_ref().is_some_and(|parking| parking.had_queried()) {
+                frontend::write_query(&mut server.outbox, "SELECT 1");
+                server.awaited.push_back(Awaited::OwnQuery(Purpose::Queried));
+                server.pipeline.ends_batch();
+            }
         }
     }
 

@@ -34,7 +34,7 @@ use crate::settings::PoolMode;
 use crate::sql::tags;
 use crate::wire::{Header, TxStatus};
 
-use deeds::{Deeds, Rows};
+use deeds::{Deeds, Queried, Rows};
 
 /// A transaction that could not be looked at just now is looked at again after this.
 const SOON: Duration = Duration::from_millis(20);
@@ -65,6 +65,8 @@ enum Stage {
     Parked(Box<Parked>),
     /// It has none, and cannot go on.
     Lost { class: ClassId },
+    /// It has one, where it failed before its client's statement came; what the server said.
+    Failed { said: String },
 }
 
 /// A transaction that rests with its connection.
@@ -103,6 +105,13 @@ struct Parked {
     since: Instant,
 }
 
+/// Whether more was sent than has been answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Behind {
+    All,
+    Some,
+}
+
 /// What the client was told just now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Told {
@@ -133,9 +142,25 @@ impl Cue {
 }
 
 impl Parking {
-    /// The server says that no transaction is open.
-    pub(super) fn is_idle(&mut self) {
+    /// The server says that no transaction is open: behind all that was sent, or ahead of
+    /// batches whose deeds were noted before, and are not told apart.
+    pub(super) fn is_idle(&mut self, behind: Behind) {
         self.deeds.clear();
+        if behind == Behind::Some {
+            self.deeds.refuses(Reason::NoBegin);
+        }
+    }
+
+    /// It was rolled back: what comes now is of another one.
+    pub(super) fn is_rolled_back(&mut self) {
+        if let Stage::Failed { .. } = self.stage {
+            self.stage = Stage::Working;
+        }
+    }
+
+    /// Does it go on behind statements that the server it has now did not see?
+    pub(super) fn had_queried(&self) -> bool {
+        self.deeds.queried() == Queried::Before
     }
 }
 
@@ -224,7 +249,7 @@ impl Session {
     pub(super) fn parking_goes_on(&mut self) {
         let Some(parking) = &mut self.parking else { return };
         match parking.stage {
-            Stage::Working | Stage::Parked(_) | Stage::Lost { .. } => {}
+            Stage::Working | Stage::Parked(_) | Stage::Lost { .. } | Stage::Failed { .. } => {}
             Stage::Resting(_) | Stage::Stays | Stage::Possible { .. } => {
                 parking.stage = Stage::Working;
             }
@@ -539,15 +564,34 @@ impl Session {
         }
     }
 
+    /// The server has failed it before its client's statement came, and `said` why.
+    pub(super) fn fails_to_resume(&mut self, said: String) {
+        if let Some(parking) = &mut self.parking {
+            parking.stage = Stage::Failed { said };
+        }
+    }
+
+    /// The client's statement has failed: what it is told in the server's place, which knows
+    /// only that the transaction had failed before.
+    pub(super) fn failed_to_resume(&mut self) -> Option<Fault> {
+        let parking = self.parking.as_mut()?;
+        let Stage::Failed { said } = &mut parking.stage else { return None };
+        let fault = Fault::NotBegunAgain(std::mem::take(said));
+        parking.stage = Stage::Working;
+        Some(fault)
+    }
+
     /// It has got none: what the client is told if it was parked.
     pub(super) fn cannot_resume(&mut self, fault: Fault) -> Fault {
         let Some(parking) = &mut self.parking else { return fault };
         let class = match std::mem::take(&mut parking.stage) {
             Stage::Parked(parked) => parked.class,
             Stage::Lost { class } => class,
-            Stage::Working | Stage::Resting(_) | Stage::Stays | Stage::Possible { .. } => {
-                return fault;
-            }
+            Stage::Working
+            | Stage::Resting(_)
+            | Stage::Stays
+            | Stage::Possible { .. }
+            | Stage::Failed { .. } => return fault,
         };
         parking.deeds.clear();
         if let Fault::Cancelled = fault {
