@@ -121,11 +121,15 @@ impl Session {
     }
 
     /// A connection where the work belongs: to the server itself, or to its replicas. Where
-    /// none of these can be used, the primary may do their work.
+    /// none of these can be used, the primary may do their work, unless a parked transaction goes
+    /// on.
     pub(super) async fn check_out(
         &mut self,
         ask: &Ask<Identity>,
     ) -> Result<Result<Lease<Postgres>, Fault>, End> {
+        if let Some(to) = self.resumes_at() {
+            return self.wait_for(to, ask).await;
+        }
         let replicas = self.who.backend.replicas.as_ref();
         if let Some(to @ To::Replicas(class)) = replicas.map(|replicas| replicas.to(ask.class)) {
             let backend = Arc::clone(&self.who.backend);

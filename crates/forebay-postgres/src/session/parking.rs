@@ -26,6 +26,7 @@ use crate::fault::Fault;
 use crate::parking::book::Stay;
 use crate::parking::{Reason, Terms};
 use crate::prepared::Statement;
+use crate::replicas::To;
 use crate::route::Backend;
 use crate::server::ServerFailure;
 use crate::server::connector::{Identity, Postgres};
@@ -64,7 +65,7 @@ enum Stage {
     /// It has no connection.
     Parked(Box<Parked>),
     /// It has none, and cannot go on.
-    Lost { class: ClassId },
+    Lost { class: ClassId, there: Arc<Backend> },
     /// It has one, where it failed before its client's statement came; what the server said.
     Failed { said: String },
 }
@@ -95,10 +96,11 @@ enum Cue {
 
 struct Parked {
     _stay: Stay,
+    /// Its class there.
     class: ClassId,
     terms: Terms,
-    /// Where it was parked.
-    backend: Arc<Backend>,
+    /// Where it was parked: at the session's server, or at its replicas.
+    there: Arc<Backend>,
     /// The host.
     address: Address,
     /// Since when its client has worked on it.
@@ -138,6 +140,21 @@ enum Verdict {
 impl Cue {
     fn at(moment: Instant) -> Self {
         Self::Timer(Box::pin(time::sleep_until(moment)))
+    }
+}
+
+impl Parked {
+    /// How a session of `backend` gets to where it was parked, if it still does.
+    fn way(&self, backend: &Backend) -> Option<To> {
+        let is_there = |other: &Backend| self.there.pool.is(&other.pool);
+        let replicas = backend.replicas.as_ref();
+        if is_there(backend) {
+            Some(To::Own)
+        } else if replicas.is_some_and(|replicas| is_there(&replicas.backend)) {
+            Some(To::Replicas(self.class))
+        } else {
+            None
+        }
     }
 }
 
@@ -316,11 +333,11 @@ impl Session {
             Verdict::NotBefore(at) => self.rests_until(at, terms),
             Verdict::Lost(failure) => {
                 place.prover.closes(&failure.to_string());
-                self.loses(class)
+                self.loses(class, &backend)
             }
             Verdict::Silent => {
                 place.prover.closes("a proof was not answered in time");
-                self.loses(class)
+                self.loses(class, &backend)
             }
         };
         if let Some(parking) = &mut self.parking {
@@ -468,8 +485,8 @@ impl Session {
         if let Followed::Idling(idling) = &self.followed {
             idling.becomes(HoldKind::Parked);
         }
-        let (stay, backend) = (place.book.parks(class), Arc::clone(&self.who.backend));
-        Stage::Parked(Box::new(Parked { _stay: stay, class, terms, backend, address, since }))
+        let (stay, there) = (place.book.parks(class), Arc::clone(backend));
+        Stage::Parked(Box::new(Parked { _stay: stay, class, terms, there, address, since }))
     }
 
     /// Has the client sent something that was not read yet?
@@ -482,20 +499,22 @@ impl Session {
     }
 
     /// The transaction cannot go on; its client hears that with its next statement.
-    fn loses(&mut self, class: ClassId) -> Stage {
+    fn loses(&mut self, class: ClassId, there: &Arc<Backend>) -> Stage {
         let begin = self.parking.as_mut().and_then(|parking| parking.deeds.is_parked());
         self.begin = begin;
         self.portals.clear();
         self.part_with_server();
-        Stage::Lost { class }
+        Stage::Lost { class, there: Arc::clone(there) }
     }
 
-    /// A transaction that goes on is asked for as such.
+    /// A transaction that goes on is asked for as such, in the class that it was in: what its
+    /// next statement says of that is as late as it would be without parking.
     pub(super) fn asks_to_resume(&self, ask: &mut Ask<Identity>) {
         (ask.resumes, ask.deadline) = (Resumes::No, None);
         if let Some(parking) = &self.parking
             && let Stage::Parked(parked) = &parking.stage
         {
+            ask.class = parked.class;
             ask.resumes = Resumes::Since(parked.since);
             ask.deadline = Some(time::now() + parked.terms.unpark_timeout);
         }
@@ -508,10 +527,18 @@ impl Session {
     pub(super) fn can_resume(&self) -> Result<(), Fault> {
         match self.parking.as_ref().map(|parking| &parking.stage) {
             Some(Stage::Lost { .. }) => Err(Fault::ParkedLost),
-            Some(Stage::Parked(parked)) if !parked.backend.pool.is(&self.who.backend.pool) => {
+            Some(Stage::Parked(parked)) if parked.way(&self.who.backend).is_none() => {
                 Err(Fault::ParkedLost)
             }
             Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Where the transaction goes on, if it was parked. Nobody else does its work.
+    pub(super) fn resumes_at(&self) -> Option<To> {
+        match &self.parking.as_ref()?.stage {
+            Stage::Parked(parked) => parked.way(&self.who.backend),
+            _ => None,
         }
     }
 
@@ -555,8 +582,8 @@ impl Session {
     /// The transaction has got a connection, if it was parked.
     pub(super) fn resumes(&mut self) {
         if let Some(parking) = &mut self.parking {
-            if let (Stage::Parked(parked), Some(place)) =
-                (&parking.stage, &self.who.backend.parking)
+            if let Stage::Parked(parked) = &parking.stage
+                && let Some(place) = &parked.there.parking
             {
                 place.book.resumed(parked.class);
             }
@@ -584,9 +611,9 @@ impl Session {
     /// It has got none: what the client is told if it was parked.
     pub(super) fn cannot_resume(&mut self, fault: Fault) -> Fault {
         let Some(parking) = &mut self.parking else { return fault };
-        let class = match std::mem::take(&mut parking.stage) {
-            Stage::Parked(parked) => parked.class,
-            Stage::Lost { class } => class,
+        let (class, there) = match std::mem::take(&mut parking.stage) {
+            Stage::Parked(parked) => (parked.class, parked.there),
+            Stage::Lost { class, there } => (class, there),
             Stage::Working
             | Stage::Resting(_)
             | Stage::Stays
@@ -597,7 +624,7 @@ impl Session {
         if let Fault::Cancelled = fault {
             return fault;
         }
-        if let Some(place) = &self.who.backend.parking {
+        if let Some(place) = &there.parking {
             place.book.lost(class);
         }
         if let Fault::Checkout(why) = fault { Fault::NotResumed(why) } else { Fault::ParkedLost }

@@ -211,7 +211,10 @@ async fn a_transaction_that_was_parked_at_a_replica_goes_on_there() {
         let of = |pool: &forebay_pool::Snapshot| {
             pool.classes.iter().map(|class| class.checkouts).sum::<u64>()
         };
-        pools.iter().map(|pool| (pool.destination.to_string(), of(pool))).collect::<BTreeMap<_, _>>()
+        pools
+            .iter()
+            .map(|pool| (pool.destination.to_string(), of(pool)))
+            .collect::<BTreeMap<_, _>>()
     };
     let mut client = bench.client().await;
     client.query("BEGIN").await;
