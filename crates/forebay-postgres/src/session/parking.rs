@@ -26,6 +26,7 @@ use crate::fault::Fault;
 use crate::parking::book::Stay;
 use crate::parking::{Reason, Terms};
 use crate::prepared::Statement;
+use crate::replicas::To;
 use crate::route::Backend;
 use crate::server::ServerFailure;
 use crate::server::connector::{Identity, Postgres};
@@ -34,7 +35,7 @@ use crate::settings::PoolMode;
 use crate::sql::tags;
 use crate::wire::{Header, TxStatus};
 
-use deeds::{Deeds, Rows};
+use deeds::{Deeds, Queried, Rows};
 
 /// A transaction that could not be looked at just now is looked at again after this.
 const SOON: Duration = Duration::from_millis(20);
@@ -64,7 +65,9 @@ enum Stage {
     /// It has no connection.
     Parked(Box<Parked>),
     /// It has none, and cannot go on.
-    Lost { class: ClassId },
+    Lost { class: ClassId, there: Arc<Backend> },
+    /// It has one, where it failed before its client's statement came; what the server said.
+    Failed { said: String },
 }
 
 /// A transaction that rests with its connection.
@@ -93,14 +96,22 @@ enum Cue {
 
 struct Parked {
     _stay: Stay,
+    /// Its class there.
     class: ClassId,
     terms: Terms,
-    /// Where it was parked.
-    backend: Arc<Backend>,
+    /// Where it was parked: at the session's server, or at its replicas.
+    there: Arc<Backend>,
     /// The host.
     address: Address,
     /// Since when its client has worked on it.
     since: Instant,
+}
+
+/// Whether more was sent than has been answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Behind {
+    All,
+    Some,
 }
 
 /// What the client was told just now.
@@ -132,10 +143,41 @@ impl Cue {
     }
 }
 
+impl Parked {
+    /// How a session of `backend` gets to where it was parked, if it still does.
+    fn way(&self, backend: &Backend) -> Option<To> {
+        let is_there = |other: &Backend| self.there.pool.is(&other.pool);
+        let replicas = backend.replicas.as_ref();
+        if is_there(backend) {
+            Some(To::Own)
+        } else if replicas.is_some_and(|replicas| is_there(&replicas.backend)) {
+            Some(To::Replicas(self.class))
+        } else {
+            None
+        }
+    }
+}
+
 impl Parking {
-    /// The server says that no transaction is open.
-    pub(super) fn is_idle(&mut self) {
+    /// The server says that no transaction is open: behind all that was sent, or ahead of
+    /// batches whose deeds were noted before, and are not told apart.
+    pub(super) fn is_idle(&mut self, behind: Behind) {
         self.deeds.clear();
+        if behind == Behind::Some {
+            self.deeds.refuses(Reason::NoBegin);
+        }
+    }
+
+    /// It was rolled back: what comes now is of another one.
+    pub(super) fn is_rolled_back(&mut self) {
+        if let Stage::Failed { .. } = self.stage {
+            self.stage = Stage::Working;
+        }
+    }
+
+    /// Does it go on behind statements that the server it has now did not see?
+    pub(super) fn had_queried(&self) -> bool {
+        self.deeds.queried() == Queried::Before
     }
 }
 
@@ -224,7 +266,7 @@ impl Session {
     pub(super) fn parking_goes_on(&mut self) {
         let Some(parking) = &mut self.parking else { return };
         match parking.stage {
-            Stage::Working | Stage::Parked(_) | Stage::Lost { .. } => {}
+            Stage::Working | Stage::Parked(_) | Stage::Lost { .. } | Stage::Failed { .. } => {}
             Stage::Resting(_) | Stage::Stays | Stage::Possible { .. } => {
                 parking.stage = Stage::Working;
             }
@@ -291,11 +333,11 @@ impl Session {
             Verdict::NotBefore(at) => self.rests_until(at, terms),
             Verdict::Lost(failure) => {
                 place.prover.closes(&failure.to_string());
-                self.loses(class)
+                self.loses(class, &backend)
             }
             Verdict::Silent => {
                 place.prover.closes("a proof was not answered in time");
-                self.loses(class)
+                self.loses(class, &backend)
             }
         };
         if let Some(parking) = &mut self.parking {
@@ -443,8 +485,8 @@ impl Session {
         if let Followed::Idling(idling) = &self.followed {
             idling.becomes(HoldKind::Parked);
         }
-        let (stay, backend) = (place.book.parks(class), Arc::clone(&self.who.backend));
-        Stage::Parked(Box::new(Parked { _stay: stay, class, terms, backend, address, since }))
+        let (stay, there) = (place.book.parks(class), Arc::clone(backend));
+        Stage::Parked(Box::new(Parked { _stay: stay, class, terms, there, address, since }))
     }
 
     /// Has the client sent something that was not read yet?
@@ -457,20 +499,22 @@ impl Session {
     }
 
     /// The transaction cannot go on; its client hears that with its next statement.
-    fn loses(&mut self, class: ClassId) -> Stage {
+    fn loses(&mut self, class: ClassId, there: &Arc<Backend>) -> Stage {
         let begin = self.parking.as_mut().and_then(|parking| parking.deeds.is_parked());
         self.begin = begin;
         self.portals.clear();
         self.part_with_server();
-        Stage::Lost { class }
+        Stage::Lost { class, there: Arc::clone(there) }
     }
 
-    /// A transaction that goes on is asked for as such.
+    /// A transaction that goes on is asked for as such, in the class that it was in: what its
+    /// next statement says of that is as late as it would be without parking.
     pub(super) fn asks_to_resume(&self, ask: &mut Ask<Identity>) {
         (ask.resumes, ask.deadline) = (Resumes::No, None);
         if let Some(parking) = &self.parking
             && let Stage::Parked(parked) = &parking.stage
         {
+            ask.class = parked.class;
             ask.resumes = Resumes::Since(parked.since);
             ask.deadline = Some(time::now() + parked.terms.unpark_timeout);
         }
@@ -483,10 +527,18 @@ impl Session {
     pub(super) fn can_resume(&self) -> Result<(), Fault> {
         match self.parking.as_ref().map(|parking| &parking.stage) {
             Some(Stage::Lost { .. }) => Err(Fault::ParkedLost),
-            Some(Stage::Parked(parked)) if !parked.backend.pool.is(&self.who.backend.pool) => {
+            Some(Stage::Parked(parked)) if parked.way(&self.who.backend).is_none() => {
                 Err(Fault::ParkedLost)
             }
             Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Where the transaction goes on, if it was parked. Nobody else does its work.
+    pub(super) fn resumes_at(&self) -> Option<To> {
+        match &self.parking.as_ref()?.stage {
+            Stage::Parked(parked) => parked.way(&self.who.backend),
+            _ => None,
         }
     }
 
@@ -530,8 +582,8 @@ impl Session {
     /// The transaction has got a connection, if it was parked.
     pub(super) fn resumes(&mut self) {
         if let Some(parking) = &mut self.parking {
-            if let (Stage::Parked(parked), Some(place)) =
-                (&parking.stage, &self.who.backend.parking)
+            if let Stage::Parked(parked) = &parking.stage
+                && let Some(place) = &parked.there.parking
             {
                 place.book.resumed(parked.class);
             }
@@ -539,21 +591,40 @@ impl Session {
         }
     }
 
+    /// The server has failed it before its client's statement came, and `said` why.
+    pub(super) fn fails_to_resume(&mut self, said: String) {
+        if let Some(parking) = &mut self.parking {
+            parking.stage = Stage::Failed { said };
+        }
+    }
+
+    /// The client's statement has failed: what it is told in the server's place, which knows
+    /// only that the transaction had failed before.
+    pub(super) fn failed_to_resume(&mut self) -> Option<Fault> {
+        let parking = self.parking.as_mut()?;
+        let Stage::Failed { said } = &mut parking.stage else { return None };
+        let fault = Fault::NotBegunAgain(std::mem::take(said));
+        parking.stage = Stage::Working;
+        Some(fault)
+    }
+
     /// It has got none: what the client is told if it was parked.
     pub(super) fn cannot_resume(&mut self, fault: Fault) -> Fault {
         let Some(parking) = &mut self.parking else { return fault };
-        let class = match std::mem::take(&mut parking.stage) {
-            Stage::Parked(parked) => parked.class,
-            Stage::Lost { class } => class,
-            Stage::Working | Stage::Resting(_) | Stage::Stays | Stage::Possible { .. } => {
-                return fault;
-            }
+        let (class, there) = match std::mem::take(&mut parking.stage) {
+            Stage::Parked(parked) => (parked.class, parked.there),
+            Stage::Lost { class, there } => (class, there),
+            Stage::Working
+            | Stage::Resting(_)
+            | Stage::Stays
+            | Stage::Possible { .. }
+            | Stage::Failed { .. } => return fault,
         };
         parking.deeds.clear();
         if let Fault::Cancelled = fault {
             return fault;
         }
-        if let Some(place) = &self.who.backend.parking {
+        if let Some(place) = &there.parking {
             place.book.lost(class);
         }
         if let Fault::Checkout(why) = fault { Fault::NotResumed(why) } else { Fault::ParkedLost }
