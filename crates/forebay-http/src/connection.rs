@@ -202,6 +202,13 @@ impl<B> Connection<B> {
         }
     }
 
+    /// The call that was sent last got no answer, and that is the service's doing.
+    pub(crate) fn failed(&self) {
+        if let Some(calling) = &self.calling {
+            calling.failed();
+        }
+    }
+
     /// Takes the timer of the call before, if there is one.
     pub(crate) fn take_timer(&mut self) -> Option<Pin<Box<Sleep>>> {
         self.timer.take()
@@ -244,7 +251,8 @@ impl<B> Connection<B> {
 }
 
 impl<B: Body + Default + 'static> Connection<B> {
-    /// Sends `call`, and waits for the head of its answer.
+    /// Sends `call`, and waits for the head of its answer. If there is none, whoever knows why
+    /// says whether [the service failed](Self::failed).
     ///
     /// # Errors
     /// Why there is none, and the call itself where the service did nothing with it: it was
@@ -259,9 +267,7 @@ impl<B: Body + Default + 'static> Connection<B> {
     ) -> impl Future<Output = Result<Response<Incoming>, Failed<B>>> + use<B> {
         self.addressee.address(&mut call, self.protocol());
         let link = Arc::clone(self.link());
-        let calling = link.call();
-        let rested = calling.rested();
-        self.calling = Some(calling);
+        self.calling = Some(link.call());
         let sending = match &mut self.sender {
             Sender::One { sender, .. } => Sending::One(sender.try_send_request(call)),
             Sender::Many { sender, .. } => {
@@ -284,9 +290,8 @@ impl<B: Body + Default + 'static> Connection<B> {
                 Sending::One(sending) => sending.await.map_err(Failed::from),
                 Sending::Many(sending) => sending.await,
             };
-            match &outcome {
-                Ok(answer) => link.site.answered(&link, answer.status(), answer.headers()),
-                Err(_) => link.failed(rested),
+            if let Ok(answer) = &outcome {
+                link.site.answered(&link, answer.status(), answer.headers());
             }
             outcome
         }

@@ -185,6 +185,7 @@ impl Errand<'_> {
                 let detail = format!("the request's body cannot be read: {}", failed.error());
                 return Err(Problem::new(Reason::Malformed, detail));
             }
+            held.connection().failed();
             let unsent = failed.take_message();
             let is_untouched = unsent.is_some() || was_not_processed(failed.error());
             if is_untouched {

@@ -210,15 +210,6 @@ impl Link {
         }
     }
 
-    /// A call on it, which had `rested` before, got no answer. On HTTP/1.1 the service may have
-    /// closed it just then.
-    pub(crate) fn failed(&self, rested: Option<Duration>) {
-        self.site.failed(self);
-        if let Some(rested) = rested.filter(|_| self.birth.protocol == Protocol::Http1) {
-            self.site.idleness.closed_after(rested, time::now());
-        }
-    }
-
     /// A call is on it until what is returned is dropped.
     pub(crate) fn call(self: &Arc<Self>) -> Calling {
         let rested = self.rested(time::now());
@@ -237,9 +228,14 @@ pub(crate) struct Calling {
 }
 
 impl Calling {
-    /// For how long a link that had served before rested until this call.
-    pub(crate) fn rested(&self) -> Option<Duration> {
-        self.rested
+    /// It got no answer, which is the service's doing. On HTTP/1.1 that may have closed the
+    /// link just then.
+    pub(crate) fn failed(&self) {
+        let link = &self.link;
+        link.site.failed(link);
+        if let Some(rested) = self.rested.filter(|_| link.birth.protocol == Protocol::Http1) {
+            link.site.idleness.closed_after(rested, time::now());
+        }
     }
 }
 
