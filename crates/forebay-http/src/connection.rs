@@ -23,6 +23,7 @@ use tokio::sync::oneshot;
 
 use crate::berths::Seat;
 use crate::link::{Calling, End, Link};
+use crate::upload::Upload;
 
 /// What the connection speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -190,7 +191,7 @@ impl<B> Connection<B> {
 
     /// Lets go of whatever is on it, and says what it is like afterwards. HTTP/1.1: the socket
     /// is closed. HTTP/2: the call's stream is reset when its future and its answer's body are
-    /// dropped; others go on.
+    /// dropped and its upload is given up; others go on.
     pub(crate) fn abandon(&mut self) -> Condition {
         match &mut self.sender {
             Sender::One { life, link, .. } => {
@@ -246,6 +247,16 @@ impl<B> Connection<B> {
         match &mut self.sender {
             Sender::One { sender, .. } => sender.ready().await,
             Sender::Many { sender, .. } => sender.ready().await,
+        }
+    }
+}
+
+impl Connection<Upload> {
+    /// Lets `upload`, which is about to be sent, be given up however far it has come. On
+    /// HTTP/1.1 it ends with its connection.
+    pub(crate) fn accompany(&self, upload: &mut Upload) {
+        if let Sender::Many { seat, .. } = &self.sender {
+            upload.is_sent_by(&seat.link().piping);
         }
     }
 }

@@ -14,6 +14,7 @@ use forebay_seam::sync::Mutex;
 use forebay_seam::time;
 
 use crate::connection::Protocol;
+use crate::piping::Piping;
 use crate::secrets::Digest;
 use crate::site::Site;
 use crate::wallet::Identity;
@@ -89,6 +90,8 @@ pub(crate) struct Birth {
 pub(crate) struct Link {
     pub(crate) site: Arc<Site>,
     pub(crate) birth: Birth,
+    /// What is sent on it, if it speaks HTTP/2.
+    pub(crate) piping: Arc<Piping>,
     opened: Instant,
     /// 0: open; else one more than the place of the reason why it leaves.
     course: AtomicU8,
@@ -109,6 +112,7 @@ impl Link {
         Arc::new(Self {
             site,
             birth,
+            piping: Arc::default(),
             opened: time::now(),
             course: AtomicU8::new(OPEN),
             streams: AtomicU32::new(0),
