@@ -149,6 +149,7 @@ impl<'s> Prepared<'s> {
                     tracing::error!(destination = &*name, %error, "a pool cannot be changed");
                 }
                 if lent == Lent::NoMore {
+                    pool.connector().leave_all();
                     pool.renew();
                 }
                 let target = Arc::clone(&before.target);
