@@ -172,9 +172,14 @@ pub(crate) struct ClientCard {
     waits_since: AtomicU64,
     link: AtomicU64,
     statements: AtomicU32,
-    application: Mutex<Arc<str>>,
+    words: Mutex<Words>,
+}
+
+/// What is shown of a client in its own words.
+struct Words {
+    application: Arc<str>,
     /// The statement that it took its connection with, where that is known.
-    began: Mutex<Option<Arc<str>>>,
+    began: Option<Arc<str>>,
 }
 
 impl ClientCard {
@@ -263,7 +268,7 @@ impl ClientCard {
 
     /// It calls itself `application`.
     pub(crate) fn is_called(&self, application: &Arc<str>) {
-        *self.application.lock() = Arc::clone(application);
+        self.words.lock().application = Arc::clone(application);
     }
 
     /// When it asked for something last; `None`: never.
@@ -291,17 +296,17 @@ impl ClientCard {
     }
 
     pub(crate) fn began(&self) -> Option<Arc<str>> {
-        self.began.lock().clone()
+        self.words.lock().began.clone()
     }
 
     /// It takes its connections with this statement, without literals; `None`: what it does with
     /// the one that it keeps is not known.
     pub(crate) fn begins_with(&self, statement: Option<&Arc<str>>) {
-        *self.began.lock() = statement.cloned();
+        self.words.lock().began = statement.cloned();
     }
 
     pub(crate) fn application(&self) -> Arc<str> {
-        Arc::clone(&self.application.lock())
+        Arc::clone(&self.words.lock().application)
     }
 }
 
@@ -475,8 +480,7 @@ impl Census {
             waits_since: AtomicU64::new(0),
             link: AtomicU64::new(0),
             statements: AtomicU32::new(0),
-            application: Mutex::new(Arc::clone(newcomer.application)),
-            began: Mutex::default(),
+            words: Mutex::new(Words { application: Arc::clone(newcomer.application), began: None }),
         });
         self.clients.lock().insert(card.id, Arc::clone(&card));
         ClientEntry(card)

@@ -183,6 +183,8 @@ pub(crate) struct Session {
     learns: Option<Box<rest::Learns>>,
     /// The message that the connection was linked for has still to be sent.
     unsent: bool,
+    /// Others see what its transaction began with.
+    shows_beginning: bool,
     /// What the client listens to, where connections are shared.
     listening: Option<Box<notify::Listening>>,
     /// The server has said why it ends the connection.
@@ -256,6 +258,7 @@ impl Session {
             pins: Pins::default(),
             learns: None,
             unsent: false,
+            shows_beginning: false,
             listening: None,
             server_said_goodbye: false,
             work: work::Work::default(),

@@ -54,8 +54,6 @@ pub(super) struct Work {
     last: Last,
     /// What the lease is known to do.
     told: Option<Operation>,
-    /// Whether others see what its transaction began with.
-    is_shown: bool,
     /// What was asked last, of the engine. Boxed: who asks nothing needs no room for it.
     ask: Option<Box<Ask<Identity>>>,
     recent: Recent,
@@ -120,7 +118,7 @@ impl Session {
         if self.work.told != operation {
             self.work.told.clone_from(&operation);
             self.card.begins_with(operation.as_ref().map(Operation::name));
-            self.work.is_shown = true;
+            self.shows_beginning = true;
         }
         let (request, class) = (self.request(), self.class());
         let kept = self.work.ask.take();
@@ -365,7 +363,7 @@ impl Session {
 
     /// The transaction is over, and the connection is kept for the next.
     pub(super) fn work_keeps_server(&mut self) {
-        if std::mem::take(&mut self.work.is_shown) {
+        if std::mem::take(&mut self.shows_beginning) {
             self.card.begins_with(None);
         }
     }
