@@ -269,7 +269,8 @@ impl Session {
         let Some(lease) = &mut self.link else { return Ok(Show::Hide) };
         let server = &mut **lease.connection();
         match header.tag {
-            b'E' if purpose == Purpose::FailedBegin => Ok(Show::Hide),
+            // The status that follows tells.
+            b'E' if matches!(purpose, Purpose::FailedBegin | Purpose::Proof) => Ok(Show::Hide),
             b'E' if purpose == Purpose::Rest => {
                 self.server_is_silent(&ServerError::read(body).text);
                 Ok(Show::Hide)

@@ -27,6 +27,7 @@ use crate::parking::book::Stay;
 use crate::parking::{Reason, Terms};
 use crate::prepared::Statement;
 use crate::route::Backend;
+use crate::server::Gate;
 use crate::server::ServerFailure;
 use crate::server::connector::{Identity, Postgres};
 use crate::server::emptiness::{Inside, PATIENCE, Snapshots};
@@ -63,6 +64,8 @@ enum Stage {
     Possible { _stay: Stay },
     /// It has no connection.
     Parked(Box<Parked>),
+    /// It keeps it, and has not told in time what it holds: nothing is sent before it did.
+    Owed { class: ClassId },
     /// It has none, and cannot go on.
     Lost { class: ClassId },
 }
@@ -124,6 +127,27 @@ enum Verdict {
     Lost(ServerFailure),
     /// The server did not answer in time.
     Silent,
+}
+
+/// How long a statement may take by `value` of `statement_timeout`; none where that is for ever.
+/// A number without a unit is milliseconds ("Server Configuration", 19.1.1).
+fn statement_timeout(value: &str) -> Option<Duration> {
+    let value = value.trim();
+    let end = value.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(value.len());
+    let (number, unit) = value.split_at(end);
+    let unit = match unit.trim() {
+        "us" => 1e-6,
+        "" | "ms" => 1e-3,
+        "s" => 1.0,
+        "min" => 60.0,
+        "h" => 3_600.0,
+        "d" => 86_400.0,
+        // The server knows it, and we do not: as if it were short.
+        _ => return Some(Duration::ZERO),
+    };
+    let Ok(number) = number.parse::<f64>() else { return Some(Duration::ZERO) };
+    let limit = Duration::try_from_secs_f64(number * unit).unwrap_or(Duration::MAX);
+    Some(limit).filter(|limit| !limit.is_zero())
 }
 
 impl Cue {
@@ -225,7 +249,8 @@ impl Session {
         let Some(parking) = &mut self.parking else { return };
         match parking.stage {
             Stage::Working | Stage::Parked(_) | Stage::Lost { .. } => {}
-            Stage::Resting(_) | Stage::Stays | Stage::Possible { .. } => {
+            // Nothing that was sent is looked at while an answer is owed.
+            Stage::Resting(_) | Stage::Stays | Stage::Possible { .. } | Stage::Owed { .. } => {
                 parking.stage = Stage::Working;
             }
         }
@@ -290,12 +315,14 @@ impl Session {
             }
             Verdict::NotBefore(at) => self.rests_until(at, terms),
             Verdict::Lost(failure) => {
-                place.prover.closes(&failure.to_string());
+                place.prover.look_failed(&failure);
                 self.loses(class)
             }
             Verdict::Silent => {
-                place.prover.closes("a proof was not answered in time");
-                self.loses(class)
+                let operation = self.last_deed();
+                let (feature, name) = (operation.feature(), operation.name());
+                place.book.refuses(class, Reason::NoWitness, feature, name);
+                self.waits_for_proof(class)
             }
         };
         if let Some(parking) = &mut self.parking {
@@ -350,6 +377,11 @@ impl Session {
         if self.who.mode == PoolMode::Session || !self.pins.held.is_empty() {
             return Verdict::Stays(Reason::KeepsConnection);
         }
+        let limit = self.wanted.get("statement_timeout").and_then(statement_timeout);
+        if terms.mode == Mode::Enforce && limit.is_some_and(|limit| limit < PATIENCE) {
+            // What we ask might take longer, and cost the transaction.
+            return Verdict::Stays(Reason::Setting);
+        }
         if backend.pool.connector().access().hosts.are_spread_over() {
             return Verdict::Stays(Reason::SeveralHosts);
         }
@@ -357,6 +389,10 @@ impl Session {
         let soon = time::now() + SOON;
         let Some(lease) = &mut self.link else { return Verdict::Stays(Reason::NoBegin) };
         let server = &mut **lease.connection();
+        if server.in_flight.is_settled() && !server.in_flight.is_over() {
+            // A cancel of which nobody knows where it is would hit what we ask.
+            return Verdict::Stays(Reason::Unseen);
+        }
         let is_ready = server.is_quiet()
             && server.status == TxStatus::Open
             && server.in_flight.is_settled()
@@ -402,13 +438,10 @@ impl Session {
         let Some(lease) = &mut self.link else { return Err(Verdict::Stays(Reason::NoBegin)) };
         self.registration.client.prepares();
         let inside = time::timeout(PATIENCE, lease.connection().look_inside()).await;
+        let Ok(inside) = inside else { return Err(Verdict::Silent) };
         self.registration.client.pauses();
         self.tell_reported();
-        match inside {
-            Ok(Ok(inside)) => Ok(inside),
-            Ok(Err(failure)) => Err(Verdict::Lost(failure)),
-            Err(_) => Err(Verdict::Silent),
-        }
+        inside.map_err(Verdict::Lost)
     }
 
     fn judge(&self, inside: &Inside) -> Result<(), Reason> {
@@ -454,6 +487,30 @@ impl Session {
         }
         let (client, inbox) = (&mut self.client, &mut self.inbox);
         poll_fn(|cx| Poll::Ready(client.poll_fill(cx, inbox).is_ready())).await
+    }
+
+    /// The server has not told in time what the transaction holds. It keeps its connection, and
+    /// its client's next statement waits for that answer.
+    fn waits_for_proof(&mut self, class: ClassId) -> Stage {
+        if let Some(lease) = &mut self.link {
+            lease.connection().gate = Gate::UntilAnswered;
+        }
+        Stage::Owed { class }
+    }
+
+    /// All that the server owed has come: the transaction stays, unless the proof has failed it.
+    pub(super) fn proof_was_late(&mut self) {
+        let Some(parking) = &self.parking else { return };
+        let Stage::Owed { class } = parking.stage else { return };
+        let stands = |lease: &mut Lease<Postgres>| lease.connection().status == TxStatus::Open;
+        let stage = match self.link.as_mut().is_some_and(stands) {
+            true => Stage::Stays,
+            false => self.loses(class),
+        };
+        self.tell_reported();
+        if let Some(parking) = &mut self.parking {
+            parking.stage = stage;
+        }
     }
 
     /// The transaction cannot go on; its client hears that with its next statement.
@@ -545,7 +602,11 @@ impl Session {
         let class = match std::mem::take(&mut parking.stage) {
             Stage::Parked(parked) => parked.class,
             Stage::Lost { class } => class,
-            Stage::Working | Stage::Resting(_) | Stage::Stays | Stage::Possible { .. } => {
+            Stage::Working
+            | Stage::Resting(_)
+            | Stage::Stays
+            | Stage::Possible { .. }
+            | Stage::Owed { .. } => {
                 return fault;
             }
         };

@@ -19,6 +19,7 @@ use forebay_seam::time::{self, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Shared;
+use super::mishaps::said_against_proof;
 use super::outside::{Look, OUTSIDE, Seen, pids};
 use crate::parking::Reason;
 use crate::server::connector::{Identity, Postgres};
@@ -216,8 +217,9 @@ enum Flaw {
 impl From<ServerFailure> for Flaw {
     fn from(failure: ServerFailure) -> Self {
         match failure {
-            ServerFailure::Refused(said) => Self::Server(said.text),
-            ServerFailure::Io(_)
+            ServerFailure::Refused(said) if said_against_proof(&said) => Self::Server(said.text),
+            ServerFailure::Refused(_)
+            | ServerFailure::Io(_)
             | ServerFailure::Protocol(_)
             | ServerFailure::Tls(_)
             | ServerFailure::Auth(_)
