@@ -31,6 +31,7 @@ use crate::server::Gate;
 use crate::server::ServerFailure;
 use crate::server::connector::{Identity, Postgres};
 use crate::server::emptiness::{Inside, PATIENCE, Snapshots};
+use crate::server::hosts::Berth;
 use crate::settings::PoolMode;
 use crate::sql::tags;
 use crate::wire::{Header, TxStatus};
@@ -392,6 +393,9 @@ impl Session {
         if server.in_flight.is_settled() && !server.in_flight.is_over() {
             // A cancel of which nobody knows where it is would hit what we ask.
             return Verdict::Stays(Reason::Unseen);
+        }
+        if server.berth.as_ref().is_some_and(Berth::is_one_of_several) {
+            return Verdict::Stays(Reason::SeveralHosts);
         }
         let is_ready = server.is_quiet()
             && server.status == TxStatus::Open
