@@ -33,7 +33,7 @@ use crate::server::connector::{Identity, Postgres};
 use crate::server::emptiness::{Inside, PATIENCE, Snapshots};
 use crate::server::hosts::Berth;
 use crate::settings::PoolMode;
-use crate::sql::tags;
+use crate::sql::{parkable, tags};
 use crate::wire::{Header, TxStatus};
 
 use deeds::{Deeds, Rows};
@@ -185,12 +185,27 @@ impl Session {
         } else {
             deeds.refuses(Reason::LongStatement);
         }
+        self.may_change_limits(text);
     }
 
     /// A statement is bound.
     pub(super) fn note_portal(&mut self, portal: &[u8], statement: Option<&Arc<Statement>>) {
         if let Some(deeds) = self.deeds() {
             deeds.bind(portal, statement);
+        }
+        self.may_change_limits(statement.map_or(&[], |statement| &statement.text));
+    }
+
+    /// `text` runs in a transaction that was parked: unless it is a plain SELECT, the server may
+    /// allow it another time from now on.
+    fn may_change_limits(&mut self, text: &[u8]) {
+        let Some(watch) = self.watch.as_mut().filter(|watch| watch.counts_for_server()) else {
+            return;
+        };
+        let split = tags::split(text);
+        let text = split.as_ref().map_or(text, |(text, _)| text);
+        if !std::str::from_utf8(text).is_ok_and(parkable::changes_no_setting) {
+            watch.leaves_to_server();
         }
     }
 
@@ -213,6 +228,7 @@ impl Session {
         if let Some(deeds) = self.deeds() {
             deeds.refuses(Reason::FunctionCall);
         }
+        self.may_change_limits(&[]);
     }
 
     /// The transaction is over, wherever it was.
@@ -595,6 +611,9 @@ impl Session {
                 (&parking.stage, &self.who.backend.parking)
             {
                 place.book.resumed(parked.class);
+            }
+            if let (Stage::Parked(_), Some(watch)) = (&parking.stage, &mut self.watch) {
+                watch.resumes();
             }
             parking.stage = Stage::Working;
         }
