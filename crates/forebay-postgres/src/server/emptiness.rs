@@ -40,7 +40,7 @@ use mishaps::{After, Mishaps};
 use outside::Look;
 pub(crate) use outside::Snapshots;
 use rate::Rate;
-use witness::{Question, Witnesses};
+use witness::{Names, Question, Witnesses};
 
 /// Our statement and our portal; no client's name begins so.
 const NAME: &[u8] = b"__forebay_proof";
@@ -359,13 +359,8 @@ impl Prover {
                 verdict.map_err(Reason::Text)?;
                 continue;
             }
-            let answer = self.asks(pool, identity, |reply| Question::Names(lines, reply)).await;
-            match answer {
-                Ok(()) => verdicts.keep(subject, Ok(()), definitions, now),
-                Err(Reason::Text(why)) => verdicts.keep(subject, Err(why), definitions, now),
-                Err(_) => {}
-            }
-            answer?;
+            let names = Names { lines, subject, definitions };
+            self.asks(pool, identity, |reply| Question::Names(names, reply)).await?;
         }
         Ok(())
     }

@@ -10,7 +10,7 @@
 mod deeds;
 
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -342,6 +342,10 @@ impl Session {
                 self.waits_for_proof(class)
             }
         };
+        // A cancel may be for what was said meanwhile, and waits for that.
+        if self.link.is_some() && !matches!(stage, Stage::Owed { .. }) && !self.has_spoken().await {
+            self.registration.client.pauses();
+        }
         if let Some(parking) = &mut self.parking {
             parking.stage = stage;
         }
@@ -427,13 +431,12 @@ impl Session {
         }
         let (pool, identity) = (&backend.pool, self.who.identity.clone());
         let names = place.prover.names_hold_nothing(pool, &identity, &definitions, &named);
-        if let Err(reason) = names.await {
-            return Verdict::Stays(reason);
+        match self.unless_spoken(names).await {
+            None => return Verdict::NotBefore(soon),
+            Some(Err(reason)) => return Verdict::Stays(reason),
+            Some(Ok(())) => {}
         }
         let (mut snapshots, mut told) = (Snapshots::Count, None);
-        if self.has_spoken().await {
-            return Verdict::NotBefore(soon);
-        }
         match terms.mode {
             Mode::Enforce => match self.ask_inside().await {
                 Ok(inside) => {
@@ -447,19 +450,20 @@ impl Session {
             Mode::Off | Mode::Observe if has_portal => snapshots = Snapshots::MayBeAPortals,
             Mode::Off | Mode::Observe => {}
         }
-        match place.prover.holds_nothing(pool, &identity, key, snapshots).await {
-            Err(reason) => Verdict::Stays(reason),
-            Ok(()) => told.map_or(Verdict::SeemsToHoldNothing, Verdict::HoldsNothing),
+        let outside = place.prover.holds_nothing(pool, &identity, key, snapshots);
+        match self.unless_spoken(outside).await {
+            None => Verdict::NotBefore(soon),
+            Some(Err(reason)) => Verdict::Stays(reason),
+            Some(Ok(())) => told.map_or(Verdict::SeemsToHoldNothing, Verdict::HoldsNothing),
         }
     }
 
-    /// What its own connection tells. Cancels wait meanwhile.
+    /// What its own connection tells. Cancels wait from now on.
     async fn ask_inside(&mut self) -> Result<Inside, Verdict> {
         let Some(lease) = &mut self.link else { return Err(Verdict::Stays(Reason::NoBegin)) };
         self.registration.client.prepares();
         let inside = time::timeout(PATIENCE, lease.connection().look_inside()).await;
         let Ok(inside) = inside else { return Err(Verdict::Silent) };
-        self.registration.client.pauses();
         self.tell_reported();
         inside.map_err(Verdict::Lost)
     }
@@ -487,10 +491,18 @@ impl Session {
         let address = lease.key.door.address.clone();
         self.registration.client.prepares();
         // It is empty: should its end go wrong, only the connection is lost.
-        drop(time::timeout(PATIENCE, lease.connection().end_empty()).await);
+        let ended = time::timeout(PATIENCE, lease.connection().end_empty()).await;
         let begin = self.parking.as_mut().and_then(|parking| parking.deeds.is_parked());
         self.begin = begin;
         self.portals.clear();
+        if let Ok(Ok(())) = ended
+            && self.has_spoken().await
+        {
+            // It goes on where it is, and a cancel that has come meanwhile is for what follows.
+            self.unsent = true;
+            self.prepare_link();
+            return Stage::Working;
+        }
         self.part_with_server();
         self.watches_in_place_of_server(inside, since, self.rests_since());
         if let Followed::Idling(idling) = &self.followed {
@@ -500,13 +512,26 @@ impl Session {
         Stage::Parked(Box::new(Parked { _stay: stay, class, terms, backend, address, since }))
     }
 
-    /// Has the client sent something that was not read yet?
+    /// Has the client sent something that was not read yet, or gone?
     async fn has_spoken(&mut self) -> bool {
+        self.unless_spoken(std::future::ready(())).await.is_none()
+    }
+
+    /// What comes of `question`; none when the client sends something, or goes, before.
+    async fn unless_spoken<T>(&mut self, question: impl Future<Output = T>) -> Option<T> {
         if !self.inbox.is_empty() {
-            return true;
+            return None;
         }
-        let (client, inbox) = (&mut self.client, &mut self.inbox);
-        poll_fn(|cx| Poll::Ready(client.poll_fill(cx, inbox).is_ready())).await
+        let mut question = pin!(question);
+        let (client, inbox, meter) = (&mut self.client, &mut self.inbox, &self.card.meter);
+        poll_fn(|cx| {
+            if let Poll::Ready(filled) = client.poll_fill(cx, inbox) {
+                meter.received(filled.unwrap_or(0));
+                return Poll::Ready(None);
+            }
+            question.as_mut().poll(cx).map(Some)
+        })
+        .await
     }
 
     /// The server has not told in time what the transaction holds. It keeps its connection, and
