@@ -29,6 +29,8 @@ use crate::upstream::Opener;
 pub(crate) struct Held {
     lease: Option<Lease<Opener>>,
     later: Later,
+    /// What is sent on it. Given up with it.
+    upload: Option<Arc<Progress>>,
 }
 
 /// What becomes of a connection when its exchange is over.
@@ -43,7 +45,22 @@ enum Later {
 impl Held {
     /// Takes charge of `lease`.
     pub(crate) fn new(lease: Lease<Opener>) -> Self {
-        Self { lease: Some(lease), later: Later::Reuse }
+        Self { lease: Some(lease), later: Later::Reuse, upload: None }
+    }
+
+    /// `upload` is sent on it.
+    pub(crate) fn sends(&mut self, upload: &Arc<Progress>) {
+        self.upload = Some(Arc::clone(upload));
+    }
+
+    /// What was to be sent on it did not go, and may be sent elsewhere.
+    pub(crate) fn sent_nothing(&mut self) {
+        self.upload = None;
+    }
+
+    /// Did the upload break off on the agent's side?
+    fn agent_broke_off(&self) -> bool {
+        self.upload.as_ref().is_some_and(|upload| upload.broke_off())
     }
 
     /// The connection.
@@ -70,11 +87,12 @@ impl Held {
         }
     }
 
-    /// The answer came to its end, the `upload` perhaps too.
-    pub(crate) fn over(mut self, upload: &Progress) {
+    /// The answer came to its end, the upload perhaps too.
+    pub(crate) fn over(mut self) {
         let later = self.later;
+        let has_ended = self.upload.as_ref().is_none_or(|upload| upload.has_ended());
         let connection = self.connection();
-        let is_lost = !upload.has_ended() || connection.is_closed() || later == Later::Close;
+        let is_lost = !has_ended || connection.is_closed() || later == Later::Close;
         let is_ready = connection.is_ready();
         let Some(lease) = &mut self.lease else { return };
         if is_lost || !is_ready {
@@ -90,6 +108,9 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
+        if let Some(upload) = &self.upload {
+            upload.give_up();
+        }
         if let Some(mut lease) = self.lease.take() {
             let condition = lease.connection().abandon();
             lease.give_back(condition);
@@ -101,7 +122,9 @@ impl Drop for Held {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CutShort {
     #[error("the service's answer broke off: {0}")]
-    Broken(#[from] hyper::Error),
+    Broken(hyper::Error),
+    #[error("the request's body cannot be read: {0}")]
+    BrokenUpload(hyper::Error),
     #[error("the service paused for more than {} s", .0.as_secs())]
     Paused(Duration),
     #[error("the agent has not taken what is there for {} s", .0.as_secs())]
@@ -115,7 +138,7 @@ impl CutShort {
     fn is_the_services(&self) -> bool {
         match self {
             Self::Broken(_) | Self::Paused(_) | Self::Overdue(_) => true,
-            Self::Untaken(_) => false,
+            Self::BrokenUpload(_) | Self::Untaken(_) => false,
         }
     }
 }
@@ -132,7 +155,6 @@ pub(crate) enum Answer {
 pub(crate) struct Stream {
     /// `None`: it was given up.
     body: Option<Incoming>,
-    upload: Arc<Progress>,
     pause: Pause,
     /// When the call has to be over, and how long it was given.
     overdue: Option<(Pin<Box<Sleep>>, Duration)>,
@@ -192,17 +214,12 @@ impl Answer {
     }
 
     /// Streams `body`, and ends `exchange` with it, `times` at the latest.
-    pub(crate) fn streamed(
-        body: Incoming,
-        upload: Arc<Progress>,
-        exchange: Box<Exchange>,
-        times: Times,
-    ) -> Self {
+    pub(crate) fn streamed(body: Incoming, exchange: Box<Exchange>, times: Times) -> Self {
         let pause = Pause { limit: times.chunk, timer: None };
         let overdue = times.total.map(|(at, total)| (Box::pin(time::sleep_until(at)), total));
         let (given, exchange) = (Some(time::now()), Some(exchange));
         let is_over = body.is_end_stream();
-        let mut stream = Stream { body: Some(body), upload, pause, overdue, given, exchange };
+        let mut stream = Stream { body: Some(body), pause, overdue, given, exchange };
         if is_over {
             stream.end();
         }
@@ -227,7 +244,7 @@ impl Stream {
     fn end(&mut self) {
         if let Some(exchange) = self.exchange.take() {
             let Exchange { held, calling, passage, mut journey, .. } = *exchange;
-            held.over(&self.upload);
+            held.over();
             drop(calling);
             passage.over();
             journey.ends(Outcome::Answered);
@@ -284,7 +301,15 @@ impl Stream {
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
-            Some(Err(error)) => self.break_off(error.into()),
+            Some(Err(error)) => {
+                // What its agent breaks ends on the connection's both ways.
+                let exchange = self.exchange.as_ref();
+                let is_agents = exchange.is_some_and(|exchange| exchange.held.agent_broke_off());
+                self.break_off(match is_agents {
+                    true => CutShort::BrokenUpload(error),
+                    false => CutShort::Broken(error),
+                })
+            }
             None => {
                 self.end();
                 Poll::Ready(None)

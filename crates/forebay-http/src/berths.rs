@@ -40,6 +40,8 @@ struct Inner {
     speaks: Option<Protocol>,
     /// Streams of a connection, as last known; 0: never.
     streams: u32,
+    /// How often all of them were asked to leave.
+    farewells: u64,
 }
 
 /// The sockets of one destination.
@@ -124,7 +126,8 @@ impl Berths {
 
     fn opens(self: &Arc<Self>, inner: &mut Inner, identity: &Identity) -> Opening {
         inner.opening.push(identity.clone());
-        Opening { berths: Arc::clone(self), identity: identity.clone() }
+        let (identity, farewells) = (identity.clone(), inner.farewells);
+        Opening { berths: Arc::clone(self), identity, farewells }
     }
 
     fn take(self: &Arc<Self>, inner: &mut Inner, place: usize) -> Place {
@@ -171,6 +174,9 @@ impl Berths {
         let connection = Connection::stream(sender.clone(), seat, Arc::clone(&self.addressee));
         let mut inner = self.inner.lock();
         inner.speaks = Some(Protocol::Http2);
+        if opening.farewells != inner.farewells {
+            link.leave(End::Ours);
+        }
         let identity = opening.identity.clone();
         inner.moored.push(Moored { identity, link: Arc::clone(link), sender, seats: 1 });
         drop(inner);
@@ -199,6 +205,18 @@ impl Berths {
             .filter(|link| !of_it.iter().any(|moored| Arc::ptr_eq(&moored.link, link)))
             .max_by_key(|link| link.rested(now));
         longest.is_some_and(|link| link.leave(End::Room))
+    }
+
+    /// No connection of now takes another call, nor one that is just being opened: what is on
+    /// them ends there.
+    pub(crate) fn leave_all(&self) {
+        let mut inner = self.inner.lock();
+        inner.farewells += 1;
+        for link in &inner.links {
+            link.leave(End::Ours);
+        }
+        drop(inner);
+        self.site.bell.ring();
     }
 
     /// Sockets that are open now.
@@ -235,6 +253,8 @@ impl Berths {
 pub(crate) struct Opening {
     berths: Arc<Berths>,
     identity: Identity,
+    /// How often all had been asked to leave when it was given.
+    farewells: u64,
 }
 
 impl Drop for Opening {

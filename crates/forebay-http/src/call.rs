@@ -290,6 +290,7 @@ impl Desk {
                 (repeatable && tries == Tries::First && proof.is_renewable()).then(|| head.clone());
             let call = head.into_call(Some(&proof), upload);
             let mut begun = errand.run(call, passage, journey).await?;
+            proof.take_out_of(begun.response.headers_mut());
             let another = match begun.response.status() {
                 StatusCode::UNAUTHORIZED => proof.refused(),
                 _ => Another::None,
@@ -343,7 +344,7 @@ fn deliver(
         parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     parts.version = Version::HTTP_11;
-    let answer = Answer::streamed(body, begun.upload, begun.exchange, Times { chunk, total });
+    let answer = Answer::streamed(body, begun.exchange, Times { chunk, total });
     if let Answer::Streamed(stream) = &answer {
         line.patience.with(stream, chunk);
     }
@@ -361,11 +362,11 @@ fn is_stream(headers: &HeaderMap) -> bool {
 /// Reads an answer that nobody will see to its end, if that is near, so that its connection
 /// can serve again. The call goes on: what it reserved stays reserved.
 async fn discard(begun: Begun) -> (Passage, Journey) {
-    let Begun { response, upload, exchange, .. } = begun;
+    let Begun { response, exchange, .. } = begun;
     let Exchange { held, calling, passage, journey, .. } = *exchange;
     let rest = Limited::new(response.into_body(), DISCARD).collect();
     if let Ok(Ok(_)) = time::timeout(DISCARD_TIME, rest).await {
-        held.over(&upload);
+        held.over();
     }
     drop(calling);
     (passage, journey)

@@ -23,6 +23,7 @@ use tokio::sync::oneshot;
 
 use crate::berths::Seat;
 use crate::link::{Calling, End, Link};
+use crate::upload::Upload;
 
 /// What the connection speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -190,7 +191,7 @@ impl<B> Connection<B> {
 
     /// Lets go of whatever is on it, and says what it is like afterwards. HTTP/1.1: the socket
     /// is closed. HTTP/2: the call's stream is reset when its future and its answer's body are
-    /// dropped; others go on.
+    /// dropped and its upload is given up; others go on.
     pub(crate) fn abandon(&mut self) -> Condition {
         match &mut self.sender {
             Sender::One { life, link, .. } => {
@@ -199,6 +200,13 @@ impl<B> Connection<B> {
                 Condition::Broken
             }
             Sender::Many { .. } => Condition::Unknown,
+        }
+    }
+
+    /// The call that was sent last got no answer, and that is the service's doing.
+    pub(crate) fn failed(&self) {
+        if let Some(calling) = &self.calling {
+            calling.failed();
         }
     }
 
@@ -243,8 +251,19 @@ impl<B> Connection<B> {
     }
 }
 
+impl Connection<Upload> {
+    /// Lets `upload`, which is about to be sent, be given up however far it has come. On
+    /// HTTP/1.1 it ends with its connection.
+    pub(crate) fn accompany(&self, upload: &mut Upload) {
+        if let Sender::Many { seat, .. } = &self.sender {
+            upload.is_sent_by(&seat.link().piping);
+        }
+    }
+}
+
 impl<B: Body + Default + 'static> Connection<B> {
-    /// Sends `call`, and waits for the head of its answer.
+    /// Sends `call`, and waits for the head of its answer. If there is none, whoever knows why
+    /// says whether [the service failed](Self::failed).
     ///
     /// # Errors
     /// Why there is none, and the call itself where the service did nothing with it: it was
@@ -259,9 +278,7 @@ impl<B: Body + Default + 'static> Connection<B> {
     ) -> impl Future<Output = Result<Response<Incoming>, Failed<B>>> + use<B> {
         self.addressee.address(&mut call, self.protocol());
         let link = Arc::clone(self.link());
-        let calling = link.call();
-        let rested = calling.rested();
-        self.calling = Some(calling);
+        self.calling = Some(link.call());
         let sending = match &mut self.sender {
             Sender::One { sender, .. } => Sending::One(sender.try_send_request(call)),
             Sender::Many { sender, .. } => {
@@ -284,9 +301,8 @@ impl<B: Body + Default + 'static> Connection<B> {
                 Sending::One(sending) => sending.await.map_err(Failed::from),
                 Sending::Many(sending) => sending.await,
             };
-            match &outcome {
-                Ok(answer) => link.site.answered(&link, answer.status(), answer.headers()),
-                Err(_) => link.failed(rested),
+            if let Ok(answer) = &outcome {
+                link.site.answered(&link, answer.status(), answer.headers());
             }
             outcome
         }

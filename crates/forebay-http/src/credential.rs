@@ -3,14 +3,15 @@
 //! Destination first, credential last: nothing in a call chooses a credential, and it is
 //! added when nothing else of the head will change. Secrets never show: values are marked
 //! sensitive, and nothing here has a `Debug` that prints one. `fixed` are secrets that are
-//! sent as they are, `tokens` those that are exchanged first, `certificate` what a connection
-//! is opened with; `registry` makes them of settings, `check` says what is wrong with these.
+//! sent as they are, `returned` keeps them from coming back, `tokens` those that are exchanged
+//! first, `certificate` what a connection is opened with; `registry` makes them of settings, `check` says what is wrong with these.
 //! Which of them is whose, [`crate::wallet`] knows.
 
 mod certificate;
 mod check;
 mod fixed;
 mod registry;
+mod returned;
 mod tokens;
 
 use std::sync::Arc;
@@ -107,6 +108,13 @@ impl Credential {
         matches!(&self.carried, Carried::Token(tokens) if tokens.wants_subject())
     }
 
+    fn tokens(&self) -> Option<&Tokens> {
+        match &self.carried {
+            Carried::Token(tokens) => Some(tokens),
+            Carried::Nothing | Carried::Fixed(_) => None,
+        }
+    }
+
     /// What connections are opened with.
     pub(crate) fn certificate(&self) -> Option<Arc<ClientCertificate>> {
         self.certificate.as_ref().map(|certificate| certificate.now())
@@ -122,6 +130,13 @@ impl Proof {
             Shown::Token { token, .. } => {
                 headers.insert(AUTHORIZATION, token.authorization.clone());
             }
+        }
+    }
+
+    /// Takes it out of the head of the `answer`, wherever services repeat it there.
+    pub(crate) fn take_out_of(&self, answer: &mut HeaderMap) {
+        if let Shown::Fixed { piece, .. } = &self.0 {
+            piece.take_out_of(answer);
         }
     }
 

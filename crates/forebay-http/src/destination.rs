@@ -48,6 +48,12 @@ impl Destination {
         self.pool.set_budget(self.pool.connector().set_budget(budget));
     }
 
+    /// Replaces all connections: what is on them ends there.
+    pub(crate) fn renew(&self) {
+        self.pool.connector().leave_all();
+        self.pool.renew();
+    }
+
     /// Its connections, now.
     pub(crate) fn connections(&self) -> ConnectionsSnapshot {
         self.pool.connector().snapshot(Arc::clone(&self.name))

@@ -31,6 +31,7 @@ use crate::berths::Socket;
 use crate::connection::{Connection, Protocol};
 use crate::frames::Followed;
 use crate::link::{Birth, Link};
+use crate::piping::Hands;
 use crate::site::Site;
 use crate::target::{Scheme, Target};
 use crate::tls;
@@ -251,7 +252,8 @@ pub(crate) async fn speak_http2<B>(
 where
     B: Body<Data: Send, Error: std::error::Error + Send + Sync> + Send + Unpin + 'static,
 {
-    let (sender, connection) = http2::Builder::new(Hands(spawner.clone()))
+    let hands = Hands::new(spawner.clone(), Arc::clone(&link.piping));
+    let (sender, connection) = http2::Builder::new(hands)
         .timer(TokioTimer::new())
         .max_header_list_size(HEAD)
         .initial_stream_window_size(STREAM_WINDOW)
@@ -265,16 +267,6 @@ where
         .map_err(|source| OpenError::Http { host: target.host.clone(), source })?;
     spawner.spawn(async move { drop(connection.await) });
     Ok(sender)
-}
-
-/// Runs what an HTTP/2 connection does besides.
-#[derive(Clone)]
-struct Hands(Spawner);
-
-impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Hands {
-    fn execute(&self, work: F) {
-        self.0.spawn(work);
-    }
 }
 
 /// A connection of HTTP/1.1 to `target`, whose addresses are those of `site`: it belongs to no

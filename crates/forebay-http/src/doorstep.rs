@@ -52,7 +52,7 @@ pub(crate) enum Protocol {
 /// What is understood of an agent's words, between who reads them and who answers.
 pub(crate) struct Understood {
     calls: AtomicU64,
-    /// Calls whose answer is not yet over.
+    /// Calls that are not yet over: their answers, and the tunnels that these began.
     open: AtomicU64,
     /// No byte of the answer to the last call has gone out.
     is_owed: AtomicBool,
@@ -97,9 +97,12 @@ impl Understood {
         (Open(Arc::clone(self)), if is_clear { Clarity::Clear } else { Clarity::Doubtful })
     }
 
-    /// The bytes that follow are somebody else's.
-    pub(crate) fn becomes_tunnel(&self) {
+    /// The bytes that follow are somebody else's: the call goes on until what is returned is
+    /// dropped, although its answer is over.
+    pub(crate) fn becomes_tunnel(self: &Arc<Self>) -> Open {
         self.is_tunnel.store(true, Ordering::Relaxed);
+        self.open.fetch_add(1, Ordering::Relaxed);
+        Open(Arc::clone(self))
     }
 
     /// How many calls there were, and how many are not yet over.

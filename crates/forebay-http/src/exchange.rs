@@ -82,7 +82,6 @@ pub(crate) enum Purpose {
 /// An answer that has begun.
 pub(crate) struct Begun {
     pub(crate) response: Response<Incoming>,
-    pub(crate) upload: Arc<Progress>,
     /// In a box, since it goes from hand to hand until the answer has it.
     pub(crate) exchange: Box<Exchange>,
     /// When it has to be over.
@@ -117,12 +116,12 @@ impl Errand<'_> {
         journey: Journey,
     ) -> Result<Begun, Unanswered> {
         match self.send(call, &mut passage, &journey).await {
-            Ok(Sent { mut response, upload, held, calling, until }) => {
+            Ok(Sent { mut response, held, calling, until }) => {
                 passage.answered(response.status(), response.headers_mut());
                 let destination = Arc::clone(&self.destination.name);
                 let exchange = Exchange { destination, held, calling, passage, journey };
                 let exchange = Box::new(exchange);
-                Ok(Begun { response, upload, exchange, until })
+                Ok(Begun { response, exchange, until })
             }
             Err(problem) => Err(Unanswered { problem, journey }),
         }
@@ -147,6 +146,8 @@ impl Errand<'_> {
                 self.repeat == Repeat::Once || held.connection().protocol() == Protocol::Http2;
             let spare = (!last && keeps).then(|| Spare::of(&mut call));
             let upload = call.body().progress();
+            held.sends(&upload);
+            held.connection().accompany(call.body_mut());
             passage.sent();
             let sent_at = time::now();
             if self.purpose == Purpose::Upgrade {
@@ -169,7 +170,7 @@ impl Errand<'_> {
                         let detail = "the service switches protocols, which nobody asked for";
                         return Err(Problem::new(Reason::BrokenAnswer, detail));
                     }
-                    return Ok(Sent { response, upload, held, calling, until });
+                    return Ok(Sent { response, held, calling, until });
                 }
                 Ok(Err(failed)) => failed,
                 Err(none) => {
@@ -185,7 +186,11 @@ impl Errand<'_> {
                 let detail = format!("the request's body cannot be read: {}", failed.error());
                 return Err(Problem::new(Reason::Malformed, detail));
             }
+            held.connection().failed();
             let unsent = failed.take_message();
+            if unsent.is_some() {
+                held.sent_nothing();
+            }
             let is_untouched = unsent.is_some() || was_not_processed(failed.error());
             if is_untouched {
                 passage.came_back();
@@ -294,7 +299,6 @@ impl Errand<'_> {
 /// What [`Errand::send`] gives.
 struct Sent {
     response: Response<Incoming>,
-    upload: Arc<Progress>,
     held: Held,
     calling: Calling,
     until: Option<Instant>,

@@ -205,11 +205,11 @@ impl Gateway {
         desk.routes.named(destination).map(|named| named.set_budget(budget)).is_some()
     }
 
-    /// Replaces all connections to `destination` ([`forebay_pool::Pool::renew`]); `false`:
-    /// there is none of that name.
+    /// Replaces all connections to `destination` ([`forebay_pool::Pool::renew`]): streams that
+    /// are under way end where they began. `false`: there is none of that name.
     pub fn renew(&self, destination: &str) -> bool {
         let desk = self.house.desk.load();
-        desk.routes.named(destination).map(|named| named.pool.renew()).is_some()
+        desk.routes.named(destination).map(|named| named.renew()).is_some()
     }
 
     /// What operations were learnt to take, by destination ([`forebay_pool::Pool::operations`]).

@@ -36,6 +36,7 @@ mod link;
 mod meter;
 mod oauth;
 mod operation;
+mod piping;
 mod prefix;
 mod problem;
 mod routes;

@@ -14,6 +14,7 @@ use forebay_seam::sync::Mutex;
 use forebay_seam::time;
 
 use crate::connection::Protocol;
+use crate::piping::Piping;
 use crate::secrets::Digest;
 use crate::site::Site;
 use crate::wallet::Identity;
@@ -89,6 +90,8 @@ pub(crate) struct Birth {
 pub(crate) struct Link {
     pub(crate) site: Arc<Site>,
     pub(crate) birth: Birth,
+    /// What is sent on it, if it speaks HTTP/2.
+    pub(crate) piping: Arc<Piping>,
     opened: Instant,
     /// 0: open; else one more than the place of the reason why it leaves.
     course: AtomicU8,
@@ -109,6 +112,7 @@ impl Link {
         Arc::new(Self {
             site,
             birth,
+            piping: Arc::default(),
             opened: time::now(),
             course: AtomicU8::new(OPEN),
             streams: AtomicU32::new(0),
@@ -210,15 +214,6 @@ impl Link {
         }
     }
 
-    /// A call on it, which had `rested` before, got no answer. On HTTP/1.1 the service may have
-    /// closed it just then.
-    pub(crate) fn failed(&self, rested: Option<Duration>) {
-        self.site.failed(self);
-        if let Some(rested) = rested.filter(|_| self.birth.protocol == Protocol::Http1) {
-            self.site.idleness.closed_after(rested, time::now());
-        }
-    }
-
     /// A call is on it until what is returned is dropped.
     pub(crate) fn call(self: &Arc<Self>) -> Calling {
         let rested = self.rested(time::now());
@@ -237,9 +232,14 @@ pub(crate) struct Calling {
 }
 
 impl Calling {
-    /// For how long a link that had served before rested until this call.
-    pub(crate) fn rested(&self) -> Option<Duration> {
-        self.rested
+    /// It got no answer, which is the service's doing. On HTTP/1.1 that may have closed the
+    /// link just then.
+    pub(crate) fn failed(&self) {
+        let link = &self.link;
+        link.site.failed(link);
+        if let Some(rested) = self.rested.filter(|_| link.birth.protocol == Protocol::Http1) {
+            link.site.idleness.closed_after(rested, time::now());
+        }
     }
 }
 

@@ -71,7 +71,7 @@ pub(crate) enum Grant {
     /// What the client itself may.
     ClientCredentials,
     /// A refresh token.
-    Refresh(RefreshToken),
+    Refresh(Arc<RefreshToken>),
     /// A token of whom it is for, and perhaps one of who acts.
     Exchange { subject: SecretString, actor: Option<SecretString> },
 }
@@ -141,20 +141,23 @@ impl Issuer {
     /// # Cancel safety
     /// Dropped, the connection is closed and the token, if there was one, is lost.
     pub(crate) async fn exchange(self: &Arc<Self>) -> Result<Granted, ExchangeError> {
-        let mut granted = match time::timeout(TIMEOUT, self.ask()).await {
-            Ok(outcome) => outcome?,
-            Err(_) => return Err(ExchangeError::TimedOut),
-        };
-        if let Some(newer) = granted.refresh_token.take() {
-            let this = Arc::clone(self);
-            let kept = self.spawner.block(move || {
-                if let Grant::Refresh(token) = &this.grant {
-                    token.replace(newer);
-                }
-            });
+        let asked = time::timeout(TIMEOUT, async {
+            // Other credentials may have the same refresh token.
+            let turn = match &self.grant {
+                Grant::Refresh(token) => Some((token, token.turn().await)),
+                Grant::ClientCredentials | Grant::Exchange { .. } => None,
+            };
+            (self.ask().await, turn)
+        });
+        let Ok((outcome, turn)) = asked.await else { return Err(ExchangeError::TimedOut) };
+        let mut granted = outcome?;
+        if let (Some(newer), Some((token, turn))) = (granted.refresh_token.take(), &turn) {
+            let (token, files) = (Arc::clone(token), turn.files.clone());
+            let kept = self.spawner.block(move || token.replace(newer, files));
             // Without a runtime there is nobody left to use it.
             kept.await.unwrap_or_default();
         }
+        drop(turn);
         Ok(granted)
     }
 

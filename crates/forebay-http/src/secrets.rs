@@ -191,6 +191,11 @@ impl<T: Send + Sync + 'static> Rotating<T> {
         if !self.used.load(Ordering::Relaxed) {
             self.used.store(true, Ordering::Relaxed);
         }
+        self.in_force()
+    }
+
+    /// What is in force, looked at without using it.
+    pub(crate) fn in_force(&self) -> Arc<T> {
         self.now.load_full()
     }
 

@@ -136,15 +136,19 @@ impl Target {
 }
 
 /// `.` and `..`, also written as `%2e` (RFC 3986, 6.2.2.3: they would be taken out), and
-/// behind a backslash, which some servers take for a slash.
+/// behind a backslash, which some servers take for a slash, or before a semicolon, which
+/// others take off with what follows.
 fn is_dot_segment(segment: &str) -> bool {
     // Nothing else begins or ends one, and most segments have none of these.
     if !segment.bytes().any(|byte| matches!(byte, b'.' | b'%')) {
         return false;
     }
     let plain = segment.to_ascii_lowercase().replace("%2e", ".").replace("%5c", "\\");
-    let plain = plain.replace("%2f", "\\");
-    plain.split('\\').any(|part| part == "." || part == "..")
+    let plain = plain.replace("%2f", "\\").replace("%3b", ";");
+    plain.split('\\').any(|part| {
+        let name = part.split(';').next().unwrap_or_default();
+        name == "." || name == ".."
+    })
 }
 
 #[cfg(test)]
@@ -170,25 +174,39 @@ mod tests {
     #[test]
     fn no_path_leaves_the_base_path() {
         let target = Target::parse("https://api.test/v1").unwrap();
-        for bad in
-            ["/../admin", "/a/%2E%2e/b", "/.", "/a/.%2e", "/..%2fadmin", "/a/..%5cb", "/..\\"]
-        {
+        for bad in [
+            "/../admin",
+            "/a/%2E%2e/b",
+            "/.",
+            "/a/.%2e",
+            "/..%2fadmin",
+            "/a/..%5cb",
+            "/..\\",
+            "/..;/manager/html",
+            "/a/%2e.;x=1/b",
+            "/..%3B/admin",
+            "/a/.;/..%3bx",
+            "/..;%2fadmin",
+        ] {
             assert_eq!(target.join(bad, None).unwrap_err(), PathError::DotSegment, "{bad}");
         }
-        assert!(target.join("/..a/b..", None).is_ok());
+        for good in ["/..a/b..", "/a;v=1.0/b;..", "/a..;x"] {
+            assert!(target.join(good, None).is_ok(), "{good}");
+        }
     }
 
     proptest! {
         #[test]
         fn whatever_path_an_agent_thinks_up_stays_below_the_base_path(
-            rest in "(/[a-z.%2eE5fFcC\\\\]{0,6}){0,5}", query in proptest::option::of("[ -~]{0,9}"),
+            rest in "(/[a-z.;%2eE5fFcC3bB\\\\]{0,6}){0,5}", query in proptest::option::of("[ -~]{0,9}"),
         ) {
             let target = Target::parse("https://api.test/v1").unwrap();
             if let Ok(joined) = target.join(&rest, query.as_deref()) {
                 prop_assert!(joined.path().starts_with("/v1"));
                 prop_assert!(joined.authority().is_none() && joined.scheme().is_none());
-                let plain = joined.path().to_lowercase().replace("%2e", ".");
-                prop_assert!(!plain.split('/').any(|s| s == "." || s == ".."), "{}", joined);
+                let plain = joined.path().to_lowercase().replace("%2e", ".").replace("%3b", ";");
+                let mut names = plain.split('/').filter_map(|segment| segment.split(';').next());
+                prop_assert!(!names.any(|name| name == "." || name == ".."), "{}", joined);
             }
         }
     }

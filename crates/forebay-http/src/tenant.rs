@@ -244,6 +244,14 @@ fn keep_web_pages_out(
         let detail = "a web page calls (`Origin` is set): configure tenants, and give it a key";
         return Err(Problem::new(Reason::ForeignOrigin, detail));
     }
+    // Images and the like come without an `Origin`. `none` is what somebody typed, and nothing
+    // but browsers says where from.
+    let sites = headers.get_all("sec-fetch-site");
+    if sites.iter().any(|site| !site.as_bytes().eq_ignore_ascii_case(b"none")) {
+        let detail = "a web page calls (`Sec-Fetch-Site` is set): configure tenants, and give it \
+                      a key";
+        return Err(Problem::new(Reason::ForeignOrigin, detail));
+    }
     // No web page reaches a Unix socket.
     if !arrival.local.is_some_and(|local| local.ip().is_loopback()) {
         return Ok(());

@@ -12,11 +12,12 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use aws_lc_rs::digest::{Context, SHA256};
 use forebay_seam::sync::Mutex;
 use lru::LruCache;
 use rustls::client::Resumption;
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, TrustAnchor};
 use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, RootCertStore};
 use tokio_rustls::TlsConnector;
@@ -79,6 +80,11 @@ impl Trust {
         Ok(self.outfit(file)?.connector(Offer::Http1, None)?)
     }
 
+    /// Tells sets of certificates apart by what is in them: a file may have others by now.
+    pub(crate) fn fingerprint(&mut self, file: Option<&Path>) -> Result<Digest, TrustError> {
+        Ok(self.outfit(file)?.fingerprint)
+    }
+
     /// The configurations that believe the certificates in `file`, or else the system's.
     pub(crate) fn outfit(&mut self, file: Option<&Path>) -> Result<Arc<Outfit>, TrustError> {
         let key = file.map(Path::to_owned);
@@ -90,6 +96,7 @@ impl Trust {
             None => from_system(),
         };
         let outfit = Arc::new(Outfit {
+            fingerprint: fingerprint(&roots),
             roots: Arc::new(roots),
             connectors: Mutex::new(LruCache::new(KEPT)),
         });
@@ -104,6 +111,7 @@ type Use = (Offer, Option<Digest>);
 /// The client configurations of one set of certificates.
 pub(crate) struct Outfit {
     roots: Arc<RootCertStore>,
+    fingerprint: Digest,
     connectors: Mutex<LruCache<Use, TlsConnector>>,
 }
 
@@ -136,6 +144,29 @@ impl Outfit {
         // Made twice at the same time, the first one counts: it may have sessions by now.
         Ok(self.connectors.lock().get_or_insert(key, || connector).clone())
     }
+}
+
+fn fingerprint(roots: &RootCertStore) -> Digest {
+    let anchor = |anchor: &TrustAnchor<'_>| {
+        let mut context = Context::new(&SHA256);
+        let limits = anchor.name_constraints.as_ref().map(AsRef::as_ref).unwrap_or_default();
+        for part in [anchor.subject.as_ref(), anchor.subject_public_key_info.as_ref(), limits] {
+            context.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_le_bytes());
+            context.update(part);
+        }
+        context.finish()
+    };
+    let mut anchors: Vec<_> = roots.roots.iter().map(anchor).collect();
+    anchors.sort_unstable_by(|one, other| one.as_ref().cmp(other.as_ref()));
+    let mut all = Context::new(&SHA256);
+    for anchor in &anchors {
+        all.update(anchor.as_ref());
+    }
+    let mut fingerprint = Digest::default();
+    for (to, from) in fingerprint.iter_mut().zip(all.finish().as_ref()) {
+        *to = *from;
+    }
+    fingerprint
 }
 
 fn from_file(path: &Path) -> Result<RootCertStore, TrustError> {

@@ -49,7 +49,7 @@ enum Ended {
 impl Tunnel {
     /// Begins to relay, for the agent on `line`, as soon as that has its answer.
     pub(crate) fn begin(self, line: Arc<Line>) {
-        line.understood.becomes_tunnel();
+        let open = line.understood.becomes_tunnel();
         Spawner::current().spawn(async move {
             let Self { agent, service, exchange, pause } = self;
             let mut cut = line.cut.clone();
@@ -61,7 +61,7 @@ impl Tunnel {
                 tracing::debug!(destination = &*exchange.destination, %error, "a tunnel ended");
             }
             exchange.ends_for_good();
-            drop(line);
+            drop((open, line));
         });
     }
 }

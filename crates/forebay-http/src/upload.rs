@@ -19,8 +19,10 @@ use forebay_seam::sync::Mutex;
 use forebay_seam::time;
 use http::HeaderMap;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
+use tokio::sync::Notify;
 
 use crate::hygiene;
+use crate::piping::Piping;
 
 /// Bytes of a body that are kept for a second try.
 const KEPT: usize = 64 * 1024;
@@ -30,6 +32,7 @@ pub(crate) struct Progress {
     began: Instant,
     ended: AtomicBool,
     broke: AtomicBool,
+    given_up: Notify,
     /// When a frame last moved, in milliseconds since `began`.
     moved: AtomicU64,
 }
@@ -37,7 +40,8 @@ pub(crate) struct Progress {
 impl Progress {
     fn new() -> Self {
         let (ended, broke) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { began: time::now(), ended, broke, moved: AtomicU64::new(0) }
+        let (given_up, moved) = (Notify::const_new(), AtomicU64::new(0));
+        Self { began: time::now(), ended, broke, given_up, moved }
     }
 
     /// Did the whole body go out?
@@ -48,6 +52,16 @@ impl Progress {
     /// Did it break off on the agent's side, or was it no body?
     pub(crate) fn broke_off(&self) -> bool {
         self.broke.load(Ordering::Acquire)
+    }
+
+    /// Its call is over: nobody wants what of it has not gone out.
+    pub(crate) fn give_up(&self) {
+        self.given_up.notify_one();
+    }
+
+    /// Waits until it is given up, for the one who sends it.
+    pub(crate) async fn is_given_up(&self) {
+        self.given_up.notified().await;
     }
 
     /// When a frame last moved; the beginning, if none did.
@@ -73,6 +87,8 @@ pub(crate) struct Upload {
     body: Option<Incoming>,
     progress: Arc<Progress>,
     kept: Option<Keepsake>,
+    /// Where it is told that it begins to be sent, until it does.
+    piping: Option<Arc<Piping>>,
 }
 
 /// What of a body has gone out, for a second try.
@@ -126,7 +142,8 @@ impl Upload {
     }
 
     fn new(ahead: VecDeque<Result<Frame<Bytes>, hyper::Error>>, body: Option<Incoming>) -> Self {
-        let upload = Self { ahead, body, progress: Arc::new(Progress::new()), kept: None };
+        let progress = Arc::new(Progress::new());
+        let upload = Self { ahead, body, progress, kept: None, piping: None };
         if upload.is_end_stream() {
             upload.progress.end();
         }
@@ -136,6 +153,11 @@ impl Upload {
     /// Keeps what goes out from here on.
     pub(crate) fn keep(&mut self) -> Keepsake {
         self.kept.get_or_insert_default().clone()
+    }
+
+    /// It will be sent by `piping`.
+    pub(crate) fn is_sent_by(&mut self, piping: &Arc<Piping>) {
+        self.piping = Some(Arc::clone(piping));
     }
 
     /// The beginning of the body: `most` bytes, or what is there within `patience`. It will be
@@ -177,12 +199,9 @@ impl Default for Upload {
     }
 }
 
-impl Body for Upload {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
+impl Upload {
+    fn poll_next(
+        &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let mut frame = match (self.ahead.pop_front(), &mut self.body) {
@@ -205,6 +224,25 @@ impl Body for Upload {
             Some(Err(_)) => self.progress.broke.store(true, Ordering::Release),
         }
         Poll::Ready(frame)
+    }
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = self.poll_next(cx);
+        if let Some(piping) = self.piping.take()
+            && !self.progress.has_ended()
+            && !self.progress.broke_off()
+        {
+            piping.begins(&self.progress);
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

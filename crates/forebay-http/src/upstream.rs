@@ -143,6 +143,12 @@ impl Opener {
         budget.map(|budget| budget.saturating_mul(factor))
     }
 
+    /// No connection of now takes another call. Of HTTP/2 the engine knows the seats alone:
+    /// one that it replaces would get another stream of the same connection.
+    pub(crate) fn leave_all(&self) {
+        self.desk.berths.leave_all();
+    }
+
     /// The connections, now.
     pub(crate) fn snapshot(&self, destination: Arc<str>) -> ConnectionsSnapshot {
         let Desk { site, berths, .. } = &*self.desk;
@@ -321,7 +327,10 @@ impl Desk {
     async fn answers(&self, connection: &mut Connection<Upload>, path: &http::Uri) -> bool {
         let mut question = Request::new(Upload::empty());
         *question.uri_mut() = path.clone();
-        let Ok(answer) = connection.send(question).await else { return false };
+        let Ok(answer) = connection.send(question).await else {
+            connection.failed();
+            return false;
+        };
         let is_well = !answer.status().is_server_error();
         let rest = Limited::new(answer.into_body(), PROBE_BODY).collect().await;
         is_well && rest.is_ok() && connection.ready().await.is_ok()

@@ -121,10 +121,12 @@ impl Entitled {
 }
 
 impl Wallet {
-    /// The credentials that `settings` of destination `name` say. Reads their secrets.
+    /// The credentials that `settings` of destination `name` say, in place of those `before`.
+    /// Reads their secrets.
     pub(crate) fn open(
         name: &str,
         settings: &DestinationSettings,
+        before: Option<&Self>,
         registry: &Registry,
         trust: &mut Trust,
     ) -> Result<Self, SettingsError> {
@@ -139,7 +141,7 @@ impl Wallet {
             digester: registry.digester().clone(),
         };
         for (place, settings) in places(settings) {
-            let made = registry.credential(settings, trust);
+            let made = registry.credential(settings, before.and_then(|b| b.at(place)), trust);
             let credential = made.map_err(|CredentialError { key, reason }| SettingsError {
                 at: format!("http.destinations.{name}.{place}.{key}"),
                 reason,
@@ -156,6 +158,14 @@ impl Wallet {
             }
         }
         Ok(wallet)
+    }
+
+    fn at(&self, place: Place<'_>) -> Option<&Credential> {
+        match place {
+            Place::Common => self.common.as_ref(),
+            Place::Tenant(tenant) => self.tenants.get(tenant),
+            Place::Agent(tenant, agent) => self.agents.get(tenant)?.get(agent),
+        }
     }
 
     /// Whether there is no credential of ours.

@@ -223,8 +223,9 @@ impl Opener {
 
     /// The destination said something: it is there.
     fn answered(&mut self, now: Instant) {
-        if self.gave_up() {
-            // What came before belongs to the outage that is over.
+        let was_waited_for = self.patient_until.is_some() && self.failures + 1 >= BREAKER;
+        if self.gave_up() || was_waited_for {
+            // What came before belongs to the outage, or the restart, that is over.
             self.record = Record::default();
         }
         self.failures = 0;

@@ -88,6 +88,9 @@ pub(crate) enum Fault {
     /// It was parked, or about to be, and is of no use any more.
     #[error("the parked transaction cannot go on: its server connection was lost")]
     ParkedLost,
+    /// It was parked, and what it had is not what it has got.
+    #[error("the parked transaction could not be begun again: {0}")]
+    NotBegunAgain(String),
     #[error("canceling statement due to user request")]
     Cancelled,
     #[error("current transaction is aborted, commands ignored until end of transaction block")]
@@ -209,7 +212,7 @@ impl Fault {
             Self::TransactionTimeout => "25P04",
             Self::IdleTransactionTimeout => "25P03",
             Self::ClientIdleTimeout => "57P05",
-            Self::NotResumed(_) | Self::ParkedLost => "40001",
+            Self::NotResumed(_) | Self::ParkedLost | Self::NotBegunAgain(_) => "40001",
             Self::InFailedTransaction => "25P02",
             Self::NoStatement(_) | Self::NoUnnamedStatement => "26000",
             Self::NoPortal(_) => "34000",
@@ -279,7 +282,7 @@ impl Fault {
                 held + 1
             ));
         }
-        if let Self::NotResumed(_) | Self::ParkedLost = self {
+        if let Self::NotResumed(_) | Self::ParkedLost | Self::NotBegunAgain(_) = self {
             return Some("The transaction has only read: roll back, and run it again.".into());
         }
         if let Self::CleartextWithoutTls = self {

@@ -11,6 +11,7 @@ use http::header::{AUTHORIZATION, HeaderMap};
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Uri};
 
+use super::returned;
 use crate::secrets::{Digester, Rotating, Source, Unusable};
 
 /// Where in a call the secret stands, and what stands around it.
@@ -29,8 +30,12 @@ pub(crate) enum Place {
 /// What is added to a call.
 pub(crate) enum Piece {
     Header(HeaderName, HeaderValue),
-    /// `NAME=SECRET`, encoded, and the name as it is.
-    Query(String, SecretString),
+    /// A name and a secret as they are, and `NAME=SECRET`, encoded.
+    Query {
+        name: String,
+        secret: SecretString,
+        pair: SecretString,
+    },
 }
 
 /// A secret and its place.
@@ -66,7 +71,8 @@ impl Place {
                 encode(&mut pair, name);
                 pair.push('=');
                 encode(&mut pair, bare(secret)?);
-                Ok(Piece::Query(name.clone(), pair.into()))
+                let secret = SecretString::from(secret.to_owned());
+                Ok(Piece::Query { name: name.clone(), secret, pair: pair.into() })
             }
         }
     }
@@ -99,7 +105,7 @@ impl Piece {
     pub(crate) fn add_to(&self, headers: &mut HeaderMap, uri: &mut Uri) {
         match self {
             Self::Header(name, value) => drop(headers.insert(name.clone(), value.clone())),
-            Self::Query(name, pair) => {
+            Self::Query { name, pair, .. } => {
                 let query = uri.query().unwrap_or_default();
                 let others = query.split('&').filter(|other| {
                     let (called, _) = other.split_once('=').unwrap_or((other, ""));
@@ -115,6 +121,17 @@ impl Piece {
                 if let Ok(target) = PathAndQuery::try_from(target) {
                     *uri = Uri::from(target);
                 }
+            }
+        }
+    }
+
+    /// Takes it out of the head of the answer, where services repeat what they were called
+    /// with.
+    pub(crate) fn take_out_of(&self, answer: &mut HeaderMap) {
+        match self {
+            Self::Header(..) => {}
+            Self::Query { name, secret, .. } => {
+                returned::take_out(answer, name, secret.expose_secret());
             }
         }
     }

@@ -1,13 +1,15 @@
 //! Makes credentials out of settings, and knows every source of tokens.
 //!
 //! Always true: two credentials that ask the same issuer for the same, with the same secrets,
-//! share one source, and so one token; a source lives as long as somebody may ask it.
+//! share one source, and so one token; those that have the same refresh token for the same
+//! client share the newest that descends from it, whatever else they differ in; a source lives
+//! as long as somebody may ask it.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
-use forebay_seam::secret::SecretRef;
+use forebay_seam::secret::{SecretRef, SecretString};
 use forebay_seam::sync::Mutex;
 use rustls::crypto::aws_lc_rs::default_provider;
 
@@ -16,7 +18,7 @@ use super::check::{CredentialError, error, header_name, token_target};
 use super::fixed::{self, Place};
 use super::tokens::{Kind, Layout, Presence, Secrets, Tokens};
 use super::{Carried, Credential};
-use crate::oauth::{Doors, Issuer, Terms};
+use crate::oauth::{Doors, Issuer, RefreshToken, Terms};
 use crate::secrets::{Digest, Digester, Rotating, Source};
 use crate::settings::{ClientAuthentication, CredentialSettings};
 use crate::tls::Trust;
@@ -29,7 +31,8 @@ const DEAD: usize = 64;
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(crate) struct TokenKey {
     token_url: String,
-    ca_file: Option<PathBuf>,
+    /// Whose certificates the issuer's are signed by.
+    trust: Digest,
     grant: &'static str,
     client_id: String,
     client_auth: ClientAuthentication,
@@ -49,6 +52,8 @@ pub(crate) struct Sources(Mutex<Shelf>);
 #[derive(Default)]
 struct Shelf {
     by_key: HashMap<TokenKey, Weak<TokenSource>>,
+    /// By issuer, client and the configured one.
+    refresh: HashMap<(String, String, Digest), Weak<RefreshToken>>,
     tidy_at: usize,
 }
 
@@ -66,6 +71,24 @@ impl Sources {
         let source = Arc::new(TokenSource::new(issuer()));
         shelf.by_key.insert(key, Arc::downgrade(&source));
         source
+    }
+
+    /// The refresh token that descends from `configured`, the main secret of `key`.
+    pub(super) fn refresh_token(
+        &self,
+        key: &TokenKey,
+        configured: &SecretString,
+    ) -> Arc<RefreshToken> {
+        let [_, main, _] = key.secrets;
+        let key = (key.token_url.clone(), key.client_id.clone(), main);
+        let mut shelf = self.0.lock();
+        if let Some(known) = shelf.refresh.get(&key).and_then(Weak::upgrade) {
+            return known;
+        }
+        shelf.refresh.retain(|_, token| token.strong_count() > 0);
+        let token = Arc::new(RefreshToken::new(configured));
+        shelf.refresh.insert(key, Arc::downgrade(&token));
+        token
     }
 
     fn holding(&self) -> usize {
@@ -119,10 +142,12 @@ impl Registry {
         &self.digester
     }
 
-    /// The credential of `settings`. Reads its secrets, and follows them.
+    /// The credential of `settings`, in place of the one `before`, whose tokens stay good if
+    /// it is the same. Reads its secrets, and follows them.
     pub(crate) fn credential(
         &self,
         settings: &CredentialSettings,
+        before: Option<&Credential>,
         trust: &mut Trust,
     ) -> Result<Credential, CredentialError> {
         let fixed = |place, key, secret: &SecretRef| {
@@ -146,7 +171,9 @@ impl Registry {
                 let carried = match with {
                     None => Carried::Nothing,
                     Some(with) => {
-                        self.credential(with, trust).map_err(CredentialError::within)?.carried
+                        self.credential(with, before, trust)
+                            .map_err(CredentialError::within)?
+                            .carried
                     }
                 };
                 let sources = vec![Source::Text(certificate.clone()), Source::Text(key.clone())];
@@ -183,6 +210,7 @@ impl Registry {
                     actor: None,
                     kind: Kind::ClientCredentials,
                 },
+                before,
                 trust,
             ),
             CredentialSettings::Oauth2RefreshToken {
@@ -208,8 +236,9 @@ impl Registry {
                     types: [""; 2],
                     main: Some(("refresh_token", refresh_token)),
                     actor: None,
-                    kind: Kind::Refresh { keep_in: keep_in.clone() },
+                    kind: Kind::Refresh { keep_in: keep_in.as_deref().map(Arc::from) },
                 },
+                before,
                 trust,
             ),
             CredentialSettings::Oauth2TokenExchange {
@@ -243,6 +272,7 @@ impl Registry {
                         None => Kind::Agents,
                     },
                 },
+                before,
                 trust,
             ),
         }
@@ -251,11 +281,13 @@ impl Registry {
     fn tokens(
         &self,
         settings: &Tokened<'_>,
+        before: Option<&Credential>,
         trust: &mut Trust,
     ) -> Result<Credential, CredentialError> {
         let (target, endpoint) = token_target(settings.token_url)?;
         let ca_file = settings.ca_file.as_deref();
         let tls = trust.connector(ca_file).map_err(|reason| error("ca_file", reason))?;
+        let believed = trust.fingerprint(ca_file).map_err(|reason| error("ca_file", reason))?;
         let layout = Layout {
             client: Presence::from(&settings.client_secret),
             main: Presence::from(&settings.main),
@@ -286,7 +318,7 @@ impl Registry {
         });
         let key = TokenKey {
             token_url: settings.token_url.to_owned(),
-            ca_file: settings.ca_file.clone(),
+            trust: believed,
             grant: match &settings.kind {
                 Kind::ClientCredentials => "client-credentials",
                 Kind::Refresh { .. } => "refresh-token",
@@ -302,7 +334,8 @@ impl Registry {
             subject: None,
         };
         let sources = Arc::clone(&self.sources);
-        let tokens = Tokens::new(terms, key, settings.kind.clone(), secrets, sources);
+        let before = before.and_then(Credential::tokens);
+        let tokens = Tokens::new(terms, key, settings.kind.clone(), secrets, sources, before);
         Ok(Credential { carried: Carried::Token(Arc::new(tokens)), certificate: None })
     }
 

@@ -1,11 +1,13 @@
 //! Tokens of one credential: one source for each set of secrets and each subject.
 //!
 //! When a secret is replaced, the next call asks the source of the new one: no token that was
-//! had with the old secret is used beside it. Sources of agents' own tokens are bounded; the
-//! ones that nobody uses go first.
+//! had with the old secret is used beside it. Always true: the source for the secrets in force
+//! is there from the beginning, so that a reload finds the one of before, and with it the token,
+//! the newest refresh token and an exchange under way. Sources of agents' own tokens are
+//! bounded; the ones that nobody uses go first.
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use forebay_seam::secret::{ExposeSecret, SecretString};
@@ -14,7 +16,7 @@ use forebay_seam::task::Spawner;
 use lru::LruCache;
 
 use super::registry::{Sources, TokenKey};
-use crate::oauth::{Grant, Issuer, RefreshToken, Terms};
+use crate::oauth::{Grant, Issuer, Terms};
 use crate::problem::{Problem, Reason};
 use crate::secrets::{Digest, Digester, Rotating, Unusable};
 use crate::token::TokenSource;
@@ -36,7 +38,7 @@ pub(crate) enum Kind {
     ClientCredentials,
     /// A refresh token, and where the newest is kept.
     Refresh {
-        keep_in: Option<PathBuf>,
+        keep_in: Option<Arc<Path>>,
     },
     /// A token that we hold.
     Ours,
@@ -110,6 +112,7 @@ pub(super) fn one_line(secrets: &[SecretString]) -> Result<(), Unusable> {
 }
 
 /// A source, and the secrets that it was made of.
+#[derive(Clone)]
 struct Made {
     of: Arc<Secrets>,
     source: Arc<TokenSource>,
@@ -128,16 +131,30 @@ pub(crate) struct Tokens {
 }
 
 impl Tokens {
-    /// None yet.
+    /// Those that are had already, by others or by the ones `before` in the same place. Blocks
+    /// on the file of a refresh token.
     pub(super) fn new(
         terms: Arc<Terms>,
         key: TokenKey,
         kind: Kind,
         secrets: Arc<Rotating<Secrets>>,
         sources: Arc<Sources>,
+        before: Option<&Self>,
     ) -> Self {
         let (made, spawner) = (Mutex::new(LruCache::new(SUBJECTS)), Spawner::current());
-        Self { terms, key, kind, secrets, sources, spawner, made }
+        let new = Self { terms, key, kind, secrets, sources, spawner, made };
+        if !new.wants_subject() {
+            let secrets = new.secrets.in_force();
+            let source = new.make(&secrets, None);
+            new.made.lock().put(None, Made { of: secrets, source });
+        } else if let Some(before) = before.filter(|before| before.key == new.key) {
+            // Held on to until their agents come again, who find them by their keys.
+            let (before, mut made) = (before.made.lock(), new.made.lock());
+            for (place, source) in before.iter().rev() {
+                made.put(*place, source.clone());
+            }
+        }
+        new
     }
 
     /// Whether they are exchanged for what agents show.
@@ -179,20 +196,24 @@ impl Tokens {
         let mut key = self.key.clone();
         key.secrets = secrets.digests;
         key.subject = subject.map(|subject| (Arc::clone(&subject.tenant), subject.digest));
+        let main = || secrets.main.clone().unwrap_or_default();
+        let grant = match (&self.kind, subject) {
+            (Kind::ClientCredentials, _) => Grant::ClientCredentials,
+            (Kind::Refresh { keep_in }, _) => {
+                let token = self.sources.refresh_token(&key, &main());
+                if let Some(file) = keep_in {
+                    token.keep_in(file);
+                }
+                Grant::Refresh(token)
+            }
+            (Kind::Agents, Some(subject)) => {
+                Grant::Exchange { subject: subject.token.clone(), actor: secrets.actor.clone() }
+            }
+            (Kind::Ours | Kind::Agents, _) => {
+                Grant::Exchange { subject: main(), actor: secrets.actor.clone() }
+            }
+        };
         self.sources.find(key, || {
-            let main = || secrets.main.clone().unwrap_or_default();
-            let grant = match (&self.kind, subject) {
-                (Kind::ClientCredentials, _) => Grant::ClientCredentials,
-                (Kind::Refresh { keep_in }, _) => {
-                    Grant::Refresh(RefreshToken::open(&main(), keep_in.clone()))
-                }
-                (Kind::Agents, Some(subject)) => {
-                    Grant::Exchange { subject: subject.token.clone(), actor: secrets.actor.clone() }
-                }
-                (Kind::Ours | Kind::Agents, _) => {
-                    Grant::Exchange { subject: main(), actor: secrets.actor.clone() }
-                }
-            };
             let (terms, spawner) = (Arc::clone(&self.terms), self.spawner.clone());
             Issuer { terms, spawner, client_secret: secrets.client.clone(), grant }
         })

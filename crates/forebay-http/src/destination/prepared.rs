@@ -80,7 +80,8 @@ impl<'s> Prepared<'s> {
         let at = |key: &str| format!("http.destinations.{name}.{key}");
         let invalid = |key: &str, reason: String| SettingsError { at: at(key), reason };
         let target = Target::parse(&settings.url).map_err(|e| invalid("url", e.to_string()))?;
-        let wallet = Arc::new(Wallet::open(name, settings, registry, trust)?);
+        let earlier = before.as_ref().map(|before| &*before.destination.wallet);
+        let wallet = Arc::new(Wallet::open(name, settings, earlier, registry, trust)?);
         if target.scheme == Scheme::Plain && !target.is_loopback() && !wallet.is_empty() {
             tracing::warn!(destination = name, "its credential travels in the clear: use https");
         }
@@ -148,6 +149,7 @@ impl<'s> Prepared<'s> {
                     tracing::error!(destination = &*name, %error, "a pool cannot be changed");
                 }
                 if lent == Lent::NoMore {
+                    pool.connector().leave_all();
                     pool.renew();
                 }
                 let target = Arc::clone(&before.target);

@@ -171,17 +171,22 @@ impl Door {
             Question::Repeatable => self.rested(tls.config()).await,
             Question::Once => None,
         };
-        if let Some(mut connection) = rested
-            // The issuer may have closed it while the call was on its way.
-            && let Ok(answer) = connection.send(call()).await
-        {
-            return seat.read(connection, answer, tls).await;
+        if let Some(mut connection) = rested {
+            match connection.send(call()).await {
+                Ok(answer) => return seat.read(connection, answer, tls).await,
+                // The issuer may have closed it while the call was on its way.
+                Err(_) => connection.failed(),
+            }
         }
         self.make_room();
         let mut connection = self.open(tls).await?;
-        let answer = connection.send(call()).await;
-        let answer = answer.map_err(|failed| ExchangeError::broken(failed.into_error()))?;
-        seat.read(connection, answer, tls).await
+        match connection.send(call()).await {
+            Ok(answer) => seat.read(connection, answer, tls).await,
+            Err(failed) => {
+                connection.failed();
+                Err(ExchangeError::broken(failed.into_error()))
+            }
+        }
     }
 
     async fn seat(self: &Arc<Self>) -> Result<Seat<'_>, ExchangeError> {

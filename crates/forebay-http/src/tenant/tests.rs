@@ -199,6 +199,12 @@ async fn without_tenants_everybody_may_call_but_web_pages() {
     assert!(admit(&nobody, &[("host", "[::1]:6480")]).is_ok());
     let page = admit(&nobody, &[("host", "localhost"), ("origin", "https://evil.test")]);
     assert_eq!(reason(page), Reason::ForeignOrigin);
+    for site in ["cross-site", "same-site", "same-origin"] {
+        let image = admit(&nobody, &[("host", "localhost"), ("sec-fetch-site", site)]);
+        assert_eq!(reason(image), Reason::ForeignOrigin, "{site}");
+    }
+    let typed = [("host", "localhost"), ("sec-fetch-site", "none"), ("sec-fetch-mode", "cors")];
+    assert!(admit(&nobody, &typed).is_ok());
     let rebound = admit(&nobody, &[("host", "evil.test:6480")]);
     assert_eq!(reason(rebound), Reason::Misdirected);
     assert!(admit_from(&nobody, &unix(7), &[("host", "anything")]).is_ok());

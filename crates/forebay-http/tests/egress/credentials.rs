@@ -316,6 +316,33 @@ async fn a_redirect_goes_to_the_agent_and_no_credential_goes_elsewhere() {
 }
 
 #[tokio::test]
+async fn a_key_in_the_query_does_not_come_back_in_a_redirect() {
+    let origin = Origin::start(|call| {
+        let query = call.uri().query().unwrap().to_owned();
+        let mut redirect = reply(301, "");
+        for (name, value) in [
+            ("location", format!("/tool/x/?{query}")),
+            ("content-location", format!("https://a.test/x?{query}#part")),
+            ("link", "</first>; rel=prev".to_owned()),
+            ("link", format!("</x?{query}&page=2>; rel=next")),
+            ("refresh", format!("0; url=/x?{}", query.replace("%20", "+"))),
+        ] {
+            redirect.headers_mut().append(name, value.parse().unwrap());
+        }
+        async move { redirect }
+    });
+    let auth = "auth = { type = \"query\", name = \"key\", secret = \"plan ted\" }";
+    let forebay = Forebay::start(&tool(&origin, auth));
+    let got = forebay.get("/tool/x?q=1").await;
+    assert!(origin.seen()[0].target.ends_with("?q=1&key=plan%20ted"));
+    assert_eq!(got.header("location"), "/tool/x/?q=1");
+    assert_eq!(got.header("content-location"), "https://a.test/x?q=1#part");
+    assert!(format!("{got:?}").contains("</x?q=1&page=2>; rel=next"), "{got:?}");
+    assert_eq!(got.header("refresh"), "0; url=/x?q=1");
+    assert!(!format!("{got:?}").contains("ted"), "{got:?}");
+}
+
+#[tokio::test]
 async fn nothing_in_a_call_chooses_where_a_credential_goes() {
     let (origin, elsewhere) = (Origin::echo(), Origin::echo());
     let auth = "auth = { type = \"bearer\", secret = \"planted\" }";

@@ -14,18 +14,18 @@ use crate::bench::{Forebay, settings, soon};
 use crate::origin::{Origin, reply};
 
 /// A destination `tool` at `origin`, with `extra` settings.
-fn tool(origin: &Origin, extra: &str) -> String {
+pub(crate) fn tool(origin: &Origin, extra: &str) -> String {
     format!("[destinations.tool]\nwarm_up = 0\n{}{extra}\n", origin.settings())
 }
 
 /// An issuer that counts: token `t1`, `t2`, …, with refresh token `r1`, `r2`, …; keeps forms.
-struct Issuer {
-    origin: Origin,
+pub(crate) struct Issuer {
+    pub(crate) origin: Origin,
     forms: Arc<Mutex<Vec<String>>>,
 }
 
 impl Issuer {
-    fn start(life: u64) -> Self {
+    pub(crate) fn start(life: u64) -> Self {
         let (forms, asked) = (Arc::<Mutex<Vec<String>>>::default(), AtomicUsize::new(0));
         let (kept, asked) = (Arc::clone(&forms), Arc::new(asked));
         let origin = Origin::start(move |call| {
@@ -46,13 +46,13 @@ impl Issuer {
     }
 
     /// `token_url`, `client_id` and `ca_file`.
-    fn at(&self) -> String {
+    pub(crate) fn at(&self) -> String {
         let (address, ca) = (self.origin.address, self.origin.ca());
         let ca = ca.display();
         format!("token_url = \"https://{address}/t\", client_id = \"us\", ca_file = \"{ca}\"")
     }
 
-    fn forms(&self) -> Vec<String> {
+    pub(crate) fn forms(&self) -> Vec<String> {
         self.forms.lock().clone()
     }
 }

@@ -6,6 +6,7 @@ mod arrivals;
 mod bench;
 mod credentials;
 mod destinations;
+mod grants;
 mod hostile;
 mod hygiene;
 mod issuers;

@@ -6,13 +6,14 @@ use bytes::Bytes;
 use forebay_http::Changes;
 use forebay_seam::sync::Mutex;
 use http::{Request, Response};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::bench::{Forebay, frame, settings, soon};
+use crate::destinations::service::{Service, Speaks};
 use crate::origin::{Origin, frames, reply};
 
 /// Carries the settings in `text` out; says why not.
-async fn reload(forebay: &Forebay, text: &str) -> Result<Changes, String> {
+pub(crate) async fn reload(forebay: &Forebay, text: &str) -> Result<Changes, String> {
     let (gateway, settings) = (forebay.gateway.clone(), settings(text));
     let carried_out = tokio::task::spawn_blocking(move || gateway.revise(settings)?.carry_out());
     carried_out.await.unwrap().map_err(|error| error.to_string())
@@ -97,6 +98,46 @@ async fn keys_and_credentials_are_the_new_ones_for_the_next_call() {
     let sent: Vec<_> = seen.iter().map(|call| &call.headers["authorization"]).collect();
     assert_eq!(sent, ["Bearer secret-1", "Bearer secret-2"]);
     assert_ne!(seen[0].connection, seen[1].connection, "it was opened for another credential");
+}
+
+#[tokio::test]
+async fn a_connection_of_http_2_gets_no_new_stream_once_it_is_replaced() {
+    for is_by_hand in [true, false] {
+        let gate = Arc::new(Semaphore::new(0));
+        let opened = Arc::clone(&gate);
+        let service = Service::start(Speaks::Http2(100), move |call: Request<_>| {
+            let gate = Arc::clone(&opened);
+            async move {
+                if call.uri().path() == "/stays" {
+                    gate.acquire().await.unwrap().forget();
+                }
+                reply(200, "done")
+            }
+        });
+        let with = |secret: &str| {
+            let (settings, auth) = (service.settings(), "type = \"bearer\", secret = ");
+            format!("[destinations.tool]\nwarm_up = 0\n{settings}auth = {{ {auth}\"{secret}\" }}")
+        };
+        let forebay = Arc::new(Forebay::start(&with("secret-1")));
+        let stays = tokio::spawn({
+            let forebay = Arc::clone(&forebay);
+            async move { forebay.get("/tool/stays").await }
+        });
+        soon("it is there", || service.calls().len() == 1).await;
+        assert_eq!(forebay.get("/tool/").await.status, 200);
+        assert_eq!(service.calls(), [0, 0]);
+        match is_by_hand {
+            true => assert!(forebay.gateway.renew("tool")),
+            false => drop(reload(&forebay, &with("secret-2")).await.unwrap()),
+        }
+        for _ in 0..3 {
+            assert_eq!(forebay.get("/tool/").await.status, 200);
+        }
+        assert_eq!(service.calls()[2..], [1, 1, 1]);
+        gate.add_permits(1);
+        assert_eq!(stays.await.unwrap().body, "done");
+        soon("the first connection is closed", || service.open() == 1).await;
+    }
 }
 
 #[tokio::test]

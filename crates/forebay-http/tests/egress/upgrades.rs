@@ -166,6 +166,41 @@ async fn an_agent_of_http_2_speaks_with_a_service_of_http_1() {
 }
 
 #[tokio::test]
+async fn a_websocket_of_http_2_lasts_as_long_as_it_is_used() {
+    let service = talker();
+    let forebay = service.gateway("");
+    let mut agent = forebay.agent2().await;
+    assert_eq!(agent.call(Request::get("http://localhost/nothing/"), "").await.status, 404);
+    let call = Request::connect("http://localhost/tool/chat")
+        .header("sec-websocket-version", "13")
+        .extension(Protocol::from_static("websocket"));
+    let answer = agent.send(call, Empty::new().boxed()).await;
+    let mut tunnel = TokioIo::new(hyper::upgrade::on(answer).await.unwrap());
+    let mut heard = [0; 5];
+    tunnel.read_exact(&mut heard).await.unwrap();
+    for minute in 0..10 {
+        // Twice: the second one comes behind the answer to our ping.
+        for _ in 0..2 {
+            tunnel.write_all(b"quiet").await.unwrap();
+            let reading = time::timeout(Duration::from_secs(20), tunnel.read_exact(&mut heard));
+            assert!(reading.await.unwrap().is_ok(), "it was cut after {minute} minutes");
+        }
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(60)).await;
+        tokio::time::resume();
+    }
+    drop(tunnel);
+    soon("it comes home", || forebay.snapshot().pools[0].leased == 0).await;
+    // From here on the clock goes as fast as everybody waits.
+    tokio::time::pause();
+    let begun = time::now();
+    while forebay.snapshot().clients > 0 {
+        assert!(time::now() < begun + Duration::from_secs(3_600), "it is let go");
+        time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+#[tokio::test]
 async fn nothing_passes_before_the_service_has_agreed() {
     // The service takes it for a call, and answers that.
     let service = Raw::printing();

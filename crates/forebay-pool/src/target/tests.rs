@@ -142,6 +142,27 @@ async fn a_destination_that_restarts_is_not_given_up_for_as_long_as_it_may_take(
     assert!(opener.gave_up());
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_restart_that_was_waited_for_does_not_speak_against_the_next_one() {
+    let now = time::now();
+    let patience = Duration::from_secs(5);
+    let settings =
+        PoolSettings { restart_patience: patience, ..PoolSettings::new("t", Budget::Fixed(80)) };
+    let (mut opener, mut dice) = (Opener::new(&settings, 80, now), Dice::new(1));
+    let mut at = now;
+    for restart in 1..=3 {
+        let down = at;
+        while at < down + Duration::from_secs(3) {
+            fail(&mut opener, 1, &mut at, &mut dice);
+            assert!(!opener.gave_up(), "restart {restart}, after {:?}", at - down);
+        }
+        for _ in 0..4 {
+            open_one(&mut opener, &mut at, &mut dice);
+            opener.succeeded(Duration::from_millis(1), at);
+        }
+    }
+}
+
 /// Connects that fail, one after the other, as the pace allows.
 fn fail(opener: &mut Opener, times: u32, now: &mut Instant, dice: &mut Dice) {
     for _ in 0..times {

@@ -110,6 +110,8 @@ pub(crate) enum Purpose {
     Settings,
     /// The client's BEGIN, which was answered before.
     Begin,
+    /// A query, for a transaction that had run one before it was parked.
+    Queried,
     /// A setting of ours, for a SHOW in a transaction.
     Show,
     /// What the session holds at the end of a transaction.

@@ -58,7 +58,8 @@ impl Server {
             return;
         }
         let begun = |awaited: &Awaited| {
-            matches!(awaited, Awaited::OwnQuery(Purpose::Begin | Purpose::FailedBegin))
+            let Awaited::OwnQuery(purpose) = awaited else { return false };
+            matches!(purpose, Purpose::Begin | Purpose::FailedBegin | Purpose::Queried)
         };
         if self.status == TxStatus::Idle && !self.awaited.back().is_some_and(begun) {
             self.kept.begin(self.pipeline.at_hand());

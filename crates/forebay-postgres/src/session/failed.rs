@@ -104,14 +104,19 @@ impl Session {
                 server.unsynced = true;
             }
         }
-        let Some(lease) = &mut self.link else { return Ok(Show::Hide) };
-        let server = &mut **lease.connection();
         if is_late {
             // Its own words would be that the user asked for it.
             self.keep_passed();
             Fault::QueryTimeout.write(&mut self.outbox, Severity::Error);
             return Ok(Show::Hide);
         }
+        if let Some(fault) = self.failed_to_resume() {
+            self.keep_passed();
+            fault.write(&mut self.outbox, Severity::Error);
+            return Ok(Show::Hide);
+        }
+        let Some(lease) = &mut self.link else { return Ok(Show::Hide) };
+        let server = &mut **lease.connection();
         if outdated {
             self.keep_passed();
             backend::outdated_plan(&mut self.outbox);

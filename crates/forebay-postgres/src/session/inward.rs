@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 use super::exchange::COPIED;
 use super::heal::{self, First};
 use super::notify::ListenChange;
+use super::parking::Behind;
 use super::rest::Learns;
 use super::unnamed::Path;
 use super::{Change, End, Session};
@@ -271,6 +272,12 @@ impl Session {
         match header.tag {
             // The status that follows tells.
             b'E' if matches!(purpose, Purpose::FailedBegin | Purpose::Proof) => Ok(Show::Hide),
+            b'E' if purpose == Purpose::Queried
+                && !ServerError::read(body).ends_the_connection() =>
+            {
+                self.fails_to_resume(ServerError::read(body).text);
+                Ok(Show::Hide)
+            }
             b'E' if purpose == Purpose::Rest => {
                 self.server_is_silent(&ServerError::read(body).text);
                 Ok(Show::Hide)
@@ -413,6 +420,9 @@ impl Session {
                 } else if tag.starts_with(b"ROLLBACK") {
                     self.roll_back_settings();
                     self.failed = false;
+                    if let Some(parking) = &mut self.parking {
+                        parking.is_rolled_back();
+                    }
                 }
             }
         }
@@ -541,7 +551,8 @@ impl Session {
         let failed = std::mem::take(&mut self.failed);
         if status == TxStatus::Idle {
             if let Some(parking) = &mut self.parking {
-                parking.is_idle();
+                let is_all = server.awaited.is_empty() && !server.unsynced;
+                parking.is_idle(if is_all { Behind::All } else { Behind::Some });
             }
             if server.awaited.is_empty() {
                 self.path = Path::Settled;

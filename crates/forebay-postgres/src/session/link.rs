@@ -91,6 +91,12 @@ impl Session {
             let purpose = if failed { Purpose::FailedBegin } else { Purpose::Begin };
             server.awaited.push_back(Awaited::OwnQuery(purpose));
             server.pipeline.ends_batch();
+            // Without it, SET TRANSACTION would be taken that was too late before.
+            if !failed && self.parking.as_ref().is_some_and(|parking| parking.had_queried()) {
+                frontend::write_query(&mut server.outbox, "SELECT 1");
+                server.awaited.push_back(Awaited::OwnQuery(Purpose::Queried));
+                server.pipeline.ends_batch();
+            }
         }
     }
 
@@ -115,11 +121,15 @@ impl Session {
     }
 
     /// A connection where the work belongs: to the server itself, or to its replicas. Where
-    /// none of these can be used, the primary may do their work.
+    /// none of these can be used, the primary may do their work, unless a parked transaction goes
+    /// on.
     pub(super) async fn check_out(
         &mut self,
         ask: &Ask<Identity>,
     ) -> Result<Result<Lease<Postgres>, Fault>, End> {
+        if let Some(to) = self.resumes_at() {
+            return self.wait_for(to, ask).await;
+        }
         let replicas = self.who.backend.replicas.as_ref();
         if let Some(to @ To::Replicas(class)) = replicas.map(|replicas| replicas.to(ask.class)) {
             let backend = Arc::clone(&self.who.backend);

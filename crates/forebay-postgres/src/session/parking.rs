@@ -26,17 +26,17 @@ use crate::fault::Fault;
 use crate::parking::book::Stay;
 use crate::parking::{Reason, Terms};
 use crate::prepared::Statement;
+use crate::replicas::To;
 use crate::route::Backend;
-use crate::server::Gate;
-use crate::server::ServerFailure;
 use crate::server::connector::{Identity, Postgres};
 use crate::server::emptiness::{Inside, PATIENCE, Snapshots};
 use crate::server::hosts::Berth;
+use crate::server::{Gate, ServerFailure};
 use crate::settings::PoolMode;
 use crate::sql::{parkable, tags};
 use crate::wire::{Header, TxStatus};
 
-use deeds::{Deeds, Rows};
+use deeds::{Deeds, Queried, Rows};
 
 /// A transaction that could not be looked at just now is looked at again after this.
 const SOON: Duration = Duration::from_millis(20);
@@ -68,7 +68,9 @@ enum Stage {
     /// It keeps it, and has not told in time what it holds: nothing is sent before it did.
     Owed { class: ClassId },
     /// It has none, and cannot go on.
-    Lost { class: ClassId },
+    Lost { class: ClassId, there: Arc<Backend> },
+    /// It has one, where it failed before its client's statement came; what the server said.
+    Failed { said: String },
 }
 
 /// A transaction that rests with its connection.
@@ -97,14 +99,22 @@ enum Cue {
 
 struct Parked {
     _stay: Stay,
+    /// Its class there.
     class: ClassId,
     terms: Terms,
-    /// Where it was parked.
-    backend: Arc<Backend>,
+    /// Where it was parked: at the session's server, or at its replicas.
+    there: Arc<Backend>,
     /// The host.
     address: Address,
     /// Since when its client has worked on it.
     since: Instant,
+}
+
+/// Whether more was sent than has been answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Behind {
+    All,
+    Some,
 }
 
 /// What the client was told just now.
@@ -157,10 +167,41 @@ impl Cue {
     }
 }
 
+impl Parked {
+    /// How a session of `backend` gets to where it was parked, if it still does.
+    fn way(&self, backend: &Backend) -> Option<To> {
+        let is_there = |other: &Backend| self.there.pool.is(&other.pool);
+        let replicas = backend.replicas.as_ref();
+        if is_there(backend) {
+            Some(To::Own)
+        } else if replicas.is_some_and(|replicas| is_there(&replicas.backend)) {
+            Some(To::Replicas(self.class))
+        } else {
+            None
+        }
+    }
+}
+
 impl Parking {
-    /// The server says that no transaction is open.
-    pub(super) fn is_idle(&mut self) {
+    /// The server says that no transaction is open: behind all that was sent, or ahead of
+    /// batches whose deeds were noted before, and are not told apart.
+    pub(super) fn is_idle(&mut self, behind: Behind) {
         self.deeds.clear();
+        if behind == Behind::Some {
+            self.deeds.refuses(Reason::NoBegin);
+        }
+    }
+
+    /// It was rolled back: what comes now is of another one.
+    pub(super) fn is_rolled_back(&mut self) {
+        if let Stage::Failed { .. } = self.stage {
+            self.stage = Stage::Working;
+        }
+    }
+
+    /// Does it go on behind statements that the server it has now did not see?
+    pub(super) fn had_queried(&self) -> bool {
+        self.deeds.queried() == Queried::Before
     }
 }
 
@@ -265,7 +306,7 @@ impl Session {
     pub(super) fn parking_goes_on(&mut self) {
         let Some(parking) = &mut self.parking else { return };
         match parking.stage {
-            Stage::Working | Stage::Parked(_) | Stage::Lost { .. } => {}
+            Stage::Working | Stage::Parked(_) | Stage::Lost { .. } | Stage::Failed { .. } => {}
             // Nothing that was sent is looked at while an answer is owed.
             Stage::Resting(_) | Stage::Stays | Stage::Possible { .. } | Stage::Owed { .. } => {
                 parking.stage = Stage::Working;
@@ -333,7 +374,7 @@ impl Session {
             Verdict::NotBefore(at) => self.rests_until(at, terms),
             Verdict::Lost(failure) => {
                 place.prover.look_failed(&failure);
-                self.loses(class)
+                self.loses(class, &backend)
             }
             Verdict::Silent => {
                 let operation = self.last_deed();
@@ -508,8 +549,8 @@ impl Session {
         if let Followed::Idling(idling) = &self.followed {
             idling.becomes(HoldKind::Parked);
         }
-        let (stay, backend) = (place.book.parks(class), Arc::clone(&self.who.backend));
-        Stage::Parked(Box::new(Parked { _stay: stay, class, terms, backend, address, since }))
+        let (stay, there) = (place.book.parks(class), Arc::clone(backend));
+        Stage::Parked(Box::new(Parked { _stay: stay, class, terms, there, address, since }))
     }
 
     /// Has the client sent something that was not read yet, or gone?
@@ -550,7 +591,10 @@ impl Session {
         let stands = |lease: &mut Lease<Postgres>| lease.connection().status == TxStatus::Open;
         let stage = match self.link.as_mut().is_some_and(stands) {
             true => Stage::Stays,
-            false => self.loses(class),
+            false => {
+                let backend = self.backend_at_hand();
+                self.loses(class, &backend)
+            }
         };
         self.tell_reported();
         if let Some(parking) = &mut self.parking {
@@ -559,20 +603,22 @@ impl Session {
     }
 
     /// The transaction cannot go on; its client hears that with its next statement.
-    fn loses(&mut self, class: ClassId) -> Stage {
+    fn loses(&mut self, class: ClassId, there: &Arc<Backend>) -> Stage {
         let begin = self.parking.as_mut().and_then(|parking| parking.deeds.is_parked());
         self.begin = begin;
         self.portals.clear();
         self.part_with_server();
-        Stage::Lost { class }
+        Stage::Lost { class, there: Arc::clone(there) }
     }
 
-    /// A transaction that goes on is asked for as such.
+    /// A transaction that goes on is asked for as such, in the class that it was in: what its
+    /// next statement says of that is as late as it would be without parking.
     pub(super) fn asks_to_resume(&self, ask: &mut Ask<Identity>) {
         (ask.resumes, ask.deadline) = (Resumes::No, None);
         if let Some(parking) = &self.parking
             && let Stage::Parked(parked) = &parking.stage
         {
+            ask.class = parked.class;
             ask.resumes = Resumes::Since(parked.since);
             ask.deadline = Some(time::now() + parked.terms.unpark_timeout);
         }
@@ -585,10 +631,18 @@ impl Session {
     pub(super) fn can_resume(&self) -> Result<(), Fault> {
         match self.parking.as_ref().map(|parking| &parking.stage) {
             Some(Stage::Lost { .. }) => Err(Fault::ParkedLost),
-            Some(Stage::Parked(parked)) if !parked.backend.pool.is(&self.who.backend.pool) => {
+            Some(Stage::Parked(parked)) if parked.way(&self.who.backend).is_none() => {
                 Err(Fault::ParkedLost)
             }
             Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Where the transaction goes on, if it was parked. Nobody else does its work.
+    pub(super) fn resumes_at(&self) -> Option<To> {
+        match &self.parking.as_ref()?.stage {
+            Stage::Parked(parked) => parked.way(&self.who.backend),
+            _ => None,
         }
     }
 
@@ -632,8 +686,8 @@ impl Session {
     /// The transaction has got a connection, if it was parked.
     pub(super) fn resumes(&mut self) {
         if let Some(parking) = &mut self.parking {
-            if let (Stage::Parked(parked), Some(place)) =
-                (&parking.stage, &self.who.backend.parking)
+            if let Stage::Parked(parked) = &parking.stage
+                && let Some(place) = &parked.there.parking
             {
                 place.book.resumed(parked.class);
             }
@@ -644,25 +698,41 @@ impl Session {
         }
     }
 
+    /// The server has failed it before its client's statement came, and `said` why.
+    pub(super) fn fails_to_resume(&mut self, said: String) {
+        if let Some(parking) = &mut self.parking {
+            parking.stage = Stage::Failed { said };
+        }
+    }
+
+    /// The client's statement has failed: what it is told in the server's place, which knows
+    /// only that the transaction had failed before.
+    pub(super) fn failed_to_resume(&mut self) -> Option<Fault> {
+        let parking = self.parking.as_mut()?;
+        let Stage::Failed { said } = &mut parking.stage else { return None };
+        let fault = Fault::NotBegunAgain(std::mem::take(said));
+        parking.stage = Stage::Working;
+        Some(fault)
+    }
+
     /// It has got none: what the client is told if it was parked.
     pub(super) fn cannot_resume(&mut self, fault: Fault) -> Fault {
         let Some(parking) = &mut self.parking else { return fault };
-        let class = match std::mem::take(&mut parking.stage) {
-            Stage::Parked(parked) => parked.class,
-            Stage::Lost { class } => class,
+        let (class, there) = match std::mem::take(&mut parking.stage) {
+            Stage::Parked(parked) => (parked.class, parked.there),
+            Stage::Lost { class, there } => (class, there),
             Stage::Working
             | Stage::Resting(_)
             | Stage::Stays
             | Stage::Possible { .. }
-            | Stage::Owed { .. } => {
-                return fault;
-            }
+            | Stage::Owed { .. }
+            | Stage::Failed { .. } => return fault,
         };
         parking.deeds.clear();
         if let Fault::Cancelled = fault {
             return fault;
         }
-        if let Some(place) = &self.who.backend.parking {
+        if let Some(place) = &there.parking {
             place.book.lost(class);
         }
         if let Fault::Checkout(why) = fault { Fault::NotResumed(why) } else { Fault::ParkedLost }

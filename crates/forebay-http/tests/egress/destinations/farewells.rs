@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use forebay_seam::net::{self, TcpStream};
+use forebay_seam::sync::Mutex;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -28,6 +29,10 @@ const INTERNAL_ERROR: u32 = 2;
 const REFUSED_STREAM: u32 = 7;
 const CANCEL: u32 = 8;
 const ENHANCE_YOUR_CALM: u32 = 11;
+/// `:status: 413`, a literal that is not indexed (RFC 7541, 6.2.2).
+const TOO_LARGE: &[u8] = b"\x08\x03413";
+/// Bytes of a body that may come before the first WINDOW_UPDATE (RFC 9113, 6.9.2).
+const WINDOW: usize = 65_535;
 /// `:status: 200` of the static table (RFC 7541, appendix A).
 const OK: &[u8] = &[0x88];
 
@@ -59,16 +64,23 @@ impl Spoken {
         Self(stream)
     }
 
+    /// The next frame: its kind, flags, stream and payload; `None` at the end.
+    async fn frame(&mut self) -> Option<(u8, u8, u32, Vec<u8>)> {
+        let mut head = [0; 9];
+        self.0.read_exact(&mut head).await.ok()?;
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; usize::try_from(length).unwrap()];
+        self.0.read_exact(&mut payload).await.ok()?;
+        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+        Some((head[3], head[4], stream, payload))
+    }
+
     /// The next call that has come whole; `None` at the end.
     async fn call(&mut self) -> Option<u32> {
         loop {
-            let mut head = [0; 9];
-            self.0.read_exact(&mut head).await.ok()?;
-            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-            let mut payload = vec![0; usize::try_from(length).unwrap()];
-            self.0.read_exact(&mut payload).await.ok()?;
-            if matches!(head[3], DATA | HEADERS) && head[4] & END_STREAM != 0 {
-                return Some(u32::from_be_bytes([head[5], head[6], head[7], head[8]]));
+            let (kind, flags, stream, _) = self.frame().await?;
+            if matches!(kind, DATA | HEADERS) && flags & END_STREAM != 0 {
+                return Some(stream);
             }
         }
     }
@@ -155,6 +167,58 @@ async fn what_a_service_did_nothing_with_is_sent_again_and_nothing_else() {
             }
             soon("nothing is held", || forebay.snapshot().pools[0].leased == 0).await;
         }
+    }
+}
+
+#[tokio::test]
+async fn an_upload_is_given_up_with_the_early_answer_though_the_service_says_no_more() {
+    // So much of the body comes before the answer: then the agent pauses, or the service takes
+    // no more.
+    for enough in [1_000, WINDOW] {
+        let listener = net::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let address = listener.local_addr().unwrap();
+        let resets = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&resets);
+        tokio::spawn(async move {
+            let mut spoken = Spoken::on(listener.accept().await.unwrap().0).await;
+            let mut came = 0;
+            while let Some((kind, flags, stream, payload)) = spoken.frame().await {
+                let (is_data, whole) = (kind == DATA, flags & END_STREAM != 0);
+                came += if is_data { payload.len() } else { 0 };
+                if is_data && came >= enough {
+                    came = 0;
+                    let head = END_HEADERS | END_STREAM;
+                    spoken.say(&[framed(HEADERS, head, stream, TOO_LARGE)]).await;
+                } else if kind == HEADERS && whole {
+                    spoken.say(&[framed(HEADERS, END_HEADERS | END_STREAM, stream, OK)]).await;
+                } else if kind == RST_STREAM {
+                    seen.lock().push((stream, payload));
+                }
+            }
+        });
+        let forebay = cold(address);
+        let mut agent = forebay.socket().await;
+        let head = "POST /tool/ HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000000\r\n\r\n";
+        agent.write_all(head.as_bytes()).await.unwrap();
+        let (mut hears, mut says) = agent.into_split();
+        let most = if enough == WINDOW { 1_000_000 } else { enough };
+        tokio::spawn(async move {
+            for piece in vec![b'x'; most].chunks(500) {
+                if says.write_all(piece).await.is_err() {
+                    return;
+                }
+            }
+            std::future::pending::<()>().await;
+        });
+        let mut answer = [0; 12];
+        hears.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 413");
+        soon("the stream is reset", || *resets.lock() == [(1, CANCEL.to_be_bytes().to_vec())])
+            .await;
+        soon("the agent is let go", || forebay.snapshot().clients == 0).await;
+        // The connection goes on.
+        assert_eq!(forebay.get("/tool/").await.status, 200);
+        assert_eq!(forebay.snapshot().connections[0].opened_http2, 1);
     }
 }
 

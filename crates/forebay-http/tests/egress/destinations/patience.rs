@@ -12,7 +12,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::service::{Service, Speaks};
 use crate::bench::{Forebay, soon};
-use crate::origin::reply;
+use crate::origin::{Origin, reply};
+use crate::raw;
 
 fn closed(forebay: &Forebay, why: &str) -> u64 {
     let connections = forebay.snapshot().connections.remove(0);
@@ -99,5 +100,33 @@ async fn a_connection_serves_as_many_calls_as_it_may() {
             assert_eq!(forebay.get("/tool/").await.status, 200);
         }
         assert_eq!(service.calls(), [0, 0, 0, 1, 1, 1, 2, 2, 2], "{speaks:?}");
+    }
+}
+
+#[tokio::test]
+async fn uploads_that_agents_break_teach_nothing_about_the_service() {
+    let origin = Origin::echo();
+    let settings = origin.settings();
+    let forebay = Forebay::start(&format!("[destinations.tool]\nwarm_up = 0\n{settings}"));
+    let begun = b"POST /tool/ HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n\
+                  5\r\nhello\r\n";
+    for (n, breaks) in [(0, "no chunk\r\n"), (1, "")] {
+        assert_eq!(forebay.get("/tool/").await.status, 200);
+        // So long that a close would tell what the service allows.
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(2)).await;
+        tokio::time::resume();
+        let mut socket = forebay.socket().await;
+        socket.write_all(begun).await.unwrap();
+        soon("it has begun", || origin.seen().len() == 2 * (n + 1)).await;
+        if !breaks.is_empty() {
+            socket.write_all(breaks.as_bytes()).await.unwrap();
+            let answer = raw::head(&mut socket).await.unwrap();
+            assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+        }
+        drop(socket);
+        soon("it is over", || forebay.snapshot().pools[0].leased == 0).await;
+        assert_eq!(forebay.snapshot().connections[0].idle_learnt, None);
+        assert_eq!(origin.opened(), n + 1);
     }
 }

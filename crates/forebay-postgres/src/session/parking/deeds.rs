@@ -35,6 +35,14 @@ enum Unnamed {
     Done,
 }
 
+/// Had it run a statement before it was parked? Then a server takes no other options for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Queried {
+    #[default]
+    Never,
+    Before,
+}
+
 /// The deeds of one transaction.
 #[derive(Default)]
 pub(super) struct Deeds {
@@ -46,12 +54,13 @@ pub(super) struct Deeds {
     /// Portals by name: each keeps its snapshot until it is closed.
     named: Vec<Bytes>,
     refused: Option<Reason>,
+    queried: Queried,
 }
 
 impl Deeds {
     /// It was begun with `text`, which was answered before.
     pub(super) fn begins(&mut self, text: &[u8]) {
-        *self = Self { begin: Some(text.into()), ..Self::default() };
+        *self = Self { begin: Some(text.into()), queried: self.queried, ..Self::default() };
     }
 
     /// `text` is sent, and ends the unnamed portal.
@@ -107,7 +116,8 @@ impl Deeds {
 
     /// The transaction is over.
     pub(super) fn clear(&mut self) {
-        if self.begin.is_some() || !self.done.is_empty() || self.refused.is_some() {
+        let is_begun = self.begin.is_some() || self.queried == Queried::Before;
+        if is_begun || !self.done.is_empty() || self.refused.is_some() {
             *self = Self::default();
         } else {
             (self.unnamed, self.bytes) = (Unnamed::None, 0);
@@ -118,7 +128,13 @@ impl Deeds {
     /// Its connection is given back: what was done before is proved to be gone. Returns what
     /// begins it again.
     pub(super) fn is_parked(&mut self) -> Option<Box<[u8]>> {
-        std::mem::take(self).begin
+        let queried = if self.done.is_empty() { self.queried } else { Queried::Before };
+        std::mem::replace(self, Self { queried, ..Self::default() }).begin
+    }
+
+    /// What it had done before it was parked, whatever it has done since.
+    pub(super) fn queried(&self) -> Queried {
+        self.queried
     }
 
     /// The text of what was done last.

@@ -126,18 +126,25 @@ fn told_apart(name: &str) -> Result<(), Refusal> {
         "txid_current_snapshot",
         "pg_stat_get_backend_idset",
     ];
-    const READ: [&str; 9] = [
+    const READ: [&str; 11] = [
         "json_populate_record",
         "json_populate_recordset",
         "jsonb_populate_record",
         "jsonb_populate_record_valid",
         "jsonb_populate_recordset",
+        // They run the input of a type that is only a value to them, with a domain's checks.
+        "pg_input_error_info",
+        "pg_input_is_valid",
         "populate_record",
         "query_to_xml",
         "ts_rewrite",
         "ts_stat",
     ];
     const READ_TO_XML: [&str; 5] = ["query_", "cursor_", "table_", "schema_", "database_"];
+    // It sets a flag of the process, and was declared immutable before isn 1.3.
+    if name == "isn_weak" {
+        return Err(Refusal::VolatileFunction);
+    }
     if SHOW.contains(&name) {
         return Err(Refusal::ShowsConnection);
     }

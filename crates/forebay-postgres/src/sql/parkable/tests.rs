@@ -231,8 +231,11 @@ fn what_holds_something_is_refused_by_its_name() {
                 "SELECT query_to_xmlschema('SELECT f()', true, true, '')",
                 "SELECT database_to_xml_and_xmlschema(true, true, '')",
                 "SELECT jsonb_populate_record(t, '{}') FROM t",
+                "SELECT pg_input_is_valid(n, 'a_domain') FROM t",
+                "SELECT * FROM pg_catalog.pg_input_error_info('1', 'a_domain')",
             ],
         ),
+        (Refusal::VolatileFunction, &["SELECT isn_weak(true)", "SELECT x.\"isn_weak\"()"]),
         (Refusal::Backslash, &["SELECT '\\'", "SELECT '\\'', pg_notify('a', 'b') --'"]),
         (
             Refusal::NotUnderstood,
