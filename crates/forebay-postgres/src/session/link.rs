@@ -93,6 +93,8 @@ impl Session {
             server.pipeline.ends_batch();
             // Without it, SET TRANSACTION would be taken that was too late before.
             if !failed && self.parking.as_ref().is_some_and(|parking| parking.had_queried()) {
+                // A cancel is for the client's statement behind it.
+                self.registration.client.prepares();
                 frontend::write_query(&mut server.outbox, "SELECT 1");
                 server.awaited.push_back(Awaited::OwnQuery(Purpose::Queried));
                 server.pipeline.ends_batch();

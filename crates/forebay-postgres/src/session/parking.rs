@@ -8,6 +8,7 @@
 //! runs.
 
 mod deeds;
+mod resuming;
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -26,7 +27,6 @@ use crate::fault::Fault;
 use crate::parking::book::Stay;
 use crate::parking::{Reason, Terms};
 use crate::prepared::Statement;
-use crate::replicas::To;
 use crate::route::Backend;
 use crate::server::connector::{Identity, Postgres};
 use crate::server::emptiness::{Inside, PATIENCE, Snapshots};
@@ -36,7 +36,7 @@ use crate::settings::PoolMode;
 use crate::sql::{parkable, tags};
 use crate::wire::{Header, TxStatus};
 
-use deeds::{Deeds, Queried, Rows};
+use deeds::{Deeds, Rows};
 
 /// A transaction that could not be looked at just now is looked at again after this.
 const SOON: Duration = Duration::from_millis(20);
@@ -167,21 +167,6 @@ impl Cue {
     }
 }
 
-impl Parked {
-    /// How a session of `backend` gets to where it was parked, if it still does.
-    fn way(&self, backend: &Backend) -> Option<To> {
-        let is_there = |other: &Backend| self.there.pool.is(&other.pool);
-        let replicas = backend.replicas.as_ref();
-        if is_there(backend) {
-            Some(To::Own)
-        } else if replicas.is_some_and(|replicas| is_there(&replicas.backend)) {
-            Some(To::Replicas(self.class))
-        } else {
-            None
-        }
-    }
-}
-
 impl Parking {
     /// The server says that no transaction is open: behind all that was sent, or ahead of
     /// batches whose deeds were noted before, and are not told apart.
@@ -190,18 +175,6 @@ impl Parking {
         if behind == Behind::Some {
             self.deeds.refuses(Reason::NoBegin);
         }
-    }
-
-    /// It was rolled back: what comes now is of another one.
-    pub(super) fn is_rolled_back(&mut self) {
-        if let Stage::Failed { .. } = self.stage {
-            self.stage = Stage::Working;
-        }
-    }
-
-    /// Does it go on behind statements that the server it has now did not see?
-    pub(super) fn had_queried(&self) -> bool {
-        self.deeds.queried() == Queried::Before
     }
 }
 
@@ -638,14 +611,6 @@ impl Session {
         }
     }
 
-    /// Where the transaction goes on, if it was parked. Nobody else does its work.
-    pub(super) fn resumes_at(&self) -> Option<To> {
-        match &self.parking.as_ref()?.stage {
-            Stage::Parked(parked) => parked.way(&self.who.backend),
-            _ => None,
-        }
-    }
-
     /// Does `lease` lead to the host that the transaction was parked at?
     ///
     /// # Errors
@@ -696,23 +661,6 @@ impl Session {
             }
             parking.stage = Stage::Working;
         }
-    }
-
-    /// The server has failed it before its client's statement came, and `said` why.
-    pub(super) fn fails_to_resume(&mut self, said: String) {
-        if let Some(parking) = &mut self.parking {
-            parking.stage = Stage::Failed { said };
-        }
-    }
-
-    /// The client's statement has failed: what it is told in the server's place, which knows
-    /// only that the transaction had failed before.
-    pub(super) fn failed_to_resume(&mut self) -> Option<Fault> {
-        let parking = self.parking.as_mut()?;
-        let Stage::Failed { said } = &mut parking.stage else { return None };
-        let fault = Fault::NotBegunAgain(std::mem::take(said));
-        parking.stage = Stage::Working;
-        Some(fault)
     }
 
     /// It has got none: what the client is told if it was parked.
