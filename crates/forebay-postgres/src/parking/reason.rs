@@ -71,7 +71,7 @@ reasons! {
     Cursor = "cursor",
     /// It, or its session, has a setting that we do not bring along.
     Setting = "setting",
-    /// Connections of its server are spread over several hosts, which may not be equally far.
+    /// Connections lead to several hosts or addresses, which may not be equally far.
     SeveralHosts = "several_hosts",
     /// The server does not show what the transaction holds.
     Unseen = "unseen",

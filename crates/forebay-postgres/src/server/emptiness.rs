@@ -9,6 +9,7 @@
 //! statement, and its search_path may lead anywhere. Always true: what cannot be read holds
 //! something.
 
+mod mishaps;
 mod outside;
 mod rate;
 mod witness;
@@ -35,10 +36,11 @@ use crate::wire::backend::{self, ServerError};
 use crate::wire::frontend::{Parse, cstr, message, write_bare, write_named_statement};
 use crate::wire::{Fields, Malformed, TxStatus};
 
+use mishaps::{After, Mishaps};
 use outside::Look;
 pub(crate) use outside::Snapshots;
 use rate::Rate;
-use witness::{Question, Witnesses};
+use witness::{Names, Question, Witnesses};
 
 /// Our statement and our portal; no client's name begins so.
 const NAME: &[u8] = b"__forebay_proof";
@@ -265,6 +267,7 @@ pub(crate) struct Prover {
 struct Shared {
     terms: ParkingSettings,
     rate: Rate,
+    mishaps: Mishaps,
     standing: Mutex<Standing>,
     witnesses: Witnesses,
     verdicts: Verdicts,
@@ -278,6 +281,7 @@ impl Prover {
         Self {
             shared: Arc::new(Shared {
                 rate: Rate::new(terms.proofs_per_second),
+                mishaps: Mishaps::default(),
                 terms: terms.clone(),
                 standing: Mutex::new(Standing::Untried),
                 witnesses: Witnesses::default(),
@@ -306,7 +310,9 @@ impl Prover {
     /// # Errors
     /// Not before then.
     pub(crate) fn admits(&self) -> Result<(), Instant> {
-        self.shared.rate.admits(time::now())
+        let now = time::now();
+        self.shared.mishaps.admit(now)?;
+        self.shared.rate.admits(now)
     }
 
     /// Is parking closed for the server?
@@ -314,9 +320,23 @@ impl Prover {
         *self.shared.standing.lock() == Standing::Closed
     }
 
-    /// A proof erred: the server's transactions are not parked from now on.
-    pub(crate) fn closes(&self, why: &str) {
-        self.shared.closes(why);
+    /// A look has failed, and its transaction with it. What speaks against the proof itself closes
+    /// parking for the server; of other failures many in a short time make a pause.
+    pub(crate) fn look_failed(&self, failure: &ServerFailure) {
+        if mishaps::speaks_against_proof(failure) {
+            return self.shared.closes(&failure.to_string());
+        }
+        let after = self.shared.mishaps.one_more(time::now());
+        tracing::info!(
+            server = %self.shared.server, %failure,
+            "an idle transaction was lost while it was looked at"
+        );
+        if after == After::Pauses {
+            tracing::warn!(
+                server = %self.shared.server,
+                "idle transactions are not looked at for a minute: several were lost by that"
+            );
+        }
     }
 
     /// Does what a transaction's statements name mean nothing that could hold anything?
@@ -339,13 +359,8 @@ impl Prover {
                 verdict.map_err(Reason::Text)?;
                 continue;
             }
-            let answer = self.asks(pool, identity, |reply| Question::Names(lines, reply)).await;
-            match answer {
-                Ok(()) => verdicts.keep(subject, Ok(()), definitions, now),
-                Err(Reason::Text(why)) => verdicts.keep(subject, Err(why), definitions, now),
-                Err(_) => {}
-            }
-            answer?;
+            let names = Names { lines, subject, definitions };
+            self.asks(pool, identity, |reply| Question::Names(names, reply)).await?;
         }
         Ok(())
     }

@@ -76,6 +76,11 @@ impl Berth {
         self.host.doubt.notify_one();
     }
 
+    /// May the next connection to the host lead to another address, as far as its name tells?
+    pub(crate) fn is_one_of_several(&self) -> bool {
+        self.host.name.may_turn_from(&self.address)
+    }
+
     /// A primary that another has replaced: nothing more may be sent.
     pub(crate) fn is_fenced(&self) -> bool {
         self.host.fenced.load(Ordering::Relaxed)
@@ -212,9 +217,11 @@ impl Hosts {
         }
     }
 
-    /// Do connections lead to several hosts at the same time?
+    /// Do connections lead to several hosts at the same time, or several addresses of one name?
     pub(crate) fn are_spread_over(&self) -> bool {
-        self.list.len() > 1 && self.choice.spread != LoadBalance::Disable
+        let is_spread = |host: &Arc<Host>| host.name.known().len() > 1;
+        self.choice.spread != LoadBalance::Disable
+            && (self.list.len() > 1 || self.list.iter().any(is_spread))
     }
 
     /// Does anything depend on what hosts say of themselves?
@@ -596,3 +603,6 @@ fn history(answer: &str) -> Option<History> {
     let timeline = u32::from_str_radix(timeline, 16).ok()?;
     Some(History { cluster: cluster.to_owned(), timeline })
 }
+
+#[cfg(test)]
+mod tests;

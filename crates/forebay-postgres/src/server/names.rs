@@ -103,6 +103,16 @@ impl Name {
         Arc::clone(&self.known.borrow().addresses)
     }
 
+    /// May attempts begin with other addresses than `address`? Name servers turn the addresses of
+    /// one family; which family comes first is the system's choice, and stays (RFC 6724).
+    pub(crate) fn may_turn_from(&self, address: &Address) -> bool {
+        let Address::Tcp(here) = address else { return false };
+        self.known().iter().any(|other| {
+            let Address::Tcp(there) = other else { return false };
+            there != here && there.is_ipv4() == here.is_ipv4()
+        })
+    }
+
     /// How often an answer differed from the one before.
     pub(crate) fn changes(&self) -> u64 {
         self.changes.load(Ordering::Relaxed)

@@ -270,7 +270,8 @@ impl Session {
         let Some(lease) = &mut self.link else { return Ok(Show::Hide) };
         let server = &mut **lease.connection();
         match header.tag {
-            b'E' if purpose == Purpose::FailedBegin => Ok(Show::Hide),
+            // The status that follows tells.
+            b'E' if matches!(purpose, Purpose::FailedBegin | Purpose::Proof) => Ok(Show::Hide),
             b'E' if purpose == Purpose::Queried
                 && !ServerError::read(body).ends_the_connection() =>
             {

@@ -11,7 +11,7 @@ mod deeds;
 mod resuming;
 
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -28,11 +28,12 @@ use crate::parking::book::Stay;
 use crate::parking::{Reason, Terms};
 use crate::prepared::Statement;
 use crate::route::Backend;
-use crate::server::ServerFailure;
 use crate::server::connector::{Identity, Postgres};
 use crate::server::emptiness::{Inside, PATIENCE, Snapshots};
+use crate::server::hosts::Berth;
+use crate::server::{Gate, ServerFailure};
 use crate::settings::PoolMode;
-use crate::sql::tags;
+use crate::sql::{parkable, tags};
 use crate::wire::{Header, TxStatus};
 
 use deeds::{Deeds, Rows};
@@ -64,6 +65,8 @@ enum Stage {
     Possible { _stay: Stay },
     /// It has no connection.
     Parked(Box<Parked>),
+    /// It keeps it, and has not told in time what it holds: nothing is sent before it did.
+    Owed { class: ClassId },
     /// It has none, and cannot go on.
     Lost { class: ClassId, there: Arc<Backend> },
     /// It has one, where it failed before its client's statement came; what the server said.
@@ -137,6 +140,27 @@ enum Verdict {
     Silent,
 }
 
+/// How long a statement may take by `value` of `statement_timeout`; none where that is for ever.
+/// A number without a unit is milliseconds ("Server Configuration", 19.1.1).
+fn statement_timeout(value: &str) -> Option<Duration> {
+    let value = value.trim();
+    let end = value.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(value.len());
+    let (number, unit) = value.split_at(end);
+    let unit = match unit.trim() {
+        "us" => 1e-6,
+        "" | "ms" => 1e-3,
+        "s" => 1.0,
+        "min" => 60.0,
+        "h" => 3_600.0,
+        "d" => 86_400.0,
+        // The server knows it, and we do not: as if it were short.
+        _ => return Some(Duration::ZERO),
+    };
+    let Ok(number) = number.parse::<f64>() else { return Some(Duration::ZERO) };
+    let limit = Duration::try_from_secs_f64(number * unit).unwrap_or(Duration::MAX);
+    Some(limit).filter(|limit| !limit.is_zero())
+}
+
 impl Cue {
     fn at(moment: Instant) -> Self {
         Self::Timer(Box::pin(time::sleep_until(moment)))
@@ -175,12 +199,27 @@ impl Session {
         } else {
             deeds.refuses(Reason::LongStatement);
         }
+        self.may_change_limits(text);
     }
 
     /// A statement is bound.
     pub(super) fn note_portal(&mut self, portal: &[u8], statement: Option<&Arc<Statement>>) {
         if let Some(deeds) = self.deeds() {
             deeds.bind(portal, statement);
+        }
+        self.may_change_limits(statement.map_or(&[], |statement| &statement.text));
+    }
+
+    /// `text` runs in a transaction that was parked: unless it is a plain SELECT, the server may
+    /// allow it another time from now on.
+    fn may_change_limits(&mut self, text: &[u8]) {
+        let Some(watch) = self.watch.as_mut().filter(|watch| watch.counts_for_server()) else {
+            return;
+        };
+        let split = tags::split(text);
+        let text = split.as_ref().map_or(text, |(text, _)| text);
+        if !std::str::from_utf8(text).is_ok_and(parkable::changes_no_setting) {
+            watch.leaves_to_server();
         }
     }
 
@@ -203,6 +242,7 @@ impl Session {
         if let Some(deeds) = self.deeds() {
             deeds.refuses(Reason::FunctionCall);
         }
+        self.may_change_limits(&[]);
     }
 
     /// The transaction is over, wherever it was.
@@ -240,7 +280,8 @@ impl Session {
         let Some(parking) = &mut self.parking else { return };
         match parking.stage {
             Stage::Working | Stage::Parked(_) | Stage::Lost { .. } | Stage::Failed { .. } => {}
-            Stage::Resting(_) | Stage::Stays | Stage::Possible { .. } => {
+            // Nothing that was sent is looked at while an answer is owed.
+            Stage::Resting(_) | Stage::Stays | Stage::Possible { .. } | Stage::Owed { .. } => {
                 parking.stage = Stage::Working;
             }
         }
@@ -305,14 +346,20 @@ impl Session {
             }
             Verdict::NotBefore(at) => self.rests_until(at, terms),
             Verdict::Lost(failure) => {
-                place.prover.closes(&failure.to_string());
+                place.prover.look_failed(&failure);
                 self.loses(class, &backend)
             }
             Verdict::Silent => {
-                place.prover.closes("a proof was not answered in time");
-                self.loses(class, &backend)
+                let operation = self.last_deed();
+                let (feature, name) = (operation.feature(), operation.name());
+                place.book.refuses(class, Reason::NoWitness, feature, name);
+                self.waits_for_proof(class)
             }
         };
+        // A cancel may be for what was said meanwhile, and waits for that.
+        if self.link.is_some() && !matches!(stage, Stage::Owed { .. }) && !self.has_spoken().await {
+            self.registration.client.pauses();
+        }
         if let Some(parking) = &mut self.parking {
             parking.stage = stage;
         }
@@ -365,6 +412,11 @@ impl Session {
         if self.who.mode == PoolMode::Session || !self.pins.held.is_empty() {
             return Verdict::Stays(Reason::KeepsConnection);
         }
+        let limit = self.wanted.get("statement_timeout").and_then(statement_timeout);
+        if terms.mode == Mode::Enforce && limit.is_some_and(|limit| limit < PATIENCE) {
+            // What we ask might take longer, and cost the transaction.
+            return Verdict::Stays(Reason::Setting);
+        }
         if backend.pool.connector().access().hosts.are_spread_over() {
             return Verdict::Stays(Reason::SeveralHosts);
         }
@@ -372,6 +424,13 @@ impl Session {
         let soon = time::now() + SOON;
         let Some(lease) = &mut self.link else { return Verdict::Stays(Reason::NoBegin) };
         let server = &mut **lease.connection();
+        if server.in_flight.is_settled() && !server.in_flight.is_over() {
+            // A cancel of which nobody knows where it is would hit what we ask.
+            return Verdict::Stays(Reason::Unseen);
+        }
+        if server.berth.as_ref().is_some_and(Berth::is_one_of_several) {
+            return Verdict::Stays(Reason::SeveralHosts);
+        }
         let is_ready = server.is_quiet()
             && server.status == TxStatus::Open
             && server.in_flight.is_settled()
@@ -386,13 +445,12 @@ impl Session {
         }
         let (pool, identity) = (&backend.pool, self.who.identity.clone());
         let names = place.prover.names_hold_nothing(pool, &identity, &definitions, &named);
-        if let Err(reason) = names.await {
-            return Verdict::Stays(reason);
+        match self.unless_spoken(names).await {
+            None => return Verdict::NotBefore(soon),
+            Some(Err(reason)) => return Verdict::Stays(reason),
+            Some(Ok(())) => {}
         }
         let (mut snapshots, mut told) = (Snapshots::Count, None);
-        if self.has_spoken().await {
-            return Verdict::NotBefore(soon);
-        }
         match terms.mode {
             Mode::Enforce => match self.ask_inside().await {
                 Ok(inside) => {
@@ -406,24 +464,22 @@ impl Session {
             Mode::Off | Mode::Observe if has_portal => snapshots = Snapshots::MayBeAPortals,
             Mode::Off | Mode::Observe => {}
         }
-        match place.prover.holds_nothing(pool, &identity, key, snapshots).await {
-            Err(reason) => Verdict::Stays(reason),
-            Ok(()) => told.map_or(Verdict::SeemsToHoldNothing, Verdict::HoldsNothing),
+        let outside = place.prover.holds_nothing(pool, &identity, key, snapshots);
+        match self.unless_spoken(outside).await {
+            None => Verdict::NotBefore(soon),
+            Some(Err(reason)) => Verdict::Stays(reason),
+            Some(Ok(())) => told.map_or(Verdict::SeemsToHoldNothing, Verdict::HoldsNothing),
         }
     }
 
-    /// What its own connection tells. Cancels wait meanwhile.
+    /// What its own connection tells. Cancels wait from now on.
     async fn ask_inside(&mut self) -> Result<Inside, Verdict> {
         let Some(lease) = &mut self.link else { return Err(Verdict::Stays(Reason::NoBegin)) };
         self.registration.client.prepares();
         let inside = time::timeout(PATIENCE, lease.connection().look_inside()).await;
-        self.registration.client.pauses();
+        let Ok(inside) = inside else { return Err(Verdict::Silent) };
         self.tell_reported();
-        match inside {
-            Ok(Ok(inside)) => Ok(inside),
-            Ok(Err(failure)) => Err(Verdict::Lost(failure)),
-            Err(_) => Err(Verdict::Silent),
-        }
+        inside.map_err(Verdict::Lost)
     }
 
     fn judge(&self, inside: &Inside) -> Result<(), Reason> {
@@ -449,10 +505,18 @@ impl Session {
         let address = lease.key.door.address.clone();
         self.registration.client.prepares();
         // It is empty: should its end go wrong, only the connection is lost.
-        drop(time::timeout(PATIENCE, lease.connection().end_empty()).await);
+        let ended = time::timeout(PATIENCE, lease.connection().end_empty()).await;
         let begin = self.parking.as_mut().and_then(|parking| parking.deeds.is_parked());
         self.begin = begin;
         self.portals.clear();
+        if let Ok(Ok(())) = ended
+            && self.has_spoken().await
+        {
+            // It goes on where it is, and a cancel that has come meanwhile is for what follows.
+            self.unsent = true;
+            self.prepare_link();
+            return Stage::Working;
+        }
         self.part_with_server();
         self.watches_in_place_of_server(inside, since, self.rests_since());
         if let Followed::Idling(idling) = &self.followed {
@@ -462,13 +526,53 @@ impl Session {
         Stage::Parked(Box::new(Parked { _stay: stay, class, terms, there, address, since }))
     }
 
-    /// Has the client sent something that was not read yet?
+    /// Has the client sent something that was not read yet, or gone?
     async fn has_spoken(&mut self) -> bool {
+        self.unless_spoken(std::future::ready(())).await.is_none()
+    }
+
+    /// What comes of `question`; none when the client sends something, or goes, before.
+    async fn unless_spoken<T>(&mut self, question: impl Future<Output = T>) -> Option<T> {
         if !self.inbox.is_empty() {
-            return true;
+            return None;
         }
-        let (client, inbox) = (&mut self.client, &mut self.inbox);
-        poll_fn(|cx| Poll::Ready(client.poll_fill(cx, inbox).is_ready())).await
+        let mut question = pin!(question);
+        let (client, inbox, meter) = (&mut self.client, &mut self.inbox, &self.card.meter);
+        poll_fn(|cx| {
+            if let Poll::Ready(filled) = client.poll_fill(cx, inbox) {
+                meter.received(filled.unwrap_or(0));
+                return Poll::Ready(None);
+            }
+            question.as_mut().poll(cx).map(Some)
+        })
+        .await
+    }
+
+    /// The server has not told in time what the transaction holds. It keeps its connection, and
+    /// its client's next statement waits for that answer.
+    fn waits_for_proof(&mut self, class: ClassId) -> Stage {
+        if let Some(lease) = &mut self.link {
+            lease.connection().gate = Gate::UntilAnswered;
+        }
+        Stage::Owed { class }
+    }
+
+    /// All that the server owed has come: the transaction stays, unless the proof has failed it.
+    pub(super) fn proof_was_late(&mut self) {
+        let Some(parking) = &self.parking else { return };
+        let Stage::Owed { class } = parking.stage else { return };
+        let stands = |lease: &mut Lease<Postgres>| lease.connection().status == TxStatus::Open;
+        let stage = match self.link.as_mut().is_some_and(stands) {
+            true => Stage::Stays,
+            false => {
+                let backend = self.backend_at_hand();
+                self.loses(class, &backend)
+            }
+        };
+        self.tell_reported();
+        if let Some(parking) = &mut self.parking {
+            parking.stage = stage;
+        }
     }
 
     /// The transaction cannot go on; its client hears that with its next statement.
@@ -552,6 +656,9 @@ impl Session {
             {
                 place.book.resumed(parked.class);
             }
+            if let (Stage::Parked(_), Some(watch)) = (&parking.stage, &mut self.watch) {
+                watch.resumes();
+            }
             parking.stage = Stage::Working;
         }
     }
@@ -566,6 +673,7 @@ impl Session {
             | Stage::Resting(_)
             | Stage::Stays
             | Stage::Possible { .. }
+            | Stage::Owed { .. }
             | Stage::Failed { .. } => return fault,
         };
         parking.deeds.clear();

@@ -52,6 +52,9 @@ impl Session {
             return;
         }
         server.line.is_read(&server.stream, self.plan.settings.tcp_user_timeout);
+        self.proof_was_late();
+        let Some(lease) = &mut self.link else { return };
+        let server = &mut **lease.connection();
         if server.status != TxStatus::Idle {
             self.card.idles();
             self.may_be_parked();

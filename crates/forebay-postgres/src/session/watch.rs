@@ -102,6 +102,23 @@ impl Watch {
         self.cancelled != Cancelled::No
     }
 
+    /// The transaction is on a server again, which counts its pauses itself, by what it allows
+    /// then.
+    pub(super) fn resumes(&mut self) {
+        self.servers.idle_transaction = None;
+    }
+
+    /// Does it count how long a transaction lasts in a server's place? The server counts what is
+    /// left of it only.
+    pub(super) fn counts_for_server(&self) -> bool {
+        self.servers.transaction.is_some()
+    }
+
+    /// What the server allows the transaction may be something else now.
+    pub(super) fn leaves_to_server(&mut self) {
+        self.servers.transaction = None;
+    }
+
     /// The client does this now, and may have done so before.
     fn sees(&mut self, doing: Doing) {
         if self.doing.is_some_and(|(before, _)| before == doing) {
@@ -301,6 +318,23 @@ mod tests {
         assert_eq!(late.await, Late::ClientIdle);
         let took = time::now() - start;
         assert!((month..month + Duration::from_secs(1)).contains(&took), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_server_counts_itself_is_not_counted_for_it() {
+        let second = Duration::from_secs;
+        let limits = Limits { transaction: Some(second(600)), ..Limits::default() };
+        let mut watch = Watch::new(limits, Duration::ZERO).unwrap();
+        let limits = (Some(second(60)), Some(second(10)));
+        watch.servers = Servers { transaction: limits.0, idle_transaction: limits.1 };
+        watch.sees(Doing::Idles);
+        let start = time::now();
+        assert_eq!(watch.next(), Some((start + second(10), Late::IdleTransaction)));
+        watch.resumes();
+        assert!(watch.counts_for_server());
+        assert_eq!(watch.next(), Some((start + second(60), Late::Transaction)));
+        watch.leaves_to_server();
+        assert_eq!(watch.next(), Some((start + second(600), Late::Transaction)));
     }
 
     #[tokio::test(start_paused = true)]

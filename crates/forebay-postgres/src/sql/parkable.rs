@@ -59,5 +59,10 @@ pub(crate) fn examine(text: &str) -> Result<Named, Refusal> {
     Reader::new(&lexemes).statement()
 }
 
+/// Is `text` one plain SELECT that changes no setting, as far as a text tells?
+pub(crate) fn changes_no_setting(text: &str) -> bool {
+    !text.to_ascii_lowercase().contains("set_config") && examine(text).is_ok()
+}
+
 #[cfg(test)]
 mod tests;

@@ -27,6 +27,7 @@ mod parking;
 mod parking_budget;
 mod parking_by_chance;
 mod parking_calls;
+mod parking_faults;
 mod parking_resumes;
 mod parking_rules;
 mod pins;

@@ -129,7 +129,8 @@ async fn a_parked_client_that_disappears_leaves_nothing() {
     is_parked(&bench).await;
     crate::client::vanish(client);
     until("nobody is parked", async || counts(&bench).parked == 0).await;
-    let idle = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in%' AND datname = current_database()";
+    let idle = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in%' \
+                AND datname = current_database()";
     assert_eq!(bench.truth(idle).await, "0");
     assert_eq!((bench.leased(), bench.waiting()), (0, 0));
 }

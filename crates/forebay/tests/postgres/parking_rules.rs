@@ -225,6 +225,21 @@ async fn the_servers_idle_timeout_counts_while_a_transaction_is_parked() {
 }
 
 #[tokio::test]
+async fn a_transaction_that_goes_on_may_change_the_servers_idle_timeout() {
+    let bench = Bench::with(1, forced).await;
+    let timeout = [("options", "-c idle_in_transaction_session_timeout=1000")];
+    let mut client = Client::connect(bench.address, &bench.database, &timeout).await.unwrap();
+    client.query("BEGIN").await;
+    client.query("SELECT 1").await;
+    is_parked(&bench).await;
+    let unlimited = "SET LOCAL idle_in_transaction_session_timeout = 0";
+    assert_eq!(client.query(unlimited).await, "C[SET] Z[T]");
+    time::sleep(Duration::from_millis(1_200)).await;
+    assert_eq!(client.query("SELECT 2").await, "T D[2] C[SELECT 1] Z[T]");
+    assert_eq!(client.query("COMMIT").await, "C[COMMIT] Z[I]");
+}
+
+#[tokio::test]
 async fn a_cancel_hits_nothing_while_parked_and_ends_the_wait_of_who_goes_on() {
     let bench = Bench::with(1, forced).await;
     let mut client = reader(&bench).await;

@@ -19,11 +19,12 @@ use forebay_seam::time::{self, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Shared;
+use super::mishaps::said_against_proof;
 use super::outside::{Look, OUTSIDE, Seen, pids};
 use crate::parking::Reason;
 use crate::server::connector::{Identity, Postgres};
 use crate::server::{Server, ServerFailure};
-use crate::sql::parkable::{self, Refusal};
+use crate::sql::parkable::{self, Refusal, Subject};
 
 /// A witness that nobody asks anything for so long ends.
 const UNUSED: Duration = Duration::from_secs(45);
@@ -55,8 +56,16 @@ const SETUP: &str = "SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg
 /// What a witness is asked.
 pub(super) enum Question {
     Look(Look, oneshot::Sender<Result<(), Reason>>),
-    /// Lines of [`parkable::Named`].
-    Names(String, oneshot::Sender<Result<(), Reason>>),
+    Names(Names, oneshot::Sender<Result<(), Reason>>),
+}
+
+/// Names to be looked up. The verdict is kept, whether or not its asker still waits.
+pub(super) struct Names {
+    /// Of [`parkable::Named`].
+    pub(super) lines: String,
+    pub(super) subject: Subject,
+    /// As many changes of definitions were known when they were asked for.
+    pub(super) definitions: u64,
 }
 
 /// All witnesses of one server.
@@ -216,8 +225,9 @@ enum Flaw {
 impl From<ServerFailure> for Flaw {
     fn from(failure: ServerFailure) -> Self {
         match failure {
-            ServerFailure::Refused(said) => Self::Server(said.text),
-            ServerFailure::Io(_)
+            ServerFailure::Refused(said) if said_against_proof(&said) => Self::Server(said.text),
+            ServerFailure::Refused(_)
+            | ServerFailure::Io(_)
             | ServerFailure::Protocol(_)
             | ServerFailure::Tls(_)
             | ServerFailure::Auth(_)
@@ -303,17 +313,20 @@ impl Witness<'_> {
                         let _gone_on = reply.send(Err(Reason::Unseen));
                     }
                     Question::Look(look, reply) => looks.push((look, reply)),
-                    Question::Names(lines, reply) => {
-                        let answer = match server.inquire(parkable::QUESTION, &lines).await {
-                            Ok(rows) => parkable::read_answer(&lines, &rows).map_err(Reason::Text),
+                    Question::Names(names, reply) => {
+                        let lines = &names.lines;
+                        let answer = match server.inquire(parkable::QUESTION, lines).await {
+                            Ok(rows) => parkable::read_answer(lines, &rows),
                             Err(ServerFailure::Refused(said)) => {
                                 tracing::debug!(error = said.text, "names cannot be looked up");
-                                Err(Reason::Text(Refusal::NoAnswer))
+                                Err(Refusal::NoAnswer)
                             }
                             Err(failure) => return Err(failure),
                         };
+                        let verdicts = &self.shared.verdicts;
+                        verdicts.keep(names.subject, answer, names.definitions, time::now());
                         // Who asked may have gone on.
-                        let _gone_on = reply.send(answer);
+                        let _gone_on = reply.send(answer.map_err(Reason::Text));
                     }
                 }
                 if looks.len() < TOGETHER {

@@ -409,3 +409,13 @@ fn the_documentation_has_every_reason_and_every_extension() {
         assert!(page.contains(&format!("`{extension}`")), "{extension}");
     }
 }
+
+#[test]
+fn what_may_change_a_setting_is_told_apart_from_plain_selects() {
+    assert!(changes_no_setting("SELECT count(*) FROM t WHERE n = $1"));
+    for text in
+        ["SET LOCAL x = 1", "SELECT pg_catalog.SET_CONFIG('x', '1', true)", "DELETE FROM t", ""]
+    {
+        assert!(!changes_no_setting(text), "{text}");
+    }
+}
