@@ -161,7 +161,7 @@ async fn what_a_pipeline_has_done_is_not_forgotten_when_another_batch_of_it_ends
 #[tokio::test]
 async fn a_transaction_goes_on_in_its_own_class_whatever_its_next_statement_says() {
     let bench = Bench::with(3, |settings| {
-        parks(settings, |class| class.unpark_timeout = Duration::from_millis(200));
+        parks(settings, |class| class.unpark_timeout = Duration::from_secs(10));
         let classes = &mut settings.servers.get_mut("main").unwrap().classes;
         for class in classes.values_mut() {
             class.guarantee = Share::Seats(0);
