@@ -124,6 +124,7 @@ def bystander(forebay):
 
 
 def test_a_crowd_that_arrives_at_once_is_let_in_and_served(crowded, postgres):
+    others = postgres.server_connections()
     with many_files(CROWD + 500) as files, bystander(crowded) as other:
         count = min(CROWD, files - 400)
         before = crowded.resident_bytes()
@@ -135,7 +136,7 @@ def test_a_crowd_that_arrives_at_once_is_let_in_and_served(crowded, postgres):
             for client in clients[:: max(1, count // 50)]:
                 assert b"SELECT 1" in ask(client, "select 1")
             assert other.execute("select 1").fetchone() == (1,)
-            assert postgres.server_connections() <= BUDGET
+            assert postgres.server_connections() <= others + BUDGET
         finally:
             for client in clients:
                 client.close()
@@ -149,13 +150,15 @@ def test_clients_that_come_at_once_are_all_served(crowded, postgres):
     """500 of them; 3,000, within 2 s for 99 of 100, with FOREBAY_TEST_FULL."""
     full = "FOREBAY_TEST_FULL" in os.environ
     count = 3_000 if full else 500
+    # Of other tests' gateways, on the same server.
+    others = postgres.server_connections()
     with many_files(count + 500), bystander(crowded) as other:
         took = served_at_once(crowded.port, count, {"user": "app", "database": "app"})
         p50, p99 = took[count // 2], took[count * 99 // 100]
         print(f"{count} clients: p50 {p50:.3f} s, p99 {p99:.3f} s, the last {took[-1]:.3f} s")
         assert not full or p99 < 2
         assert other.execute("select 1").fetchone() == (1,)
-        assert postgres.server_connections() <= BUDGET
+        assert postgres.server_connections() <= others + BUDGET
 
 
 def test_who_is_in_is_served_while_no_file_is_left_and_others_once_there_are(crowded):
